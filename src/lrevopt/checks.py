@@ -1,0 +1,68 @@
+"""One-sentence refusals of bad arguments, shared by every module.
+
+Each function returns the value it accepted, so that a check can stand where the value is
+used, and raises `ValueError` naming the argument, the value and what would be right.
+Traced values pass: they have no value yet.
+"""
+
+import math
+import operator
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+
+def positive_integer(name: str, value: object) -> int:
+    """`value` as an integer of at least 1."""
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = 0
+    if number < 1 or isinstance(value, bool):
+        raise ValueError(f"`{name}` must be an integer of at least 1, got {value!r}.")
+    return number
+
+
+def finite(
+    name: str, value: float, *, above: float | None = None, below: float | None = None
+) -> float:
+    """`value` as a finite number, strictly between `above` and `below` where given."""
+    ends = {"above": above, "below": below}
+    bounds = [f"{side} {end:g}" for side, end in ends.items() if end is not None]
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    low = -math.inf if above is None else above
+    high = math.inf if below is None else below
+    if not (math.isfinite(number) and low < number < high):
+        expected = " ".join(["a finite number", " and ".join(bounds)]).strip()
+        raise ValueError(f"`{name}` must be {expected}, got {value!r}.")
+    return number
+
+
+def finite_leaves(name: str, value: object, *, minimum: float = -math.inf) -> None:
+    """Every entry of an array leaf is finite and at least `minimum`; tracers pass."""
+    if isinstance(value, jax.core.Tracer) or not hasattr(value, "dtype"):
+        return
+    entries = np.asarray(value)
+    if not (np.all(np.isfinite(entries)) and np.all(entries >= minimum)):
+        bound = "" if minimum == -math.inf else f" of at least {minimum:g}"
+        shown = entries.item() if entries.size == 1 else entries.tolist()
+        raise ValueError(f"`{name}` must be finite{bound}, got {shown!r}.")
+
+
+def increasing_pair(name: str, value: Sequence[float]) -> tuple[float, float]:
+    """`value` as two finite numbers, the first below the second."""
+    pair = tuple(value)
+    if len(pair) != 2 or not all(math.isfinite(end) for end in pair) or pair[0] >= pair[1]:
+        raise ValueError(f"`{name}` must be two finite numbers (low, high) with low < high, got {value!r}.")
+    return float(pair[0]), float(pair[1])
+
+
+def one_of(name: str, value: str, choices: Sequence[str]) -> str:
+    """`value`, if it is among `choices`."""
+    if value not in choices:
+        raise ValueError(f"`{name}` must be one of {', '.join(choices)}, got {value!r}.")
+    return value

@@ -1,0 +1,15 @@
+"""What is studied: optimizers in one state-space form."""
+
+from lrevopt.optimizers.classical import Adam as Adam
+from lrevopt.optimizers.classical import AggregatedMomentum as AggregatedMomentum
+from lrevopt.optimizers.classical import ClippedGradientDescent as ClippedGradientDescent
+from lrevopt.optimizers.classical import GradientDescent as GradientDescent
+from lrevopt.optimizers.classical import Momentum as Momentum
+from lrevopt.optimizers.classical import Nesterov as Nesterov
+from lrevopt.optimizers.classical import RMSProp as RMSProp
+from lrevopt.optimizers.interface import AbstractOptimizer as AbstractOptimizer
+from lrevopt.optimizers.linear import LinearOptimizer as LinearOptimizer
+from lrevopt.optimizers.linear import ModeOptimizer as ModeOptimizer
+from lrevopt.optimizers.recurrent import GRUCell as GRUCell
+from lrevopt.optimizers.recurrent import GRUOptimizer as GRUOptimizer
+from lrevopt.optimizers.recurrent import RecurrentOptimizer as RecurrentOptimizer

@@ -1,0 +1,225 @@
+"""Hand-written optimizers in state-space form.
+
+Where a rule adds something else than a multiple of one state variable, the step direction is
+itself a coordinate of the state (the last one), so that the readout is a constant vector.
+Libraries differ on details that change results; here the forms are optax's:
+
+- momentum accumulates plain gradients, `v' = momentum v + g`, and the rate multiplies `v'`;
+- RMSProp keeps epsilon inside the root, starts at 0 and does not correct its bias;
+- Adam corrects the bias and keeps epsilon outside the root.
+
+Every class raises `ValueError` for hyperparameters that are not finite, for a negative
+learning rate or threshold, and for an epsilon of 0 or less.
+"""
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float
+
+from lrevopt.checks import finite_leaves
+from lrevopt.optimizers.interface import AbstractOptimizer
+
+
+def as_float(value: ArrayLike) -> Float[Array, "..."]:
+    """An array of the default floating dtype (float64 where x64 is enabled)."""
+    return jnp.asarray(value, jnp.result_type(float))
+
+
+TINY = 1e-300
+"""The least positive epsilon that is accepted."""
+
+
+class GradientDescent(AbstractOptimizer):
+    """`x' = x - learning_rate g`. The state is the last gradient (paper, Figure 2a)."""
+
+    learning_rate: Float[Array, ""] = eqx.field(converter=as_float)
+
+    def __check_init__(self) -> None:
+        finite_leaves("learning_rate", self.learning_rate, minimum=0.0)
+
+    @property
+    def readout(self) -> Float[Array, "1"]:
+        return -self.learning_rate[None]
+
+    def initial_state(self) -> Float[Array, "1"]:
+        return jnp.zeros(1, self.learning_rate.dtype)
+
+    def transition(
+        self, state: Float[Array, "1"], gradient: Float[Array, ""]
+    ) -> Float[Array, "1"]:
+        return gradient[None]
+
+
+class ClippedGradientDescent(AbstractOptimizer):
+    """`x' = x - learning_rate clip(g, -threshold, threshold)` (paper, Figure 2b)."""
+
+    learning_rate: Float[Array, ""] = eqx.field(converter=as_float)
+    threshold: Float[Array, ""] = eqx.field(converter=as_float)
+
+    def __check_init__(self) -> None:
+        finite_leaves("learning_rate", self.learning_rate, minimum=0.0)
+        finite_leaves("threshold", self.threshold, minimum=0.0)
+
+    @property
+    def readout(self) -> Float[Array, "1"]:
+        return -self.learning_rate[None]
+
+    def initial_state(self) -> Float[Array, "1"]:
+        return jnp.zeros(1, self.learning_rate.dtype)
+
+    def transition(
+        self, state: Float[Array, "1"], gradient: Float[Array, ""]
+    ) -> Float[Array, "1"]:
+        return jnp.clip(gradient, -self.threshold, self.threshold)[None]
+
+
+class Momentum(AbstractOptimizer):
+    """Heavy ball, `v' = momentum v + g` and `x' = x - learning_rate v'` (paper, Figure 2c)."""
+
+    learning_rate: Float[Array, ""] = eqx.field(converter=as_float)
+    momentum: Float[Array, ""] = eqx.field(converter=as_float)
+
+    def __check_init__(self) -> None:
+        finite_leaves("learning_rate", self.learning_rate, minimum=0.0)
+        finite_leaves("momentum", self.momentum)
+
+    @property
+    def readout(self) -> Float[Array, "1"]:
+        return -self.learning_rate[None]
+
+    def initial_state(self) -> Float[Array, "1"]:
+        return jnp.zeros(1, self.learning_rate.dtype)
+
+    def transition(
+        self, state: Float[Array, "1"], gradient: Float[Array, ""]
+    ) -> Float[Array, "1"]:
+        return self.momentum * state + gradient
+
+
+class Nesterov(AbstractOptimizer):
+    """Nesterov momentum, `v' = momentum v + g` and `x' = x - learning_rate (g + momentum v')`.
+
+    State: `v`, then the step direction `g + momentum v'`.
+    """
+
+    learning_rate: Float[Array, ""] = eqx.field(converter=as_float)
+    momentum: Float[Array, ""] = eqx.field(converter=as_float)
+
+    def __check_init__(self) -> None:
+        finite_leaves("learning_rate", self.learning_rate, minimum=0.0)
+        finite_leaves("momentum", self.momentum)
+
+    @property
+    def readout(self) -> Float[Array, "2"]:
+        return jnp.stack([jnp.zeros_like(self.learning_rate), -self.learning_rate])
+
+    def initial_state(self) -> Float[Array, "2"]:
+        return jnp.zeros(2, self.learning_rate.dtype)
+
+    def transition(
+        self, state: Float[Array, "2"], gradient: Float[Array, ""]
+    ) -> Float[Array, "2"]:
+        velocity = self.momentum * state[0] + gradient
+        return jnp.stack([velocity, gradient + self.momentum * velocity])
+
+
+class AggregatedMomentum(AbstractOptimizer):
+    """Velocities with several timescales, `v_j' = momenta_j v_j + g` (Lucas et al. 2018).
+
+    `x' = x - sum_j learning_rates_j v_j'`: the mean that Lucas et al. take over velocities is
+    left to the rates. Two lists of one length, or `ValueError`.
+    """
+
+    learning_rates: Float[Array, " state"] = eqx.field(converter=as_float)
+    momenta: Float[Array, " state"] = eqx.field(converter=as_float)
+
+    def __check_init__(self) -> None:
+        rates, momenta = jnp.shape(self.learning_rates), jnp.shape(self.momenta)
+        if rates != momenta or not rates or 0 in rates:
+            raise ValueError(
+                f"`learning_rates` and `momenta` must be lists of one length, got shapes "
+                f"{rates} and {momenta}."
+            )
+        finite_leaves("learning_rates", self.learning_rates, minimum=0.0)
+        finite_leaves("momenta", self.momenta)
+
+    @property
+    def readout(self) -> Float[Array, " state"]:
+        return -self.learning_rates
+
+    def initial_state(self) -> Float[Array, " state"]:
+        return jnp.zeros_like(self.momenta)
+
+    def transition(
+        self, state: Float[Array, " state"], gradient: Float[Array, ""]
+    ) -> Float[Array, " state"]:
+        return self.momenta * state + gradient
+
+
+class RMSProp(AbstractOptimizer):
+    """`v' = decay v + (1 - decay) g^2`, `x' = x - learning_rate g / sqrt(v' + epsilon)`.
+
+    State: `v`, then the step direction (paper, Figure 2d).
+    """
+
+    learning_rate: Float[Array, ""] = eqx.field(converter=as_float)
+    decay: Float[Array, ""] = eqx.field(converter=as_float, default=0.9)
+    epsilon: Float[Array, ""] = eqx.field(converter=as_float, default=1e-8)
+
+    def __check_init__(self) -> None:
+        finite_leaves("learning_rate", self.learning_rate, minimum=0.0)
+        finite_leaves("decay", self.decay)
+        finite_leaves("epsilon", self.epsilon, minimum=TINY)
+
+    @property
+    def readout(self) -> Float[Array, "2"]:
+        return jnp.stack([jnp.zeros_like(self.learning_rate), -self.learning_rate])
+
+    def initial_state(self) -> Float[Array, "2"]:
+        return jnp.zeros(2, self.learning_rate.dtype)
+
+    def transition(
+        self, state: Float[Array, "2"], gradient: Float[Array, ""]
+    ) -> Float[Array, "2"]:
+        second = self.decay * state[0] + (1 - self.decay) * gradient**2
+        return jnp.stack([second, gradient / jnp.sqrt(second + self.epsilon)])
+
+
+class Adam(AbstractOptimizer):
+    """Bias-corrected Adam (Kingma and Ba 2015).
+
+    State: first moment `m`, second moment `v`, `b1^k`, `b2^k`, step direction. The powers
+    replace the step counter: they decay to 0, so the state can rest, which a counter never does.
+    """
+
+    learning_rate: Float[Array, ""] = eqx.field(converter=as_float)
+    b1: Float[Array, ""] = eqx.field(converter=as_float, default=0.9)
+    b2: Float[Array, ""] = eqx.field(converter=as_float, default=0.999)
+    epsilon: Float[Array, ""] = eqx.field(converter=as_float, default=1e-8)
+
+    def __check_init__(self) -> None:
+        finite_leaves("learning_rate", self.learning_rate, minimum=0.0)
+        finite_leaves("b1", self.b1)
+        finite_leaves("b2", self.b2)
+        finite_leaves("epsilon", self.epsilon, minimum=TINY)
+
+    @property
+    def readout(self) -> Float[Array, "5"]:
+        zero = jnp.zeros_like(self.learning_rate)
+        return jnp.stack([zero, zero, zero, zero, -self.learning_rate])
+
+    def initial_state(self) -> Float[Array, "5"]:
+        return jnp.array([0.0, 0.0, 1.0, 1.0, 0.0], self.learning_rate.dtype)
+
+    def transition(
+        self, state: Float[Array, "5"], gradient: Float[Array, ""]
+    ) -> Float[Array, "5"]:
+        first = self.b1 * state[0] + (1 - self.b1) * gradient
+        second = self.b2 * state[1] + (1 - self.b2) * gradient**2
+        b1_power, b2_power = self.b1 * state[2], self.b2 * state[3]
+        mean = first / (1 - b1_power)
+        square = second / (1 - b2_power)
+        # The root has no derivative at 0; there the direction does not depend on v to first order.
+        rested = square <= 0
+        root = jnp.where(rested, 0.0, jnp.sqrt(jnp.where(rested, 1.0, square)))
+        return jnp.stack([first, second, b1_power, b2_power, mean / (root + self.epsilon)])

@@ -1,0 +1,110 @@
+"""Linear optimizers: what an optimizer becomes near a fixed point (paper, appendix C)."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Complex, Float
+
+from lrevopt.optimizers.classical import as_float
+from lrevopt.optimizers.interface import AbstractOptimizer
+
+
+class LinearOptimizer(AbstractOptimizer):
+    """First-order expansion of an optimizer around `(fixed_point, gradient)` (equation 4).
+
+        F(h, g) = next_state + recurrent (h - fixed_point) + inputs (g - gradient)
+
+    `next_state` is F at the point of expansion: equal to `fixed_point` where that is exactly a
+    fixed point, the default. It starts at `start`, by default the point of expansion.
+    """
+
+    fixed_point: Float[Array, " state"]
+    recurrent: Float[Array, "state state"]
+    inputs: Float[Array, " state"]
+    readout: Float[Array, " state"]
+    gradient: Float[Array, ""]
+    next_state: Float[Array, " state"]
+    start: Float[Array, " state"]
+
+    def __init__(
+        self,
+        fixed_point: Float[Array, " state"],
+        recurrent: Float[Array, "state state"],
+        inputs: Float[Array, " state"],
+        readout: Float[Array, " state"],
+        *,
+        gradient: float | Float[Array, ""] = 0.0,
+        next_state: Float[Array, " state"] | None = None,
+        start: Float[Array, " state"] | None = None,
+    ):
+        self.fixed_point = as_float(fixed_point)
+        self.recurrent = as_float(recurrent)
+        self.inputs = as_float(inputs)
+        self.readout = as_float(readout)
+        self.gradient = as_float(gradient)
+        self.next_state = self.fixed_point if next_state is None else as_float(next_state)
+        self.start = self.fixed_point if start is None else as_float(start)
+
+    def __check_init__(self) -> None:
+        (size,) = self.fixed_point.shape if self.fixed_point.ndim == 1 else (-1,)
+        wanted = {"recurrent": (size, size), "gradient": ()}
+        for name in ("fixed_point", "recurrent", "inputs", "readout", "gradient", "next_state", "start"):
+            shape = getattr(self, name).shape
+            if shape != wanted.get(name, (size,)):
+                raise ValueError(
+                    f"`{name}` must have shape {wanted.get(name, (max(size, 1),))} beside a fixed "
+                    f"point of shape {self.fixed_point.shape}, got {shape}."
+                )
+
+    def initial_state(self) -> Float[Array, " state"]:
+        return self.start
+
+    def transition(
+        self, state: Float[Array, " state"], gradient: Float[Array, ""]
+    ) -> Float[Array, " state"]:
+        moved = self.recurrent @ (state - self.fixed_point)
+        return self.next_state + moved + self.inputs * (gradient - self.gradient)
+
+
+class ModeOptimizer(AbstractOptimizer):
+    """Some eigenmodes of a linear optimizer and nothing else (paper, equation 6).
+
+        v_m' = eigenvalues_m v_m + g        x' = x - Re sum_m learning_rates_m v_m'
+
+    A real mode is momentum. A complex one oscillates: pass it together with its conjugate (as
+    `analysis.mode_optimizer` does) and the sum is real. State: real parts, then imaginary parts.
+    """
+
+    eigenvalue_real: Float[Array, " mode"]
+    eigenvalue_imaginary: Float[Array, " mode"]
+    learning_rate_real: Float[Array, " mode"]
+    learning_rate_imaginary: Float[Array, " mode"]
+
+    def __init__(
+        self,
+        eigenvalues: Complex[Array, " mode"] | Float[Array, " mode"],
+        learning_rates: Complex[Array, " mode"] | Float[Array, " mode"],
+    ):
+        eigenvalues, learning_rates = jnp.atleast_1d(eigenvalues), jnp.atleast_1d(learning_rates)
+        if eigenvalues.ndim != 1 or eigenvalues.shape != learning_rates.shape:
+            raise ValueError(
+                f"`eigenvalues` and `learning_rates` must be lists of one length, got shapes "
+                f"{eigenvalues.shape} and {learning_rates.shape}."
+            )
+        # Real and imaginary parts are separate leaves: meta-training differentiates real leaves.
+        self.eigenvalue_real = as_float(eigenvalues.real)
+        self.eigenvalue_imaginary = as_float(eigenvalues.imag)
+        self.learning_rate_real = as_float(learning_rates.real)
+        self.learning_rate_imaginary = as_float(learning_rates.imag)
+
+    @property
+    def readout(self) -> Float[Array, " state"]:
+        return jnp.concatenate([-self.learning_rate_real, self.learning_rate_imaginary])
+
+    def initial_state(self) -> Float[Array, " state"]:
+        return jnp.zeros(2 * self.eigenvalue_real.size, self.eigenvalue_real.dtype)
+
+    def transition(
+        self, state: Float[Array, " state"], gradient: Float[Array, ""]
+    ) -> Float[Array, " state"]:
+        a, b = self.eigenvalue_real, self.eigenvalue_imaginary
+        real, imaginary = jnp.split(state, 2)
+        return jnp.concatenate([a * real - b * imaginary + gradient, b * real + a * imaginary])

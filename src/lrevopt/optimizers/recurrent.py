@@ -1,0 +1,149 @@
+"""Recurrent networks as optimizers: the GRU of the paper, and any cell of your own.
+
+The paper cites Cho et al. (2014) for its GRU, whose reset gate multiplies the state *before*
+the recurrent matrix; the authors' code does the same. Equinox's `eqx.nn.GRUCell` resets after
+the matrix and draws its weights uniformly. Both can be an optimizer here; `GRUOptimizer` is the
+paper's.
+"""
+
+import abc
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, Key
+
+from lrevopt.checks import finite, positive_integer
+from lrevopt.optimizers.interface import AbstractOptimizer
+
+
+class AbstractCell(eqx.Module):
+    """What `RecurrentOptimizer` asks of a cell: `cell(input, hidden) -> hidden`.
+
+    Any callable module with this signature will do; the class only names the contract.
+    """
+
+    @abc.abstractmethod
+    def __call__(
+        self, inputs: Float[Array, "1"], hidden: Float[Array, " units"]
+    ) -> Float[Array, " units"]:
+        """Next hidden state."""
+
+
+class GRUCell(AbstractCell):
+    """Gated recurrent unit of Cho et al. (2014), one input, one bias per gate.
+
+        z = sigmoid(Wz h + az g + bz)        update gate: keeps the old state
+        r = sigmoid(Wr h + ar g + br)        reset gate, before the recurrent product
+        c = tanh(Wc (r h) + ac g + bc)
+        h' = z h + (1 - z) c
+
+    Weights are fan-in normal (the input weights, with a fan-in of 1, have deviation 1) and
+    biases 0, as in the authors' code. `gates` stacks z over r.
+    """
+
+    gates: Float[Array, "2*units units"]
+    candidate: Float[Array, "units units"]
+    inputs: Float[Array, " 3*units"]
+    bias: Float[Array, " 3*units"]
+
+    def __init__(self, units: int, *, key: Key[Array, ""]):
+        units = positive_integer("units", units)
+        gates, candidate, inputs = jr.split(key, 3)
+        scale = units**-0.5
+        self.gates = scale * jr.normal(gates, (2 * units, units))
+        self.candidate = scale * jr.normal(candidate, (units, units))
+        self.inputs = jr.normal(inputs, (3 * units,))
+        self.bias = jnp.zeros(3 * units)
+
+    def __call__(
+        self, inputs: Float[Array, "1"], hidden: Float[Array, " units"]
+    ) -> Float[Array, " units"]:
+        units = self.candidate.shape[0]
+        # Input and bias as one product with (g, 1): under `vmap` over the last axis every term
+        # then keeps that axis last, which saves the transposes of a broadcast.
+        weights = jnp.stack([self.inputs, self.bias], axis=1)
+        drive = weights @ jnp.concatenate([inputs, jnp.ones_like(inputs)])
+        gates = jax.nn.sigmoid(self.gates @ hidden + drive[: 2 * units])
+        update, reset = gates[:units], gates[units:]
+        candidate = jnp.tanh(self.candidate @ (reset * hidden) + drive[2 * units :])
+        return candidate + update * (hidden - candidate)
+
+
+class RecurrentOptimizer(AbstractOptimizer):
+    """Any recurrent cell with a linear readout as an optimizer.
+
+        h' = cell(input_scale g, h)        x' = x + output_scale weights . h' (+ bias)
+
+    `cell` maps (input of shape (1,), hidden of shape (units,)) to the next hidden state:
+    `GRUCell`, `eqx.nn.GRUCell`, or your own. The start `start` is trained with the rest and
+    begins at 0; so do the readout `weights`, so that an untrained optimizer does not move.
+    `input_scale` and `output_scale` are settings, not weights: they are not trained.
+
+    `bias`, which the paper's equations lack and the authors' code has, becomes a last state
+    coordinate that reads 1 after every transition, so that the readout stays a vector.
+    """
+
+    cell: Callable[[Float[Array, "1"], Float[Array, " units"]], Float[Array, " units"]]
+    start: Float[Array, " units"]
+    weights: Float[Array, " units"]
+    bias: Float[Array, ""] | None
+    input_scale: float = eqx.field(static=True)
+    output_scale: float = eqx.field(static=True)
+
+    def __init__(
+        self,
+        cell: Callable[[Float[Array, "1"], Float[Array, " units"]], Float[Array, " units"]],
+        units: int,
+        *,
+        input_scale: float = 1.0,
+        output_scale: float = 1.0,
+        bias: bool = False,
+    ):
+        units = positive_integer("units", units)
+        self.cell = cell
+        self.start = jnp.zeros(units)
+        self.weights = jnp.zeros(units)
+        self.bias = jnp.zeros(()) if bias else None
+        self.input_scale = finite("input_scale", input_scale, above=0.0)
+        self.output_scale = finite("output_scale", output_scale, above=0.0)
+        hidden = eqx.filter_eval_shape(cell, jnp.zeros(1), self.start)
+        if getattr(hidden, "shape", None) != (units,):
+            raise ValueError(
+                f"`cell` must map an input of shape (1,) and a hidden state of shape ({units},) "
+                f"to a hidden state of shape ({units},), got {hidden}."
+            )
+
+    @property
+    def readout(self) -> Float[Array, " state"]:
+        weights = self.output_scale * self.weights
+        if self.bias is None:
+            return weights
+        return jnp.append(weights, self.output_scale * self.bias)
+
+    def initial_state(self) -> Float[Array, " state"]:
+        return self.start if self.bias is None else jnp.append(self.start, 1.0)
+
+    def transition(
+        self, state: Float[Array, " state"], gradient: Float[Array, ""]
+    ) -> Float[Array, " state"]:
+        inputs = self.input_scale * gradient[None]
+        if self.bias is None:
+            return self.cell(inputs, state)
+        return jnp.append(self.cell(inputs, state[:-1]), 1.0)
+
+
+def GRUOptimizer(
+    units: int, *, key: Key[Array, ""], input_scale: float = 1.0, output_scale: float = 1.0
+) -> RecurrentOptimizer:
+    """The learned optimizer of the paper, untrained: `GRUCell` with a linear readout.
+
+    `units` is the width N of the state; `input_scale` multiplies each gradient before the cell
+    sees it, `output_scale` each step (paper, D.2; the authors tuned both per task).
+    Raises `ValueError` for a width below 1 or a scale that is not positive and finite.
+    """
+    return RecurrentOptimizer(
+        GRUCell(units, key=key), units, input_scale=input_scale, output_scale=output_scale
+    )

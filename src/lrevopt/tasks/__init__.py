@@ -1,0 +1,7 @@
+"""What optimizers are trained on: distributions of problems."""
+
+from lrevopt.tasks.interface import AbstractProblem as AbstractProblem
+from lrevopt.tasks.interface import AbstractTask as AbstractTask
+from lrevopt.tasks.interface import sample_problems as sample_problems
+from lrevopt.tasks.linear_regression import LinearRegression as LinearRegression
+from lrevopt.tasks.rosenbrock import Rosenbrock as Rosenbrock

@@ -1,0 +1,60 @@
+"""Tasks: distributions of problems.
+
+A *task* knows how to draw a *problem* (its data and its initial parameters) and how to score
+parameters on one. Data that all problems share belong to the task, data of one draw to the
+problem. Both are pytrees that pass through compiled functions as arguments.
+"""
+
+import abc
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.random as jr
+from jaxtyping import Array, Float, Int, Key
+
+Step = int | Int[Array, ""]
+"""Index of an inner step, counted from 0: what a stochastic loss draws its minibatch from."""
+
+
+class AbstractProblem(eqx.Module):
+    """One draw from a task. Parameters are one flat vector."""
+
+    initial_parameters: eqx.AbstractVar[Float[Array, " dim"]]
+
+
+class AbstractTask(eqx.Module):
+    """A distribution of problems.
+
+    `loss` must be a differentiable scalar function of `parameters`, twice so for meta-training.
+    The gradient that optimizers see is its gradient.
+    """
+
+    @abc.abstractmethod
+    def sample(self, key: Key[Array, ""]) -> Any:
+        """Draw a problem: an `AbstractProblem`, or any pytree with `initial_parameters`."""
+
+    @abc.abstractmethod
+    def loss(self, problem: Any, parameters: Float[Array, " dim"], step: Step) -> Float[Array, ""]:
+        """Loss of `parameters` at inner step `step`."""
+
+
+def sample_problems(task: AbstractTask, key: Key[Array, ""], count: int) -> Any:
+    """`count` independent problems, stacked: every leaf has a leading axis `problem`."""
+    return jax.vmap(task.sample)(jr.split(key, count))
+
+
+def check_task(task: AbstractTask, problem: Any) -> None:
+    """Raise `ValueError` unless `problem` is flat and its loss a scalar of the same dtype."""
+    parameters = problem.initial_parameters
+    if parameters.ndim != 1:
+        raise ValueError(
+            f"`problem.initial_parameters` must be one flat vector, got shape {parameters.shape} "
+            f"from {type(task).__name__}."
+        )
+    loss = eqx.filter_eval_shape(task.loss, problem, parameters, 0)
+    if getattr(loss, "shape", None) != () or loss.dtype != parameters.dtype:
+        raise ValueError(
+            f"`{type(task).__name__}.loss` must return a scalar of dtype {parameters.dtype}, "
+            f"got {loss}."
+        )
