@@ -1,0 +1,43 @@
+"""Meta-objectives: what a learned optimizer is trained to make small (paper, D.2).
+
+Losses are counted from the start: `losses[0]` is the loss of the initial parameters. Each
+objective is a number per problem; training, tuning and selection minimise its mean over
+problems.
+
+    mean        mean(losses) / losses[0]          the paper's average loss, per unit of start
+    log_mean    log of the above                  every problem weighs the same, however easy
+    final       losses[-1] / losses[0]
+"""
+
+from typing import Literal, get_args
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from lrevopt.checks import one_of
+
+Objective = Literal["mean", "log_mean", "final"]
+OBJECTIVES: tuple[str, ...] = get_args(Objective)
+
+
+def meta_objective(
+    losses: Float[Array, "*problem visited"], kind: Objective = "mean"
+) -> Float[Array, "*problem"]:
+    """Objective of one run, or of many along leading axes.
+
+    Raises `ValueError` for an unknown kind.
+    """
+    return objective_of_summary(losses[..., 0], losses.mean(axis=-1), losses[..., -1], kind)
+
+
+def objective_of_summary(
+    first: Float[Array, "*problem"],
+    mean: Float[Array, "*problem"],
+    last: Float[Array, "*problem"],
+    kind: Objective = "mean",
+) -> Float[Array, "*problem"]:
+    """The same from a run's first, mean and last loss, for sweeps too large to keep losses."""
+    one_of("kind", kind, OBJECTIVES)
+    if kind == "final":
+        return last / first
+    return jnp.log(mean / first) if kind == "log_mean" else mean / first
