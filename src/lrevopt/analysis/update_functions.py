@@ -1,0 +1,95 @@
+"""Update functions: what an optimizer in a given state does with a gradient (paper, 4.1).
+
+    update(g) = w . F(h, g)        effective learning rate = - d update / d g
+
+The paper reads the slope at zero gradient. A descending optimizer has a negative slope and thus
+a positive rate.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from lrevopt.checks import finite_leaves
+from lrevopt.optimizers.classical import (
+    ClippedGradientDescent,
+    GradientDescent,
+    Momentum,
+    RMSProp,
+)
+from lrevopt.optimizers.interface import AbstractOptimizer, check_state
+
+
+def update_function(
+    opt: AbstractOptimizer, state: Float[Array, " state"], gradients: Float[Array, " grid"]
+) -> Float[Array, " grid"]:
+    """Update `w . F(h, g)` of the state `h` for each gradient.
+
+    Raises `ValueError` for the state of another optimizer, or gradients that are not one axis
+    of finite numbers.
+    """
+    state = check_state(opt, state)
+    gradients = jnp.asarray(gradients, state.dtype)
+    if gradients.ndim != 1:
+        raise ValueError(f"`gradients` must have one axis, got shape {gradients.shape}.")
+    finite_leaves("gradients", gradients)
+    return _update_function(opt, state, gradients)
+
+
+def effective_learning_rate(
+    opt: AbstractOptimizer, state: Float[Array, " state"], gradient: float | Float[Array, ""] = 0.0
+) -> Float[Array, ""]:
+    """Minus the slope of the update function at `gradient`, by automatic differentiation.
+
+    Raises `ValueError` for the state of another optimizer or a gradient that is not one finite
+    number.
+    """
+    state = check_state(opt, state)
+    gradient = jnp.asarray(gradient, state.dtype)
+    if gradient.ndim != 0:
+        raise ValueError(f"`gradient` must be one number, got shape {gradient.shape}.")
+    finite_leaves("gradient", gradient)
+    return _rate(opt, state, gradient)
+
+
+@eqx.filter_jit
+def _update_function(opt, state, gradients):
+    return jax.vmap(lambda g: opt.readout @ opt.transition(state, g))(gradients)
+
+
+@eqx.filter_jit
+def _rate(opt, state, gradient):
+    return -jax.grad(lambda g: opt.readout @ opt.transition(state, g))(gradient)
+
+
+class Textbook(eqx.Module):
+    """Update functions of textbook optimizers (Figure 2).
+
+    `panels` holds, under "gradient_descent", "clipping", "momentum" and "rmsprop", one update
+    function per row; `levels` the state that each row belongs to: the accumulated velocity, the
+    accumulated squared gradient, and 0 for the stateless two.
+    """
+
+    gradients: Float[np.ndarray, " grid"]
+    panels: dict[str, Float[np.ndarray, "_ grid"]]
+    levels: dict[str, Float[np.ndarray, " _"]]
+
+
+def textbook_update_functions(points: int = 101) -> Textbook:
+    """The numbers of Figure 2, on gradients from -2 to 2, in the figure's order of panels."""
+    gradients = jnp.linspace(-2.0, 2.0, points)
+    velocities, seconds = jnp.linspace(-1.0, 1.0, 5), jnp.linspace(0.05, 2.0, 5)
+    cases: dict[str, tuple[AbstractOptimizer, Array, Array]] = {
+        "gradient_descent": (GradientDescent(1.0), jnp.zeros(1), jnp.zeros((1, 1))),
+        "clipping": (ClippedGradientDescent(1.0, 1.0), jnp.zeros(1), jnp.zeros((1, 1))),
+        "momentum": (Momentum(1.0, 0.9), velocities, velocities[:, None]),
+        "rmsprop": (RMSProp(1.0), seconds, jnp.stack([seconds, jnp.zeros(5)], axis=1)),
+    }
+    panels = {
+        name: np.stack([np.asarray(update_function(opt, h, gradients), float) for h in states])
+        for name, (opt, _, states) in cases.items()
+    }
+    levels = {name: np.asarray(levels, float) for name, (_, levels, _) in cases.items()}
+    return Textbook(np.asarray(gradients, float), panels, levels)
