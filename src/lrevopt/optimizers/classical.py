@@ -12,6 +12,8 @@ Every class raises `ValueError` for hyperparameters that are not finite, for a n
 learning rate or threshold, and for an epsilon of 0 or less.
 """
 
+from collections.abc import Sequence
+
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
@@ -20,7 +22,7 @@ from lrevopt.checks import finite_leaves
 from lrevopt.optimizers.interface import AbstractOptimizer
 
 
-def as_float(value: ArrayLike) -> Float[Array, "..."]:
+def as_float(value: ArrayLike | Sequence[float]) -> Float[Array, "..."]:
     """An array of the default floating dtype (float64 where x64 is enabled)."""
     return jnp.asarray(value, jnp.result_type(float))
 

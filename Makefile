@@ -1,0 +1,49 @@
+# Two commands do all of their own set-up, in .venv, on a machine with Python >= 3.11:
+#   make reproduce [TASK=rosenbrock] [ARGS="..."]    train, tune, evaluate, analyse, draw, report
+#   make test                                        lint, type check and the tests
+# Also: make lint, make format, make clean. PYTHON=/path/to/python chooses the interpreter.
+
+TASK ?= linear_regression
+ARGS ?=
+
+CANDIDATES = python3.11 python3.12 python3.13 python3 python
+NEW_ENOUGH = import sys, venv; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for p in $(CANDIDATES); do \
+	"$$p" -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
+
+BIN = .venv/bin
+PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
+
+.PHONY: test lint format reproduce clean
+
+test: lint
+	$(BIN)/python -m pytest -n 2
+
+lint: .venv/developer
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/developer
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+reproduce: .venv/user
+	$(BIN)/python scripts/reproduce.py $(TASK) $(ARGS)
+
+clean:
+	rm -rf .venv
+
+# Stamps: made again only when what they were made from has changed.
+.venv/bin/python:
+	@"$(PYTHON)" -c '$(NEW_ENOUGH)' >/dev/null 2>&1 || { echo "lrevopt needs Python 3.11 or newer\
+	 with its venv module: none found (PYTHON='$(PYTHON)'), set PYTHON=/path/to/python." >&2; exit 2; }
+	"$(PYTHON)" -m venv .venv
+
+.venv/user: pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP) -e .
+	@touch $@
+
+.venv/developer: pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP) -e '.[dev]'
+	@touch .venv/user $@

@@ -1,0 +1,37 @@
+"""Every test runs in float64, with strict dtype promotion and checked shapes, on the CPU."""
+
+import os
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+from collections.abc import Iterator
+
+import hypothesis
+import jax
+import jaxtyping
+import pytest
+
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+# Stays installed, so that modules which are first imported inside a test are checked as well.
+# The numeric tower lets an int pass for a float, as it does for every type checker.
+jaxtyping.install_import_hook(
+    "lrevopt", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+)
+
+hypothesis.settings.register_profile(
+    "lrevopt", derandomize=True, deadline=None, max_examples=25, database=None
+)
+hypothesis.settings.load_profile("lrevopt")
+
+
+@pytest.fixture
+def as_user() -> Iterator[None]:
+    """Without the type checks of the import hook, as users call the package.
+
+    For tests of refusals: a user who passes `steps=1.5` meets our sentence, not beartype's.
+    """
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
