@@ -1,5 +1,12 @@
 """Reverse engineering learned optimizers: train them, and see what they do."""
 
+from lrevopt.meta_training import PRESETS as PRESETS
+from lrevopt.meta_training import MetaTraining as MetaTraining
+from lrevopt.meta_training import MetaTrainingRun as MetaTrainingRun
+from lrevopt.meta_training import meta_gradient as meta_gradient
+from lrevopt.meta_training import meta_train as meta_train
+from lrevopt.objectives import meta_objective as meta_objective
+from lrevopt.optimizers import AbstractOptimizer as AbstractOptimizer
 from lrevopt.optimizers import Adam as Adam
 from lrevopt.optimizers import AggregatedMomentum as AggregatedMomentum
 from lrevopt.optimizers import ClippedGradientDescent as ClippedGradientDescent
@@ -12,6 +19,9 @@ from lrevopt.optimizers import Momentum as Momentum
 from lrevopt.optimizers import Nesterov as Nesterov
 from lrevopt.optimizers import RecurrentOptimizer as RecurrentOptimizer
 from lrevopt.optimizers import RMSProp as RMSProp
+from lrevopt.storage import load as load
+from lrevopt.tasks import AbstractProblem as AbstractProblem
+from lrevopt.tasks import AbstractTask as AbstractTask
 from lrevopt.tasks import LinearRegression as LinearRegression
 from lrevopt.tasks import Rosenbrock as Rosenbrock
 from lrevopt.unroll import Trajectory as Trajectory

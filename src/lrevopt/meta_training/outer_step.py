@@ -1,0 +1,122 @@
+"""The outer step: a meta-gradient, its clipping, and Adam (paper, D.2)."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import optax
+from jaxtyping import Array, Float, Int, Key, PyTree
+
+from lrevopt.meta_training.settings import MetaTraining
+from lrevopt.objectives import meta_objective
+from lrevopt.optimizers.interface import AbstractOptimizer
+from lrevopt.tasks.interface import AbstractTask
+from lrevopt.unroll import unroll_losses
+
+
+class OuterState(eqx.Module):
+    """All that an outer step changes. Entries of steps not yet taken are NaN."""
+
+    weights: PyTree[Array]
+    moments: PyTree[Array]
+    objectives: Float[Array, " step"]
+    gradient_norms: Float[Array, " step"]
+    skipped: Int[Array, ""]
+
+
+def first_state(weights: PyTree[Array], settings: MetaTraining) -> OuterState:
+    """State before the first outer step. The weights are copied: steps donate their state."""
+    weights = jax.tree.map(jnp.copy, weights)
+    unrecorded = jnp.full(settings.steps, jnp.nan, jnp.float32)
+    return OuterState(
+        weights=weights,
+        moments=_adam(settings).init(weights),
+        objectives=unrecorded,
+        gradient_norms=jnp.copy(unrecorded),
+        skipped=jnp.zeros((), jnp.int32),
+    )
+
+
+def _adam(settings: MetaTraining) -> optax.GradientTransformation:
+    return optax.scale_by_adam(settings.b1, settings.b2, settings.epsilon)
+
+
+def meta_gradient(
+    optimizer: AbstractOptimizer,
+    task: AbstractTask,
+    keys: Key[Array, " problem"],
+    settings: MetaTraining,
+) -> tuple[Float[Array, ""], AbstractOptimizer]:
+    """Mean meta-objective of the problems drawn from `keys`, and its exact gradient.
+
+    Backpropagates through all `settings.unroll` updates, `settings.micro_batch` problems at a
+    time; neither that nor `settings.segment` changes the result beyond round-off.
+    """
+
+    def objective(optimizer: AbstractOptimizer, keys: Key[Array, " problem"]) -> Float[Array, ""]:
+        problems = jax.vmap(task.sample)(keys)
+        losses = unroll_losses(optimizer, task, problems, settings.unroll, segment=settings.segment)
+        return meta_objective(losses, settings.objective).mean()
+
+    both = eqx.filter_value_and_grad(objective)
+    size = settings.micro_batch or settings.problems
+    if size == settings.problems:
+        return both(optimizer, keys)
+    parts = jax.lax.map(lambda keys: both(optimizer, keys), keys.reshape(-1, size))
+    return jax.tree.map(lambda part: part.mean(axis=0), parts)
+
+
+@eqx.filter_jit(donate="all-except-first")
+def outer_step(
+    inputs: tuple[PyTree, AbstractTask, Key[Array, ""], Int[Array, ""], Float[Array, ""]],
+    state: OuterState,
+    settings: MetaTraining,
+) -> OuterState:
+    """One meta-step. `inputs`: what is not trained, task, key, step, learning rate.
+
+    If the objective or any entry of the meta-gradient is not finite, nothing moves and the step
+    is counted as skipped.
+    """
+    fixed, task, key, step, learning_rate = inputs
+    keys = jr.split(jr.fold_in(key, step), settings.problems)
+    objective, gradient = meta_gradient(eqx.combine(state.weights, fixed), task, keys, settings)
+    gradient = eqx.filter(gradient, eqx.is_inexact_array)
+    norm = optax.global_norm(gradient)
+    sound = jnp.isfinite(objective) & jnp.isfinite(norm)
+    total = jax.tree.map(jnp.add, gradient, _penalty_gradient(state.weights, settings))
+    clipped = jax.tree.map(lambda leaf: jnp.clip(leaf, -settings.clip, settings.clip), total)
+    direction, moments = _adam(settings).update(clipped, state.moments)
+    weights = jax.tree.map(
+        lambda weight, move: weight - learning_rate.astype(weight.dtype) * move,
+        state.weights,
+        direction,
+    )
+    weights, moments = jax.tree.map(
+        lambda new, old: jnp.where(sound, new, old),
+        (weights, moments),
+        (state.weights, state.moments),
+    )
+    return OuterState(
+        weights=weights,
+        moments=moments,
+        objectives=state.objectives.at[step].set(objective.astype(jnp.float32)),
+        gradient_norms=state.gradient_norms.at[step].set(norm.astype(jnp.float32)),
+        skipped=state.skipped + jnp.where(sound, 0, 1),
+    )
+
+
+def _penalty_gradient(weights: PyTree[Array], settings: MetaTraining) -> PyTree[Array]:
+    if settings.penalty_form == "squared_norm":
+        return jax.tree.map(lambda leaf: 2 * settings.penalty * leaf, weights)
+    norm = optax.global_norm(weights)
+    safe = jnp.where(norm > 0, norm, 1)
+    return jax.tree.map(lambda leaf: settings.penalty * leaf / safe, weights)
+
+
+@eqx.filter_jit
+def selection_score(
+    optimizer: AbstractOptimizer, task: AbstractTask, problems: PyTree[Array], steps: int
+) -> Float[Array, ""]:
+    """Mean of mean(losses) / losses[0] over stacked problems; infinite if one diverges."""
+    scores = meta_objective(unroll_losses(optimizer, task, problems, steps))
+    return jnp.where(jnp.all(jnp.isfinite(scores)), scores.mean(), jnp.inf)

@@ -1,0 +1,146 @@
+"""The folder of a meta-training run, and how a run is stopped and watched."""
+
+import math
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+from tqdm import tqdm
+
+from lrevopt import storage
+from lrevopt.meta_training.outer_step import OuterState
+from lrevopt.optimizers.interface import AbstractOptimizer
+
+PUBLISHED = ("checkpoints", storage.WEIGHTS, "snapshots", "history.npz")
+"""What a run keeps in its folder, beside its settings."""
+
+
+@contextmanager
+def stop_requests() -> Iterator[list[str]]:
+    """A list that receives the name of SIGINT or SIGTERM instead of the process dying of it."""
+    received: list[str] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+
+    def note(number: int, frame: object) -> None:
+        received.append(signal.Signals(number).name)
+
+    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def progress_bar(steps: int, first: int, shown: bool) -> Iterator[Callable[[OuterState, np.ndarray], None]]:
+    """Rate, time left, the batch objective and the best selection score, on standard error."""
+    with tqdm(
+        total=steps, initial=first, disable=not shown, unit="meta-step", file=sys.stderr,
+        mininterval=1.0, smoothing=0.05, dynamic_ncols=True,
+    ) as bar:  # fmt: skip
+
+        def report(state: OuterState, scores: np.ndarray) -> None:
+            # Waiting for the step keeps the clock honest; the next is queued in microseconds.
+            jax.block_until_ready(state.skipped)
+            if bar.update() and shown:
+                objective = float(state.objectives[bar.n - 1])
+                best = np.nanmin(scores) if np.any(~np.isnan(scores)) else math.nan
+                bar.set_postfix_str(f"objective {objective:.4f}, best {best:.4f}", refresh=False)
+
+        yield report
+
+
+class Found(NamedTuple):
+    """A saved state to continue from, and where it stands."""
+
+    arrays: dict[str, np.ndarray]
+    path: Path
+
+
+class RunDirectory:
+    """A run's folder: what run it is, its last two states, and what it publishes.
+
+    Without a path nothing is kept and nothing can be resumed.
+    """
+
+    def __init__(self, path: Path | str | None, identity: dict[str, Any]):
+        self.path = None if path is None else Path(path)
+        self.identity = identity
+        self.saved: list[Path] = []
+
+    def open(self, *, resume: bool, overwrite: bool) -> Found | None:
+        """Prepare the folder; what to continue from, where there is something and `resume`.
+
+        Raises `ValueError` for a folder that holds something else, or nothing to resume.
+        """
+        if self.path is None:
+            if resume:
+                raise ValueError("`resume` needs a `directory` that holds the run to continue.")
+            return None
+        settings = self.path / storage.SETTINGS
+        if settings.exists():
+            self._check_settings(settings, resume=resume, overwrite=overwrite)
+        elif resume:
+            raise ValueError(f"`{self.path}` holds no run to resume.")
+        elif self.path.is_dir() and any(self.path.iterdir()):
+            raise ValueError(f"`{self.path}` holds files that are no run: choose an empty folder.")
+        storage.writable_directory(self.path)
+        if resume:
+            self.saved = sorted(self.checkpoints.glob("step_*"))
+            if self.saved:
+                return Found(storage.load_arrays(self.saved[-1]), self.saved[-1])
+            return None
+        for name in PUBLISHED:
+            storage.remove(self.path / name)
+        storage.save_json(settings, self.identity | {"versions": storage.versions()})
+        return None
+
+    def _check_settings(self, settings: Path, *, resume: bool, overwrite: bool) -> None:
+        if overwrite and not resume:
+            return
+        found = storage.load_json(settings)
+        different = [name for name in self.identity if found.get(name) != self.identity[name]]
+        if different:
+            raise ValueError(
+                f"`{self.path}` holds another run (different: {', '.join(different)}): choose "
+                f"another folder, or pass overwrite."
+            )
+        if not resume:
+            raise ValueError(
+                f"`{self.path}` holds this run already: pass resume to continue it, or overwrite "
+                f"to start again."
+            )
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where states to continue from are kept."""
+        assert self.path is not None
+        return self.path / "checkpoints"
+
+    def save(self, step: int, tree: PyTree) -> None:
+        """Keep `tree` as the state after `step` meta-steps, and the one before it."""
+        if self.path is None:
+            return
+        path = self.checkpoints / f"step_{step:08d}"
+        storage.save_arrays(path, storage.tree_to_arrays(tree))
+        self.saved = [*[kept for kept in self.saved if kept != path], path]
+        while len(self.saved) > 2:
+            storage.remove(self.saved.pop(0))
+
+    def publish(self, optimizer: AbstractOptimizer, snapshots: PyTree, history: Any) -> None:
+        """Write what `load` and the reports read: best weights, snapshots, history."""
+        if self.path is None:
+            return
+        storage.save_optimizer(self.path, optimizer)
+        storage.save_arrays(self.path / "snapshots", storage.tree_to_arrays(snapshots))
+        storage.save_record(self.path / "history.npz", history)

@@ -1,0 +1,126 @@
+"""Settings of meta-training: the learning-rate schedule, presets, snapshots (paper, D.2)."""
+
+import dataclasses
+import math
+from typing import Literal, get_args
+
+from lrevopt.checks import finite, one_of, positive_integer
+from lrevopt.objectives import OBJECTIVES, Objective
+
+Schedule = Literal["constant", "cosine", "exponential"]
+Preset = Literal["quick", "paper", "released"]
+
+EARLY_SNAPSHOTS = (0, 1, 2, 5, 10, 20, 30, 40, 50, 75)
+"""Meta-steps of the dense first snapshots, where the optimizer changes fastest."""
+
+@dataclasses.dataclass(frozen=True)
+class MetaTraining:
+    """How an optimizer is meta-trained. Raises `ValueError` for settings out of range."""
+
+    steps: int = 3000
+    """Meta-steps: updates of the optimizer's weights."""
+    unroll: int = 200
+    """Inner updates that each meta-gradient is backpropagated through."""
+    problems: int = 32
+    """Problems in a batch."""
+    micro_batch: int | None = None
+    """Problems differentiated at a time, a divisor of `problems` (default: all)."""
+    segment: int | None = None
+    """Inner updates between kept states (default: every state is kept)."""
+    objective: Objective = "mean"
+    """What is minimised, averaged over the batch."""
+    learning_rate: float = 2e-3
+    """Peak learning rate of Adam."""
+    warm_up: int = 100
+    """Meta-steps of linear warm-up to the peak."""
+    schedule: Schedule = "cosine"
+    """What follows: cosine to 0 at the end, exponential decay, or constant."""
+    decay_factor: float = 0.8
+    """Exponential schedule: factor per `decay_steps`."""
+    decay_steps: int = 500
+    """Exponential schedule: meta-steps per factor."""
+    b1: float = 0.9
+    """Adam's decay of the first moment."""
+    b2: float = 0.999
+    """Adam's decay of the second moment."""
+    epsilon: float = 1e-8
+    """Adam's epsilon."""
+    clip: float = 0.1
+    """Bound on each entry of the meta-gradient."""
+    penalty: float = 1e-5
+    """Strength of the penalty on the weights."""
+    penalty_form: Literal["squared_norm", "norm"] = "squared_norm"
+    """L2 penalty as the paper words it, or the unsquared norm of the authors' code."""
+    snapshot_every: int = 100
+    """Meta-steps between snapshots, after the dense first ones."""
+    selection_problems: int = 512
+    """Problems, apart from all others, that choose the best snapshot by its mean objective."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "unroll", "problems", "decay_steps", "snapshot_every"):
+            positive_integer(name, getattr(self, name))
+        positive_integer("selection_problems", self.selection_problems)
+        for name in ("micro_batch", "segment"):
+            if getattr(self, name) is not None:
+                positive_integer(name, getattr(self, name))
+        if self.problems % (self.micro_batch or self.problems):
+            raise ValueError(
+                f"`micro_batch` must divide `problems` ({self.problems}), got {self.micro_batch}."
+            )
+        if self.warm_up < 0:
+            raise ValueError(f"`warm_up` must be an integer of at least 0, got {self.warm_up!r}.")
+        for name in ("learning_rate", "clip", "epsilon", "decay_factor"):
+            finite(name, getattr(self, name), above=0.0)
+        finite("penalty", self.penalty, above=-math.ulp(0.0))
+        for name in ("b1", "b2"):
+            finite(name, getattr(self, name), above=-math.ulp(0.0), below=1.0)
+        one_of("objective", self.objective, OBJECTIVES)
+        one_of("schedule", self.schedule, get_args(Schedule))
+        one_of("penalty_form", self.penalty_form, ("squared_norm", "norm"))
+
+
+PRESETS: dict[Preset, MetaTraining] = {
+    "quick": MetaTraining(),
+    # D.2 as printed; its learning rate "was tuned via random search" and is not given.
+    "paper": MetaTraining(
+        steps=5000, learning_rate=1e-3, warm_up=0, schedule="exponential", clip=5.0
+    ),
+    # The configuration published with the authors' weights, which differs from D.2.
+    "released": MetaTraining(
+        steps=5000,
+        problems=64,
+        learning_rate=7.84e-4,
+        warm_up=0,
+        schedule="exponential",
+        decay_factor=0.555,
+        decay_steps=1000,
+        b1=0.806,
+        b2=0.594,
+        epsilon=4.5e-6,
+        clip=0.047,
+        penalty=1e-6,
+        penalty_form="norm",
+    ),
+}
+"""Named settings: minutes on two cores; the paper's D.2; the authors' published configuration."""
+
+
+def learning_rate_at(settings: MetaTraining, step: int) -> float:
+    """Adam's learning rate in meta-step `step`, counted from 0."""
+    rate = settings.learning_rate
+    if step < settings.warm_up:
+        return rate * (step + 1) / settings.warm_up
+    after = step - settings.warm_up
+    if settings.schedule == "exponential":
+        return rate * settings.decay_factor ** (after / settings.decay_steps)
+    if settings.schedule == "cosine":
+        whole = max(settings.steps - settings.warm_up, 1)
+        return rate * 0.5 * (1 + math.cos(math.pi * after / whole))
+    return rate
+
+
+def snapshot_steps(settings: MetaTraining) -> tuple[int, ...]:
+    """Meta-steps before which a snapshot is taken, the last one after all of them."""
+    regular = range(0, settings.steps + 1, settings.snapshot_every)
+    early = [step for step in EARLY_SNAPSHOTS if step < settings.steps]
+    return tuple(sorted({*early, *regular, settings.steps}))

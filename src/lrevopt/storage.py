@@ -1,0 +1,313 @@
+"""What stays on disk: settings as JSON, weights with Orbax, arrays as .npz.
+
+Everything is written beside its destination first and renamed into place, so that a run that
+is killed leaves either the old file or the new one. Loaders raise `ValueError` with one sentence
+for what is missing, damaged or somebody else's.
+"""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import io
+import json
+import os
+import platform
+import shutil
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import orbax.checkpoint as ocp
+from jaxtyping import Array, Key, PyTree
+
+from lrevopt.optimizers.interface import AbstractOptimizer
+from lrevopt.optimizers.recurrent import GRUCell, RecurrentOptimizer
+
+SETTINGS = "settings.json"
+WEIGHTS = "weights"
+DIGEST = "sha256"
+
+Record = TypeVar("Record")
+Tree = TypeVar("Tree")
+
+
+def write_atomically(path: Path | str, content: bytes | str) -> None:
+    """Replace the file at `path`, or leave it as it was."""
+    path = Path(path)
+    data = content.encode() if isinstance(content, str) else content
+    writable_directory(path.parent)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def writable_directory(path: Path | str) -> Path:
+    """`path`, made if need be; `ValueError` if that cannot be, or nothing can be written there."""
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise ValueError(f"`{path}` must be a folder that can be written: {error.strerror}.") from None
+    return path
+
+
+def save_json(path: Path | str, content: dict[str, Any]) -> None:
+    """Settings or tables as indented JSON with sorted keys."""
+    write_atomically(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+def load_json(path: Path | str) -> dict[str, Any]:
+    """The object in a JSON file."""
+    path = Path(path)
+    try:
+        content = json.loads(path.read_text())
+    except OSError as error:
+        raise ValueError(f"`{path}` cannot be read: {error.strerror}.") from None
+    except ValueError as error:
+        raise ValueError(f"`{path}` is not valid JSON: {error}.") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"`{path}` must hold a JSON object, got {type(content).__name__}.")
+    return content
+
+
+def save_record(path: Path | str, record: Any) -> None:
+    """A record (arrays, numbers, strings, tuples of strings, dicts of arrays) as one .npz."""
+    arrays: dict[str, np.ndarray] = {}
+    for field in dataclasses.fields(record):
+        value = getattr(record, field.name)
+        if isinstance(value, dict):
+            arrays |= {f"{field.name}/{key}": np.asarray(entry) for key, entry in value.items()}
+            arrays[f"{field.name}/"] = np.asarray(list(value), dtype=np.str_)
+        else:
+            array = np.asarray(value, dtype=np.str_ if _is_text(value) else None)
+            arrays[field.name] = array
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # names are strings
+    write_atomically(path, buffer.getvalue())
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) or (
+        isinstance(value, tuple) and all(isinstance(entry, str) for entry in value)
+    )
+
+
+def load_record(kind: type[Record], path: Path | str) -> Record:
+    """The record of class `kind` that `save_record` wrote.
+
+    Scalars come back as Python numbers, lists of strings as tuples.
+    """
+    path = Path(path)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except OSError as error:
+        raise ValueError(f"`{path}` cannot be read: {error.strerror or error}.") from None
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"`{path}` is damaged: {error}.") from None
+    names = {name.partition("/")[0] for name in arrays}
+    wanted = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    if names != wanted:
+        raise ValueError(
+            f"`{path}` does not hold a {kind.__name__}: fields {sorted(names ^ wanted)} differ."
+        )
+    values: dict[str, Any] = {}
+    for name in wanted:
+        if f"{name}/" in arrays:
+            values[name] = {key: arrays[f"{name}/{key}"] for key in arrays[f"{name}/"].tolist()}
+        elif arrays[name].ndim == 0:
+            values[name] = arrays[name].item()
+        elif arrays[name].dtype.kind == "U":
+            values[name] = tuple(arrays[name].tolist())
+        else:
+            values[name] = arrays[name]
+    return kind(**values)
+
+
+def save_arrays(directory: Path | str, arrays: dict[str, np.ndarray]) -> None:
+    """Named arrays as one Orbax checkpoint, replacing what stood at `directory`.
+
+    A digest of all bytes goes with them, so that damage is noticed on loading.
+    """
+    directory = Path(directory).absolute()
+    writable_directory(directory.parent)
+    fresh = directory.with_name(f".{directory.name}.new")
+    old = directory.with_name(f".{directory.name}.old")
+    for leftover in (fresh, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+        checkpointer.save(fresh, arrays | {DIGEST: _digest(arrays)})
+    if directory.exists():
+        os.replace(directory, old)
+    os.replace(fresh, directory)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def load_arrays(directory: Path | str) -> dict[str, np.ndarray]:
+    """What `save_arrays` wrote; `ValueError` if it is missing or damaged."""
+    directory = Path(directory).absolute()
+    if not directory.is_dir():
+        raise ValueError(f"`{directory}` does not exist.")
+    try:
+        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+            restored = checkpointer.restore(directory)
+        arrays = {name: np.asarray(array) for name, array in restored.items()}
+        digest = arrays.pop(DIGEST)
+    except Exception as error:  # Orbax and TensorStore raise many kinds for damaged files.
+        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        raise ValueError(f"`{directory}` is a damaged or foreign checkpoint: {reason}") from None
+    if not np.array_equal(digest, _digest(arrays)):
+        raise ValueError(f"`{directory}` is a damaged checkpoint: its digest does not match.")
+    return arrays
+
+
+def _digest(arrays: dict[str, np.ndarray]) -> np.ndarray:
+    total = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        total.update(f"{name} {array.dtype.str} {array.shape} ".encode())
+        total.update(array.tobytes())
+    return np.frombuffer(total.digest(), np.uint8).copy()
+
+
+def digest_of(tree: PyTree) -> str:
+    """A digest of all array leaves of a tree, as hexadecimal digits."""
+    return _digest(tree_to_arrays(tree)).tobytes().hex()
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what results depend on, and the kind of device."""
+    packages = ("lrevopt", "jax", "jaxlib", "equinox", "optax", "numpy")
+    found = {name: importlib.metadata.version(name) for name in packages}
+    return found | {"python": platform.python_version(), "backend": jax.default_backend()}
+
+
+def tree_to_arrays(tree: PyTree) -> dict[str, np.ndarray]:
+    """Array leaves by their path in the tree, on the host."""
+    leaves = jax.tree_util.tree_leaves_with_path(eqx.filter(tree, eqx.is_array))
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def arrays_to_tree(arrays: dict[str, np.ndarray], like: Tree, source: Path | str) -> Tree:
+    """`like` with its array leaves replaced; `ValueError` if names, shapes or dtypes differ."""
+    skeleton = tree_to_arrays(like)
+    for name in sorted(skeleton.keys() | arrays.keys()):
+        ours = skeleton[name].shape if name in skeleton else "nothing"
+        theirs = arrays[name].shape if name in arrays else "nothing"
+        if ours != theirs:
+            raise ValueError(
+                f"`{source}` holds {theirs} for weight {name} where this optimizer has {ours}."
+            )
+    named, others = eqx.partition(like, eqx.is_array)
+    filled = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: jnp.array(arrays[jax.tree_util.keystr(path)], leaf.dtype), named
+    )
+    return eqx.combine(filled, others)
+
+
+def describe(module: eqx.Module) -> dict[str, Any]:
+    """Class and settings of a task, optimizer or cell, as JSON: arrays by shape, not by value."""
+    kind = type(module)
+    return {"kind": kind.__name__, "package": _package(kind)} | {
+        field.name: _plain(getattr(module, field.name))
+        for field in dataclasses.fields(module)  # type: ignore[arg-type]  # modules are dataclasses
+    }
+
+
+def _package(kind: type) -> str:
+    return kind.__module__.partition(".")[0]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, eqx.Module):
+        return describe(value)
+    if eqx.is_array(value):
+        return {"shape": list(value.shape)}
+    if isinstance(value, tuple):
+        return [_plain(entry) for entry in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return getattr(value, "__name__", type(value).__name__)
+
+
+CELLS: dict[str, Callable[[int, Key[Array, ""]], Any]] = {
+    "gru": lambda units, key: GRUCell(units, key=key),
+    "equinox_gru": lambda units, key: eqx.nn.GRUCell(1, units, key=key),
+}
+"""Cells that `load` can rebuild from a run's settings, by the name used in scripts."""
+
+
+def save_optimizer(directory: Path | str, optimizer: AbstractOptimizer) -> None:
+    """Weights of an optimizer into a run directory (`weights/`)."""
+    save_arrays(Path(directory) / WEIGHTS, tree_to_arrays(optimizer))
+
+
+def load(directory: Path | str, like: AbstractOptimizer | None = None) -> AbstractOptimizer:
+    """The learned optimizer of a run directory, shipped or your own.
+
+    `like` is an optimizer of the same structure, needed only for cells of your own, which the
+    directory's settings cannot rebuild. Raises `ValueError` for a directory that is missing, is
+    not a run, has not finished its first stretch of training, or is damaged.
+    """
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise ValueError(f"`{directory}` is not a run directory: it does not exist.")
+    if not (directory / SETTINGS).is_file():
+        raise ValueError(f"`{directory}` is not a run directory: it has no {SETTINGS}.")
+    settings = load_json(directory / SETTINGS)
+    if not (directory / WEIGHTS).is_dir():
+        raise ValueError(
+            f"`{directory}` holds no trained weights yet: its run was interrupted; continue it "
+            f"with `--resume`."
+        )
+    like = _skeleton(settings, directory) if like is None else like
+    return arrays_to_tree(load_arrays(directory / WEIGHTS), like, directory)
+
+
+def _skeleton(settings: dict[str, Any], directory: Path) -> AbstractOptimizer:
+    """An untrained optimizer with the structure that `describe` wrote."""
+    try:
+        optimizer = settings["optimizer"]
+        (units,) = optimizer["start"]["shape"]
+        key = jr.key(0)
+        kinds = {name: type(make(1, key)) for name, make in CELLS.items()}
+        wanted = (optimizer["cell"]["package"], optimizer["cell"]["kind"])
+        (name,) = [n for n, kind in kinds.items() if (_package(kind), kind.__name__) == wanted]
+        return RecurrentOptimizer(
+            CELLS[name](units, key),
+            units,
+            input_scale=optimizer["input_scale"],
+            output_scale=optimizer["output_scale"],
+            bias=optimizer["bias"] is not None,
+        )
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(
+            f"`{directory}/{SETTINGS}` does not describe an optimizer that can be rebuilt: pass "
+            f"one of the same structure as `like`."
+        ) from None
