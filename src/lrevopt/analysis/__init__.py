@@ -1,6 +1,27 @@
 """What is inside an optimizer: update functions, fixed points, modes, mechanisms."""
 
+from lrevopt.analysis.adaptation import Adaptation as Adaptation
+from lrevopt.analysis.adaptation import held_gradients as held_gradients
+from lrevopt.analysis.adaptation import measure_adaptation as measure_adaptation
+from lrevopt.analysis.clipping import Clipping as Clipping
+from lrevopt.analysis.clipping import measure_clipping as measure_clipping
+from lrevopt.analysis.fixed_points import FixedPoints as FixedPoints
+from lrevopt.analysis.fixed_points import find_fixed_points as find_fixed_points
+from lrevopt.analysis.linearization import Linearization as Linearization
+from lrevopt.analysis.linearization import Modes as Modes
+from lrevopt.analysis.linearization import eigenmodes as eigenmodes
+from lrevopt.analysis.linearization import linear_optimizer as linear_optimizer
+from lrevopt.analysis.linearization import linearize as linearize
+from lrevopt.analysis.linearization import mode_optimizer as mode_optimizer
+from lrevopt.analysis.linearization import steady_state_gain as steady_state_gain
 from lrevopt.analysis.mechanisms import Mechanisms as Mechanisms
+from lrevopt.analysis.mechanisms import analyze as analyze
+from lrevopt.analysis.projections import Projection as Projection
+from lrevopt.analysis.projections import Visits as Visits
+from lrevopt.analysis.projections import fit_projection as fit_projection
+from lrevopt.analysis.projections import visit as visit
+from lrevopt.analysis.schedules import Schedule as Schedule
+from lrevopt.analysis.schedules import measure_schedule as measure_schedule
 from lrevopt.analysis.update_functions import Textbook as Textbook
 from lrevopt.analysis.update_functions import effective_learning_rate as effective_learning_rate
 from lrevopt.analysis.update_functions import (

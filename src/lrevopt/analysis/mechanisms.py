@@ -5,8 +5,38 @@ holds their numbers and nothing else, so that a figure is redrawn without the op
 """
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Complex, Float, Int
+from jax import lax
+from jaxtyping import Array, Bool, Complex, Float, Int, Key
+
+from lrevopt.analysis.adaptation import held_gradients, measure_adaptation
+from lrevopt.analysis.clipping import measure_clipping
+from lrevopt.analysis.fixed_points import FixedPoints, find_fixed_points
+from lrevopt.analysis.linearization import (
+    Linearization,
+    Modes,
+    eigenmodes,
+    explained_energy,
+    linearize,
+    slow_mode,
+)
+from lrevopt.analysis.precision import as_double, double_precision
+from lrevopt.analysis.projections import Visits, fit_projection, spread, state_variance, visit
+from lrevopt.analysis.schedules import measure_schedule
+from lrevopt.analysis.update_functions import update_table
+from lrevopt.optimizers.interface import AbstractOptimizer
+from lrevopt.tasks.interface import AbstractTask
+
+STARTS = 500
+"""Visited states that fixed points are searched from."""
+
+RELAXED = 200
+"""Visited states that are relaxed towards the slow manifold."""
+
+GRID = 201
+"""Points on a gradient axis."""
 
 
 class Mechanisms(eqx.Module):
@@ -35,7 +65,8 @@ class Mechanisms(eqx.Module):
     - `shifts`: displacements along the slow mode, in units of the state, symmetric around 0;
       `shift_points`: the shifted states, projected; `gradients`: a symmetric gradient axis over
       the central 98 % of met gradients; `shift_updates`: the update functions of shifted states.
-    - `eigenvalues`, `learning_rates`: of the modes at the fixed point, slowest first.
+    - `eigenvalues`, `learning_rates`: of the modes at the fixed point, slowest first;
+      `slow_mode`: index of the slow mode, the one that gives most of the steady-state gain.
     - `mode_energy`: share of the energy of the impulse response (the updates that one unit of
       gradient causes) explained by the best k + 1 modes together, for k = 0, 1, ...
     - `linear_error`: relative error of the linearised transition over the last quarter of test
@@ -84,6 +115,7 @@ class Mechanisms(eqx.Module):
     shift_updates: Float[np.ndarray, "shift grid"]
     eigenvalues: Complex[np.ndarray, " mode"]
     learning_rates: Complex[np.ndarray, " mode"]
+    slow_mode: Int[np.ndarray, ""]
     mode_energy: Float[np.ndarray, " mode"]
     linear_error: float
     clip_gradients: Float[np.ndarray, " wide"]
@@ -117,3 +149,168 @@ class Mechanisms(eqx.Module):
     def fixed_point_stable(self) -> bool:
         """Whether states near the fixed point return to it: spectral radius below 1."""
         return self.fixed_point_radius < 1
+
+
+def analyze(
+    optimizer: AbstractOptimizer,
+    task: AbstractTask,
+    *,
+    key: Key[Array, ""],
+    problems: int = 64,
+    steps: int = 200,
+) -> Mechanisms:
+    """Take one optimizer apart on fresh problems of one task.
+
+    Raises `ValueError` for counts below 1, an optimizer that diverges on every problem, or one
+    whose Jacobian at its convergence point is near-defective.
+    """
+    visits = visit(optimizer, task, key=key, problems=problems, steps=steps)
+    cloud = visits.states.reshape(-1, visits.states.shape[-1])
+    readout = np.asarray(optimizer.readout, float)
+    projection = fit_projection(spread(cloud, 100_000))
+    at_rest = find_fixed_points(optimizer, spread(cloud, STARTS))
+    center, speed, radius = convergence_point(at_rest)
+    model = linearize(optimizer, center)
+    modes = eigenmodes(model)
+    slow, slow_speeds = slow_manifold(optimizer, spread(cloud, RELAXED), modes)
+    shifted, shifts = shifted_states(center, modes, visits.states)
+    gradients = _symmetric_axis(float(np.quantile(np.abs(visits.met), 0.98)))
+
+    # Later states come from paths and times that differ: evenly spaced over both.
+    later = spread(cloud[:: max(1, steps // 3)], 5)
+    start = np.asarray(optimizer.initial_state(), float)
+    clipping = measure_clipping(optimizer, np.concatenate([start[None], later]), visits.met)
+
+    schedule = measure_schedule(optimizer, steps)
+    moves = visits.states[:, 1:] @ readout
+
+    largest = float(np.quantile(np.abs(visits.met), 0.999))
+    sweep = held_gradients(largest if largest > 0 else 1.0)
+    others = np.concatenate([start[None], spread(cloud, 2)])
+    adaptation = measure_adaptation(optimizer, center, sweep, others, steps)
+    middle = len(sweep) // 2
+    arm = np.linspace(middle, len(sweep) - 1, 5).round().astype(int)
+
+    return Mechanisms(
+        explained_variance=projection.explained_variance,
+        paths=projection(spread(visits.states, 20)),
+        state_variance=state_variance(visits.states),
+        fixed_point=projection(center),
+        fixed_point_speed=speed,
+        fixed_point_radius=radius,
+        distinct_fixed_points=float(len(at_rest.distinct)),
+        converged_share=float(at_rest.converged.mean()),
+        slow_points=projection(slow),
+        slow_speeds=slow_speeds,
+        shifts=shifts,
+        shift_points=projection(shifted),
+        gradients=gradients,
+        shift_updates=update_table(optimizer, shifted, gradients),
+        eigenvalues=modes.eigenvalues,
+        learning_rates=modes.learning_rates,
+        slow_mode=np.asarray(slow_mode(modes)),
+        mode_energy=explained_energy(modes),
+        linear_error=linearization_error(optimizer, model, visits),
+        clip_gradients=clipping.gradients,
+        initial_update=clipping.updates[0],
+        later_updates=clipping.updates[1:],
+        gradient_edges=clipping.edges,
+        gradient_density=clipping.density,
+        knees=clipping.knees,
+        saturation=float(clipping.saturation[0]),
+        beyond_knee=float(clipping.beyond_knee[0]),
+        affine_fit=float(clipping.affine_fit[0]),
+        schedule_path=schedule.projection(schedule.states),
+        schedule_points=schedule.projection(slow),
+        schedule_end=schedule.projection(center),
+        schedule_rates=schedule.rates,
+        schedule_updates=schedule.updates,
+        typical_step=float(np.sqrt(np.mean(moves**2))),
+        readout_angle=schedule.readout_angle,
+        held_gradients=adaptation.gradients,
+        held_points=projection(adaptation.states),
+        held_speeds=adaptation.speeds,
+        held_converged=adaptation.converged,
+        held_radius=adaptation.spectral_radius,
+        held_rates=adaptation.rates,
+        held_distinct=adaptation.distinct,
+        held_half_steps=adaptation.half_steps,
+        arm_index=arm,
+        arm_updates=update_table(optimizer, adaptation.states[arm], gradients),
+    )
+
+
+def convergence_point(found: FixedPoints) -> tuple[Float[np.ndarray, " state"], float, float]:
+    """The fixed point reached from most starts, its speed and spectral radius.
+
+    Where no search converged: the slowest point of all.
+    """
+    reached = np.flatnonzero(found.assignment == 0)
+    index = reached[0] if reached.size else int(np.argmin(found.speeds))
+    return found.states[index], float(found.speeds[index]), float(found.spectral_radius[index])
+
+
+def slow_manifold(
+    optimizer: AbstractOptimizer, states: Float[np.ndarray, "point state"], modes: Modes
+) -> tuple[Float[np.ndarray, "point state"], Float[np.ndarray, " point"]]:
+    """States relaxed under zero gradient towards the slow manifold, and their speeds.
+
+    They relax until, to first order, whatever is faster than the slow mode has fallen to 5 % of
+    itself beside it: `(|lambda_next| / |lambda_slow|)^k = 0.05`, and for 100 steps at most.
+    """
+    slow = np.abs(modes.eigenvalues[slow_mode(modes)])
+    next_one = np.abs(modes.eigenvalues)[np.abs(modes.eigenvalues) < slow * (1 - 1e-9)].max(initial=0.0)
+    steps = 1 if next_one == 0 else int(np.clip(np.ceil(np.log(0.05) / np.log(next_one / slow)), 1, 100))
+    with double_precision():
+        relaxed, speeds = _relax(as_double(optimizer), states, steps)
+    return np.asarray(relaxed), np.asarray(speeds)
+
+
+def shifted_states(
+    center: Float[np.ndarray, " state"], modes: Modes, visited: Float[np.ndarray, "path visited state"]
+) -> tuple[Float[np.ndarray, "shift state"], Float[np.ndarray, " shift"]]:
+    """The convergence point, moved along the slow mode to where test runs go.
+
+    The mode's unit direction (of a complex one, its real part) is signed so that a positive
+    shift moves parameters up. The range is the 95 % quantile of the visited coordinate.
+    """
+    index = slow_mode(modes)
+    direction = modes.right[:, index].real
+    length = np.linalg.norm(direction)
+    coordinate = ((visited - center) @ modes.left[index]).real * length
+    # alpha = -(w . r)(l . B): with l . B > 0 a positive coordinate is what gradients add.
+    reach = float(np.quantile(np.abs(coordinate), 0.95))
+    shifts = np.linspace(-reach, reach, 5)
+    return center + shifts[:, None] * direction / length, shifts
+
+
+def linearization_error(
+    optimizer: AbstractOptimizer, model: Linearization, visits: Visits
+) -> float:
+    """Relative error of the linearised transition over the last quarter of test runs."""
+    first = visits.gradients.shape[1] * 3 // 4
+    states = spread(visits.states[:, first:-1].reshape(-1, len(model.state)), 20_000)
+    gradients = spread(visits.gradients[:, first:].reshape(-1), 20_000)
+    with double_precision():
+        true = np.asarray(_transitions(as_double(optimizer), states, gradients))
+    moved = (states - model.state) @ model.recurrent.T + gradients[:, None] * model.input
+    distance = np.linalg.norm(true - model.state)
+    return float(np.linalg.norm(true - model.next_state - moved) / distance) if distance > 0 else 0.0
+
+
+def _symmetric_axis(reach: float) -> Float[np.ndarray, " grid"]:
+    reach = reach if reach > 0 else 1.0
+    return np.linspace(-reach, reach, GRID)
+
+
+@eqx.filter_jit
+def _relax(opt, states, steps):
+    zero = jnp.zeros((), states.dtype)
+    once = jax.vmap(lambda h: opt.transition(h, zero))
+    relaxed = lax.fori_loop(0, steps, lambda _, h: once(h), states)
+    return relaxed, jnp.sum((once(relaxed) - relaxed) ** 2, axis=1) / 2
+
+
+@eqx.filter_jit
+def _transitions(opt, states, gradients):
+    return jax.vmap(opt.transition)(states, gradients)

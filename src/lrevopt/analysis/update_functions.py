@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from lrevopt.analysis.precision import as_double, double_precision
 from lrevopt.checks import finite_leaves
 from lrevopt.optimizers.classical import (
     ClippedGradientDescent,
@@ -52,6 +53,112 @@ def effective_learning_rate(
         raise ValueError(f"`gradient` must be one number, got shape {gradient.shape}.")
     finite_leaves("gradient", gradient)
     return _rate(opt, state, gradient)
+
+
+def update_table(
+    opt: AbstractOptimizer,
+    states: Float[np.ndarray, "point state"],
+    gradients: Float[np.ndarray, " grid"],
+) -> Float[np.ndarray, "point grid"]:
+    """Update functions of many states, in float64 on the host."""
+    with double_precision():
+        return np.asarray(_update_table(as_double(opt), states, gradients))
+
+
+def rate_table(
+    opt: AbstractOptimizer, states: Float[np.ndarray, "point state"]
+) -> Float[np.ndarray, " point"]:
+    """Effective learning rates of many states at zero gradient, in float64 on the host."""
+    with double_precision():
+        return np.asarray(_rate_table(as_double(opt), states))
+
+
+@eqx.filter_jit
+def _update_table(opt, states, gradients):
+    over_gradients = jax.vmap(lambda h, g: opt.readout @ opt.transition(h, g), (None, 0))
+    return jax.vmap(over_gradients, (0, None))(states, gradients)
+
+
+@eqx.filter_jit
+def _rate_table(opt, states):
+    zero = jnp.zeros((), states.dtype)
+
+    def slope(state):
+        return jax.jvp(lambda g: opt.transition(state, g), (zero,), (jnp.ones_like(zero),))[1]
+
+    return -jax.vmap(slope)(states) @ opt.readout
+
+
+@eqx.filter_jit
+def _update_function(opt, state, gradients):
+    return jax.vmap(lambda g: opt.readout @ opt.transition(state, g))(gradients)
+
+
+@eqx.filter_jit
+def _rate(opt, state, gradient):
+    return -jax.grad(lambda g: opt.readout @ opt.transition(state, g))(gradient)
+
+
+class Textbook(eqx.Module):
+    """Update functions of textbook optimizers (Figure 2).
+
+    `panels` holds, under "gradient_descent", "clipping", "momentum" and "rmsprop", one update
+    function per row; `levels` the state that each row belongs to: the accumulated velocity, the
+    accumulated squared gradient, and 0 for the stateless two.
+    """
+
+    gradients: Float[np.ndarray, " grid"]
+    panels: dict[str, Float[np.ndarray, "_ grid"]]
+    levels: dict[str, Float[np.ndarray, " _"]]
+
+
+def textbook_update_functions() -> Textbook:
+    """The numbers of Figure 2, in the figure's order of panels."""
+    gradients = np.linspace(-2.0, 2.0, 201)
+    rest, velocities, seconds = np.zeros(1), np.linspace(-1.0, 1.0, 5), np.linspace(0.05, 2.0, 5)
+    cases: dict[str, tuple[AbstractOptimizer, np.ndarray, np.ndarray]] = {
+        "gradient_descent": (GradientDescent(1.0), rest, rest[:, None]),
+        "clipping": (ClippedGradientDescent(1.0, 1.0), rest, rest[:, None]),
+        "momentum": (Momentum(1.0, 0.9), velocities, velocities[:, None]),
+        "rmsprop": (RMSProp(1.0), seconds, np.stack([seconds, np.zeros(5)], axis=1)),
+    }
+    panels = {name: update_table(opt, h, gradients) for name, (opt, _, h) in cases.items()}
+    levels = {name: level for name, (_, level, _) in cases.items()}
+    return Textbook(gradients, panels, levels)
+
+
+def update_table(
+    opt: AbstractOptimizer,
+    states: Float[np.ndarray, "point state"],
+    gradients: Float[np.ndarray, " grid"],
+) -> Float[np.ndarray, "point grid"]:
+    """Update functions of many states, in float64 on the host."""
+    with double_precision():
+        return np.asarray(_update_table(as_double(opt), states, gradients))
+
+
+def rate_table(
+    opt: AbstractOptimizer, states: Float[np.ndarray, "point state"]
+) -> Float[np.ndarray, " point"]:
+    """Effective learning rates of many states at zero gradient, in float64 on the host."""
+    with double_precision():
+        return np.asarray(_rate_table(as_double(opt), states))
+
+
+@eqx.filter_jit
+def _update_table(opt, states, gradients):
+    over_gradients = jax.vmap(lambda h, g: opt.readout @ opt.transition(h, g), (None, 0))
+    return jax.vmap(over_gradients, (0, None))(states, gradients)
+
+
+@eqx.filter_jit
+def _rate_table(opt, states):
+    zero = jnp.zeros((), states.dtype)
+
+    def slope(state):
+        return jax.jvp(lambda g: opt.transition(state, g), (zero,), (jnp.ones_like(zero),))[1]
+
+    return -jax.vmap(slope)(states) @ opt.readout
 
 
 @eqx.filter_jit

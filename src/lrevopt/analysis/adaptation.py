@@ -1,0 +1,97 @@
+"""Learning rates that fall while gradients stay large (paper, 5.4 and A.4).
+
+A gradient held fixed pulls the state to a fixed point of its own; over a task's gradients these
+points form an S-curve. The effective learning rate at each says how the optimizer would answer
+a small gradient there.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Bool, Float, Int
+
+from lrevopt.analysis.fixed_points import count_distinct, is_converged, solve_each
+from lrevopt.analysis.precision import as_double, double_precision
+from lrevopt.analysis.update_functions import rate_table
+from lrevopt.checks import positive_integer
+from lrevopt.optimizers.interface import AbstractOptimizer
+
+DECADES = 4.0
+"""Held gradients reach down to 10^-4 of the largest."""
+
+
+class Adaptation(eqx.Module):
+    """The S-curve: for each held gradient the point that the convergence point moves to.
+
+    - `gradients`: ascending, log-spaced on both signs around 0.
+    - `states`, `speeds`, `converged`, `spectral_radius`: solved from where `steps` of the held
+      gradient lead from the convergence point, so that it is the attractor if there is one.
+    - `rates`: effective learning rate at the point (slope at zero gradient).
+    - `distinct`: number of different fixed points found from that and the other starts.
+    - `half_steps`: steps until half the distance to the point is covered; infinite if the run
+      ends before.
+    """
+
+    gradients: Float[np.ndarray, " held"]
+    states: Float[np.ndarray, "held state"]
+    speeds: Float[np.ndarray, " held"]
+    converged: Bool[np.ndarray, " held"]
+    spectral_radius: Float[np.ndarray, " held"]
+    rates: Float[np.ndarray, " held"]
+    distinct: Int[np.ndarray, " held"]
+    half_steps: Float[np.ndarray, " held"]
+
+
+def held_gradients(largest: float, each_sign: int = 20) -> Float[np.ndarray, " held"]:
+    """Ascending sweep from `-largest` through 0 to `largest`, log-spaced on both signs."""
+    arm = np.geomspace(largest * 10**-DECADES, largest, each_sign)
+    return np.concatenate([-arm[::-1], [0.0], arm])
+
+
+def measure_adaptation(
+    opt: AbstractOptimizer,
+    point: Float[np.ndarray, " state"],
+    gradients: Float[np.ndarray, " held"],
+    other_starts: Float[np.ndarray, "start state"],
+    steps: int = 200,
+) -> Adaptation:
+    """Sweep held gradients from the convergence point `point`.
+
+    Uniqueness is checked from `other_starts` too. Raises `ValueError` for fewer than 1 step.
+    """
+    steps = positive_integer("steps", steps)
+    with double_precision():
+        paths = np.asarray(_hold(as_double(opt), point, gradients, steps))
+    held, others = len(gradients), len(other_starts)
+    elsewhere = np.broadcast_to(other_starts, (held, *other_starts.shape))
+    starts = np.concatenate([paths[:, -1:], elsewhere], axis=1)
+    solved = solve_each(opt, starts.reshape(-1, len(point)), np.repeat(gradients, 1 + others))
+    points, speeds, radii = (part.reshape(held, 1 + others, *part.shape[1:]) for part in solved)
+    converged = is_converged(points, speeds)
+    distances = np.linalg.norm(paths - points[:, :1], axis=-1)
+    round_off = 1e-9 * np.maximum(1, np.linalg.norm(points[:, :1], axis=-1))
+    covered = distances <= distances[:, :1] / 2 + round_off
+    states = points[:, 0]
+    return Adaptation(
+        gradients=gradients,
+        states=states,
+        speeds=speeds[:, 0],
+        converged=converged[:, 0],
+        spectral_radius=radii[:, 0],
+        rates=rate_table(opt, states),
+        distinct=np.array([count_distinct(*pair) for pair in zip(points, converged, strict=True)]),
+        half_steps=np.where(covered.any(axis=1), covered.argmax(axis=1), np.inf),
+    )
+
+
+@eqx.filter_jit
+def _hold(opt, point, gradients, steps):
+    def path(gradient):
+        _, states = lax.scan(lambda h, _: (opt.transition(h, gradient),) * 2, point, length=steps)
+        return states
+
+    after = jax.vmap(path)(gradients)
+    before = jnp.broadcast_to(point, (len(gradients), 1, len(point)))
+    return jnp.concatenate([before, after], axis=1)

@@ -1,0 +1,314 @@
+"""Fixed points of an optimizer that is fed one gradient for ever (paper, section 4.2).
+
+    F(h*, g*) = h*        speed q(h) = 1/2 ||F(h, g*) - h||^2
+
+The paper descends q with Adam. Here each start is solved, in float64 whatever the user's default
+is, by the better of a Newton and a Levenberg-Marquardt step at each iteration: the first is exact
+and indifferent to the scaling of coordinates (Adam's step direction has derivatives of 1e8), the
+second always descends and copes with a singular `I - J` (a line of fixed points).
+
+Most starts share one fixed point, so only some are solved by themselves. The others run
+simplified Newton iterations, whose matrix is that of a point already found, and keep the result
+only if every step was shorter than the one before and the end is that point. Else they are
+solved like the first.
+
+The point reported for a start is the one that the *solver* reaches from it. That includes saddles,
+and need not be the point to which the optimizer itself would settle from there: iterate
+`transition` to see the basins of the dynamics.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+from lrevopt.analysis.precision import as_double, double_precision
+from lrevopt.checks import finite, finite_leaves
+from lrevopt.optimizers.interface import AbstractOptimizer, check_state
+
+CONVERGED = 1e-16
+"""Speed, per unit of max(1, ||h||^2), at which a point counts as a fixed point."""
+
+ROUND_OFF = 1e-26
+"""Speed, in the same unit, below which further iterations only move round-off."""
+
+SAME_POINT = 1e-5
+"""Distance, per unit of max(1, ||h||), within which two converged points are one. Slow modes
+magnify a residual of 1e-8 by 1 / (1 - eigenvalue)."""
+
+BLOCK = 8
+"""Starts that are solved side by side: their Jacobians together stay in cache."""
+
+SHRINK = 0.9
+"""Factor by which every step of a simplified Newton iteration must be shorter than the last."""
+
+ITERATIONS = 200
+SIMPLIFIED_ITERATIONS = 60
+
+
+class FixedPoints(eqx.Module):
+    """What was reached from each start, with its evidence. Host arrays in float64.
+
+    - `states`, `speeds`: the point reached and its q; `start`: where the search began.
+    - `converged`: q is below 1e-16 max(1, ||h||^2). Points that are not converged are the
+      slowest that the search found, and belong to slow manifolds.
+    - `spectral_radius`: largest |eigenvalue| of dF/dh at the point; `stable`: below 1.
+    - `distinct`: the different converged points, the one reached most often first;
+      `assignment`: which of them each start reached, -1 if none.
+    - `gradient`: the gradient held.
+    """
+
+    states: Float[np.ndarray, "point state"]
+    speeds: Float[np.ndarray, " point"]
+    converged: Bool[np.ndarray, " point"]
+    start: Float[np.ndarray, "point state"]
+    spectral_radius: Float[np.ndarray, " point"]
+    stable: Bool[np.ndarray, " point"]
+    distinct: Float[np.ndarray, "distinct state"]
+    assignment: Int[np.ndarray, " point"]
+    gradient: float
+
+
+def find_fixed_points(
+    opt: AbstractOptimizer,
+    initial_states: Float[Array, "point state"],
+    gradient: float | Float[Array, ""] = 0.0,
+) -> FixedPoints:
+    """Search a fixed point from every initial state, the gradient held at `gradient`.
+
+    Raises `ValueError` for states of another optimizer, no states, or entries that are not
+    finite. Not converging is no error, but a field of the result.
+    """
+    starts = np.asarray(check_state(opt, initial_states, "initial_states", axes=2), float)
+    if not len(starts):
+        raise ValueError("`initial_states` must hold at least one state, got none.")
+    finite_leaves("initial_states", starts)
+    gradient = finite("gradient", gradient)
+    with double_precision():
+        opt = as_double(opt)
+        states, groups = _search(opt, starts, gradient)
+        _, firsts, which = np.unique(groups, return_index=True, return_inverse=True)
+        points = states[firsts]
+        speeds, jacobians = _speeds_and_jacobians(opt, points, np.full(len(points), gradient))
+    converged = is_converged(points, speeds)
+    label, kept = _deduplicate(points, converged)
+    # One Jacobian is enough for all copies of a point.
+    radii = np.zeros(len(points))
+    own = np.union1d(kept, np.flatnonzero(~converged))
+    radii[own] = np.abs(np.linalg.eigvals(jacobians[own])).max(axis=1)
+    radii[converged] = radii[kept][label[converged]]
+    counts = np.bincount(label[which][converged[which]], minlength=len(kept))
+    order = np.argsort(-counts, kind="stable")
+    rank = np.append(np.argsort(order), -1)  # the label -1 stays -1
+    return FixedPoints(
+        states=states,
+        speeds=speeds[which],
+        converged=converged[which],
+        start=starts,
+        spectral_radius=radii[which],
+        stable=(radii < 1)[which],
+        distinct=points[kept][order],
+        assignment=rank[label][which],
+        gradient=gradient,
+    )
+
+
+def solve_each(
+    opt: AbstractOptimizer,
+    starts: Float[np.ndarray, "point state"],
+    gradients: Float[np.ndarray, " point"],
+) -> tuple[Float[np.ndarray, "point state"], Float[np.ndarray, " point"], Float[np.ndarray, " point"]]:
+    """Points, speeds and spectral radii from starts that each have a gradient of their own.
+
+    Every start is solved by itself, and nothing is checked: for sweeps inside the analysis.
+    """
+    with double_precision():
+        opt = as_double(opt)
+        points = _in_blocks(_solve, opt, starts, gradients)
+        speeds, jacobians = _speeds_and_jacobians(opt, points, gradients)
+    return points, speeds, np.abs(np.linalg.eigvals(jacobians)).max(axis=1)
+
+
+def is_converged(
+    states: Float[np.ndarray, "*point state"], speeds: Float[np.ndarray, "*point"]
+) -> Bool[np.ndarray, "*point"]:
+    """Which points count as fixed points, by `CONVERGED`."""
+    return speeds <= CONVERGED * np.maximum(1, np.sum(states**2, axis=-1))
+
+
+def count_distinct(
+    states: Float[np.ndarray, "point state"], converged: Bool[np.ndarray, " point"]
+) -> int:
+    """Number of different fixed points among those that converged."""
+    return len(_deduplicate(states, converged)[1])
+
+
+def _search(
+    opt: AbstractOptimizer, starts: Float[np.ndarray, "point state"], gradient: float
+) -> tuple[Float[np.ndarray, "point state"], Int[np.ndarray, " point"]]:
+    """The point reached from each start, and a number that is equal for starts that share one."""
+    count = len(starts)
+    states, groups = starts.copy(), np.arange(count)
+    left = np.ones(count, bool)
+    known = np.empty((0, starts.shape[1]))
+    while left.any():
+        remaining = np.flatnonzero(left)
+        # Evenly spaced, so that a block sees early and late, and several problems.
+        chosen = remaining[np.linspace(0, len(remaining) - 1, BLOCK).round().astype(int)]
+        solved = np.asarray(_solve(opt, starts[chosen], np.full(BLOCK, gradient)))
+        states[chosen], left[chosen] = solved, False
+        # A point that several starts of the block reached is likely to be shared by others.
+        near = _same(solved, solved)
+        popular = int(np.argmax(near.sum(axis=1)))
+        point = solved[popular]
+        fresh = not _same(known, point[None]).any()
+        if fresh and len(np.unique(chosen[near[popular]])) > 1 and left.any():
+            known = np.append(known, point[None], axis=0)
+            ends, settled = _simplified(opt, starts, point, left, gradient)
+            settled = np.asarray(settled) & left & _same(np.asarray(ends), point[None])[:, 0]
+            states[settled], groups[settled] = point, chosen[popular]
+            left &= ~settled
+    return states, groups
+
+
+def _same(
+    states: Float[np.ndarray, "first state"], others: Float[np.ndarray, "second state"]
+) -> Bool[np.ndarray, "first second"]:
+    """Which pairs are one point, by `SAME_POINT`."""
+    gaps = np.linalg.norm(states[:, None] - others[None], axis=-1)
+    return gaps <= SAME_POINT * np.maximum(1, np.linalg.norm(others, axis=1))
+
+
+def _deduplicate(
+    points: Float[np.ndarray, "found state"], converged: Bool[np.ndarray, " found"]
+) -> tuple[Int[np.ndarray, " found"], Int[np.ndarray, " distinct"]]:
+    """Number of each converged point's copy among the kept ones (-1: none); those kept."""
+    label = np.full(len(points), -1)
+    kept: list[int] = []
+    for index in np.flatnonzero(converged):
+        near = np.flatnonzero(_same(points[kept], points[index][None])[:, 0])
+        label[index] = near[0] if near.size else len(kept)
+        if not near.size:
+            kept.append(int(index))
+    return label, np.array(kept, int)
+
+
+def _in_blocks(
+    solve: Callable,
+    opt: AbstractOptimizer,
+    states: Float[np.ndarray, "point state"],
+    gradients: Float[np.ndarray, " point"],
+) -> Any:
+    """`solve(opt, states, gradients)` on blocks of one size, so that one shape is compiled."""
+    missing = -len(states) % BLOCK
+    states = np.concatenate([states, np.repeat(states[-1:], missing, axis=0)])
+    gradients = np.append(gradients, np.repeat(gradients[-1:], missing))
+    parts = [
+        solve(opt, states[first : first + BLOCK], gradients[first : first + BLOCK])
+        for first in range(0, len(states), BLOCK)
+    ]
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(states) - missing], *parts)
+
+
+def _speeds_and_jacobians(
+    opt: AbstractOptimizer,
+    states: Float[np.ndarray, "point state"],
+    gradients: Float[np.ndarray, " point"],
+) -> tuple[Float[np.ndarray, " point"], Float[np.ndarray, "point state state"]]:
+    return _in_blocks(_speed_and_jacobian, opt, states, gradients)
+
+
+@eqx.filter_jit
+def _speed_and_jacobian(opt, states, gradients):
+    def one(state, gradient):
+        residual = opt.transition(state, gradient) - state
+        return residual @ residual / 2, jax.jacfwd(opt.transition)(state, gradient)
+
+    return jax.vmap(one)(states, gradients)
+
+
+@eqx.filter_jit
+def _solve(opt, starts, gradients):
+    """Newton and Levenberg-Marquardt from each start, until round-off or no step helps."""
+
+    def residual(state, gradient):
+        return opt.transition(state, gradient) - state
+
+    def speed(state, gradient):
+        change = residual(state, gradient)
+        return change @ change / 2
+
+    def iterate(state, gradient, q, damping):
+        R = residual(state, gradient)
+        A = jax.jacfwd(residual)(state, gradient)
+        normal = A.T @ A
+        scaled = normal + damping * jnp.eye(len(A)) * jnp.trace(normal) / len(A)
+        newton = state - jnp.linalg.solve(A, R)
+        factor = jax.scipy.linalg.cho_factor(scaled)
+        marquardt = state - jax.scipy.linalg.cho_solve(factor, A.T @ R)
+        q_newton, q_marquardt = speed(newton, gradient), speed(marquardt, gradient)
+        # A comparison with NaN is false: a singular matrix yields no candidate.
+        helps = q_marquardt < q
+        damping = jnp.where(helps, damping / 10, damping * 10)
+        best, q_best = jnp.where(helps, marquardt, state), jnp.where(helps, q_marquardt, q)
+        better = q_newton < q_best
+        best, q_best = jnp.where(better, newton, best), jnp.where(better, q_newton, q_best)
+        return best, q_best, jnp.clip(damping, 1e-14, 1e14)
+
+    def active(state, q, damping):
+        return (q > ROUND_OFF * jnp.maximum(1.0, state @ state)) & (damping < 1e12)
+
+    def body(carry):
+        states, q, damping, iteration = carry
+        new = jax.vmap(iterate)(states, gradients, q, damping)
+        go_on = jax.vmap(active)(states, q, damping)
+        kept = [jnp.where(go_on.reshape((-1,) + (1,) * (a.ndim - 1)), a, b)
+                for a, b in zip(new, (states, q, damping), strict=True)]
+        return *kept, iteration + 1
+
+    def go_on(carry):
+        states, q, damping, iteration = carry
+        return jnp.any(jax.vmap(active)(states, q, damping)) & (iteration < ITERATIONS)
+
+    q = jax.vmap(speed)(starts, gradients)
+    begin = (starts, q, jnp.full(len(starts), 1e-3), 0)
+    return lax.while_loop(go_on, body, begin)[0]
+
+
+@eqx.filter_jit
+def _simplified(opt, starts, point, wanted, gradient):
+    """`h <- h + (I - J)^-1 (F(h) - h)` with J at `point`, while steps shrink.
+
+    Returns where the iterations ended and which of them converged (Deuflhard's test).
+    """
+    gradient = jnp.asarray(gradient, point.dtype)
+    matrix = jnp.eye(len(point)) - jax.jacfwd(opt.transition)(point, gradient)
+    inverse = jnp.linalg.inv(matrix)
+    scale = 1e-9 * jnp.maximum(1.0, jnp.linalg.norm(point))
+
+    def steps(states):
+        change = jax.vmap(opt.transition, (-1, None), -1)(states, gradient) - states
+        return inverse @ change
+
+    def go_on(carry):
+        _, _, size, iteration, alive = carry
+        return jnp.any(alive & (size > scale)) & (iteration < SIMPLIFIED_ITERATIONS)
+
+    def body(carry):
+        states, step, size, iteration, alive = carry
+        states = jnp.where(alive, states + step, states)
+        step = steps(states)
+        following = jnp.linalg.norm(step, axis=0)
+        alive = alive & ((following <= SHRINK * size) | (following <= scale))
+        return states, step, following, iteration + 1, alive
+
+    begin = starts.T
+    step = steps(begin)
+    carry = (begin, step, jnp.linalg.norm(step, axis=0), 0, wanted)
+    states, _, size, _, alive = lax.while_loop(go_on, body, carry)
+    return states.T, alive & (size <= scale)

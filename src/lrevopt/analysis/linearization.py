@@ -1,0 +1,212 @@
+"""An optimizer near a point: its Jacobians, and its modes (paper, 5.1 and appendix C).
+
+    F(h, g) ~ F(h*, g*) + J (h - h*) + B (g - g*)          (equation 3; there F(h*, g*) = h*)
+
+With `J = R diag(lambda) R^-1` and l_m the rows of R^-1, coordinate m obeys
+
+    v_m' = lambda_m v_m + g        x' = x - sum_m alpha_m v_m'        alpha_m = -(w . r_m)(l_m . B)
+
+which is momentum with coefficient lambda_m and learning rate alpha_m. (The paper's appendix C
+leaves out the readout, and writes v + v* where v - v* follows.) Modes are complex: a pair of
+conjugates is one damped oscillation.
+"""
+
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Complex, Float
+
+from lrevopt.analysis.precision import as_double, double_precision
+from lrevopt.checks import finite, finite_leaves
+from lrevopt.optimizers.interface import AbstractOptimizer, check_state
+from lrevopt.optimizers.linear import LinearOptimizer, ModeOptimizer
+
+RESPONSE_ERROR = 1e-6
+"""Relative error of the impulse response rebuilt from modes beyond which they are refused."""
+
+
+class Linearization(eqx.Module):
+    """First-order expansion at `(state, gradient)`. Host arrays in float64.
+
+    `recurrent` is J = dF/dh, `input` is B = dF/dg, `readout` is w, `next_state` is F there.
+    """
+
+    recurrent: Float[np.ndarray, "state state"]
+    input: Float[np.ndarray, " state"]
+    readout: Float[np.ndarray, " state"]
+    state: Float[np.ndarray, " state"]
+    gradient: float
+    next_state: Float[np.ndarray, " state"]
+
+
+class Modes(eqx.Module):
+    """Eigenmodes of a linearised optimizer, slowest (largest |eigenvalue|) first.
+
+    `right` holds r_m as columns and `left` l_m as rows, scaled so that `left @ right` is the
+    identity. `learning_rates` are the alpha_m, complex like the eigenvalues, positive for a
+    descending mode. Two identities hold: they sum to the effective learning rate, and
+    `sum(learning_rates / (1 - eigenvalues))` is the steady-state gain.
+    """
+
+    eigenvalues: Complex[np.ndarray, " mode"]
+    learning_rates: Complex[np.ndarray, " mode"]
+    right: Complex[np.ndarray, "state mode"]
+    left: Complex[np.ndarray, "mode state"]
+
+
+def linearize(
+    opt: AbstractOptimizer, state: Float[Array, " state"], gradient: float | Float[Array, ""] = 0.0
+) -> Linearization:
+    """Jacobians of the transition at any point, by forward derivatives in float64.
+
+    Raises `ValueError` for the state of another optimizer, or entries that are not finite.
+    """
+    point = np.asarray(check_state(opt, state), float)
+    finite_leaves("state", point)
+    gradient = finite("gradient", gradient)
+    with double_precision():
+        following, J, B, w = _expand(as_double(opt), point, jnp.asarray(gradient))
+    return Linearization(
+        recurrent=np.asarray(J),
+        input=np.asarray(B),
+        readout=np.asarray(w),
+        state=point,
+        gradient=gradient,
+        next_state=np.asarray(following),
+    )
+
+
+def eigenmodes(linearization: Linearization) -> Modes:
+    """Split a linearised optimizer into modes that each act like momentum.
+
+    Raises `ValueError` where J is too close to defective: where the modes together do not
+    answer an impulse of gradient as J itself does. (The condition number of the eigenvectors
+    would also refuse harmless cases, such as Adam at rest, whose coordinates differ by 1e8.)
+    """
+    J, B, w = linearization.recurrent, linearization.input, linearization.readout
+    eigenvalues, right = np.linalg.eig(J)
+    # Stable, so that conjugates, which `eig` returns side by side, stay together.
+    slowest = np.argsort(-np.abs(eigenvalues), kind="stable")
+    eigenvalues, right = eigenvalues[slowest].astype(complex), right[:, slowest].astype(complex)
+    try:
+        left = np.linalg.inv(right)
+    except np.linalg.LinAlgError:
+        left = np.full_like(right, np.nan)
+    rates = -(w @ right) * (left @ B)
+    rates = np.where(eigenvalues.imag == 0, rates.real, rates)
+    modes = Modes(eigenvalues=eigenvalues, learning_rates=rates, right=right, left=left)
+    response = impulse_response(linearization, 2 * len(J))
+    rebuilt = mode_responses(modes, 2 * len(J)).sum(axis=0).real
+    error = np.abs(rebuilt - response).max()
+    if not error <= RESPONSE_ERROR * np.abs(response).max():
+        raise ValueError(
+            f"`linearization.recurrent` must have independent eigenvectors, but is near-defective: "
+            f"its modes miss the impulse response of size {np.abs(response).max():.3g} by "
+            f"{error:.1e}."
+        )
+    return modes
+
+
+def impulse_response(linearization: Linearization, steps: int) -> Float[np.ndarray, " step"]:
+    """Updates `w J^k B`, k = 0, 1, ..., that one unit of gradient causes."""
+    moved, response = linearization.input, np.zeros(steps)
+    for step in range(steps):
+        response[step] = linearization.readout @ moved
+        moved = linearization.recurrent @ moved
+    return response
+
+
+def mode_responses(modes: Modes, steps: int) -> Complex[np.ndarray, "mode step"]:
+    """Each mode's part `-alpha_m lambda_m^k` of the impulse response."""
+    return -modes.learning_rates[:, None] * modes.eigenvalues[:, None] ** np.arange(steps)
+
+
+def steady_state_gain(linearization: Linearization) -> float:
+    """Learning rate after many steps of one gradient, `-w . (I - J)^-1 B`.
+
+    Momentum has `learning_rate / (1 - momentum)`. Raises `ValueError` where J has the
+    eigenvalue 1: the response then grows for ever.
+    """
+    J = linearization.recurrent
+    matrix = np.eye(len(J)) - J
+    nearest = np.abs(np.linalg.eigvals(matrix)).min()
+    if nearest <= np.finfo(float).eps * max(1.0, np.abs(np.diag(J)).max()):
+        raise ValueError(
+            "`linearization.recurrent` must not have the eigenvalue 1, or there is no steady "
+            f"state: one lies within {nearest:.1e} of it."
+        )
+    return float(-linearization.readout @ np.linalg.solve(matrix, linearization.input))
+
+
+def linear_optimizer(
+    linearization: Linearization, start: Float[Array, " state"] | None = None
+) -> LinearOptimizer:
+    """The linearised optimizer as one that runs, from `start` (default: the expanded point).
+
+    Raises `ValueError` for a start of another length.
+    """
+    return LinearOptimizer(
+        linearization.state,
+        linearization.recurrent,
+        linearization.input,
+        linearization.readout,
+        gradient=linearization.gradient,
+        next_state=linearization.next_state,
+        start=start,
+    )
+
+
+def mode_optimizer(modes: Modes, indices: int | Sequence[int]) -> ModeOptimizer:
+    """Some modes, by index, as an optimizer that runs alone; conjugates come along.
+
+    It starts at rest and leaves out the constant `w . h*`.
+    Raises `ValueError` for no index or one out of range.
+    """
+    count = len(modes.eigenvalues)
+    chosen = np.atleast_1d(np.asarray(indices))
+    integers = chosen.size > 0 and np.issubdtype(chosen.dtype, np.integer)
+    if not (integers and chosen.ndim == 1 and np.all((0 <= chosen) & (chosen < count))):
+        raise ValueError(f"`indices` must be integers from 0 to {count - 1}, got {indices!r}.")
+    kept = sorted({int(i) for index in chosen for i in (index, conjugate_mode(modes, index))})
+    return ModeOptimizer(jnp.asarray(modes.eigenvalues[kept]), jnp.asarray(modes.learning_rates[kept]))
+
+
+def explained_energy(modes: Modes, steps: int = 200) -> Float[np.ndarray, " mode"]:
+    """Share of the impulse response's energy over `steps` that the best k + 1 modes explain.
+
+    Modes are taken by falling energy of their own. Shares can exceed their successors, since
+    modes are not orthogonal; the last is 1. All are 1 where there is no response at all.
+    """
+    parts = mode_responses(modes, steps)
+    order = np.argsort(-np.sum(np.abs(parts) ** 2, axis=1), kind="stable")
+    whole = parts.sum(axis=0)
+    missing = np.sum(np.abs(whole - np.cumsum(parts[order], axis=0)) ** 2, axis=1)
+    energy = np.sum(np.abs(whole) ** 2)
+    return 1 - missing / energy if energy > 0 else np.ones(len(order))
+
+
+def conjugate_mode(modes: Modes, index: int) -> int:
+    """Index of the conjugate of a mode; its own where it is real."""
+    if modes.eigenvalues[index].imag == 0:
+        return int(index)
+    # By value and rate: complex eigenvalues may be repeated.
+    gap = np.abs(modes.eigenvalues - np.conj(modes.eigenvalues[index]))
+    return int(np.argmin(gap + np.abs(modes.learning_rates - np.conj(modes.learning_rates[index]))))
+
+
+def slow_mode(modes: Modes) -> int:
+    """The mode that gives most of the steady-state gain: slow, and it moves parameters.
+
+    The very slowest may do neither: Adam's slowest coordinate is `b2^k`.
+    """
+    gap = np.abs(1 - modes.eigenvalues)
+    return int(np.argmax(np.abs(modes.learning_rates) / np.maximum(gap, np.finfo(float).tiny)))
+
+
+@eqx.filter_jit
+def _expand(opt, state, gradient):
+    J, B = jax.jacfwd(opt.transition, argnums=(0, 1))(state, gradient)
+    return opt.transition(state, gradient), J, B, opt.readout
