@@ -7,7 +7,7 @@ TASK ?= linear_regression
 ARGS ?=
 
 CANDIDATES = python3.11 python3.12 python3.13 python3 python
-NEW_ENOUGH = import sys, venv; sys.exit(sys.version_info < (3, 11))
+NEW_ENOUGH = import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in $(CANDIDATES); do \
 	"$$p" -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
 
@@ -37,8 +37,8 @@ clean:
 # Stamps: made again only when what they were made from has changed.
 .venv/bin/python:
 	@"$(PYTHON)" -c '$(NEW_ENOUGH)' >/dev/null 2>&1 || { echo "lrevopt needs Python 3.11 or newer\
-	 with its venv module: none found (PYTHON='$(PYTHON)'), set PYTHON=/path/to/python." >&2; exit 2; }
-	"$(PYTHON)" -m venv .venv
+	 with its ensurepip and venv modules: none found (PYTHON='$(PYTHON)'), set PYTHON=/path/to/python." >&2; exit 2; }
+	"$(PYTHON)" -m venv .venv || { rm -rf .venv; exit 1; }
 
 .venv/user: pyproject.toml constraints.txt | .venv/bin/python
 	$(PIP) -e .

@@ -48,17 +48,22 @@ def finite_leaves(name: str, value: object, *, minimum: float = -math.inf) -> No
         return
     entries = np.asarray(value)
     if not (np.all(np.isfinite(entries)) and np.all(entries >= minimum)):
-        bound = "" if minimum == -math.inf else f" of at least {minimum:g}"
+        bound = "" if minimum == -math.inf else f" and at least {minimum:g}"
         shown = entries.item() if entries.size == 1 else entries.tolist()
         raise ValueError(f"`{name}` must be finite{bound}, got {shown!r}.")
 
 
 def increasing_pair(name: str, value: Sequence[float]) -> tuple[float, float]:
     """`value` as two finite numbers, the first below the second."""
-    pair = tuple(value)
-    if len(pair) != 2 or not all(math.isfinite(end) for end in pair) or pair[0] >= pair[1]:
-        raise ValueError(f"`{name}` must be two finite numbers (low, high) with low < high, got {value!r}.")
-    return float(pair[0]), float(pair[1])
+    try:
+        low, high = (float(end) for end in value)
+    except (TypeError, ValueError):
+        low = high = math.nan
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ValueError(
+            f"`{name}` must be two finite numbers (low, high) with low < high, got {value!r}."
+        )
+    return low, high
 
 
 def one_of(name: str, value: str, choices: Sequence[str]) -> str:

@@ -44,15 +44,13 @@ class LinearOptimizer(AbstractOptimizer):
         self.start = self.fixed_point if start is None else as_float(start)
 
     def __check_init__(self) -> None:
-        (size,) = self.fixed_point.shape if self.fixed_point.ndim == 1 else (-1,)
-        wanted = {"recurrent": (size, size), "gradient": ()}
-        for name in ("fixed_point", "recurrent", "inputs", "readout", "gradient", "next_state", "start"):
+        size = self.fixed_point.size
+        vectors = ("fixed_point", "inputs", "readout", "next_state", "start")
+        wanted = {**dict.fromkeys(vectors, (size,)), "recurrent": (size, size), "gradient": ()}
+        for name, expected in wanted.items():
             shape = getattr(self, name).shape
-            if shape != wanted.get(name, (size,)):
-                raise ValueError(
-                    f"`{name}` must have shape {wanted.get(name, (max(size, 1),))} beside a fixed "
-                    f"point of shape {self.fixed_point.shape}, got {shape}."
-                )
+            if shape != expected:
+                raise ValueError(f"`{name}` must have shape {expected}, got {shape}.")
 
     def initial_state(self) -> Float[Array, " state"]:
         return self.start

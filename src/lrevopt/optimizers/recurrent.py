@@ -109,12 +109,16 @@ class RecurrentOptimizer(AbstractOptimizer):
         self.bias = jnp.zeros(()) if bias else None
         self.input_scale = finite("input_scale", input_scale, above=0.0)
         self.output_scale = finite("output_scale", output_scale, above=0.0)
-        hidden = eqx.filter_eval_shape(cell, jnp.zeros(1), self.start)
+        wanted = (
+            f"`cell` must map an input of shape (1,) and a hidden state of shape ({units},) to a "
+            f"hidden state of shape ({units},), got "
+        )
+        try:
+            hidden = eqx.filter_eval_shape(cell, jnp.zeros(1), self.start)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{wanted}a {type(error).__name__}.") from error
         if getattr(hidden, "shape", None) != (units,):
-            raise ValueError(
-                f"`cell` must map an input of shape (1,) and a hidden state of shape ({units},) "
-                f"to a hidden state of shape ({units},), got {hidden}."
-            )
+            raise ValueError(f"{wanted}{hidden}.")
 
     @property
     def readout(self) -> Float[Array, " state"]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Int, Key
 
@@ -46,15 +47,16 @@ def sample_problems(task: AbstractTask, key: Key[Array, ""], count: int) -> Any:
 
 def check_task(task: AbstractTask, problem: Any) -> None:
     """Raise `ValueError` unless `problem` is flat and its loss a scalar of the same dtype."""
-    parameters = problem.initial_parameters
-    if parameters.ndim != 1:
+    parameters = getattr(problem, "initial_parameters", None)
+    shape, dtype = getattr(parameters, "shape", None), getattr(parameters, "dtype", None)
+    if shape is None or len(shape) != 1 or not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(
-            f"`problem.initial_parameters` must be one flat vector, got shape {parameters.shape} "
-            f"from {type(task).__name__}."
+            f"`problem.initial_parameters` must be one flat vector of floating dtype, got shape "
+            f"{shape} and dtype {dtype} from {type(task).__name__}."
         )
     loss = eqx.filter_eval_shape(task.loss, problem, parameters, 0)
-    if getattr(loss, "shape", None) != () or loss.dtype != parameters.dtype:
+    if getattr(loss, "shape", None) != () or loss.dtype != dtype:
         raise ValueError(
-            f"`{type(task).__name__}.loss` must return a scalar of dtype {parameters.dtype}, "
+            f"`{type(task).__name__}.loss` must return a scalar of dtype {dtype}, "
             f"got {loss}."
         )

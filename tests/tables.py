@@ -1,0 +1,97 @@
+"""What many tests run over: every optimizer by name, and small tasks written as a user would."""
+
+import functools
+from collections.abc import Callable
+
+import equinox as eqx
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+import lrevopt as lo
+from lrevopt.optimizers import AbstractOptimizer
+from lrevopt.tasks import AbstractProblem, AbstractTask
+
+
+def awake(optimizer: lo.RecurrentOptimizer, rate: float) -> lo.RecurrentOptimizer:
+    """With a random start and readout, because an untrained optimizer does not move."""
+    start, weights = np.random.default_rng(7).normal(size=(2, optimizer.start.size))
+    return eqx.tree_at(
+        lambda o: (o.start, o.weights), optimizer, (jnp.asarray(start), jnp.asarray(rate * weights))
+    )
+
+
+@functools.cache
+def gru(rate: float) -> lo.RecurrentOptimizer:
+    draw = eqx.filter_jit(lo.GRUOptimizer)  # one program instead of one an operation
+    return awake(draw(8, key=jr.key(1), input_scale=0.01, output_scale=0.5), rate)
+
+
+@functools.cache
+def equinox_gru(rate: float) -> lo.RecurrentOptimizer:
+    cell = eqx.filter_jit(eqx.nn.GRUCell)(1, 4, key=jr.key(2))
+    optimizer = lo.RecurrentOptimizer(cell, 4, input_scale=0.01, bias=True)
+    return eqx.tree_at(lambda o: o.bias, awake(optimizer, rate), jnp.asarray(-0.1 * rate))
+
+
+def linear(rate: float) -> lo.LinearOptimizer:
+    return lo.LinearOptimizer(
+        fixed_point=jnp.array([0.1, -0.2]),
+        recurrent=jnp.array([[0.8, 0.1], [-0.2, 0.5]]),
+        inputs=jnp.array([1.0, 0.5]),
+        readout=-rate * jnp.array([1.0, 0.3]),
+        start=jnp.array([0.3, 0.4]),
+    )
+
+
+def modes(rate: float) -> lo.ModeOptimizer:
+    eigenvalues = jnp.array([0.9, 0.6 + 0.2j, 0.6 - 0.2j])
+    return lo.ModeOptimizer(eigenvalues, rate * jnp.array([1.0, 0.2 + 0.1j, 0.2 - 0.1j]))
+
+
+OPTIMIZERS: dict[str, Callable[[float], AbstractOptimizer]] = {
+    "gradient_descent": lo.GradientDescent,
+    "clipped": lambda rate: lo.ClippedGradientDescent(rate, 2.0),
+    "momentum": lambda rate: lo.Momentum(rate, 0.9),
+    "nesterov": lambda rate: lo.Nesterov(rate, 0.9),
+    "aggregated": lambda rate: lo.AggregatedMomentum([rate, 0.5 * rate], [0.5, 0.95]),
+    "rmsprop": lambda rate: lo.RMSProp(rate, 0.95),
+    "adam": lambda rate: lo.Adam(rate, 0.8, 0.95),
+    "gru": gru,
+    "equinox_gru": equinox_gru,
+    "linear": linear,
+    "modes": modes,
+}
+"""Constructors, given the scale of their steps. A new class adds one line."""
+
+
+class QuadraticProblem(AbstractProblem):
+    curvature: Float[Array, " dim"]
+    initial_parameters: Float[Array, " dim"]
+
+
+class Quadratic(AbstractTask):
+    """`f(x) = 1/2 sum_i c_i x_i^2` from one given start: closed forms exist."""
+
+    curvature: Float[Array, " dim"]
+    start: Float[Array, " dim"]
+
+    def sample(self, key: Key[Array, ""]) -> QuadraticProblem:
+        return QuadraticProblem(self.curvature, self.start)
+
+    def loss(self, problem, parameters, step):
+        return 0.5 * jnp.sum(problem.curvature * parameters**2)
+
+
+class NoisyQuadratic(AbstractTask):
+    """A stochastic loss: every step pulls towards a target of its own."""
+
+    targets: Float[Array, "step 2"]
+
+    def sample(self, key: Key[Array, ""]) -> QuadraticProblem:
+        return QuadraticProblem(jnp.array([1.0, 0.3]), jr.normal(key, (2,)))
+
+    def loss(self, problem, parameters, step):
+        away = parameters - self.targets[step % self.targets.shape[0]]
+        return 0.5 * jnp.sum(problem.curvature * away**2) + jnp.sum(away**4) / 12
