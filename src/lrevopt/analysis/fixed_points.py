@@ -25,11 +25,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
-from lrevopt.analysis.precision import as_double, double_precision
-from lrevopt.checks import finite, finite_leaves
-from lrevopt.optimizers.interface import AbstractOptimizer, check_state
+from lrevopt.analysis.precision import AnyArray, as_double, double_precision, double_states
+from lrevopt.checks import finite
+from lrevopt.optimizers.interface import AbstractOptimizer
 
 CONVERGED = 1e-16
 """Speed, per unit of max(1, ||h||^2), at which a point counts as a fixed point."""
@@ -76,19 +76,18 @@ class FixedPoints(eqx.Module):
 
 def find_fixed_points(
     opt: AbstractOptimizer,
-    initial_states: Float[Array, "point state"],
-    gradient: float | Float[Array, ""] = 0.0,
+    initial_states: Float[AnyArray, "point state"],
+    gradient: float | Float[AnyArray, ""] = 0.0,
 ) -> FixedPoints:
     """Search a fixed point from every initial state, the gradient held at `gradient`.
 
     Raises `ValueError` for states of another optimizer, no states, or entries that are not
     finite. Not converging is no error, but a field of the result.
     """
-    starts = np.asarray(check_state(opt, initial_states, "initial_states", axes=2), float)
+    starts = double_states(opt, initial_states, "initial_states", axes=2)
     if not len(starts):
         raise ValueError("`initial_states` must hold at least one state, got none.")
-    finite_leaves("initial_states", starts)
-    gradient = finite("gradient", gradient)
+    gradient = finite("gradient", float(gradient))
     with double_precision():
         opt = as_double(opt)
         states, groups = _search(opt, starts, gradient)
@@ -122,7 +121,9 @@ def solve_each(
     opt: AbstractOptimizer,
     starts: Float[np.ndarray, "point state"],
     gradients: Float[np.ndarray, " point"],
-) -> tuple[Float[np.ndarray, "point state"], Float[np.ndarray, " point"], Float[np.ndarray, " point"]]:
+) -> tuple[
+    Float[np.ndarray, "point state"], Float[np.ndarray, " point"], Float[np.ndarray, " point"]
+]:
     """Points, speeds and spectral radii from starts that each have a gradient of their own.
 
     Every start is solved by itself, and nothing is checked: for sweeps inside the analysis.
@@ -247,18 +248,17 @@ def _solve(opt, starts, gradients):
         R = residual(state, gradient)
         A = jax.jacfwd(residual)(state, gradient)
         normal = A.T @ A
-        scaled = normal + damping * jnp.eye(len(A)) * jnp.trace(normal) / len(A)
+        scaled = normal + damping * jnp.trace(normal) / len(A) * jnp.eye(len(A))
+        marquardt = state - jax.scipy.linalg.cho_solve((jnp.linalg.cholesky(scaled), True), A.T @ R)
         newton = state - jnp.linalg.solve(A, R)
-        factor = jax.scipy.linalg.cho_factor(scaled)
-        marquardt = state - jax.scipy.linalg.cho_solve(factor, A.T @ R)
-        q_newton, q_marquardt = speed(newton, gradient), speed(marquardt, gradient)
-        # A comparison with NaN is false: a singular matrix yields no candidate.
-        helps = q_marquardt < q
-        damping = jnp.where(helps, damping / 10, damping * 10)
-        best, q_best = jnp.where(helps, marquardt, state), jnp.where(helps, q_marquardt, q)
-        better = q_newton < q_best
-        best, q_best = jnp.where(better, newton, best), jnp.where(better, q_newton, q_best)
-        return best, q_best, jnp.clip(damping, 1e-14, 1e14)
+        # One transition sets coordinates that are outputs of the others, like a step direction,
+        # which Newton's linear model may get so wrong that q would forbid the step.
+        candidates = jnp.stack([state, marquardt, newton, opt.transition(newton, gradient)])
+        speeds = jax.vmap(speed, (0, None))(candidates, gradient).at[0].set(q)
+        # A singular matrix yields NaN, which never is the least.
+        best = jnp.argmin(jnp.where(jnp.isnan(speeds), jnp.inf, speeds))
+        damping = jnp.where(speeds[1] < q, damping / 10, damping * 10)
+        return candidates[best], speeds[best], jnp.clip(damping, 1e-14, 1e14)
 
     def active(state, q, damping):
         return (q > ROUND_OFF * jnp.maximum(1.0, state @ state)) & (damping < 1e12)

@@ -17,11 +17,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Complex, Float
+from jaxtyping import Complex, Float
 
-from lrevopt.analysis.precision import as_double, double_precision
-from lrevopt.checks import finite, finite_leaves
-from lrevopt.optimizers.interface import AbstractOptimizer, check_state
+from lrevopt.analysis.precision import AnyArray, as_double, double_precision, double_states
+from lrevopt.checks import finite
+from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.optimizers.linear import LinearOptimizer, ModeOptimizer
 
 RESPONSE_ERROR = 1e-6
@@ -58,15 +58,16 @@ class Modes(eqx.Module):
 
 
 def linearize(
-    opt: AbstractOptimizer, state: Float[Array, " state"], gradient: float | Float[Array, ""] = 0.0
+    opt: AbstractOptimizer,
+    state: Float[AnyArray, " state"],
+    gradient: float | Float[AnyArray, ""] = 0.0,
 ) -> Linearization:
     """Jacobians of the transition at any point, by forward derivatives in float64.
 
     Raises `ValueError` for the state of another optimizer, or entries that are not finite.
     """
-    point = np.asarray(check_state(opt, state), float)
-    finite_leaves("state", point)
-    gradient = finite("gradient", gradient)
+    point = double_states(opt, state)
+    gradient = finite("gradient", float(gradient))
     with double_precision():
         following, J, B, w = _expand(as_double(opt), point, jnp.asarray(gradient))
     return Linearization(
@@ -142,20 +143,20 @@ def steady_state_gain(linearization: Linearization) -> float:
 
 
 def linear_optimizer(
-    linearization: Linearization, start: Float[Array, " state"] | None = None
+    linearization: Linearization, start: Float[AnyArray, " state"] | None = None
 ) -> LinearOptimizer:
     """The linearised optimizer as one that runs, from `start` (default: the expanded point).
 
     Raises `ValueError` for a start of another length.
     """
     return LinearOptimizer(
-        linearization.state,
-        linearization.recurrent,
-        linearization.input,
-        linearization.readout,
+        jnp.asarray(linearization.state),
+        jnp.asarray(linearization.recurrent),
+        jnp.asarray(linearization.input),
+        jnp.asarray(linearization.readout),
         gradient=linearization.gradient,
-        next_state=linearization.next_state,
-        start=start,
+        next_state=jnp.asarray(linearization.next_state),
+        start=None if start is None else jnp.asarray(start),
     )
 
 
@@ -168,10 +169,11 @@ def mode_optimizer(modes: Modes, indices: int | Sequence[int]) -> ModeOptimizer:
     count = len(modes.eigenvalues)
     chosen = np.atleast_1d(np.asarray(indices))
     integers = chosen.size > 0 and np.issubdtype(chosen.dtype, np.integer)
-    if not (integers and chosen.ndim == 1 and np.all((0 <= chosen) & (chosen < count))):
+    if not (integers and chosen.ndim == 1 and np.all((chosen >= 0) & (chosen < count))):
         raise ValueError(f"`indices` must be integers from 0 to {count - 1}, got {indices!r}.")
     kept = sorted({int(i) for index in chosen for i in (index, conjugate_mode(modes, index))})
-    return ModeOptimizer(jnp.asarray(modes.eigenvalues[kept]), jnp.asarray(modes.learning_rates[kept]))
+    eigenvalues, rates = modes.eigenvalues[kept], modes.learning_rates[kept]
+    return ModeOptimizer(jnp.asarray(eigenvalues), jnp.asarray(rates))
 
 
 def explained_energy(modes: Modes, steps: int = 200) -> Float[np.ndarray, " mode"]:

@@ -173,7 +173,7 @@ def analyze(
     model = linearize(optimizer, center)
     modes = eigenmodes(model)
     slow, slow_speeds = slow_manifold(optimizer, spread(cloud, RELAXED), modes)
-    shifted, shifts = shifted_states(center, modes, visits.states)
+    shifted, shifts = shifted_states(model, modes, visits.states)
     gradients = _symmetric_axis(float(np.quantile(np.abs(visits.met), 0.98)))
 
     # Later states come from paths and times that differ: evenly spaced over both.
@@ -258,30 +258,32 @@ def slow_manifold(
     They relax until, to first order, whatever is faster than the slow mode has fallen to 5 % of
     itself beside it: `(|lambda_next| / |lambda_slow|)^k = 0.05`, and for 100 steps at most.
     """
-    slow = np.abs(modes.eigenvalues[slow_mode(modes)])
-    next_one = np.abs(modes.eigenvalues)[np.abs(modes.eigenvalues) < slow * (1 - 1e-9)].max(initial=0.0)
-    steps = 1 if next_one == 0 else int(np.clip(np.ceil(np.log(0.05) / np.log(next_one / slow)), 1, 100))
+    sizes = np.abs(modes.eigenvalues)
+    slow = sizes[slow_mode(modes)]
+    next_one = sizes[sizes < slow * (1 - 1e-9)].max(initial=0.0)
+    steps = 1
+    if next_one > 0:
+        steps = int(np.clip(np.ceil(np.log(0.05) / np.log(next_one / slow)), 1, 100))
     with double_precision():
         relaxed, speeds = _relax(as_double(optimizer), states, steps)
     return np.asarray(relaxed), np.asarray(speeds)
 
 
 def shifted_states(
-    center: Float[np.ndarray, " state"], modes: Modes, visited: Float[np.ndarray, "path visited state"]
+    model: Linearization, modes: Modes, visited: Float[np.ndarray, "path visited state"]
 ) -> tuple[Float[np.ndarray, "shift state"], Float[np.ndarray, " shift"]]:
     """The convergence point, moved along the slow mode to where test runs go.
 
     The mode's unit direction (of a complex one, its real part) is signed so that a positive
-    shift moves parameters up. The range is the 95 % quantile of the visited coordinate.
+    gradient adds to it. The range is the 95 % quantile of the visited coordinate.
     """
     index = slow_mode(modes)
-    direction = modes.right[:, index].real
+    direction = modes.right[:, index].real * np.sign((modes.left[index] @ model.input).real or 1.0)
     length = np.linalg.norm(direction)
-    coordinate = ((visited - center) @ modes.left[index]).real * length
-    # alpha = -(w . r)(l . B): with l . B > 0 a positive coordinate is what gradients add.
+    coordinate = (visited - model.state) @ modes.left[index].real * length
     reach = float(np.quantile(np.abs(coordinate), 0.95))
     shifts = np.linspace(-reach, reach, 5)
-    return center + shifts[:, None] * direction / length, shifts
+    return model.state + shifts[:, None] * direction / length, shifts
 
 
 def linearization_error(
@@ -295,7 +297,8 @@ def linearization_error(
         true = np.asarray(_transitions(as_double(optimizer), states, gradients))
     moved = (states - model.state) @ model.recurrent.T + gradients[:, None] * model.input
     distance = np.linalg.norm(true - model.state)
-    return float(np.linalg.norm(true - model.next_state - moved) / distance) if distance > 0 else 0.0
+    error = np.linalg.norm(true - model.next_state - moved)
+    return float(error / distance) if distance > 0 else 0.0
 
 
 def _symmetric_axis(reach: float) -> Float[np.ndarray, " grid"]:

@@ -11,13 +11,34 @@ from typing import TypeVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from lrevopt.checks import finite_leaves
+from lrevopt.optimizers.interface import AbstractOptimizer, check_state
 
 Tree = TypeVar("Tree")
+
+AnyArray = jax.Array | np.ndarray
+"""What public functions of the analysis take: states come from JAX or from saved records."""
 
 
 def double_precision() -> AbstractContextManager:
     """Context in which new arrays are float64. Compiled functions are kept apart by JAX."""
     return jax.enable_x64(True)
+
+
+def double_states(
+    opt: AbstractOptimizer, states: Float[AnyArray, "..."], name: str = "state", axes: int = 1
+) -> Float[np.ndarray, "..."]:
+    """States on the host in float64, if they are finite and this optimizer's.
+
+    Raises `ValueError` otherwise.
+    """
+    with double_precision():
+        checked = np.asarray(check_state(opt, jnp.asarray(states), name, axes), dtype=float)
+    finite_leaves(name, checked)
+    return checked
 
 
 def as_double(tree: Tree) -> Tree:

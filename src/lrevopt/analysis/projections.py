@@ -3,10 +3,7 @@
 The paper runs principal component analysis over states visited during test runs (footnote 4).
 """
 
-from typing import Any
-
 import equinox as eqx
-import jax
 import jax.random as jr
 import numpy as np
 from jax import lax
@@ -48,7 +45,9 @@ class Projection(eqx.Module):
     components: Float[np.ndarray, "component state"]
     explained_variance: Float[np.ndarray, " component"]
 
-    def __call__(self, states: Float[np.ndarray, "*point state"]) -> Float[np.ndarray, "*point component"]:
+    def __call__(
+        self, states: Float[np.ndarray, "*point state"]
+    ) -> Float[np.ndarray, "*point component"]:
         """Coordinates of states in the projection."""
         return (states - self.mean) @ self.components.T
 
@@ -70,21 +69,11 @@ def visit(
     problems = positive_integer("problems", problems)
     steps = positive_integer("steps", steps)
     parameters = positive_integer("parameters", parameters)
-    problem_key, parameter_key = jr.split(key)
-    drawn = sample_problems(task, problem_key, problems)
-    _, dim = drawn.initial_parameters.shape
-    numbers = (steps + 1) * dim * state_size(optimizer)
-    batch = max(1, min(problems, MEMORY // (numbers * drawn.initial_parameters.dtype.itemsize)))
-    states, gradients, met = _visit(
-        optimizer,
-        task,
-        drawn,
-        jr.split(parameter_key, problems),
-        steps,
-        min(parameters, dim),
-        min(KEPT_GRADIENTS, dim),
-        batch,
-    )
+    start = eqx.filter_eval_shape(task.sample, key).initial_parameters
+    needed = (steps + 1) * start.size * state_size(optimizer) * start.dtype.itemsize
+    batch = max(1, min(problems, MEMORY // needed))
+    kept = min(parameters, start.size), min(KEPT_GRADIENTS, start.size)
+    states, gradients, met = _visit(optimizer, task, key, problems, steps, kept, batch)
     states = np.asarray(states, float).reshape(-1, *states.shape[2:])
     gradients = np.asarray(gradients, float).reshape(-1, steps)
     met = np.asarray(met, float).reshape(-1, steps)
@@ -103,14 +92,19 @@ def visit(
 
 
 @eqx.filter_jit
-def _visit(optimizer, task, drawn, keys, steps, kept, kept_gradients, batch):
-    def one(problem: Any, key: Key[Array, ""]):
+def _visit(optimizer, task, key, problems, steps, kept, batch):
+    problem_key, parameter_key = jr.split(key)
+    # Drawn together, as everywhere else, so that the same key gives the same problems.
+    drawn = sample_problems(task, problem_key, problems)
+
+    def one(problem, key):
         run = unroll(optimizer, task, problem, steps)
         order = jr.permutation(key, run.parameters.shape[1])
-        states = run.states[:, order[:kept]].swapaxes(0, 1)
-        gradients = run.gradients[:, order[:kept_gradients]].T
-        return states, gradients[:kept], gradients
+        states = run.states[:, order[: kept[0]]].swapaxes(0, 1)
+        gradients = run.gradients[:, order[: kept[1]]].T
+        return states, gradients[: kept[0]], gradients
 
+    keys = jr.split(parameter_key, problems)
     return lax.map(lambda each: one(*each), (drawn, keys), batch_size=batch)
 
 
@@ -135,7 +129,9 @@ def fit_projection(states: Float[np.ndarray, "point state"], components: int = 3
     )
 
 
-def state_variance(states: Float[np.ndarray, "path visited state"]) -> Float[np.ndarray, " visited"]:
+def state_variance(
+    states: Float[np.ndarray, "path visited state"],
+) -> Float[np.ndarray, " visited"]:
     """Total variance over paths at each step: 0 where all paths have met (Figure 3a, inset)."""
     return states.var(axis=0).sum(axis=-1)
 

@@ -12,47 +12,45 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from lrevopt.analysis.precision import as_double, double_precision
+from lrevopt.analysis.precision import AnyArray, as_double, double_precision
 from lrevopt.checks import finite_leaves
-from lrevopt.optimizers.classical import (
-    ClippedGradientDescent,
-    GradientDescent,
-    Momentum,
-    RMSProp,
-)
+from lrevopt.optimizers import ClippedGradientDescent, GradientDescent, Momentum, RMSProp
+from lrevopt.optimizers.classical import as_float
 from lrevopt.optimizers.interface import AbstractOptimizer, check_state
 
 
 def update_function(
-    opt: AbstractOptimizer, state: Float[Array, " state"], gradients: Float[Array, " grid"]
+    opt: AbstractOptimizer, state: Float[AnyArray, " state"], gradients: Float[AnyArray, " grid"]
 ) -> Float[Array, " grid"]:
     """Update `w . F(h, g)` of the state `h` for each gradient.
 
     Raises `ValueError` for the state of another optimizer, or gradients that are not one axis
     of finite numbers.
     """
-    state = check_state(opt, state)
+    state = check_state(opt, jnp.asarray(state, opt.readout.dtype))
     gradients = jnp.asarray(gradients, state.dtype)
     if gradients.ndim != 1:
         raise ValueError(f"`gradients` must have one axis, got shape {gradients.shape}.")
     finite_leaves("gradients", gradients)
-    return _update_function(opt, state, gradients)
+    return _update_table(opt, state[None], gradients)[0]
 
 
 def effective_learning_rate(
-    opt: AbstractOptimizer, state: Float[Array, " state"], gradient: float | Float[Array, ""] = 0.0
+    opt: AbstractOptimizer,
+    state: Float[AnyArray, " state"],
+    gradient: float | Float[AnyArray, ""] = 0.0,
 ) -> Float[Array, ""]:
     """Minus the slope of the update function at `gradient`, by automatic differentiation.
 
     Raises `ValueError` for the state of another optimizer or a gradient that is not one finite
     number.
     """
-    state = check_state(opt, state)
-    gradient = jnp.asarray(gradient, state.dtype)
-    if gradient.ndim != 0:
-        raise ValueError(f"`gradient` must be one number, got shape {gradient.shape}.")
-    finite_leaves("gradient", gradient)
-    return _rate(opt, state, gradient)
+    state = check_state(opt, jnp.asarray(state, opt.readout.dtype))
+    at = jnp.asarray(gradient, state.dtype)
+    if at.ndim != 0:
+        raise ValueError(f"`gradient` must be one number, got shape {at.shape}.")
+    finite_leaves("gradient", at)
+    return _rate_table(opt, state[None], at)[0]
 
 
 def update_table(
@@ -70,33 +68,7 @@ def rate_table(
 ) -> Float[np.ndarray, " point"]:
     """Effective learning rates of many states at zero gradient, in float64 on the host."""
     with double_precision():
-        return np.asarray(_rate_table(as_double(opt), states))
-
-
-@eqx.filter_jit
-def _update_table(opt, states, gradients):
-    over_gradients = jax.vmap(lambda h, g: opt.readout @ opt.transition(h, g), (None, 0))
-    return jax.vmap(over_gradients, (0, None))(states, gradients)
-
-
-@eqx.filter_jit
-def _rate_table(opt, states):
-    zero = jnp.zeros((), states.dtype)
-
-    def slope(state):
-        return jax.jvp(lambda g: opt.transition(state, g), (zero,), (jnp.ones_like(zero),))[1]
-
-    return -jax.vmap(slope)(states) @ opt.readout
-
-
-@eqx.filter_jit
-def _update_function(opt, state, gradients):
-    return jax.vmap(lambda g: opt.readout @ opt.transition(state, g))(gradients)
-
-
-@eqx.filter_jit
-def _rate(opt, state, gradient):
-    return -jax.grad(lambda g: opt.readout @ opt.transition(state, g))(gradient)
+        return np.asarray(_rate_table(as_double(opt), states, np.zeros(())))
 
 
 class Textbook(eqx.Module):
@@ -116,33 +88,22 @@ def textbook_update_functions() -> Textbook:
     """The numbers of Figure 2, in the figure's order of panels."""
     gradients = np.linspace(-2.0, 2.0, 201)
     rest, velocities, seconds = np.zeros(1), np.linspace(-1.0, 1.0, 5), np.linspace(0.05, 2.0, 5)
+    one, most = as_float(1.0), as_float(0.9)
     cases: dict[str, tuple[AbstractOptimizer, np.ndarray, np.ndarray]] = {
-        "gradient_descent": (GradientDescent(1.0), rest, rest[:, None]),
-        "clipping": (ClippedGradientDescent(1.0, 1.0), rest, rest[:, None]),
-        "momentum": (Momentum(1.0, 0.9), velocities, velocities[:, None]),
-        "rmsprop": (RMSProp(1.0), seconds, np.stack([seconds, np.zeros(5)], axis=1)),
+        "gradient_descent": (GradientDescent(learning_rate=one), rest, rest[:, None]),
+        "clipping": (ClippedGradientDescent(learning_rate=one, threshold=one), rest, rest[:, None]),
+        "momentum": (Momentum(learning_rate=one, momentum=most), velocities, velocities[:, None]),
+        "rmsprop": (
+            RMSProp(learning_rate=one, decay=most),
+            seconds,
+            np.stack([seconds, np.zeros(5)], axis=1),
+        ),
     }
-    panels = {name: update_table(opt, h, gradients) for name, (opt, _, h) in cases.items()}
-    levels = {name: level for name, (_, level, _) in cases.items()}
-    return Textbook(gradients, panels, levels)
-
-
-def update_table(
-    opt: AbstractOptimizer,
-    states: Float[np.ndarray, "point state"],
-    gradients: Float[np.ndarray, " grid"],
-) -> Float[np.ndarray, "point grid"]:
-    """Update functions of many states, in float64 on the host."""
-    with double_precision():
-        return np.asarray(_update_table(as_double(opt), states, gradients))
-
-
-def rate_table(
-    opt: AbstractOptimizer, states: Float[np.ndarray, "point state"]
-) -> Float[np.ndarray, " point"]:
-    """Effective learning rates of many states at zero gradient, in float64 on the host."""
-    with double_precision():
-        return np.asarray(_rate_table(as_double(opt), states))
+    return Textbook(
+        gradients=gradients,
+        panels={name: update_table(opt, h, gradients) for name, (opt, _, h) in cases.items()},
+        levels={name: levels for name, (_, levels, _) in cases.items()},
+    )
 
 
 @eqx.filter_jit
@@ -152,51 +113,9 @@ def _update_table(opt, states, gradients):
 
 
 @eqx.filter_jit
-def _rate_table(opt, states):
-    zero = jnp.zeros((), states.dtype)
-
+def _rate_table(opt, states, gradient):
     def slope(state):
-        return jax.jvp(lambda g: opt.transition(state, g), (zero,), (jnp.ones_like(zero),))[1]
+        one = jnp.ones_like(gradient)
+        return jax.jvp(lambda g: opt.transition(state, g), (gradient,), (one,))[1]
 
     return -jax.vmap(slope)(states) @ opt.readout
-
-
-@eqx.filter_jit
-def _update_function(opt, state, gradients):
-    return jax.vmap(lambda g: opt.readout @ opt.transition(state, g))(gradients)
-
-
-@eqx.filter_jit
-def _rate(opt, state, gradient):
-    return -jax.grad(lambda g: opt.readout @ opt.transition(state, g))(gradient)
-
-
-class Textbook(eqx.Module):
-    """Update functions of textbook optimizers (Figure 2).
-
-    `panels` holds, under "gradient_descent", "clipping", "momentum" and "rmsprop", one update
-    function per row; `levels` the state that each row belongs to: the accumulated velocity, the
-    accumulated squared gradient, and 0 for the stateless two.
-    """
-
-    gradients: Float[np.ndarray, " grid"]
-    panels: dict[str, Float[np.ndarray, "_ grid"]]
-    levels: dict[str, Float[np.ndarray, " _"]]
-
-
-def textbook_update_functions(points: int = 101) -> Textbook:
-    """The numbers of Figure 2, on gradients from -2 to 2, in the figure's order of panels."""
-    gradients = jnp.linspace(-2.0, 2.0, points)
-    velocities, seconds = jnp.linspace(-1.0, 1.0, 5), jnp.linspace(0.05, 2.0, 5)
-    cases: dict[str, tuple[AbstractOptimizer, Array, Array]] = {
-        "gradient_descent": (GradientDescent(1.0), jnp.zeros(1), jnp.zeros((1, 1))),
-        "clipping": (ClippedGradientDescent(1.0, 1.0), jnp.zeros(1), jnp.zeros((1, 1))),
-        "momentum": (Momentum(1.0, 0.9), velocities, velocities[:, None]),
-        "rmsprop": (RMSProp(1.0), seconds, jnp.stack([seconds, jnp.zeros(5)], axis=1)),
-    }
-    panels = {
-        name: np.stack([np.asarray(update_function(opt, h, gradients), float) for h in states])
-        for name, (opt, _, states) in cases.items()
-    }
-    levels = {name: np.asarray(levels, float) for name, (_, levels, _) in cases.items()}
-    return Textbook(np.asarray(gradients, float), panels, levels)
