@@ -171,7 +171,7 @@ def mode_optimizer(modes: Modes, indices: int | Sequence[int]) -> ModeOptimizer:
     integers = chosen.size > 0 and np.issubdtype(chosen.dtype, np.integer)
     if not (integers and chosen.ndim == 1 and np.all((chosen >= 0) & (chosen < count))):
         raise ValueError(f"`indices` must be integers from 0 to {count - 1}, got {indices!r}.")
-    kept = sorted({int(i) for index in chosen for i in (index, conjugate_mode(modes, index))})
+    kept = sorted({i for index in chosen.tolist() for i in (index, conjugate_mode(modes, index))})
     eigenvalues, rates = modes.eigenvalues[kept], modes.learning_rates[kept]
     return ModeOptimizer(jnp.asarray(eigenvalues), jnp.asarray(rates))
 
@@ -193,7 +193,7 @@ def explained_energy(modes: Modes, steps: int = 200) -> Float[np.ndarray, " mode
 def conjugate_mode(modes: Modes, index: int) -> int:
     """Index of the conjugate of a mode; its own where it is real."""
     if modes.eigenvalues[index].imag == 0:
-        return int(index)
+        return index
     # By value and rate: complex eigenvalues may be repeated.
     gap = np.abs(modes.eigenvalues - np.conj(modes.eigenvalues[index]))
     return int(np.argmin(gap + np.abs(modes.learning_rates - np.conj(modes.learning_rates[index]))))

@@ -1,0 +1,169 @@
+"""Linearisation and modes: exact cases, two identities, and runs that must agree."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from tables import OPTIMIZERS
+
+import lrevopt as lo
+from lrevopt.analysis import (
+    Linearization,
+    effective_learning_rate,
+    eigenmodes,
+    find_fixed_points,
+    linear_optimizer,
+    linearize,
+    mode_optimizer,
+    steady_state_gain,
+)
+from lrevopt.analysis.linearization import explained_energy, slow_mode
+
+DRAW = eqx.filter_jit(lo.GRUOptimizer)
+
+
+@eqx.filter_jit
+def transitions(opt, states, gradients):
+    return jax.vmap(opt.transition)(states, gradients)
+
+
+def rest(opt):
+    """Linearised at its fixed point."""
+    return linearize(opt, find_fixed_points(opt, opt.initial_state()[None]).states[0])
+
+
+@eqx.filter_jit
+def moves(opt, gradients):
+    """Updates `w . h'` in answer to given gradients: no feedback through a problem."""
+
+    def step(state, gradient):
+        state = opt.transition(state, gradient)
+        return state, opt.readout @ state
+
+    return jax.lax.scan(step, opt.initial_state(), gradients)[1]
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5, 0.95])
+def test_momentum_is_its_own_mode_exactly(beta):
+    modes = eigenmodes(linearize(lo.Momentum(0.3, beta), jnp.ones(1)))
+    assert modes.eigenvalues == beta
+    assert modes.learning_rates == 0.3
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_jacobians_are_central_differences(name):
+    opt, step = OPTIMIZERS[name](0.1), 1e-6
+    state = transitions(opt, opt.initial_state()[None], jnp.array([0.5]))[0]
+    model = linearize(opt, state, 0.3)
+    moved = step * jnp.concatenate([jnp.eye(len(state)), jnp.zeros((1, len(state)))])
+    gradients = 0.3 + step * jnp.eye(len(state) + 1)[-1]
+    up = transitions(opt, state + moved, gradients)
+    down = transitions(opt, state - moved, 0.6 - gradients)
+    *J, B = (up - down) / (2 * step)
+    # Truncation 1e-12 times a third derivative of order 100, round-off 1e-16 / 1e-6.
+    np.testing.assert_allclose(model.recurrent.T, J, rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(model.input, B, rtol=1e-6, atol=1e-8)
+    np.testing.assert_array_equal(model.readout, opt.readout)
+    expected = transitions(opt, state[None], jnp.array([0.3]))[0]
+    np.testing.assert_allclose(model.next_state, expected, rtol=1e-13, atol=1e-15)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_two_identities(name):
+    """Rates sum to the effective rate; over 1 - eigenvalue, to the steady-state gain."""
+    opt = OPTIMIZERS[name](0.1)
+    model = rest(opt)
+    modes = eigenmodes(model)
+    rate = effective_learning_rate(opt, model.state)
+    np.testing.assert_allclose(modes.learning_rates.sum(), rate, rtol=1e-8)
+    gain = np.sum(modes.learning_rates / (1 - modes.eigenvalues))
+    # Adam at rest adds 1e8 to 1 (it divides by epsilon): relative precision is what there is.
+    np.testing.assert_allclose(gain, steady_state_gain(model), rtol=1e-8)
+    assert np.all(np.diff(np.abs(modes.eigenvalues)) <= 1e-15)
+    np.testing.assert_allclose(modes.left @ modes.right, np.eye(len(model.state)), atol=1e-8)
+    np.testing.assert_allclose(explained_energy(modes)[-1], 1, rtol=1e-9)
+    assert 0 <= slow_mode(modes) < len(model.state)
+
+
+def test_identities_hold_for_many_random_grus():
+    for seed in range(5):
+        state, readout = np.random.default_rng(seed).normal(size=(2, 64))
+        opt = eqx.tree_at(lambda o: o.weights, DRAW(64, key=jr.key(seed)), jnp.asarray(readout))
+        model = linearize(opt, 0.1 * state)
+        modes = eigenmodes(model)
+        # 64 modes, eigenvectors of condition about 100: round-off of 1e-12.
+        np.testing.assert_allclose(modes.learning_rates.sum(), -readout @ model.input, atol=1e-10)
+        gain = np.sum(modes.learning_rates / (1 - modes.eigenvalues))
+        np.testing.assert_allclose(gain, steady_state_gain(model), rtol=1e-8)
+
+
+@pytest.mark.parametrize("name", ["gru", "nesterov", "linear", "modes"])
+def test_linear_and_all_modes_answer_alike(name):
+    """All modes together move parameters as the linearised optimizer does, less `w . h*`."""
+    model = rest(OPTIMIZERS[name](0.1))
+    modes = eigenmodes(model)
+    gradients = np.random.default_rng(3).normal(size=30)
+    whole = moves(linear_optimizer(model), gradients) - model.readout @ model.state
+    together = moves(mode_optimizer(modes, range(len(modes.eigenvalues))), gradients)
+    np.testing.assert_allclose(together, whole, rtol=0, atol=1e-9 * np.abs(whole).max())
+
+
+def test_small_gradients_see_only_the_linearization():
+    """The error of the linearised answer is of second order in the gradient."""
+    opt = OPTIMIZERS["gru"](0.1)
+    model = rest(opt)
+    linear = linear_optimizer(model)
+    sizes = jnp.array([1.0, 0.1])
+    starts = jnp.tile(jnp.asarray(model.state), (2, 1))
+    missed = transitions(opt, starts, sizes) - transitions(linear, starts, sizes)
+    errors = np.abs(missed).max(axis=1)
+    # A factor of 10 in the gradient is one of 100 in the error, up to third order.
+    assert errors[1] < errors[0] / 80
+    started = linear_optimizer(model, start=jnp.ones(8))
+    np.testing.assert_array_equal(started.initial_state(), 1)
+
+
+def test_conjugates_come_along():
+    turn = np.array([[0.5, -0.4], [0.4, 0.5]])
+    modes = eigenmodes(Linearization(turn, np.ones(2), np.ones(2), np.zeros(2), 0.0, np.zeros(2)))
+    assert modes.eigenvalues.imag[0] != 0
+    pair = mode_optimizer(modes, 0)
+    np.testing.assert_array_equal(pair.eigenvalue_imaginary.sum(), 0)
+    gradients = np.ones(5)
+    both = mode_optimizer(modes, [0, 1])
+    np.testing.assert_array_equal(moves(pair, gradients), moves(both, gradients))
+
+
+def test_defective_recurrence_is_refused_and_shared_eigenvalues_are_not():
+    jordan = np.array([[0.9, 1.0], [0.0, 0.9]])
+    model = Linearization(
+        jordan, np.array([0.0, 1.0]), np.array([1.0, 0.0]), np.zeros(2), 0.0, np.zeros(2)
+    )
+    with pytest.raises(ValueError, match="`linearization.recurrent` .* near-defective"):
+        eigenmodes(model)
+    twice = rest(lo.AggregatedMomentum([1.0, 2.0], [0.9, 0.9]))
+    np.testing.assert_allclose(sorted(eigenmodes(twice).learning_rates.real), [1, 2])
+
+
+def test_an_endless_answer_has_no_steady_state():
+    with pytest.raises(ValueError, match="must not have the eigenvalue 1"):
+        steady_state_gain(linearize(lo.Momentum(0.1, 1.0), jnp.zeros(1)))
+
+
+@pytest.mark.usefixtures("as_user")
+def test_refusals():
+    opt = lo.Momentum(0.1, 0.9)
+    with pytest.raises(ValueError, match=r"`state` must have shape \(1,\) for this Momentum"):
+        linearize(opt, jnp.zeros(2))
+    with pytest.raises(ValueError, match="`state` must be finite"):
+        linearize(opt, jnp.full(1, jnp.inf))
+    with pytest.raises(ValueError, match="`gradient` must be a finite number, got nan"):
+        linearize(opt, jnp.zeros(1), jnp.nan)
+    modes = eigenmodes(linearize(opt, jnp.zeros(1)))
+    for wrong in (1, -1, [], 0.5):
+        with pytest.raises(ValueError, match="`indices` must be integers from 0 to 0"):
+            mode_optimizer(modes, wrong)
+    with pytest.raises(ValueError, match=r"`start` must have shape \(1,\)"):
+        linear_optimizer(linearize(opt, jnp.zeros(1)), start=jnp.zeros(3))

@@ -1,0 +1,195 @@
+"""Mechanisms on planted optimizers: those that have one show it, those that lack it do not."""
+
+import equinox as eqx
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from tables import OPTIMIZERS, Quadratic
+
+import lrevopt as lo
+from lrevopt.analysis import (
+    analyze,
+    fit_projection,
+    held_gradients,
+    measure_adaptation,
+    measure_clipping,
+    measure_schedule,
+    projections,
+    visit,
+)
+from lrevopt.analysis.projections import spread, state_variance
+
+MET = np.random.default_rng(0).normal(size=5000)
+
+
+def initial(opt):
+    return np.asarray(opt.initial_state())[None]
+
+
+def sweep(opt, largest):
+    held = held_gradients(largest, each_sign=5)
+    rest = np.zeros(initial(opt).shape[1])
+    return measure_adaptation(opt, rest, held, initial(opt), steps=100)
+
+
+def test_momentum_has_no_mechanism_but_momentum():
+    opt = lo.Momentum(0.3, 0.9)
+    clipping = measure_clipping(opt, np.array([[0.0], [2.0]]), MET)
+    np.testing.assert_allclose(clipping.saturation, 1, rtol=1e-12)
+    np.testing.assert_allclose(clipping.knees, np.abs(MET).max(), rtol=1e-12)
+    np.testing.assert_array_equal(clipping.beyond_knee, 0)
+    np.testing.assert_allclose(clipping.affine_fit, 1, rtol=1e-12)
+    schedule = measure_schedule(opt, 20)
+    np.testing.assert_allclose(schedule.rates, 0.3, rtol=1e-15)
+    np.testing.assert_array_equal(schedule.updates, 0)
+    assert schedule.readout_angle == 90
+    adaptation = sweep(opt, 3.0)
+    np.testing.assert_allclose(adaptation.rates, 0.3, rtol=1e-15)
+    np.testing.assert_allclose(adaptation.states[:, 0], adaptation.gradients / 0.1, rtol=1e-9)
+    np.testing.assert_allclose(adaptation.spectral_radius, 0.9, rtol=1e-15)
+    assert adaptation.converged.all()
+    np.testing.assert_array_equal(adaptation.distinct, 1)
+    # 0.9^k first falls below a half at k = 7.
+    np.testing.assert_array_equal(adaptation.half_steps, np.where(adaptation.gradients == 0, 0, 7))
+
+
+def test_clipping_has_its_knee_at_the_threshold():
+    clipping = measure_clipping(lo.ClippedGradientDescent(0.1, 0.8), np.zeros((1, 1)), MET)
+    np.testing.assert_allclose(clipping.knees, 0.8, rtol=1e-12)
+    np.testing.assert_allclose(clipping.beyond_knee, np.mean(np.abs(MET) > 0.8), atol=1e-3)
+    far = np.quantile(np.abs(MET), 0.999)
+    np.testing.assert_allclose(clipping.saturation, 0.8 / far, rtol=1e-12)
+    assert clipping.affine_fit[0] < 0.99
+    np.testing.assert_allclose(np.sum(clipping.density * np.diff(clipping.edges)), 1, rtol=1e-12)
+
+
+def test_clipping_of_no_gradient_at_all_is_a_straight_line():
+    clipping = measure_clipping(lo.GradientDescent(0.1), np.zeros((1, 1)), np.zeros(100))
+    assert clipping.affine_fit[0] == 1
+    assert clipping.beyond_knee[0] == 0
+
+
+def test_rmsprop_lowers_its_rate_for_held_gradients():
+    rate, epsilon = 0.2, 1e-6
+    adaptation = sweep(lo.RMSProp(rate, 0.9, epsilon), 5.0)
+    # At rest v = g^2, and the slope at zero gradient is rate / sqrt(0.9 g^2 + epsilon).
+    expected = rate / np.sqrt(0.9 * adaptation.gradients**2 + epsilon)
+    np.testing.assert_allclose(adaptation.rates, expected, rtol=1e-9)
+    assert adaptation.converged.all()
+
+
+def test_adam_has_a_schedule_by_its_bias_correction():
+    """Slope at rest: (1 - b1) / (1 - b1^k) / epsilon, which falls to 1 - b1 of the first."""
+    schedule = measure_schedule(lo.Adam(0.1, 0.8, 0.99, epsilon=0.5), 60)
+    k = np.arange(1, 62)
+    np.testing.assert_allclose(schedule.rates, 0.1 * 0.2 / (1 - 0.8**k) / 0.5, rtol=1e-12)
+
+
+def test_projection_finds_a_planted_plane():
+    rng = np.random.default_rng(2)
+    plane = np.linalg.qr(rng.normal(size=(6, 2)))[0]
+    coordinates = rng.normal(size=(400, 2)) * [3.0, 1.0]
+    states = coordinates @ plane.T + 5
+    projection = fit_projection(states)
+    np.testing.assert_allclose(projection.explained_variance[:2].sum(), 1, rtol=1e-12)
+    projected = projection(states)
+    # Distances survive; the third component has nothing to show.
+    gaps = np.linalg.norm(coordinates[1:] - coordinates[:-1], axis=1)
+    np.testing.assert_allclose(np.linalg.norm(np.diff(projected, axis=0), axis=1), gaps, rtol=1e-9)
+    few = fit_projection(states[:, :1])
+    assert few.components.shape == (3, 1)
+    np.testing.assert_array_equal(few.components[1:], 0)
+    still = fit_projection(np.ones((5, 2)))
+    np.testing.assert_array_equal(still.explained_variance, 0)
+    with pytest.raises(ValueError, match="`states` must hold at least two points, got 1"):
+        fit_projection(states[:1])
+
+
+def test_visits_are_runs_however_many_go_at_a_time(monkeypatch):
+    task = Quadratic(jnp.array([1.0, 0.3, 0.1]), jnp.array([1.0, -2.0, 3.0]))
+    opt = OPTIMIZERS["gru"](0.1)
+    run = lo.unroll(opt, task, task.sample(jr.key(0)), 6)
+    visits = visit(opt, task, key=jr.key(1), problems=3, steps=6)
+    assert visits.states.shape == (9, 7, 8)
+    # Every problem of this task is the same, and all three parameters are kept, in any order.
+    order = np.argsort(visits.gradients[:, 0].reshape(3, 3), axis=1)
+    start = np.argsort(run.gradients[0])
+    for p in range(3):
+        states = visits.states.reshape(3, 3, 7, 8)[p, order[p]]
+        expected = np.moveaxis(run.states, 1, 0)[start]
+        np.testing.assert_allclose(states, expected, rtol=1e-9, atol=1e-12)
+    met = np.sort(np.tile(run.gradients, 3).ravel())
+    np.testing.assert_allclose(np.sort(visits.met), met, atol=1e-12)
+    monkeypatch.setattr(projections, "MEMORY", 1)
+    alone = visit(opt, task, key=jr.key(1), problems=3, steps=6)
+    # Another program, the same algebra.
+    np.testing.assert_allclose(alone.states, visits.states, rtol=1e-9, atol=1e-12)
+    assert alone.lost == 0
+
+
+def test_lost_paths_are_counted_and_all_lost_is_refused():
+    task = Quadratic(jnp.array([1.0, 1e6]), jnp.array([1.0, 1.0]))
+    visits = visit(lo.Momentum(1.0, 0.5), task, key=jr.key(0), problems=2, steps=100)
+    assert (visits.lost, len(visits.states)) == (2, 2)
+    assert np.isfinite(visits.met).all()
+    steep = Quadratic(jnp.array([1e6]), jnp.array([1.0]))
+    with pytest.raises(ValueError, match="diverged on all 2"):
+        visit(lo.Momentum(1.0, 0.5), steep, key=jr.key(0), problems=2, steps=100)
+
+
+def test_state_variance_and_spread():
+    states = np.zeros((4, 3, 2))
+    states[:2, 1] = 1.0  # half of the paths at (1, 1): variance 1/4 in each coordinate
+    np.testing.assert_array_equal(state_variance(states), [0, 0.5, 0])
+    np.testing.assert_array_equal(spread(np.arange(11), 3), [0, 5, 10])
+    np.testing.assert_array_equal(spread(np.arange(2), 3), [0, 1])
+
+
+@pytest.mark.parametrize("name", ["momentum", "gru"])
+def test_analysis_of_the_whole(name):
+    opt = OPTIMIZERS[name](0.02)
+    record = analyze(opt, lo.LinearRegression(dim=2), key=jr.key(0), problems=4, steps=20)
+    for field, value in record.__dict__.items():
+        if field not in ("knees", "held_half_steps"):  # infinite where there is none
+            assert np.all(np.isfinite(value)), field
+    assert record.distinct_fixed_points == 1
+    assert record.converged_share == 1
+    assert record.fixed_point_speed < 1e-16
+    assert record.fixed_point_stable
+    assert record.paths.shape == (8, 21, 3)
+    assert record.shift_updates.shape == (5, 201)
+    # An offset: the update at zero gradient moves monotonically with the shift.
+    offsets = np.diff(record.shift_updates[:, 100])
+    assert np.all(offsets < 0) or np.all(offsets > 0)
+    np.testing.assert_array_equal(record.held_gradients[record.arm_index[0]], 0)
+    assert record.arm_index[-1] == len(record.held_gradients) - 1
+    # Sweeps pass through the convergence point, which is projected alike.
+    center = record.held_points[record.arm_index[0]]
+    np.testing.assert_allclose(center, record.fixed_point, atol=1e-8)
+    if name == "momentum":
+        assert record.linear_error < 1e-12
+        np.testing.assert_allclose(record.learning_rates, 0.02, rtol=1e-15)
+        # Units of the state, whose range is that of the velocity.
+        np.testing.assert_allclose(offsets, -0.02 * 0.9 * np.diff(record.shifts), rtol=1e-9)
+
+
+def test_an_untrained_optimizer_can_be_analysed():
+    """Its readout is 0: nothing moves, and every ratio to a slope of 0 has to be survived."""
+    awake = OPTIMIZERS["gru"](0.02)
+    opt = eqx.tree_at(lambda o: o.weights, awake, jnp.zeros_like(awake.weights))
+    record = analyze(opt, lo.LinearRegression(dim=2), key=jr.key(0), problems=4, steps=20)
+    np.testing.assert_array_equal(record.learning_rates, 0)
+    assert record.typical_step == 0
+    assert record.saturation == 1
+
+
+@pytest.mark.usefixtures("as_user")
+def test_refusals():
+    opt, task = lo.Momentum(0.1, 0.9), lo.Rosenbrock()
+    with pytest.raises(ValueError, match="`problems` must be an integer of at least 1, got 0"):
+        analyze(opt, task, key=jr.key(0), problems=0)
+    with pytest.raises(ValueError, match="`steps` must be an integer of at least 1, got -3"):
+        visit(opt, task, key=jr.key(0), steps=-3)
+    with pytest.raises(ValueError, match="`steps` must be an integer of at least 1, got 0"):
+        measure_schedule(opt, 0)
