@@ -1,0 +1,218 @@
+"""Figures 1 and 17: how well optimizers do on test problems (paper, sections 3.2 and D.2)."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from lrevopt.evaluation import Evaluation
+from lrevopt.figures.style import (
+    BLACK,
+    COLUMN,
+    color_bar,
+    grid_of_panels,
+    journal_style,
+    letter_panels,
+    looks,
+    readable,
+    tasks_of,
+)
+from lrevopt.task_pictures import TaskPicture
+
+
+def loss_curves(ax: Axes, evaluation: Evaluation) -> None:
+    """Mean loss against inner step, with a band of one standard error on each side.
+
+    Means are over the problems on which an optimizer stays finite; how many it does not is
+    said in the legend of the figure.
+    """
+    shown = []
+    for look, losses in zip(looks(evaluation.names).values(), evaluation.losses, strict=True):
+        mean, error = finite_mean(losses)
+        if not np.isfinite(mean).all():
+            continue
+        steps = np.arange(mean.size)
+        ax.fill_between(steps, mean - error, mean + error, color=look.color, alpha=0.2, linewidth=0)
+        ax.plot(steps, mean, label=look.label, **look.line, zorder=3)
+        shown.append(mean[mean > 0])
+    ax.set(yscale="log", xlabel="inner step", ylabel="loss")
+    ax.set_xlim(0, evaluation.losses.shape[-1] - 1)
+    # Limits follow the means: a band that reaches 0 would take all of a log axis.
+    drawn = np.concatenate(shown) if shown else np.array([0.1, 1.0])
+    margin = max(drawn.max() / drawn.min(), 1.1) ** 0.05
+    ax.set_ylim(drawn.min() / margin, drawn.max() * margin)
+
+
+def finite_mean(
+    losses: Float[np.ndarray, "problem visited"],
+) -> tuple[Float[np.ndarray, " visited"], Float[np.ndarray, " visited"]]:
+    """Mean and standard error over the problems whose losses are all finite; NaN if none is."""
+    finite = losses[np.isfinite(losses).all(axis=1)].astype(float)
+    if not len(finite):
+        return np.full(losses.shape[1], np.nan), np.full(losses.shape[1], np.nan)
+    spread = finite.std(axis=0, ddof=1) if len(finite) > 1 else np.zeros(losses.shape[1])
+    return finite.mean(axis=0), spread / np.sqrt(len(finite))
+
+
+def histogram_panel(ax: Axes, values: Float[np.ndarray, " draw"], label: str) -> None:
+    """Histogram of positive numbers on a logarithmic axis, with their median."""
+    positive = values[np.isfinite(values) & (values > 0)]
+    edges = np.geomspace(positive.min() * 0.999, positive.max() * 1.001, 31).tolist()
+    ax.hist(positive, edges, color="#B7C4CF", edgecolor="white", linewidth=0.4)
+    ax.axvline(np.median(positive), color=BLACK, linewidth=0.9, linestyle=(0, (3, 1.5)))
+    ax.annotate(
+        f"median {np.median(positive):.0f}"
+        if np.median(positive) >= 10
+        else f"median {np.median(positive):.2g}",
+        (np.median(positive), 1),
+        (4, -1),
+        xycoords=("data", "axes fraction"),
+        textcoords="offset points",
+        va="top",
+    )
+    ax.set(xscale="log", xlabel=label, ylabel="problems")
+    ax.margins(y=0.2)
+
+
+def surface_panel(ax: Axes, arrays: Mapping[str, np.ndarray]) -> None:
+    """Loss surface of two parameters, on a logarithmic colour scale, with its minimum."""
+    surface = arrays["surface"]
+    floor = surface.max() * 1e-5
+    bands = ax.contourf(
+        arrays["x"],
+        arrays["y"],
+        np.maximum(surface, floor),
+        np.geomspace(floor, surface.max(), 26),
+        norm=LogNorm(floor, surface.max()),
+        cmap="viridis",
+    )
+    bands.set_rasterized(True)
+    # Lines where the grid resolves them: not along the floor of a narrow valley.
+    levels = 10.0 ** np.arange(np.ceil(np.log10(floor)) + 1, np.log10(surface.max()))
+    ax.contour(arrays["x"], arrays["y"], surface, levels, colors="white", linewidths=0.4)
+    ax.plot(
+        *arrays["minimum"],
+        marker="*",
+        markersize=8,
+        color="white",
+        markeredgecolor=BLACK,
+        markeredgewidth=0.5,
+        linestyle="none",
+    )
+    ax.set(xlabel="$x$", ylabel="$y$")
+    color_bar(ax, bands, "loss", ticks=levels)
+
+
+PICTURES: dict[str, Callable[[Axes, Mapping[str, np.ndarray]], None]] = {
+    "condition_numbers": lambda ax, arrays: histogram_panel(
+        ax, arrays["condition_numbers"], "condition number of the Hessian"
+    ),
+    "starting_losses": lambda ax, arrays: histogram_panel(
+        ax, arrays["starting_losses"], "loss at the start"
+    ),
+    "surface": surface_panel,
+}
+"""How each kind of `TaskPicture` is drawn."""
+
+
+@journal_style
+def figure_01(evaluations: dict[str, Evaluation], pictures: dict[str, TaskPicture]) -> Figure:
+    """Loss curves of every optimizer (top), and what each task is (bottom); a column a task."""
+    tasks = tasks_of(evaluations, "evaluations")
+    figure, axes = grid_of_panels(2, len(tasks), height=1.95, height_ratios=[1.1, 1])
+    for column, task in enumerate(tasks):
+        loss_curves(axes[0, column], evaluations[task])
+        if task in pictures:
+            PICTURES[pictures[task].kind](axes[1, column], pictures[task].arrays)
+        else:
+            axes[1, column].set_axis_off()
+    letter_panels(axes[0], [readable(task) for task in tasks])
+    for ax, task in zip(axes[0], tasks, strict=True):
+        if note := diverged_note(evaluations[task]):
+            ax.text(1, 1.02, note, transform=ax.transAxes, ha="right", va="bottom")
+    legend_of_optimizers(figure, evaluations)
+    return figure
+
+
+def legend_of_optimizers(figure: Figure, evaluations: Mapping[str, Evaluation]) -> None:
+    """One legend over all panels."""
+    names = list(dict.fromkeys(name for run in evaluations.values() for name in run.names))
+    handles = [Line2D([], [], label=look.label, **look.line) for look in looks(names).values()]
+    columns = 4 if figure.get_figwidth() > COLUMN else 2
+    figure.legend(handles=handles, loc="outside upper center", ncols=columns, columnspacing=1.5)
+
+
+def diverged_note(evaluation: Evaluation) -> str:
+    """Which optimizers diverged on how many problems, as one line; empty if none did."""
+    found = zip(looks(evaluation.names).values(), evaluation.diverged(), strict=True)
+    counts = ", ".join(f"{look.label} {count}" for look, count in found if count)
+    return f"runs diverged (of {evaluation.losses.shape[1]}): {counts}" if counts else ""
+
+
+def violins(ax: Axes, evaluation: Evaluation) -> None:
+    """Distribution of the meta-objective, with mean and standard error inside each violin.
+
+    Diverged runs have no place on the axis: their number stands above the violin.
+    """
+    scores = {
+        look.label: row
+        for look, row in zip(
+            looks(evaluation.names).values(), evaluation.meta_objectives(), strict=True
+        )
+    }
+    finite = {label: row[np.isfinite(row) & (row > 0)] for label, row in scores.items()}
+    drawn = {label: row for label, row in finite.items() if row.size > 1 and np.ptp(row) > 0}
+    palette = {look.label: look.color for look in looks(evaluation.names).values()}
+    if drawn:
+        sns.violinplot(
+            pd.DataFrame([(label, value) for label, row in drawn.items() for value in row],
+                         columns=["optimizer", "score"]),
+            x="optimizer", y="score", hue="optimizer", palette=palette, order=list(scores),
+            legend=False, log_scale=(False, True), inner=None, density_norm="width", cut=0,
+            linewidth=0, saturation=1, width=0.85, ax=ax,
+        )  # fmt: skip
+        for body in ax.collections:
+            body.set_alpha(0.45)
+    for place, (label, row) in enumerate(finite.items()):
+        if row.size:
+            error = row.std(ddof=1) / np.sqrt(row.size) if row.size > 1 else 0.0
+            ax.errorbar(
+                place,
+                row.mean(),
+                error,
+                color=BLACK,
+                marker="o",
+                markersize=2.6,
+                linewidth=1.6,
+                capsize=2.5,
+                capthick=0.8,
+            )
+        if diverged := scores[label].size - row.size:
+            ax.annotate(
+                f"{diverged} of {scores[label].size}\ndiverged",
+                (place, 1),
+                (0, -1),
+                xycoords=("data", "axes fraction"),
+                textcoords="offset points",
+                ha="center",
+                va="top",
+            )
+    ax.set(yscale="log", xlabel="optimizer", ylabel="meta-objective (mean loss / first loss)")
+    ax.set_xticks(range(len(scores)), list(scores))
+
+
+@journal_style
+def figure_17(evaluations: dict[str, Evaluation]) -> Figure:
+    """Meta-objective over test problems, one violin per optimizer, one panel per task."""
+    tasks = tasks_of(evaluations, "evaluations")
+    figure, axes = grid_of_panels(1, len(tasks), height=2.3)
+    for ax, task in zip(axes[0], tasks, strict=True):
+        violins(ax, evaluations[task])
+    letter_panels(axes[0], [readable(task) for task in tasks])
+    return figure

@@ -1,0 +1,326 @@
+"""One HTML page per run: what was trained, how well it does, what is inside.
+
+The page is a single file: figures are embedded, nothing is fetched from elsewhere.
+"""
+
+import base64
+import dataclasses
+import json
+import math
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from lrevopt.analysis.mechanisms import Mechanisms
+from lrevopt.evaluation import Comparison, Evaluation
+from lrevopt.figures.registry import FigureSpec
+from lrevopt.figures.style import COLUMN, RESOLUTION, looks
+from lrevopt.meta_training import History
+from lrevopt.storage import write_atomically
+from lrevopt.tuning import TuningResult
+
+Facts = list[tuple[str, str]]
+
+SYMBOLS = {
+    "learning_rate": "learning rate α",
+    "momentum": "momentum β",
+    "decay": "decay γ",
+    "b1": "decay β₁",
+    "b2": "decay β₂",
+}
+"""Hyperparameters as the figures call them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportInputs:
+    """Everything a report shows. What a run does not have may be left out."""
+
+    title: str
+    """Heading of the page."""
+    settings: Mapping[str, Any]
+    """Settings of the run in full, as they could stand in a JSON file."""
+    evaluation: Evaluation
+    """Runs of the learned optimizer and the baselines on the test problems."""
+    history: History | None = None
+    """Record of meta-training."""
+    tuning: Mapping[str, TuningResult] = dataclasses.field(default_factory=dict)
+    """Random search of each baseline, by its name in `evaluation`."""
+    mechanisms: Mechanisms | None = None
+    """Analysis of the learned optimizer."""
+    figures: Sequence[tuple[FigureSpec, bytes | Path]] = ()
+    """Figures in reading order, each with its PNG or the path of it."""
+    learned: str = "learned"
+    """Name of the learned optimizer in `evaluation`."""
+    analytic_momentum: Mapping[str, float] | None = None
+    """Hyperparameters of momentum that are optimal in theory, and their score, by name."""
+    versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Software, by name."""
+    key: str = ""
+    """Seed or key of the run."""
+    seconds: float | None = None
+    """Wall time of the whole run."""
+    notes: Sequence[str] = ()
+    """Paragraphs under the heading."""
+
+
+def write_report(inputs: ReportInputs, path: Path | str) -> Path:
+    """Write the report at once or not at all; its path.
+
+    Raises `ValueError` for a folder that cannot be written, and as `render_report` does.
+    """
+    write_atomically(path, render_report(inputs))
+    return Path(path)
+
+
+def render_report(inputs: ReportInputs) -> str:
+    """The report as one self-contained HTML page.
+
+    Raises `ValueError` if the evaluation lacks the learned optimizer, or a figure is not a PNG.
+    """
+    evaluation = inputs.evaluation
+    if inputs.learned not in evaluation.names:
+        raise ValueError(
+            f"`learned` must be one of {', '.join(evaluation.names)}, got {inputs.learned!r}."
+        )
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("lrevopt"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    settings = dict(inputs.settings)
+    return environment.get_template("report.html").render(
+        title=inputs.title,
+        notes=inputs.notes,
+        verdict=_verdict(inputs),
+        learned=looks(evaluation.names)[inputs.learned].label,
+        steps=evaluation.losses.shape[2] - 1,
+        problems=evaluation.losses.shape[1],
+        comparison=_comparison(inputs),
+        training=_training(inputs),
+        tuning=_tuning(inputs),
+        remarks=_remarks(inputs),
+        mechanisms=_mechanisms(inputs.mechanisms) if inputs.mechanisms else [],
+        figures=[_figure(spec, png) for spec, png in inputs.figures],
+        settings=list(_flat(settings)),
+        settings_json=json.dumps(settings, indent=2, sort_keys=True, default=str),
+        versions=sorted(inputs.versions.items()),
+    )
+
+
+def _number(value: float, digits: int = 3) -> str:
+    """A few significant digits, with words for what is not a number."""
+    if math.isnan(value):
+        return "not available"
+    if math.isinf(value):
+        return "\N{INFINITY}" if value > 0 else "\N{MINUS SIGN}\N{INFINITY}"
+    return f"{value:.{digits}g}".replace("-", "\N{MINUS SIGN}")
+
+
+def _symbol(parameter: str) -> str:
+    return SYMBOLS.get(parameter, parameter.replace("_", " "))
+
+
+def _means(evaluation: Evaluation) -> dict[str, float]:
+    """Mean meta-objective by name: infinite if any run diverged."""
+    scores = evaluation.meta_objectives()
+    return {name: float(np.mean(row)) for name, row in zip(evaluation.names, scores, strict=True)}
+
+
+def _best_baseline(inputs: ReportInputs) -> str | None:
+    means = _means(inputs.evaluation)
+    others = [name for name in inputs.evaluation.names if name != inputs.learned]
+    return min(others, key=lambda name: means[name]) if others else None
+
+
+def _verdict(inputs: ReportInputs) -> str:
+    """One sentence: how the learned optimizer compares with the best baseline."""
+    names = looks(inputs.evaluation.names)
+    own = _number(_means(inputs.evaluation)[inputs.learned])
+    baseline = _best_baseline(inputs)
+    if baseline is None:
+        return f"The learned optimizer reaches a mean meta-objective of {own}."
+    comparison = inputs.evaluation.compare(inputs.learned, baseline)
+    other = _number(_means(inputs.evaluation)[baseline])
+    if comparison.high < 0:
+        outcome = "lower than"
+    elif comparison.low > 0:
+        outcome = "higher than"
+    else:
+        outcome = "not clearly different from"
+    return (
+        f"The learned optimizer reaches a mean meta-objective of {own}, {outcome} the {other} of "
+        f"{names[baseline].label}, the best tuned baseline: a ratio of {_ratio(comparison)}, and "
+        f"a paired difference of {_interval(comparison)} on the same problems. Lower is better."
+    )
+
+
+def _interval(comparison: Comparison) -> str:
+    ends = f"{_number(comparison.low)} to {_number(comparison.high)}"
+    return f"{_number(comparison.difference)} (95 % interval {ends})"
+
+
+def _ratio(comparison: Comparison) -> str:
+    return _number(comparison.ratio_of_means)
+
+
+def _comparison(inputs: ReportInputs) -> list[dict[str, Any]]:
+    evaluation, best = inputs.evaluation, _best_baseline(inputs)
+    rows = []
+    scores = evaluation.meta_objectives()
+    for (name, look), row in zip(looks(evaluation.names).items(), scores, strict=True):
+        finite = row[np.isfinite(row)]
+        error = finite.std(ddof=1) / math.sqrt(finite.size) if finite.size > 1 else math.nan
+        mean = f"{_number(float(finite.mean()) if finite.size else math.inf)} ± {_number(error)}"
+        diverged = row.size - finite.size
+        itself = name == inputs.learned
+        comparison = None if itself else evaluation.compare(inputs.learned, name)
+        rows.append(
+            {
+                "label": look.label,
+                "learned": itself,
+                "best_baseline": name == best,
+                "mean": mean + (" (of the runs that did not diverge)" if diverged else ""),
+                "diverged": f"{diverged} of {row.size}",
+                "difference": "" if comparison is None else _interval(comparison),
+                "ratio": "" if comparison is None else _ratio(comparison),
+            }
+        )
+    return rows
+
+
+def _training(inputs: ReportInputs) -> Facts:
+    facts: Facts = []
+    if (history := inputs.history) is not None:
+        chosen = int(history.selected)
+        facts = [
+            (
+                "Meta-steps",
+                f"{int(history.steps)} of {len(history.objectives)} ({history.outcome})",
+            ),
+            ("Skipped updates", f"{int(history.skipped)} (meta-gradient not finite)"),
+            ("Snapshot kept", f"meta-step {int(history.snapshot_steps[chosen])}"),
+            ("Its selection score", _number(float(history.selection_scores[chosen]))),
+            ("Time in training", _duration(history.seconds)),
+        ]
+    if inputs.seconds is not None:
+        facts.append(("Time in all", _duration(inputs.seconds)))
+    if inputs.key:
+        facts.append(("Key", inputs.key))
+    return facts
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def _tuning(inputs: ReportInputs) -> list[dict[str, Any]]:
+    rows = []
+    for name, result in inputs.tuning.items():
+        diverged, tried = int((result.diverged > 0).sum()), result.scores.size
+        rows.append(
+            {
+                "label": looks([name])[name].label,
+                "best": [
+                    f"{_symbol(key)} = {_number(value, 4)}" for key, value in result.best.items()
+                ],
+                "ranges": [
+                    f"{_symbol(key)} in {_number(low, 4)} to {_number(high, 4)}"
+                    for key, (low, high) in result.ranges.items()
+                ],
+                "score": _number(result.best_score),
+                "fresh": _number(result.fresh_score),
+                "diverged": f"{diverged} of {tried}",
+            }
+        )
+    if inputs.analytic_momentum is not None:
+        rows.append(
+            {
+                "label": "Momentum, analytic optimum",
+                "best": [
+                    f"{_symbol(key)} = {_number(value, 4)}"
+                    for key, value in inputs.analytic_momentum.items()
+                ],
+                "ranges": ["not searched"],
+                "score": "",
+                "fresh": "",
+                "diverged": "",
+            }
+        )
+    return rows
+
+
+def _remarks(inputs: ReportInputs) -> list[str]:
+    """What the searches say about their ranges."""
+    remarks = []
+    for name, result in inputs.tuning.items():
+        label = looks([name])[name].label
+        remarks += [f"{label}: {sentence}" for sentence in (*result.widened, *result.at_limit)]
+    return remarks or ["No range had to be widened: no best setting lay at the end of one."]
+
+
+def _mechanisms(record: Mechanisms) -> Facts:
+    slow = int(record.slow_mode)
+    eigenvalue, rate = record.eigenvalues[slow], record.learning_rates[slow]
+    centre = record.held_rates[np.argmin(np.abs(record.held_gradients))]
+    ends = record.held_rates[[0, -1]]
+    stable = "stable" if record.fixed_point_stable else "not stable"
+    share = 100 * record.converged_share
+    return [
+        ("Fixed points without gradient", f"{record.distinct_fixed_points:.0f} distinct"),
+        ("Searches that reached one", f"{share:.1f} %"),
+        ("Convergence point", f"speed {_number(record.fixed_point_speed)}, spectral radius "
+         f"{_number(record.fixed_point_radius)} ({stable})"),
+        ("Slow mode", f"eigenvalue {_complex(eigenvalue)}, learning rate "
+         f"{_complex(rate)}"),
+        ("Error of the linearised optimizer", f"{_number(record.linear_error)} (relative, last "
+         "quarter of test runs)"),
+        ("Saturation", f"at the 99.9 % gradient, updates are {_number(record.saturation)} of what "
+         "they would be without clipping"),
+        ("Gradients beyond the knee", f"{100 * record.beyond_knee:.2g} %"),
+        ("Effective learning rate without gradient", f"{_number(record.schedule_rates[0])} at the "
+         f"start, {_number(record.schedule_rates.max())} at most, "
+         f"{_number(record.schedule_rates[-1])} at the end"),
+        ("Effective learning rate under held gradients", f"{_number(centre)} in the centre, "
+         f"{_number(ends[0])} and {_number(ends[1])} at the ends of the arms"),
+    ]  # fmt: skip
+
+
+def _complex(value: complex) -> str:
+    if abs(value.imag) <= 1e-6 * abs(value):
+        return _number(float(value.real))
+    return f"{_number(float(value.real))} ± {_number(abs(float(value.imag)))} i"
+
+
+def _figure(spec: FigureSpec, png: bytes | Path) -> dict[str, Any]:
+    data = png if isinstance(png, bytes) else png.read_bytes()
+    if data[:8] != b"\x89PNG\r\n\x1a\n":
+        raise ValueError(f"`figures` must be PNG files, got another kind for {spec.label}.")
+    width, height = struct.unpack(">II", data[16:24])
+    heading = f"{spec.label}: {spec.title}."
+    return {
+        "name": spec.name,
+        "heading": heading,
+        "caption": spec.caption,
+        "alt": f"{spec.title}. {spec.caption}",
+        "width": width,
+        "height": height,
+        "wide": width > 1.2 * COLUMN * RESOLUTION,
+        "source": f"data:image/png;base64,{base64.b64encode(data).decode()}",
+    }
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Nested settings as (dotted name, value)."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", str(value)

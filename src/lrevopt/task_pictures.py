@@ -1,0 +1,70 @@
+"""What a task looks like, as numbers: the bottom row of Figure 1.
+
+Linear regression shows the condition numbers of its Hessians, Rosenbrock its surface; any other
+task shows how its starting losses are spread.
+"""
+
+import functools
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import Array, Key
+
+from lrevopt.checks import positive_integer
+from lrevopt.tasks.interface import AbstractTask, sample_problems
+from lrevopt.tasks.linear_regression import LinearRegression
+from lrevopt.tasks.rosenbrock import STARTS, Rosenbrock, RosenbrockProblem
+
+GRID = 121
+"""Points along each side of a loss surface."""
+
+
+class TaskPicture(eqx.Module):
+    """Numbers of one picture. `kind` says which, and so which arrays there are:
+
+    - "condition_numbers": `condition_numbers` (draw,) of the Hessians of random problems;
+    - "surface": `x` (x,), `y` (y,), `surface` (y, x) losses, `minimum` (2,) its place;
+    - "starting_losses": `starting_losses` (draw,) of random problems.
+    """
+
+    kind: str
+    arrays: dict[str, np.ndarray]
+
+
+def task_picture(task: AbstractTask, *, key: Key[Array, ""], draws: int = 1000) -> TaskPicture:
+    """The picture of a task, from `draws` random problems where it needs any.
+
+    Raises `ValueError` for fewer than 1 draw.
+    """
+    return _picture(task, key, positive_integer("draws", draws))
+
+
+@functools.singledispatch
+def _picture(task: AbstractTask, key: Key[Array, ""], draws: int) -> TaskPicture:
+    problems = sample_problems(task, key, draws)
+    losses = jax.vmap(lambda problem: task.loss(problem, problem.initial_parameters, 0))(problems)
+    return TaskPicture("starting_losses", {"starting_losses": np.asarray(losses, float)})
+
+
+@_picture.register
+def _(task: LinearRegression, key: Key[Array, ""], draws: int) -> TaskPicture:
+    matrices = np.asarray(sample_problems(task, key, draws).matrix, float)
+    # The Hessian is A'A: its eigenvalues are the squared singular values of A.
+    singular = np.linalg.svd(matrices, compute_uv=False)
+    condition = (singular[:, 0] / singular[:, -1]) ** 2
+    return TaskPicture("condition_numbers", {"condition_numbers": condition})
+
+
+@_picture.register
+def _(task: Rosenbrock, key: Key[Array, ""], draws: int) -> TaskPicture:
+    x, y = (np.linspace(low, high, GRID) for low, high in STARTS)
+    points = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+    problem = RosenbrockProblem(jax.numpy.zeros(2))
+    losses = jax.vmap(lambda point: task.loss(problem, point, 0))(
+        jax.numpy.asarray(points, jax.numpy.result_type(float))
+    )
+    surface = np.asarray(losses, float).reshape(GRID, GRID)
+    return TaskPicture(
+        "surface", {"x": x, "y": y, "surface": surface, "minimum": np.array([1.0, 1.0])}
+    )

@@ -1,0 +1,159 @@
+"""Small made-up records in the shapes of real ones, for tests of figures and reports."""
+
+import numpy as np
+
+from lrevopt.analysis import Mechanisms, textbook_update_functions
+from lrevopt.evaluation import Evaluation
+from lrevopt.figures import FigureNumbers
+from lrevopt.meta_training import History
+from lrevopt.task_pictures import TaskPicture
+from lrevopt.tuning import TuningResult
+
+BASELINES = {
+    "momentum": ("learning_rate", "momentum"),
+    "rmsprop": ("learning_rate", "decay"),
+    "adam": ("learning_rate", "b1", "b2"),
+}
+
+
+def evaluation(*, diverged: bool = False) -> Evaluation:
+    """Four optimizers on 6 problems; if asked, Adam leaves two of them, one at once."""
+    rng = np.random.default_rng(0)
+    rates = rng.uniform(0.02, 0.2, (4, 6, 1))
+    losses = 100 * np.exp(-rates * np.arange(21)) * rng.uniform(0.5, 2, (1, 6, 1))
+    if diverged:
+        losses[3, 0, 10:], losses[3, 1, 4:] = np.inf, np.nan
+    return Evaluation(names=("learned", *BASELINES), losses=losses)
+
+
+def mechanisms(states: int = 3, *, converged: bool = True) -> Mechanisms:
+    """An optimizer with this many state coordinates and, where there is room, complex modes."""
+    rng = np.random.default_rng(states)
+    used = (np.arange(3) < states).astype(float)
+    decay = 0.9 ** np.arange(21)
+    paths = rng.normal(size=(4, 1, 3)) * decay[:, None] * used
+    gradients, wide = np.linspace(-1, 1, 11), np.linspace(-5, 5, 21)
+    pairs = [0.9, 0.5 + 0.3j, 0.5 - 0.3j][:states] if states != 2 else [0.9, -0.2]
+    held = np.concatenate([-np.geomspace(0.01, 1, 4)[::-1], [0.0], np.geomspace(0.01, 1, 4)])
+    shifts = np.linspace(-1, 1, 5)
+    density, edges = np.histogram(rng.normal(size=200), 10, range=(-5, 5), density=True)
+    return Mechanisms(
+        explained_variance=used / used.sum(),
+        paths=paths,
+        state_variance=decay**2,
+        fixed_point=np.zeros(3),
+        fixed_point_speed=0.0,
+        fixed_point_radius=0.9,
+        distinct_fixed_points=1.0,
+        converged_share=1.0,
+        slow_points=rng.normal(size=(5, 3)) * used,
+        slow_speeds=np.full(5, 1e-4),
+        shifts=shifts,
+        shift_points=shifts[:, None] * used,
+        gradients=gradients,
+        shift_updates=-shifts[:, None] - 0.1 * gradients,
+        eigenvalues=np.array(pairs, complex),
+        learning_rates=np.array([0.1, 0.02 + 0.01j, 0.02 - 0.01j])[: len(pairs)],
+        slow_mode=np.array(0),
+        mode_energy=np.ones(len(pairs)),
+        linear_error=0.1,
+        clip_gradients=wide,
+        initial_update=-np.tanh(wide),
+        later_updates=np.stack([-np.tanh(wide) + 0.1, -np.tanh(wide) - 0.1]),
+        gradient_edges=edges,
+        gradient_density=density,
+        knees=np.array([2.0, 2.0, np.inf]),
+        saturation=0.5,
+        beyond_knee=0.1,
+        affine_fit=0.9,
+        schedule_path=decay[:, None] * np.array([1.0, 0.5 * used[1]]),
+        schedule_points=rng.normal(size=(5, 2)) * used[:2],
+        schedule_end=np.zeros(2),
+        schedule_rates=0.1 + 0.05 * decay,
+        schedule_updates=np.zeros(20),
+        typical_step=0.1,
+        readout_angle=90.0,
+        held_gradients=held,
+        held_points=np.stack([held, held**3, held], axis=1) * used,
+        held_speeds=np.zeros(9),
+        held_converged=np.full(9, True) if converged else held < 0.05,
+        held_radius=np.full(9, 0.9),
+        held_rates=0.1 / (1 + held**2),
+        held_distinct=np.ones(9, int),
+        held_half_steps=np.ones(9),
+        arm_index=np.arange(4, 9),
+        arm_updates=-np.tanh(gradients) / np.arange(1, 6)[:, None],
+    )
+
+
+def tuning(name: str, *, diverged: bool = True) -> TuningResult:
+    """A search of 30 settings; if asked, those with the largest learning rates diverge."""
+    rng = np.random.default_rng(len(name))
+    parameters = BASELINES[name]
+    values = {parameter: rng.uniform(0.01, 0.99, 30) for parameter in parameters}
+    scores = 0.05 + np.abs(np.log(values["learning_rate"] / 0.3))
+    lost = (values["learning_rate"] > 0.8) & diverged
+    scores = np.where(lost, np.inf, scores)
+    best = int(np.argmin(scores))
+    return TuningResult(
+        name=name,
+        parameter_names=parameters,
+        values=values,
+        scores=scores,
+        diverged=np.where(lost, 3, 0),
+        ranges={parameter: np.array([0.01, 0.99]) for parameter in parameters},
+        best={parameter: float(values[parameter][best]) for parameter in parameters},
+        best_score=float(scores[best]),
+        fresh_score=0.06,
+        widened=("learning rate: upper end from 0.5 to 0.99",) if diverged else (),
+        at_limit=(),
+    )
+
+
+def history(*, logarithmic: bool = False) -> History:
+    """60 of 80 meta-steps, one of them skipped."""
+    objectives = np.exp(-np.arange(80.0) / 20)
+    objectives[60:] = np.nan
+    norms = np.where(np.arange(80) < 60, 0.1, np.nan)
+    objectives[7], norms[7] = np.inf, np.nan
+    return History(
+        objectives=np.log(objectives) if logarithmic else objectives,
+        gradient_norms=norms,
+        skipped=1,
+        snapshot_steps=np.array([0, 20, 40, 60]),
+        selection_scores=np.array([0.9, 0.5, 0.2, 0.3]),
+        selected=2,
+        steps=60,
+        seconds=75.0,
+        outcome="finished",
+    )
+
+
+def numbers(*tasks: str) -> FigureNumbers:
+    """Numbers of all figures for these tasks; the first has diverged runs and few states."""
+    pictures = {
+        "linear_regression": TaskPicture(
+            "condition_numbers", {"condition_numbers": np.geomspace(2, 500, 40)}
+        ),
+        "rosenbrock": TaskPicture(
+            "surface",
+            {
+                "x": np.linspace(-2, 2, 9),
+                "y": np.linspace(-1, 3, 9),
+                "surface": 1 + np.linspace(0, 9, 81).reshape(9, 9) ** 2,
+                "minimum": np.ones(2),
+            },
+        ),
+    }
+    first = tasks[0]
+    return FigureNumbers(
+        evaluations={task: evaluation(diverged=task == first) for task in tasks},
+        pictures={task: pictures[task] for task in tasks if task in pictures},
+        mechanisms={
+            task: mechanisms(1 if task == first else 3, converged=task != first) for task in tasks
+        },
+        momentum_rates={first: 0.12},
+        tuning={task: {name: tuning(name) for name in BASELINES} for task in tasks},
+        textbook=textbook_update_functions(),
+        history=history(),
+    )

@@ -1,0 +1,133 @@
+"""The report is one well-formed, self-contained page that holds what it should."""
+
+import dataclasses
+import html.parser
+
+import numpy as np
+import pytest
+from synthetic_records import BASELINES, evaluation, history, mechanisms, tuning
+
+from lrevopt.figures import FIGURES, figure_16, render
+from lrevopt.report import ReportInputs, render_report, write_report
+
+PNG = render(figure_16(), "png")
+VOID = {"meta", "img", "br"}
+
+
+class Page(html.parser.HTMLParser):
+    """Tags with their attributes, texts, and whether every element is closed in order."""
+
+    def __init__(self, source: str):
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(source)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open[-1:] != ["style"]:
+            self.text += data
+
+    def all(self, tag):
+        return [attributes for found, attributes in self.tags if found == tag]
+
+
+@pytest.fixture(scope="module")
+def inputs() -> ReportInputs:
+    return ReportInputs(
+        title="A run <with> marks & signs",
+        settings={"task": "linear_regression", "training": {"steps": 80, "note": "<script>"}},
+        evaluation=evaluation(),
+        history=history(),
+        tuning={name: tuning(name) for name in BASELINES},
+        mechanisms=mechanisms(3),
+        figures=[(spec, PNG) for spec in FIGURES],
+        analytic_momentum={"learning_rate": 3.7585, "momentum": 0.88114},
+        versions={"numpy": np.__version__},
+        key="17",
+        seconds=3725.0,
+        notes=("Made for a test.",),
+    )
+
+
+@pytest.fixture(scope="module")
+def page(inputs) -> Page:
+    return Page(render_report(inputs))
+
+
+def test_page_is_well_formed_and_fetches_nothing(inputs, page):
+    assert page.open == []
+    assert "http://" not in render_report(inputs)
+    assert "https://" not in render_report(inputs)
+    assert not [tag for tag, _ in page.tags if tag in ("script", "link", "iframe", "object")]
+    assert all(
+        (image["src"] or "").startswith("data:image/png;base64,") for image in page.all("img")
+    )
+
+
+def test_each_figure_is_there_once_with_number_caption_and_alternative_text(page):
+    identifiers = [figure["id"] for figure in page.all("figure")]
+    assert identifiers == [spec.name for spec in FIGURES]
+    texts = " ".join(page.text.split())
+    for spec in FIGURES:
+        assert texts.count(f"{spec.label}: {spec.title}. {' '.join(spec.caption.split())}") == 1
+    assert all(len(image["alt"] or "") > 100 for image in page.all("img"))
+
+
+def test_settings_are_escaped_and_complete(inputs, page):
+    source = render_report(inputs)
+    assert "<script>" not in source
+    assert "&lt;script&gt;" in source
+    assert page.text.count("A run <with> marks & signs") == 2  # title and heading
+    assert "training.steps" in page.text
+    assert '"steps": 80' in page.text
+
+
+def test_numbers_of_the_run_are_shown(inputs, page):
+    means = inputs.evaluation.meta_objectives().mean(axis=1)
+    assert all(f"{mean:.3g}" in page.text for mean in means)
+    comparison = inputs.evaluation.compare("learned", "momentum")
+    assert f"{comparison.ratio_of_means:.3g}" in page.text
+    for text in ("60 of 80 (finished)", "1 (meta-gradient not finite)", "meta-step 40", "3.759",
+                 "0.8811", "1 h 2 min", "upper end from 0.5 to 0.99"):  # fmt: skip
+        assert text in page.text
+    diverged = int((inputs.tuning["adam"].diverged > 0).sum())
+    assert f"{diverged} of 30" in page.text
+
+
+def test_tables_have_headers_and_captions(page):
+    assert len(page.all("table")) == len(page.all("caption"))
+    assert all("scope" in header for header in page.all("th"))
+
+
+def test_diverged_runs_are_counted_and_a_minimal_report_stands():
+    minimal = ReportInputs(title="Minimal", settings={}, evaluation=evaluation(diverged=True))
+    page = Page(render_report(minimal))
+    assert "2 of 6" in page.text
+    assert "of the runs that did not diverge" in page.text
+    assert "No figures were drawn." in page.text
+    assert "nan" not in page.text.lower().split()
+
+
+def test_report_is_written_whole_and_from_files(tmp_path, inputs):
+    (tmp_path / "figure.png").write_bytes(PNG)
+    some = dataclasses.replace(inputs, figures=[(FIGURES[0], tmp_path / "figure.png")])
+    path = write_report(some, tmp_path / "report.html")
+    assert path.read_text(encoding="utf-8") == render_report(some)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["figure.png", "report.html"]
+
+
+def test_bad_inputs_are_refused(inputs):
+    with pytest.raises(ValueError, match=r"`learned` must be one of .* got 'gru'"):
+        render_report(dataclasses.replace(inputs, learned="gru"))
+    with pytest.raises(ValueError, match="`figures` must be PNG"):
+        render_report(dataclasses.replace(inputs, figures=[(FIGURES[0], b"GIF89a")]))
