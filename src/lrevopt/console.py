@@ -3,6 +3,7 @@
 Exit code 2 stands for bad input, 128 + n for a run that signal n stopped.
 """
 
+import dataclasses
 import signal
 import sys
 import warnings
@@ -12,8 +13,9 @@ from typing import TypeVar
 
 import tyro
 
-from lrevopt.experiments import TASKS, Experiment, experiment
-from lrevopt.meta_training import PRESETS
+from lrevopt.experiments import TASKS, Experiment, Learned, TaskName, experiment
+from lrevopt.meta_training import PRESETS, MetaTraining
+from lrevopt.meta_training.settings import Preset
 
 Settings = TypeVar("Settings")
 
@@ -37,11 +39,42 @@ def parse(settings: Callable[..., Settings], default: Settings | None = None) ->
         return tyro.cli(settings, default=default)
 
 
-def requested_experiment() -> Experiment | None:
-    """The experiment whose task and preset stand on the command line, for use as defaults."""
-    task = next((word for word in TASKS if word in sys.argv[1:]), None)
-    preset = next((word for word in PRESETS if word in sys.argv[1:]), "quick")
-    return None if task is None else experiment(task, preset)
+@dataclasses.dataclass(frozen=True)
+class TrainingSettings:
+    """What scripts that train have in common."""
+
+    task: tyro.conf.Positional[TaskName]
+    """What the optimizer is trained on."""
+    preset: Preset = "quick"
+    """Defaults for all else: minutes on two cores, the paper's D.2, or the published settings."""
+    optimizer: Learned = Learned()
+    training: MetaTraining = MetaTraining()
+    seed: int = 0
+    """Of the initial weights and of training and selection problems."""
+    overwrite: bool = False
+    """Start again even if the folder holds a run."""
+    time_limit: float | None = None
+    """Seconds after which training saves and stops."""
+    save_every: float = 30.0
+    """Seconds between saves of the whole state."""
+
+    def experiment(self) -> Experiment:
+        """The experiment to run."""
+        return Experiment(self.task, self.optimizer, self.training, self.seed)
+
+
+Training = TypeVar("Training", bound=TrainingSettings)
+
+
+def parse_training(settings: type[Training]) -> Training:
+    """As `parse`, with defaults that depend on the task and preset on the command line."""
+    words = sys.argv[1:]
+    task = next((name for name in TASKS if name in words), None)
+    if task is None:
+        return parse(settings)
+    preset = next((name for name in PRESETS if name in words), "quick")
+    chosen = experiment(task, preset)
+    return parse(settings, settings(task, preset, chosen.optimizer, chosen.training))
 
 
 def exit_code(outcome: str) -> int:

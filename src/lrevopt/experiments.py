@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Literal, get_args
 
 import jax.random as jr
@@ -10,8 +11,8 @@ from jaxtyping import Array, Key
 from lrevopt.checks import finite, one_of, positive_integer
 from lrevopt.meta_training import PRESETS, MetaTraining
 from lrevopt.meta_training.settings import Preset
-from lrevopt.optimizers import RecurrentOptimizer
-from lrevopt.storage import CELLS
+from lrevopt.optimizers import AbstractOptimizer, Adam, Momentum, RecurrentOptimizer, RMSProp
+from lrevopt.storage import CELLS, SETTINGS, describe, load_json
 from lrevopt.tasks import AbstractTask, LinearRegression, Rosenbrock
 
 TaskName = Literal["linear_regression", "rosenbrock"]
@@ -22,6 +23,17 @@ TASKS: dict[TaskName, Callable[[], AbstractTask]] = {
     "rosenbrock": Rosenbrock,
 }
 """The paper's tasks with their settings (section 3.2)."""
+
+
+BASELINES: dict[str, Callable[..., AbstractOptimizer]] = {
+    "momentum": Momentum,
+    "rmsprop": RMSProp,
+    "adam": Adam,
+}
+"""The hand-written optimizers that learned ones are compared with (section 3.2 and D.3)."""
+
+LEARNED = "learned"
+"""Name of the learned optimizer beside them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,21 +83,31 @@ class Experiment:
 def experiment(task: TaskName, preset: Preset = "quick", seed: int = 0) -> Experiment:
     """Settings that work, per task and preset.
 
-    Rosenbrock gradients reach 4,000 at the paper's starts, where a GRU saturates:
-    its inputs are scaled by 0.01 and its steps by 0.1, and `quick` minimises the mean of logs,
-    because the mean alone is carried by a few hard starts.
+    Rosenbrock gradients reach 4,000 at the paper's starts, where a GRU saturates: its inputs are
+    scaled by 0.01 and its steps by 0.1. The authors tuned both scales per task.
 
     Raises `ValueError` for an unknown name.
     """
     one_of("task", task, get_args(TaskName))
     one_of("preset", preset, tuple(PRESETS))
     units = 256 if preset == "released" else 64
-    training = PRESETS[preset]
-    if task == "rosenbrock":
-        if preset == "quick":
-            training = dataclasses.replace(training, objective="log_mean")
-        return Experiment(task, Learned(units, 0.01, 0.1), training, seed)
-    return Experiment(task, Learned(units), training, seed)
+    scales = (0.01, 0.1) if task == "rosenbrock" else (1.0, 1.0)
+    return Experiment(task, Learned(units, *scales), PRESETS[preset], seed)
+
+
+def load_task(directory: Path | str) -> tuple[TaskName, AbstractTask]:
+    """Name and task of a run directory, from its settings.
+
+    Raises `ValueError` for a directory without settings, or with a task of your own.
+    """
+    path = Path(directory) / SETTINGS
+    if not path.is_file():
+        raise ValueError(f"`{directory}` is not a run directory: it has no {SETTINGS}.")
+    found = load_json(path).get("task")
+    for name, make in TASKS.items():
+        if found == describe(make()):
+            return name, make()
+    raise ValueError(f"`{path}` names no task of {', '.join(TASKS)} with the paper's settings.")
 
 
 def key_stream(name: Stream, seed: int) -> Key[Array, ""]:

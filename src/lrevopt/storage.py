@@ -65,7 +65,9 @@ def writable_directory(path: Path | str) -> Path:
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
-        raise ValueError(f"`{path}` must be a folder that can be written: {error.strerror}.") from None
+        raise ValueError(
+            f"`{path}` must be a folder that can be written: {error.strerror}."
+        ) from None
     return path
 
 
@@ -117,7 +119,8 @@ def load_record(kind: type[Record], path: Path | str) -> Record:
     """
     path = Path(path)
     try:
-        with np.load(path, allow_pickle=False) as file:
+        content = io.BytesIO(path.read_bytes())
+        with np.load(content, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except OSError as error:
         raise ValueError(f"`{path}` cannot be read: {error.strerror or error}.") from None
@@ -132,14 +135,17 @@ def load_record(kind: type[Record], path: Path | str) -> Record:
     values: dict[str, Any] = {}
     for name in wanted:
         if f"{name}/" in arrays:
-            values[name] = {key: arrays[f"{name}/{key}"] for key in arrays[f"{name}/"].tolist()}
-        elif arrays[name].ndim == 0:
-            values[name] = arrays[name].item()
-        elif arrays[name].dtype.kind == "U":
+            keys = arrays[f"{name}/"].tolist()
+            values[name] = {key: _unpacked(arrays[f"{name}/{key}"]) for key in keys}
+        elif arrays[name].dtype.kind == "U" and arrays[name].ndim:
             values[name] = tuple(arrays[name].tolist())
         else:
-            values[name] = arrays[name]
+            values[name] = _unpacked(arrays[name])
     return kind(**values)
+
+
+def _unpacked(array: np.ndarray) -> Any:
+    return array.item() if array.ndim == 0 else array
 
 
 def save_arrays(directory: Path | str, arrays: dict[str, np.ndarray]) -> None:

@@ -27,9 +27,6 @@ from lrevopt.meta_training.settings import MetaTraining, learning_rate_at, snaps
 from lrevopt.optimizers.interface import AbstractOptimizer, state_size
 from lrevopt.tasks.interface import AbstractTask, check_task, sample_problems
 
-SAVE_SECONDS = 30.0
-"""A run saves its whole state about this often."""
-
 
 class History(eqx.Module):
     """What was recorded while training. Entries of steps not yet taken are NaN.
@@ -104,6 +101,7 @@ def meta_train(
     resume: bool = False,
     overwrite: bool = False,
     time_limit: float | None = None,
+    save_every: float = 30.0,
     progress: bool = True,
 ) -> MetaTrainingRun:
     """Train `optimizer` on problems of `task`; all its floating-point leaves are trained.
@@ -111,15 +109,17 @@ def meta_train(
     `key` is split into the streams of training and of selection problems; test problems must
     come from another key. With a `directory`, settings and weights are kept there and the run
     can be continued with `resume`: the result has the same bits as without the interruption
-    (on the same machine and number of threads). The run stops early, saving, after `time_limit`
-    seconds, on SIGINT and on SIGTERM.
+    (on the same machine and number of threads). The whole state is saved every `save_every`
+    seconds. The run stops early, saving, after `time_limit` seconds (and one step at least), on
+    SIGINT and on SIGTERM.
 
     Raises `ValueError` for a directory that holds another run (unless `overwrite`), for one to
-    resume that holds none, for a damaged checkpoint, a time limit that is not positive, or an
+    resume that holds none, for a damaged checkpoint, times that are not positive, or an
     optimizer or task that does not fit (see `unroll`).
     """
     if time_limit is not None:
         finite("time_limit", time_limit, above=0.0)
+    finite("save_every", save_every, above=0.0)
     state_size(optimizer)
     training_key, selection_key = jr.split(key)
     check_task(task, task.sample(training_key))
@@ -159,18 +159,20 @@ def meta_train(
         progressed.seconds[...] = before + time.monotonic() - begun
         folder.save(step, (state, progressed))
 
-    step, saved, outcome = int(progressed.step), begun, "finished"
-    with stop_requests() as requested, progress_bar(settings.steps, step, progress) as report:
+    first = int(progressed.step)
+    step, saved, outcome = first, begun, "finished"
+    with stop_requests() as requested, progress_bar(settings.steps, first, progress) as report:
         while True:
             if step in taken and np.isnan(progressed.scores[taken.index(step)]):
                 snapshot(step)
             if step == settings.steps:
                 break
             now = time.monotonic()
-            if requested or (time_limit is not None and now - begun > time_limit):
+            late = time_limit is not None and now - begun > time_limit and step > first
+            if requested or late:
                 outcome = requested[0] if requested else "time limit"
                 break
-            if now - saved > SAVE_SECONDS:
+            if now - saved > save_every:
                 save(step)
                 saved = now
             rate = jnp.asarray(learning_rate_at(settings, step), jnp.float32)

@@ -81,11 +81,12 @@ def outer_step(
     keys = jr.split(jr.fold_in(key, step), settings.problems)
     objective, gradient = meta_gradient(eqx.combine(state.weights, fixed), task, keys, settings)
     gradient = eqx.filter(gradient, eqx.is_inexact_array)
-    norm = optax.global_norm(gradient)
+    norm = optax.tree.norm(gradient)
     sound = jnp.isfinite(objective) & jnp.isfinite(norm)
     total = jax.tree.map(jnp.add, gradient, _penalty_gradient(state.weights, settings))
     clipped = jax.tree.map(lambda leaf: jnp.clip(leaf, -settings.clip, settings.clip), total)
-    direction, moments = _adam(settings).update(clipped, state.moments)
+    with jax.numpy_dtype_promotion("standard"):  # optax raises floats to integer powers
+        direction, moments = _adam(settings).update(clipped, state.moments)
     weights = jax.tree.map(
         lambda weight, move: weight - learning_rate.astype(weight.dtype) * move,
         state.weights,
@@ -108,7 +109,7 @@ def outer_step(
 def _penalty_gradient(weights: PyTree[Array], settings: MetaTraining) -> PyTree[Array]:
     if settings.penalty_form == "squared_norm":
         return jax.tree.map(lambda leaf: 2 * settings.penalty * leaf, weights)
-    norm = optax.global_norm(weights)
+    norm = optax.tree.norm(weights)
     safe = jnp.where(norm > 0, norm, 1)
     return jax.tree.map(lambda leaf: settings.penalty * leaf / safe, weights)
 

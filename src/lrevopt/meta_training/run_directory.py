@@ -42,7 +42,9 @@ def stop_requests() -> Iterator[list[str]]:
 
 
 @contextmanager
-def progress_bar(steps: int, first: int, shown: bool) -> Iterator[Callable[[OuterState, np.ndarray], None]]:
+def progress_bar(
+    steps: int, first: int, shown: bool
+) -> Iterator[Callable[[OuterState, np.ndarray], None]]:
     """Rate, time left, the batch objective and the best selection score, on standard error."""
     with tqdm(
         total=steps, initial=first, disable=not shown, unit="meta-step", file=sys.stderr,

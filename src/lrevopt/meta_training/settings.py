@@ -13,11 +13,12 @@ Preset = Literal["quick", "paper", "released"]
 EARLY_SNAPSHOTS = (0, 1, 2, 5, 10, 20, 30, 40, 50, 75)
 """Meta-steps of the dense first snapshots, where the optimizer changes fastest."""
 
+
 @dataclasses.dataclass(frozen=True)
 class MetaTraining:
     """How an optimizer is meta-trained. Raises `ValueError` for settings out of range."""
 
-    steps: int = 3000
+    steps: int = 1500
     """Meta-steps: updates of the optimizer's weights."""
     unroll: int = 200
     """Inner updates that each meta-gradient is backpropagated through."""
@@ -45,8 +46,9 @@ class MetaTraining:
     """Adam's decay of the second moment."""
     epsilon: float = 1e-8
     """Adam's epsilon."""
-    clip: float = 0.1
-    """Bound on each entry of the meta-gradient."""
+    clip: float = 2e-3
+    """Bound on each entry of the meta-gradient. Typical entries are some 1e-4: a bound far above
+    them lets one diverging problem swell Adam's second moment for a thousand steps."""
     penalty: float = 1e-5
     """Strength of the penalty on the weights."""
     penalty_form: Literal["squared_norm", "norm"] = "squared_norm"

@@ -1,0 +1,215 @@
+"""The package's side of five jobs that are also timed for other implementations.
+
+`j1(cfg)` ... `j5(cfg)` each build a case for a harness whose module `common` says what a case
+is and supplies the inputs in NumPy, so that all implementations work on the same numbers. Each
+goes through the public API, as a user's program would.
+"""
+
+import time
+from typing import Any
+
+import common  # type: ignore[import-not-found]  # the harness's, on its own path
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Float, Key
+from sklearn.datasets import make_moons
+
+import lrevopt as lo
+from lrevopt.meta_training import first_state, outer_step
+from lrevopt.tasks.interface import Step
+
+
+class Quadratic(eqx.Module):
+    """`f(x) = 1/2 x'Hx + v'x + offset` and a start."""
+
+    hessian: Float[Array, "dim dim"]
+    linear: Float[Array, " dim"]
+    offset: Float[Array, ""]
+    initial_parameters: Float[Array, " dim"]
+
+
+@jax.custom_jvp
+def quadratic_form(
+    hessian: Float[Array, "dim dim"], linear: Float[Array, " dim"], x: Float[Array, " dim"]
+) -> Float[Array, ""]:
+    """`1/2 x'Hx + v'x` for symmetric H; value and gradient share one product."""
+    return x @ (0.5 * (hessian @ x) + linear)
+
+
+@quadratic_form.defjvp
+def _quadratic_form_derivative(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    hessian, linear, x = primals
+    product = hessian @ x
+    return x @ (0.5 * product + linear), (product + linear) @ tangents[2]
+
+
+class Quadratics(lo.AbstractTask):
+    """Given quadratics: problems are stacked by hand, not drawn."""
+
+    def sample(self, key: Key[Array, ""]) -> Quadratic:
+        raise ValueError("`Quadratics` has no distribution: stack its problems by hand.")
+
+    def loss(self, problem: Quadratic, parameters: Float[Array, " dim"], step: Step) -> Array:
+        return quadratic_form(problem.hessian, problem.linear, parameters) + problem.offset
+
+
+class TwoMoonsProblem(eqx.Module):
+    """Initial weights of the network."""
+
+    initial_parameters: Float[Array, " dim"]
+
+
+class TwoMoons(lo.AbstractTask):
+    """Logistic regression of two moons by a tanh network 2-64-64-64-1, as the harness asks."""
+
+    inputs: Float[Array, "example 2"]
+    labels: Float[Array, " example"]
+
+    def __init__(self) -> None:
+        inputs, labels = make_moons(1024, noise=0.1, random_state=0)
+        self.inputs, self.labels = jnp.asarray(inputs, float), jnp.asarray(labels, float)
+
+    def sample(self, key: Key[Array, ""]) -> TwoMoonsProblem:
+        shapes = [(2, 64), (64, 64), (64, 64), (64, 1)]
+        keys = jr.split(key, len(shapes))
+        layers = [
+            jnp.concatenate([jr.normal(k, shape) * shape[0] ** -0.5, jnp.zeros((1, shape[1]))])
+            for k, shape in zip(keys, shapes, strict=True)
+        ]
+        return TwoMoonsProblem(jnp.concatenate([layer.ravel() for layer in layers]))
+
+    def loss(self, problem: TwoMoonsProblem, parameters: Float[Array, " dim"], step: Step) -> Array:
+        hidden, first = self.inputs, 0
+        for fan_in, fan_out in [(2, 64), (64, 64), (64, 64), (64, 1)]:
+            last = first + (fan_in + 1) * fan_out
+            layer = parameters[first:last].reshape(fan_in + 1, fan_out)
+            hidden, first = hidden @ layer[:-1] + layer[-1], last
+            hidden = jnp.tanh(hidden) if fan_out > 1 else hidden
+        logits = hidden[:, 0]
+        fit = jnp.mean(jax.nn.softplus(logits) - self.labels * logits)
+        return fit + 5e-3 * jnp.linalg.norm(parameters)
+
+
+def meta_step_case(cfg: Any, task: lo.AbstractTask, output_scale: float) -> Any:
+    """One outer step with the harness's settings, drawing its problems inside."""
+    settings = lo.MetaTraining(
+        steps=1000,
+        unroll=cfg.steps,
+        problems=cfg.problems,
+        learning_rate=8e-3,
+        epsilon=0.1,
+        clip=5.0,
+        penalty=1e-4,
+        penalty_form="norm",
+    )
+    optimizer = lo.GRUOptimizer(cfg.units, key=jr.key(0), output_scale=output_scale)
+    weights, fixed = eqx.partition(optimizer, eqx.is_inexact_array)
+    key = jr.key(1)
+
+    def step(i: Array, state: Any) -> tuple[Array, Any]:
+        inputs = (fixed, task, key, i, 8e-3 * 0.5 ** (i / 1000))
+        state = outer_step(inputs, state, settings)
+        return state.objectives[i], state
+
+    return common.meta_loop_case(step, first_state(weights, settings), cfg.inner)
+
+
+def j1(cfg: Any) -> Any:
+    """A meta-training step on linear regression."""
+    return meta_step_case(cfg, lo.LinearRegression(), 1.0)
+
+
+def j2(cfg: Any) -> Any:
+    """A meta-training step on two moons."""
+    return meta_step_case(cfg, TwoMoons(), 1e-3)
+
+
+def stored_optimizer(*, bias: bool) -> lo.RecurrentOptimizer:
+    """The trained GRU that the harness supplies."""
+    stored = common.load_gru()
+    weights = {name: jnp.asarray(array) for name, array in stored.items()}
+    units = weights["w"].size
+    optimizer = lo.RecurrentOptimizer(lo.GRUCell(units, key=jr.key(0)), units, bias=bias)
+
+    def where(o):
+        return (
+            o.cell.gates, o.cell.candidate, o.cell.inputs, o.cell.bias, o.start, o.weights
+        )  # fmt: skip
+
+    def join(prefix, gates):
+        return jnp.concatenate([weights[prefix + gate] for gate in gates])
+
+    values = (
+        join("W", "zr"), weights["Wc"], join("A", "zrc"), join("b", "zrc"), weights["h0"],
+        weights["w"],
+    )  # fmt: skip
+    optimizer = eqx.tree_at(where, optimizer, values)
+    return eqx.tree_at(lambda o: o.bias, optimizer, weights["c"]) if bias else optimizer
+
+
+def timed_first_call(call: Any) -> float:
+    """Seconds of a first call, nearly all of it compilation."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def j3(cfg: Any) -> Any:
+    """Evaluate a trained optimizer on fresh problems."""
+    optimizers, task = {"gru": stored_optimizer(bias=True)}, lo.LinearRegression()
+
+    def call() -> lo.Evaluation:
+        return lo.evaluate(optimizers, task, problems=cfg.problems, steps=cfg.steps, key=jr.key(3))
+
+    seconds = timed_first_call(call)
+
+    def run() -> dict[str, float]:
+        for _ in range(cfg.inner):
+            evaluation = call()
+        return {"mean_ratio": float(np.mean(evaluation.meta_objectives()))}
+
+    return common.Case(run, cfg.inner, seconds, None)
+
+
+def j4(cfg: Any) -> Any:
+    """Fixed points at zero gradient from visited states."""
+    optimizer = stored_optimizer(bias=False)
+    states = jnp.asarray(common.visited_states(common.load_gru(), cfg.states))
+
+    def call() -> lo.FixedPoints:
+        return lo.find_fixed_points(optimizer, states)
+
+    seconds = timed_first_call(call)
+
+    def run() -> dict[str, float]:
+        speeds = np.asarray(call().speeds)
+        return {f"q{q}": float(np.percentile(speeds, q)) for q in (0, 50, 90, 100)}
+
+    return common.Case(run, 1, seconds, None)
+
+
+def j5(cfg: Any) -> Any:
+    """Score given momentum settings on given problems."""
+    rates, momenta = map(jnp.asarray, common.search_settings(cfg.settings))
+    starts, hessians, linear, offsets = map(jnp.asarray, common.quadratic_batch(3, cfg.problems))
+    problems = Quadratic(hessians, linear, offsets, starts)
+    optimizers = eqx.filter_vmap(lo.Momentum)(rates, momenta)
+
+    def call() -> tuple[np.ndarray, np.ndarray]:
+        return lo.score_settings(Quadratics(), optimizers, problems, cfg.steps)
+
+    seconds = timed_first_call(call)
+
+    def run() -> dict[str, float]:
+        scores = np.asarray(call()[0])
+        best = int(np.argmin(scores))
+        return {
+            "best": float(scores[best]),
+            "lr": float(rates[best]),
+            "beta": float(momenta[best]),
+        }
+
+    return common.Case(run, 1, seconds, None)

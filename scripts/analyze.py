@@ -1,0 +1,33 @@
+"""Take the learned optimizer of a run apart, and save the numbers of its figures.
+
+python scripts/analyze.py results/rosenbrock
+"""
+
+import dataclasses
+from pathlib import Path
+
+import tyro
+
+from lrevopt.console import parse, plain_errors
+from lrevopt.pipeline import analyze_run
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Take the learned optimizer of a run apart, and save the numbers of its figures."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of a run; gets `mechanisms.npz`."""
+    problems: int = 64
+    """Problems whose states and gradients are looked at."""
+    steps: int = 200
+    """Inner updates."""
+    seed: int = 0
+    """Of these problems."""
+
+
+if __name__ == "__main__":
+    settings = parse(Settings)
+    with plain_errors():
+        record = analyze_run(settings.run, settings.problems, settings.steps, seed=settings.seed)
+        print(record.summary())

@@ -1,0 +1,32 @@
+"""Run a learned optimizer and its tuned baselines on test problems that neither has seen.
+
+python scripts/evaluate.py results/rosenbrock --problems 256
+"""
+
+import dataclasses
+from pathlib import Path
+
+import tyro
+
+from lrevopt.console import parse, plain_errors
+from lrevopt.pipeline import evaluate_run
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Run a learned optimizer and its tuned baselines on test problems that neither has seen."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of a run, with its tuned baselines; gets `evaluation.npz` and `comparisons.csv`."""
+    problems: int = 256
+    """Test problems."""
+    steps: int = 200
+    """Inner updates."""
+    seed: int = 0
+    """Of the test problems."""
+
+
+if __name__ == "__main__":
+    settings = parse(Settings)
+    with plain_errors():
+        evaluate_run(settings.run, settings.problems, settings.steps, seed=settings.seed)

@@ -1,0 +1,38 @@
+"""Tune momentum, RMSProp and Adam on one task by random search, and save the searches.
+
+python scripts/tune.py rosenbrock --output runs/rosenbrock
+"""
+
+import dataclasses
+from pathlib import Path
+
+import tyro
+
+from lrevopt.console import parse, plain_errors
+from lrevopt.experiments import TASKS, TaskName
+from lrevopt.pipeline import tune_baselines
+from lrevopt.tuning import Tuning
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Tune momentum, RMSProp and Adam on one task by random search, and save the searches."""
+
+    task: tyro.conf.Positional[TaskName]
+    """What they are tuned on."""
+    tuning: Tuning = Tuning()
+    output: Path = Path("runs/tune")
+    """Folder that gets `tuning/<baseline>.npz`; a run's folder, to evaluate against them."""
+    seed: int = 0
+    """Of the problems and of the settings drawn."""
+
+
+def main(settings: Settings) -> None:
+    """Tune, save, say what came out."""
+    tune_baselines(TASKS[settings.task](), settings.tuning, settings.output, seed=settings.seed)
+
+
+if __name__ == "__main__":
+    settings = parse(Settings)
+    with plain_errors():
+        main(settings)

@@ -1,0 +1,195 @@
+"""Meta-gradients, the outer step, schedules and presets."""
+
+import dataclasses
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import optax
+import pytest
+from jaxtyping import Array, Float, Key
+
+import lrevopt as lo
+from lrevopt.meta_training.outer_step import first_state, outer_step
+from lrevopt.meta_training.settings import learning_rate_at, snapshot_steps
+from lrevopt.tasks.interface import Step
+
+SMALL = lo.MetaTraining(
+    steps=12, unroll=20, problems=6, snapshot_every=6, selection_problems=8, warm_up=4
+)
+
+
+def moving_gru(units: int = 4) -> lo.RecurrentOptimizer:
+    """A GRU with random readout and start: an untrained one does not move at all."""
+    readout, start, weights = jr.split(jr.key(7), 3)
+    optimizer = lo.GRUOptimizer(units, key=weights, input_scale=0.1)
+    return eqx.tree_at(
+        lambda o: (o.weights, o.start),
+        optimizer,
+        (0.05 * jr.normal(readout, (units,)), 0.1 * jr.normal(start, (units,))),
+    )
+
+
+def flat(tree: object) -> np.ndarray:
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+
+
+def test_memory_plan_does_not_change_the_meta_gradient():
+    """Checkpointed, micro-batched and plain agree to round-off of some 1e3 operations."""
+    task, optimizer = lo.LinearRegression(), moving_gru()
+    plain = dataclasses.replace(SMALL, objective="log_mean")
+    bounded = dataclasses.replace(plain, micro_batch=2, segment=6)
+    keys = jr.split(jr.key(1), plain.problems)
+
+    def by_autodiff(optimizer):
+        def one(key):
+            return lo.unroll(optimizer, task, task.sample(key), plain.unroll).losses
+
+        return jnp.mean(lo.meta_objective(eqx.filter_vmap(one)(keys), "log_mean"))
+
+    value, gradient = eqx.filter_jit(eqx.filter_value_and_grad(by_autodiff))(optimizer)
+    for settings in (plain, bounded):
+        found, found_gradient = eqx.filter_jit(lo.meta_gradient)(optimizer, task, keys, settings)
+        np.testing.assert_allclose(found, value, rtol=1e-12)
+        scale = np.abs(flat(gradient)).max()
+        np.testing.assert_allclose(flat(found_gradient), flat(gradient), atol=1e-10 * scale, rtol=0)
+
+
+def test_meta_gradient_is_the_central_difference():
+    """Along a random direction; an error of order h^2 = 1e-10 and round-off of 1e-16 / h."""
+    task, optimizer = lo.Rosenbrock(), moving_gru()
+    optimizer = eqx.tree_at(lambda o: o.weights, optimizer, 1e-2 * optimizer.weights)
+    keys = jr.split(jr.key(2), SMALL.problems)
+    weights, fixed = eqx.partition(optimizer, eqx.is_inexact_array)
+    direction = jax.tree.map(lambda leaf: jr.normal(jr.key(leaf.size), leaf.shape), weights)
+
+    @eqx.filter_jit
+    def along(h):
+        moved = jax.tree.map(lambda leaf, step: leaf + h * step, weights, direction)
+        return lo.meta_gradient(eqx.combine(moved, fixed), task, keys, SMALL)
+
+    h = 1e-5
+    difference = (along(h)[0] - along(-h)[0]) / (2 * h)
+    slope = flat(along(0.0)[1]) @ flat(direction)
+    np.testing.assert_allclose(slope, difference, rtol=1e-5)
+
+
+def test_outer_step_is_adam_on_the_clipped_penalised_gradient():
+    task, optimizer = lo.LinearRegression(), moving_gru()
+    settings = dataclasses.replace(SMALL, clip=1e-3, penalty=1e-2)
+    weights, fixed = eqx.partition(optimizer, eqx.is_inexact_array)
+    key, rate = jr.key(3), 1e-2
+    keys = jr.split(jr.fold_in(key, 0), settings.problems)
+    _, gradient = eqx.filter_jit(lo.meta_gradient)(optimizer, task, keys, settings)
+    clipped = np.clip(flat(gradient) + 2 * 1e-2 * flat(weights), -1e-3, 1e-3)
+    assert np.any(np.abs(clipped) == 1e-3)
+    with jax.numpy_dtype_promotion("standard"):
+        updates, _ = optax.adam(rate).update(clipped, optax.adam(rate).init(clipped))
+    inputs = (fixed, task, key, jnp.asarray(0, jnp.int32), jnp.asarray(rate))
+    state = outer_step(inputs, first_state(weights, settings), settings)
+    # Adam divides entries by their size plus 1e-8, which magnifies round-off of tiny ones.
+    np.testing.assert_allclose(flat(state.weights), flat(weights) + updates, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(state.gradient_norms[0], np.linalg.norm(flat(gradient)), rtol=1e-6)
+
+
+class SometimesBroken(lo.AbstractTask):
+    """A parabola whose loss is not a number for about one start in three."""
+
+    def sample(self, key: Key[Array, ""]) -> lo.tasks.rosenbrock.RosenbrockProblem:
+        return lo.tasks.rosenbrock.RosenbrockProblem(jr.normal(key, (2,)))
+
+    def loss(self, problem: object, parameters: Float[Array, "2"], step: Step) -> Float[Array, ""]:
+        broken = jnp.where(problem.initial_parameters[0] > 0.4, jnp.nan, 1.0)  # type: ignore[attr-defined]
+        return broken * parameters @ parameters
+
+
+def test_broken_meta_gradients_are_skipped_and_counted():
+    settings = dataclasses.replace(SMALL, problems=1, unroll=3, selection_problems=4)
+    task, optimizer, key = SometimesBroken(), moving_gru(), jr.key(4)
+    run = lo.meta_train(task, optimizer, settings, key=key, progress=False)
+    training_key, _ = jr.split(key)
+    starts = [
+        task.sample(jr.split(jr.fold_in(training_key, i), 1)[0]).initial_parameters[0]
+        for i in range(settings.steps)
+    ]
+    broken = np.asarray(starts) > 0.4
+    assert 0 < broken.sum() < settings.steps
+    assert run.history.skipped == broken.sum()
+    np.testing.assert_array_equal(np.isfinite(run.history.objectives), ~broken)
+    assert np.all(np.isfinite(flat(run.last)))
+
+
+def test_training_makes_a_better_optimizer_and_selection_finds_it():
+    settings = dataclasses.replace(
+        SMALL, steps=40, problems=8, learning_rate=1e-2, snapshot_every=20, selection_problems=64
+    )
+    task, optimizer = lo.LinearRegression(dim=2, log10_eigenvalues=(-1, 0)), moving_gru()
+    run = lo.meta_train(task, optimizer, settings, key=jr.key(5), progress=False)
+    scores = run.history.selection_scores
+    assert run.history.selected == np.argmin(scores)
+    assert scores[run.history.selected] < 0.5 * scores[0]
+    chosen = jax.tree.map(lambda leaf: leaf[run.history.selected], run.snapshots)
+    np.testing.assert_array_equal(flat(eqx.filter(run.optimizer, eqx.is_array)), flat(chosen))
+    assert list(run.history.snapshot_steps) == list(snapshot_steps(settings))
+
+
+def test_any_optimizer_can_be_meta_trained():
+    """Momentum's two numbers, too; its rate starts far too small."""
+    settings = dataclasses.replace(SMALL, steps=60, learning_rate=2e-2, clip=5.0)
+    task = lo.LinearRegression(dim=2, log10_eigenvalues=(-1, 0))
+    start = lo.Momentum(0.05, 0.3)
+    run = lo.meta_train(task, start, settings, key=jr.key(6), progress=False)
+    assert run.optimizer.learning_rate > 2 * start.learning_rate
+    assert run.history.selection_scores.min() < 0.7 * run.history.selection_scores[0]
+
+
+def test_schedules():
+    paper, released = lo.PRESETS["paper"], lo.PRESETS["released"]
+    # D.2: a factor of 0.8 every 500 steps; the authors' configuration: 0.555 every 1000.
+    assert learning_rate_at(paper, 5000) / paper.learning_rate == pytest.approx(0.8**10)
+    assert learning_rate_at(released, 5000) == pytest.approx(7.84e-4 * 0.555**5)
+    cosine = lo.MetaTraining(steps=1100, learning_rate=1.0, warm_up=100)
+    rates = [learning_rate_at(cosine, step) for step in (0, 49, 99, 100, 600, 1100)]
+    assert rates == pytest.approx([0.01, 0.5, 1.0, 1.0, 0.5, 0.0])
+    assert learning_rate_at(dataclasses.replace(cosine, schedule="constant"), 700) == 1.0
+
+
+def test_snapshots_are_dense_early_then_regular():
+    steps = snapshot_steps(lo.MetaTraining(steps=350, snapshot_every=100))
+    assert steps == (0, 1, 2, 5, 10, 20, 30, 40, 50, 75, 100, 200, 300, 350)
+    assert snapshot_steps(lo.MetaTraining(steps=3)) == (0, 1, 2, 3)
+
+
+def test_objectives():
+    losses = jnp.array([[4.0, 2.0, 1.0], [10.0, 0.0, 5.0]])
+    np.testing.assert_allclose(lo.meta_objective(losses), [7 / 12, 0.5])
+    np.testing.assert_allclose(lo.meta_objective(losses, "log_mean"), np.log([7 / 12, 0.5]))
+    np.testing.assert_allclose(lo.meta_objective(losses, "final"), [0.25, 0.5])
+    assert lo.meta_objective(losses[0]).shape == ()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("steps", 0),
+        ("unroll", -1),
+        ("problems", 0),
+        ("micro_batch", 5),
+        ("segment", 0),
+        ("warm_up", -1),
+        ("learning_rate", math.nan),
+        ("learning_rate", 0.0),
+        ("clip", -1.0),
+        ("b1", 1.0),
+        ("penalty", math.inf),
+        ("objective", "median"),
+        ("schedule", "linear"),
+    ],
+)
+def test_settings_out_of_range_are_refused(as_user, field, value):
+    with pytest.raises(ValueError, match=f"`{field}` must") as refusal:
+        dataclasses.replace(SMALL, **{field: value})
+    assert repr(value) in str(refusal.value)

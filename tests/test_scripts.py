@@ -1,0 +1,197 @@
+"""The scripts as a user meets them: whole runs, kills, and refusals with exit code 2."""
+
+import os
+import random
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax.random as jr
+import numpy as np
+import pytest
+
+import lrevopt as lo
+from lrevopt import storage
+from lrevopt.meta_training import History
+
+SCRIPTS = Path(__file__).parent.parent / "scripts"
+
+
+def call(monkeypatch, script, *arguments) -> int:
+    """Exit code of a script run in this process."""
+    monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    try:
+        runpy.run_path(str(SCRIPTS / script), run_name="__main__")
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+def listing(directory: Path) -> set[str]:
+    return {str(path.relative_to(directory)) for path in directory.rglob("*")}
+
+
+@pytest.fixture
+def foreign(tmp_path):
+    """A folder with one file of somebody else's in it, as the working folder."""
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "thesis.tex").write_text("irreplaceable")
+    return tmp_path
+
+
+TRAIN = ["meta_train.py", "rosenbrock", "--output", "run"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["meta_train.py", "quantum"], "invalid choice 'quantum'"),
+        ([*TRAIN, "--training.steps", "0"], "`steps` must be an integer of at least 1, got 0"),
+        ([*TRAIN, "--training.unroll", "-5"], "`unroll` must be an integer of at least 1, got -5"),
+        ([*TRAIN, "--training.problems", "0"], "`problems` must be"),
+        ([*TRAIN, "--training.problems", "many"], "many"),
+        ([*TRAIN, "--training.micro-batch", "5"], "`micro_batch` must divide"),
+        ([*TRAIN, "--optimizer.units", "0"], "`units` must be an integer of at least 1, got 0"),
+        ([*TRAIN, "--training.learning-rate", "nan"], "`learning_rate` must be a finite number"),
+        ([*TRAIN, "--optimizer.input-scale", "-1"], "`input_scale` must be a finite number above"),
+        ([*TRAIN, "--time-limit", "0"], "`time_limit` must be a finite number above 0, got 0.0"),
+        ([*TRAIN, "--resume"], "`run` holds no run to resume"),
+        ([*TRAIN[:-1], "notes"], "`notes` holds files that are no run"),
+        ([*TRAIN[:-1], "notes/thesis.tex/run"], "must be a folder that can be written"),
+        (["tune.py", "quantum"], "invalid choice 'quantum'"),
+        (["tune.py", "rosenbrock", "--tuning.settings", "0"], "`settings` must be"),
+        (["tune.py", "rosenbrock", "--tuning.steps", "-1"], "`steps` must be"),
+        (["evaluate.py", "nowhere"], "`nowhere` is not a run directory"),
+        (["evaluate.py", "notes"], "`notes` is not a run directory"),
+        (["analyze.py", "nowhere"], "`nowhere` is not a run directory"),
+        (["make_figures.py", "nowhere", "--output", "out"], "`nowhere` is not a run directory"),
+        (["reproduce.py", "rosenbrock", "--test-problems", "0"], "`test_problems` must be"),
+        (["reproduce.py", "rosenbrock", "--output", "notes"], "`notes` holds files that are no"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(
+    monkeypatch, capsys, as_user, foreign, arguments, said
+):
+    monkeypatch.chdir(foreign)
+    before = listing(foreign)
+    assert call(monkeypatch, *arguments) == 2
+    output = capsys.readouterr()
+    # tyro draws its messages in a box and wraps them.
+    message = " ".join(output.err.replace("│", " ").split())
+    assert said in message
+    assert "Traceback" not in output.err
+    assert listing(foreign) == before
+    assert (foreign / "notes" / "thesis.tex").read_text() == "irreplaceable"
+
+
+@pytest.mark.parametrize("script", [path.name for path in sorted(SCRIPTS.glob("*.py"))])
+def test_help_and_length(monkeypatch, capsys, script):
+    assert call(monkeypatch, script, "--help") == 0
+    text = capsys.readouterr().out
+    assert "usage:" in text
+    assert "--output" in text or "run" in text
+    assert len((SCRIPTS / script).read_text().splitlines()) < 60
+
+
+def test_a_whole_reproduction_in_small(monkeypatch, capsys, tmp_path):
+    """Every stage runs, and leaves what the next one and a reader need."""
+    monkeypatch.chdir(tmp_path)
+    arguments = [
+        "rosenbrock", "--optimizer.units", 4, "--training.steps", 3, "--training.unroll", 12,
+        "--training.problems", 4, "--training.selection-problems", 8, "--tuning.settings", 30,
+        "--tuning.problems", 8, "--tuning.fresh-problems", 8, "--tuning.finalists", 3,
+        "--test-problems", 8,
+    ]  # fmt: skip
+    assert call(monkeypatch, "reproduce.py", *arguments) == 0
+    run = tmp_path / "runs" / "rosenbrock"
+    assert "done" in capsys.readouterr().out
+    figures = {path.stem for path in (run / "figures").glob("*.png")}
+    assert {f"figure_{n:02d}" for n in (1, 2, 3, 4, 5, 6, 8, 10, 11, 12, 16, 17, 19)} <= figures
+    page = (run / "report.html").read_text()
+    assert page.count("<img") == len(figures)
+    assert lo.load(run).initial_state().shape == (4,)
+    # The same command again continues: nothing is left to train, the numbers stay.
+    weights = storage.load_arrays(run / "weights")
+    assert call(monkeypatch, "make_figures.py", run, "--figure", 6, "--output", "six") == 0
+    assert sorted(os.listdir("six")) == ["figure_06.png", "figure_06.svg"]
+    assert call(monkeypatch, "make_figures.py", run, "--figure", 18, "--output", "no") == 2
+    again = storage.load_arrays(run / "weights")
+    assert all(np.array_equal(again[name], weights[name]) for name in weights)
+
+
+def test_killed_runs_end_with_the_same_bits(tmp_path):
+    """SIGKILL at three random moments, resume, and compare with an undisturbed run."""
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    command = [
+        sys.executable, SCRIPTS / "meta_train.py", "linear_regression", "--optimizer.units", "3",
+        "--training.steps", "1500", "--training.unroll", "4", "--training.problems", "2",
+        "--training.selection-problems", "4", "--save-every", "0.05", "--output",
+    ]  # fmt: skip
+
+    def start(name: str, *more: str) -> subprocess.Popen:
+        return subprocess.Popen(
+            [*command, tmp_path / name, *more],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    assert start("whole").wait(timeout=200) == 0
+    moments = random.Random(11)
+    kills = 0
+    for attempt in range(3):
+        process = start("killed", *["--resume"] * (attempt > 0))
+        saved = set((tmp_path / "killed" / "checkpoints").glob("step_*"))
+        while process.poll() is None:
+            if set((tmp_path / "killed" / "checkpoints").glob("step_*")) - saved:
+                time.sleep(moments.uniform(0, 0.3))
+                process.send_signal(signal.SIGKILL)
+                break
+            time.sleep(0.005)
+        kills += process.wait(timeout=200) == -signal.SIGKILL
+    assert kills >= 1
+    assert start("killed", "--resume").wait(timeout=200) == 0
+    for name in ("weights", "snapshots"):
+        a, b = (storage.load_arrays(tmp_path / run / name) for run in ("whole", "killed"))
+        assert a.keys() == b.keys()
+        for key in a:
+            np.testing.assert_array_equal(a[key], b[key])
+    a, b = (
+        storage.load_record(History, tmp_path / run / "history.npz") for run in ("whole", "killed")
+    )
+    np.testing.assert_array_equal(a.objectives, b.objectives)
+    np.testing.assert_array_equal(a.selection_scores, b.selection_scores)
+
+
+def test_a_signal_saves_and_stops(tmp_path):
+    """SIGTERM ends a run with 128 + 15, and what it leaves can be loaded."""
+    run = tmp_path / "run"
+    command = [
+        sys.executable, SCRIPTS / "meta_train.py", "linear_regression", "--optimizer.units", "3",
+        "--training.steps", "1000000", "--training.unroll", "4", "--training.problems", "2",
+        "--training.selection-problems", "4", "--training.snapshot-every", "1000000",
+        "--save-every", "0.05", "--output", run,
+    ]  # fmt: skip
+    with subprocess.Popen(
+        command, env=os.environ | {"JAX_PLATFORMS": "cpu"}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    ) as process:  # fmt: skip
+        while process.poll() is None and not list(run.glob("checkpoints/step_*")):
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=100)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "stopped (SIGTERM)" in output
+    history = storage.load_record(History, run / "history.npz")
+    assert 0 < history.steps < 1000000
+    assert np.isfinite(history.objectives[: history.steps]).all()
+    state = lo.load(run).initial_state()
+    assert state.shape == lo.GRUOptimizer(3, key=jr.key(0)).initial_state().shape

@@ -1,0 +1,179 @@
+"""Saving, loading, interrupting and refusing."""
+
+import dataclasses
+import os
+
+import equinox as eqx
+import jax
+import jax.random as jr
+import numpy as np
+import pytest
+
+import lrevopt as lo
+from lrevopt import storage
+
+SMALL = lo.MetaTraining(steps=9, unroll=5, problems=2, snapshot_every=4, selection_problems=4)
+TASK = lo.LinearRegression(dim=2)
+
+
+def train(directory, **options):
+    optimizer = lo.GRUOptimizer(3, key=jr.key(0), input_scale=0.5)
+    settings = options.pop("settings", SMALL)
+    key = options.pop("key", jr.key(1))
+    return lo.meta_train(
+        TASK, optimizer, settings, key=key, directory=directory, progress=False, **options
+    )
+
+
+def same(a, b) -> bool:
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return all(np.array_equal(x, y) for x, y in pairs)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A finished run: its folder and what it returned."""
+    directory = tmp_path_factory.mktemp("runs") / "whole"
+    return directory, train(directory)
+
+
+def test_load_gives_the_selected_optimizer_back(whole):
+    directory, run = whole
+    loaded = lo.load(directory)
+    assert same(loaded, run.optimizer)
+    assert loaded.input_scale == 0.5
+    assert same(lo.load(str(directory), like=lo.GRUOptimizer(3, key=jr.key(9))), run.optimizer)
+
+
+def test_a_run_in_pieces_has_the_same_bits(whole, tmp_path):
+    """However small its time limit, a run takes a step before it stops."""
+    _, run = whole
+    part = train(tmp_path / "run", time_limit=1e-9)
+    for steps in (1, 2, 3):
+        assert (part.history.outcome, part.history.steps) == ("time limit", steps)
+        part = train(tmp_path / "run", resume=True, time_limit=1e-9 if steps < 3 else None)
+    assert part.history.outcome == "finished"
+    for name in ("last", "snapshots", "optimizer"):
+        assert same(getattr(part, name), getattr(run, name)), name
+    for name in ("objectives", "gradient_norms", "selection_scores"):
+        np.testing.assert_array_equal(getattr(part.history, name), getattr(run.history, name))
+    assert len(list((tmp_path / "run" / "checkpoints").iterdir())) == 2
+
+
+def test_directories_of_other_runs_are_refused(whole, tmp_path):
+    directory, run = whole
+    with pytest.raises(ValueError, match="holds this run already: pass resume"):
+        train(directory)
+    with pytest.raises(ValueError, match=r"holds another run \(different: training\)"):
+        train(directory, settings=dataclasses.replace(SMALL, clip=1.0), resume=True)
+    with pytest.raises(ValueError, match=r"different: key"):
+        train(directory, key=jr.key(2))
+    with pytest.raises(ValueError, match="holds no run to resume"):
+        train(tmp_path / "empty", resume=True)
+    assert not (tmp_path / "empty").exists()
+    (tmp_path / "thesis.tex").write_text("irreplaceable")
+    with pytest.raises(ValueError, match="holds files that are no run"):
+        train(tmp_path)
+    assert os.listdir(tmp_path) == ["thesis.tex"]
+    assert same(lo.load(directory), run.optimizer)
+    with pytest.raises(ValueError, match="`resume` needs a `directory`"):
+        train(None, resume=True)
+
+
+def test_overwrite_starts_again(tmp_path):
+    train(tmp_path / "run", key=jr.key(5))
+    again = train(tmp_path / "run", overwrite=True)
+    assert again.history.steps == SMALL.steps
+    assert same(lo.load(tmp_path / "run"), again.optimizer)
+
+
+def test_half_written_and_foreign_runs_are_refused(whole, tmp_path):
+    with pytest.raises(ValueError, match="does not exist"):
+        lo.load(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"is not a run directory: it has no settings\.json"):
+        lo.load(tmp_path)
+    (tmp_path / "settings.json").write_text('{"optimizer": {"kind": "Other"}}')
+    with pytest.raises(ValueError, match="holds no trained weights yet"):
+        lo.load(tmp_path)
+    storage.save_optimizer(tmp_path, lo.GRUOptimizer(3, key=jr.key(0)))
+    with pytest.raises(ValueError, match="cannot be rebuilt|can be rebuilt: pass"):
+        lo.load(tmp_path)
+    with pytest.raises(ValueError, match=r"weight \.cell\.bias where this optimizer has \(12,\)"):
+        lo.load(tmp_path, like=lo.GRUOptimizer(4, key=jr.key(0)))
+    (tmp_path / "settings.json").write_text("{")
+    with pytest.raises(ValueError, match="is not valid JSON"):
+        lo.load(tmp_path)
+
+
+def largest_file(directory):
+    files = [path for path in directory.rglob("*") if path.is_file()]
+    return max(files, key=lambda path: path.stat().st_size)
+
+
+def test_truncated_checkpoints_are_refused(tmp_path):
+    train(tmp_path / "run", time_limit=1e-9)
+    checkpoint = largest_file(max((tmp_path / "run" / "checkpoints").iterdir()))
+    os.truncate(checkpoint, checkpoint.stat().st_size // 2)
+    with pytest.raises(ValueError, match="damaged"):
+        train(tmp_path / "run", resume=True)
+    weights = largest_file(tmp_path / "run" / "weights")
+    os.truncate(weights, weights.stat().st_size // 2)
+    with pytest.raises(ValueError, match="damaged"):
+        lo.load(tmp_path / "run")
+
+
+def test_arrays_notice_a_changed_byte(tmp_path):
+    arrays = {"a": np.arange(5.0), "b": np.ones((2, 3), np.float32)}
+    storage.save_arrays(tmp_path / "x", arrays)
+    found = storage.load_arrays(tmp_path / "x")
+    assert all(
+        np.array_equal(found[k], arrays[k]) and found[k].dtype == arrays[k].dtype for k in arrays
+    )
+    storage.save_arrays(tmp_path / "x", arrays | {"a": np.zeros(2)})
+    np.testing.assert_array_equal(storage.load_arrays(tmp_path / "x")["a"], np.zeros(2))
+    assert os.listdir(tmp_path) == ["x"]
+
+
+class Table(eqx.Module):
+    numbers: np.ndarray
+    names: tuple[str, ...]
+    parts: dict[str, np.ndarray]
+    count: int
+    title: str
+
+
+def test_records_come_back_as_they_were(tmp_path):
+    table = Table(np.array([1.0, np.inf, np.nan]), ("a", "b c"), {"z": np.ones(2) * 1j}, 3, "t")
+    storage.save_record(tmp_path / "table.npz", table)
+    found = storage.load_record(Table, tmp_path / "table.npz")
+    np.testing.assert_array_equal(found.numbers, table.numbers)
+    assert (found.names, found.count, found.title) == (table.names, 3, "t")
+    np.testing.assert_array_equal(found.parts["z"], table.parts["z"])
+    empty = Table(np.zeros(0), (), {}, 0, "")
+    storage.save_record(tmp_path / "table.npz", empty)
+    assert storage.load_record(Table, tmp_path / "table.npz").names == ()
+    with pytest.raises(ValueError, match="does not hold a History"):
+        storage.load_record(lo.meta_training.History, tmp_path / "table.npz")
+    data = (tmp_path / "table.npz").read_bytes()
+    (tmp_path / "table.npz").write_bytes(data[: len(data) // 2])
+    with pytest.raises(ValueError, match="is damaged"):
+        storage.load_record(Table, tmp_path / "table.npz")
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    storage.write_atomically(tmp_path / "a.json", "old")
+
+    def broken(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "replace", broken)
+    with pytest.raises(OSError, match="disk full"):
+        storage.write_atomically(tmp_path / "a.json", "new")
+    assert os.listdir(tmp_path) == ["a.json"]
+    assert (tmp_path / "a.json").read_text() == "old"
+
+
+def test_unwritable_folders_are_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="must be a folder that can be written"):
+        train(tmp_path / "file" / "run")
