@@ -10,6 +10,7 @@ import tyro
 
 from lrevopt.console import parse, plain_errors
 from lrevopt.pipeline import analyze_run
+from lrevopt.report import mechanism_facts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,4 +31,5 @@ if __name__ == "__main__":
     settings = parse(Settings)
     with plain_errors():
         record = analyze_run(settings.run, settings.problems, settings.steps, seed=settings.seed)
-        print(record.summary())
+        for name, value in mechanism_facts(record):
+            print(f"{name}: {value}")

@@ -105,7 +105,7 @@ def render_report(inputs: ReportInputs) -> str:
         training=_training(inputs),
         tuning=_tuning(inputs),
         remarks=_remarks(inputs),
-        mechanisms=_mechanisms(inputs.mechanisms) if inputs.mechanisms else [],
+        mechanisms=mechanism_facts(inputs.mechanisms) if inputs.mechanisms else [],
         figures=[_figure(spec, png) for spec, png in inputs.figures],
         settings=list(_flat(settings)),
         settings_json=json.dumps(settings, indent=2, sort_keys=True, default=str),
@@ -266,7 +266,8 @@ def _remarks(inputs: ReportInputs) -> list[str]:
     return remarks or ["No range had to be widened: no best setting lay at the end of one."]
 
 
-def _mechanisms(record: Mechanisms) -> Facts:
+def mechanism_facts(record: Mechanisms) -> Facts:
+    """What the analysis found, as pairs of a name and a sentence."""
     slow = int(record.slow_mode)
     eigenvalue, rate = record.eigenvalues[slow], record.learning_rates[slow]
     centre = record.held_rates[np.argmin(np.abs(record.held_gradients))]
