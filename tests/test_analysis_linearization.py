@@ -1,5 +1,7 @@
 """Linearisation and modes: exact cases, two identities, and runs that must agree."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -162,7 +164,8 @@ def test_refusals():
     with pytest.raises(ValueError, match="`gradient` must be a finite number, got nan"):
         linearize(opt, jnp.zeros(1), jnp.nan)
     modes = eigenmodes(linearize(opt, jnp.zeros(1)))
-    for wrong in (1, -1, [], 0.5):
+    wrongs: list[Any] = [1, -1, [], 0.5]
+    for wrong in wrongs:
         with pytest.raises(ValueError, match="`indices` must be integers from 0 to 0"):
             mode_optimizer(modes, wrong)
     with pytest.raises(ValueError, match=r"`start` must have shape \(1,\)"):

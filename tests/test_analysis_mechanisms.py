@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from tables import OPTIMIZERS, Quadratic
+from tables import OPTIMIZERS, Quadratic, gru
 
 import lrevopt as lo
 from lrevopt.analysis import (
@@ -108,7 +108,7 @@ def test_projection_finds_a_planted_plane():
 
 def test_visits_are_runs_however_many_go_at_a_time(monkeypatch):
     task = Quadratic(jnp.array([1.0, 0.3, 0.1]), jnp.array([1.0, -2.0, 3.0]))
-    opt = OPTIMIZERS["gru"](0.1)
+    opt = gru(0.1)
     run = lo.unroll(opt, task, task.sample(jr.key(0)), 6)
     visits = visit(opt, task, key=jr.key(1), problems=3, steps=6)
     assert visits.states.shape == (9, 7, 8)
@@ -117,7 +117,7 @@ def test_visits_are_runs_however_many_go_at_a_time(monkeypatch):
     start = np.argsort(run.gradients[0])
     for p in range(3):
         states = visits.states.reshape(3, 3, 7, 8)[p, order[p]]
-        expected = np.moveaxis(run.states, 1, 0)[start]
+        expected = np.swapaxes(run.states, 0, 1)[start]
         np.testing.assert_allclose(states, expected, rtol=1e-9, atol=1e-12)
     met = np.sort(np.tile(run.gradients, 3).ravel())
     np.testing.assert_allclose(np.sort(visits.met), met, atol=1e-12)
@@ -176,7 +176,7 @@ def test_analysis_of_the_whole(name):
 
 def test_an_untrained_optimizer_can_be_analysed():
     """Its readout is 0: nothing moves, and every ratio to a slope of 0 has to be survived."""
-    awake = OPTIMIZERS["gru"](0.02)
+    awake = gru(0.02)
     opt = eqx.tree_at(lambda o: o.weights, awake, jnp.zeros_like(awake.weights))
     record = analyze(opt, lo.LinearRegression(dim=2), key=jr.key(0), problems=4, steps=20)
     np.testing.assert_array_equal(record.learning_rates, 0)

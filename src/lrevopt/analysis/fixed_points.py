@@ -47,7 +47,7 @@ BLOCK = 8
 SHRINK = 0.9
 """Factor by which every step of a simplified Newton iteration must be shorter than the last."""
 
-ITERATIONS = 200
+ITERATIONS = 100
 SIMPLIFIED_ITERATIONS = 60
 
 

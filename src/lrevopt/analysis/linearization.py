@@ -202,10 +202,13 @@ def conjugate_mode(modes: Modes, index: int) -> int:
 def slow_mode(modes: Modes) -> int:
     """The mode that gives most of the steady-state gain: slow, and it moves parameters.
 
-    The very slowest may do neither: Adam's slowest coordinate is `b2^k`.
+    The very slowest may do neither: Adam's slowest coordinate is `b2^k`. Of a conjugate pair,
+    the first.
     """
     gap = np.abs(1 - modes.eigenvalues)
-    return int(np.argmax(np.abs(modes.learning_rates) / np.maximum(gap, np.finfo(float).tiny)))
+    gains = np.abs(modes.learning_rates) / np.maximum(gap, np.finfo(float).tiny)
+    index = int(np.argmax(gains))
+    return min(index, conjugate_mode(modes, index))
 
 
 @eqx.filter_jit
