@@ -99,7 +99,7 @@ def test_save_figure_writes_two_small_files(tmp_path):
 def test_diverged_optimizers_are_named_and_the_rest_still_drawn():
     figure = figures.figure_01({"rosenbrock": evaluation(diverged=True)}, {})
     texts = [text.get_text() for text in figure.findobj(mpl.text.Text)]
-    assert "runs diverged (of 6): Adam 2" in texts
+    assert "inner step\nruns diverged, of 6: Adam 2" in texts
     assert any(
         "2 of 6" in text.get_text()
         for text in figures.figure_17({"mine": evaluation(diverged=True)}).findobj(mpl.text.Text)

@@ -30,7 +30,7 @@ def loss_curves(ax: Axes, evaluation: Evaluation) -> None:
     """Mean loss against inner step, with a band of one standard error on each side.
 
     Means are over the problems on which an optimizer stays finite; how many it does not is
-    said in the legend of the figure.
+    said under the axis.
     """
     shown = []
     for look, losses in zip(looks(evaluation.names).values(), evaluation.losses, strict=True):
@@ -41,7 +41,9 @@ def loss_curves(ax: Axes, evaluation: Evaluation) -> None:
         ax.fill_between(steps, mean - error, mean + error, color=look.color, alpha=0.2, linewidth=0)
         ax.plot(steps, mean, label=look.label, **look.line, zorder=3)
         shown.append(mean[mean > 0])
-    ax.set(yscale="log", xlabel="inner step", ylabel="loss")
+    ax.set(
+        yscale="log", ylabel="loss", xlabel="\n".join(["inner step", *diverged_note(evaluation)])
+    )
     ax.set_xlim(0, evaluation.losses.shape[-1] - 1)
     # Limits follow the means: a band that reaches 0 would take all of a log axis.
     drawn = np.concatenate(shown) if shown else np.array([0.1, 1.0])
@@ -133,9 +135,6 @@ def figure_01(evaluations: dict[str, Evaluation], pictures: dict[str, TaskPictur
         else:
             axes[1, column].set_axis_off()
     letter_panels(axes[0], [readable(task) for task in tasks])
-    for ax, task in zip(axes[0], tasks, strict=True):
-        if note := diverged_note(evaluations[task]):
-            ax.text(1, 1.02, note, transform=ax.transAxes, ha="right", va="bottom")
     legend_of_optimizers(figure, evaluations)
     return figure
 
@@ -148,11 +147,11 @@ def legend_of_optimizers(figure: Figure, evaluations: Mapping[str, Evaluation]) 
     figure.legend(handles=handles, loc="outside upper center", ncols=columns, columnspacing=1.5)
 
 
-def diverged_note(evaluation: Evaluation) -> str:
-    """Which optimizers diverged on how many problems, as one line; empty if none did."""
+def diverged_note(evaluation: Evaluation) -> list[str]:
+    """A line on which optimizers diverged on how many problems; none if none did."""
     found = zip(looks(evaluation.names).values(), evaluation.diverged(), strict=True)
     counts = ", ".join(f"{look.label} {count}" for look, count in found if count)
-    return f"runs diverged (of {evaluation.losses.shape[1]}): {counts}" if counts else ""
+    return [f"runs diverged, of {evaluation.losses.shape[1]}: {counts}"] if counts else []
 
 
 def violins(ax: Axes, evaluation: Evaluation) -> None:
@@ -205,6 +204,9 @@ def violins(ax: Axes, evaluation: Evaluation) -> None:
             )
     ax.set(yscale="log", xlabel="optimizer", ylabel="meta-objective (mean loss / first loss)")
     ax.set_xticks(range(len(scores)), list(scores))
+    if drawn and evaluation.diverged().any():
+        low, high = ax.get_ylim()
+        ax.set_ylim(low, high * (high / low) ** 0.15)  # room for the notes
 
 
 @journal_style
