@@ -181,7 +181,7 @@ def tune(
         finalists = np.argsort(scores, kind="stable")[: settings.finalists]
         fresh_scores, _ = score({name: value[finalists] for name, value in values.items()}, fresh)
         winner = int(finalists[np.argmin(fresh_scores)])
-        ends = {name: _nearest_end(points[name], place[winner]) for name, place in places.items()}
+        ends = {name: _nearest_end(points[name], int(at[winner])) for name, at in places.items()}
         limits = {name for name, end in ends.items() if _closed(axes[name], end)}
         open_ends = {name: end for name, end in ends.items() if end and name not in limits}
         if not open_ends or not math.isfinite(scores[winner]):
@@ -260,7 +260,7 @@ def analytic_momentum(log10_eigenvalues: tuple[float, float] = (-3, 0)) -> Momen
     """
     low, high = (10 ** (end / 2) for end in increasing_pair("log10_eigenvalues", log10_eigenvalues))
     rate, momentum = 4 / (high + low) ** 2, ((high - low) / (high + low)) ** 2
-    return Momentum(as_float(rate), as_float(momentum))  # type: ignore[call-arg]
+    return Momentum(as_float(rate), as_float(momentum))
 
 
 @eqx.filter_jit
