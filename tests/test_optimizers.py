@@ -9,7 +9,7 @@ import jax.random as jr
 import numpy as np
 import optax
 import pytest
-from tables import OPTIMIZERS, Quadratic
+from tables import OPTIMIZERS, Quadratic, linear
 
 import lrevopt as lo
 from lrevopt.optimizers.interface import check_state, state_size
@@ -141,7 +141,7 @@ def test_linear_orbit_is_a_matrix_power():
 
 
 def test_linear_optimizer_rests_at_its_fixed_point():
-    optimizer = OPTIMIZERS["linear"](0.1)
+    optimizer = linear(0.1)
     point = optimizer.fixed_point
     np.testing.assert_array_equal(optimizer.transition(point, jnp.zeros(())), point)
 
@@ -242,6 +242,10 @@ REFUSED = {
     "decay": (lambda: lo.RMSProp(0.1, float("nan")), "`decay` must be finite"),
     "epsilon": (lambda: lo.RMSProp(0.1, 0.9, 0.0), "`epsilon` must be finite and at least"),
     "adam": (lambda: lo.Adam(0.1, 0.9, float("nan")), "`b2` must be finite"),
+    "rate_of_two": (
+        lambda: lo.Momentum(jnp.array([0.1, 0.2]), 0.9),
+        r"`learning_rate` must be a scalar, got shape \(2,\)",
+    ),
     "rates": (
         lambda: lo.AggregatedMomentum([0.1, 0.2], [0.9]),
         r"`learning_rates` and `momenta` must be lists of one length, got shapes \(2,\) and \(1,\)",
@@ -260,7 +264,7 @@ REFUSED = {
         r"`fixed_point` must have shape \(2,\), got \(1, 2\)",
     ),
     "units": (lambda: lo.GRUOptimizer(0, key=jr.key(0)), "`units` .* of at least 1, got 0"),
-    "half_units": (lambda: lo.GRUOptimizer(1.5, key=jr.key(0)), "`units` .* got 1.5"),
+    "true_units": (lambda: lo.GRUOptimizer(True, key=jr.key(0)), "`units` .* got True"),
     "scale": (
         lambda: lo.GRUOptimizer(4, key=jr.key(0), input_scale=0.0),
         "`input_scale` must be a finite number above 0, got 0.0",

@@ -177,10 +177,13 @@ REFUSED = {
     "integer": (Whole(), r"`Whole.loss` must return a scalar of dtype float64, got .*int"),
     "matrix": (
         Matrix(),
-        r"`problem.initial_parameters` .* flat vector .*, got shape \(2, 2\) .*Matrix",
+        r"`problem.initial_parameters` .* flat vector .*, got f64\[2,2\] from Matrix",
     ),
-    "integers": (Integers(), r"`problem.initial_parameters` .* floating dtype, .* dtype int64"),
-    "nothing": (Nothing(), r"`problem.initial_parameters` must be one flat vector"),
+    "integers": (Integers(), r"`problem.initial_parameters` .* floating dtype, got i64\[2\] "),
+    "nothing": (
+        Nothing(),
+        r"`problem.initial_parameters` must be one flat vector .* got None from Nothing",
+    ),
 }
 
 

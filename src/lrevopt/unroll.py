@@ -72,7 +72,7 @@ def unroll(
     check_task(task, problem)
     problems = jax.tree.map(lambda leaf: leaf[None], problem)
 
-    def run(carry: Carry, first: Int[Array, ""] | int, length: int):
+    def run(carry: Carry, first: Int[Array, ""] | int, length: int) -> Any:
         return _forward(optimizer, task, problems, carry, first, length, _keep_everything)
 
     if segment < steps:
@@ -134,7 +134,9 @@ def _losses_and_gradients(
 
 
 def _transitions(
-    optimizer: AbstractOptimizer, states: Float[Array, "state lane"], gradients: Float[Array, " lane"]
+    optimizer: AbstractOptimizer,
+    states: Float[Array, "state lane"],
+    gradients: Float[Array, " lane"],
 ) -> Float[Array, "state lane"]:
     return jax.vmap(optimizer.transition, (-1, 0), -1)(states, gradients)
 
@@ -173,7 +175,7 @@ def _forward(
 ) -> tuple[Carry, tuple[Float[Array, "step problem"], Any]]:
     """`length` inner steps from step `first`; what `keep` returns is kept of each."""
 
-    def body(carry: Carry, step: Int[Array, ""]):
+    def body(carry: Carry, step: Int[Array, ""]) -> Any:
         following, losses, gradients = _advance(optimizer, task, problems, carry, step)
         return following, (losses, keep(carry, gradients))
 
@@ -200,7 +202,7 @@ def _join(whole: Array, rest: Array) -> Array:
 
 @eqx.filter_custom_vjp
 def _unroll_losses(optimizer, task, problems, steps, segment):
-    def run(carry: Carry, first: Any, length: int):
+    def run(carry: Carry, first: Any, length: int) -> Any:
         return _forward(optimizer, task, problems, carry, first, length, _keep_nothing)
 
     begin = _start(optimizer, problems)
@@ -213,7 +215,7 @@ def _unroll_losses(optimizer, task, problems, steps, segment):
 def _unroll_losses_forward(perturbed, optimizer, task, problems, steps, segment):
     keep = _keep_carry if segment == steps else _keep_nothing
 
-    def run(carry: Carry, first: Any, length: int):
+    def run(carry: Carry, first: Any, length: int) -> Any:
         following, kept = _forward(optimizer, task, problems, carry, first, length, keep)
         return following, (carry, *kept)
 
@@ -227,7 +229,9 @@ def _unroll_losses_forward(perturbed, optimizer, task, problems, steps, segment)
 
 
 @_unroll_losses.def_bwd
-def _unroll_losses_backward(residuals, cotangent, perturbed, optimizer, task, problems, steps, segment):
+def _unroll_losses_backward(
+    residuals, cotangent, perturbed, optimizer, task, problems, steps, segment
+):
     end, kept = residuals
     weights, fixed = eqx.partition(optimizer, eqx.is_inexact_array)
     readout, readout_vjp = jax.vjp(lambda w: eqx.combine(w, fixed).readout, weights)

@@ -12,32 +12,42 @@ Every class raises `ValueError` for hyperparameters that are not finite, for a n
 learning rate or threshold, and for an epsilon of 0 or less.
 """
 
+import math
 from collections.abc import Sequence
 
-import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from lrevopt.checks import finite_leaves
 from lrevopt.optimizers.interface import AbstractOptimizer
 
-
-def as_float(value: ArrayLike | Sequence[float]) -> Float[Array, "..."]:
-    """An array of the default floating dtype (float64 where x64 is enabled)."""
-    return jnp.asarray(value, jnp.result_type(float))
-
+Values = ArrayLike | Sequence[float]
 
 TINY = 1e-300
 """The least positive epsilon that is accepted."""
 
 
+def as_float(value: Values) -> Float[Array, "..."]:
+    """An array of the default floating dtype (float64 where x64 is enabled)."""
+    return jnp.asarray(value, jnp.result_type(float))
+
+
+def hyperparameter(name: str, value: ArrayLike, minimum: float = -math.inf) -> Float[Array, ""]:
+    """`value` as a scalar leaf, refused unless finite and at least `minimum`."""
+    leaf = as_float(value)
+    if leaf.ndim:
+        raise ValueError(f"`{name}` must be a scalar, got shape {leaf.shape}.")
+    finite_leaves(name, leaf, minimum=minimum)
+    return leaf
+
+
 class GradientDescent(AbstractOptimizer):
     """`x' = x - learning_rate g`. The state is the last gradient (paper, Figure 2a)."""
 
-    learning_rate: Float[Array, ""] = eqx.field(converter=as_float)
+    learning_rate: Float[Array, ""]
 
-    def __check_init__(self) -> None:
-        finite_leaves("learning_rate", self.learning_rate, minimum=0.0)
+    def __init__(self, learning_rate: ArrayLike):
+        self.learning_rate = hyperparameter("learning_rate", learning_rate, minimum=0.0)
 
     @property
     def readout(self) -> Float[Array, "1"]:
@@ -46,21 +56,19 @@ class GradientDescent(AbstractOptimizer):
     def initial_state(self) -> Float[Array, "1"]:
         return jnp.zeros(1, self.learning_rate.dtype)
 
-    def transition(
-        self, state: Float[Array, "1"], gradient: Float[Array, ""]
-    ) -> Float[Array, "1"]:
+    def transition(self, state: Float[Array, "1"], gradient: Float[Array, ""]) -> Float[Array, "1"]:
         return gradient[None]
 
 
 class ClippedGradientDescent(AbstractOptimizer):
     """`x' = x - learning_rate clip(g, -threshold, threshold)` (paper, Figure 2b)."""
 
-    learning_rate: Float[Array, ""] = eqx.field(converter=as_float)
-    threshold: Float[Array, ""] = eqx.field(converter=as_float)
+    learning_rate: Float[Array, ""]
+    threshold: Float[Array, ""]
 
-    def __check_init__(self) -> None:
-        finite_leaves("learning_rate", self.learning_rate, minimum=0.0)
-        finite_leaves("threshold", self.threshold, minimum=0.0)
+    def __init__(self, learning_rate: ArrayLike, threshold: ArrayLike):
+        self.learning_rate = hyperparameter("learning_rate", learning_rate, minimum=0.0)
+        self.threshold = hyperparameter("threshold", threshold, minimum=0.0)
 
     @property
     def readout(self) -> Float[Array, "1"]:
@@ -69,21 +77,19 @@ class ClippedGradientDescent(AbstractOptimizer):
     def initial_state(self) -> Float[Array, "1"]:
         return jnp.zeros(1, self.learning_rate.dtype)
 
-    def transition(
-        self, state: Float[Array, "1"], gradient: Float[Array, ""]
-    ) -> Float[Array, "1"]:
+    def transition(self, state: Float[Array, "1"], gradient: Float[Array, ""]) -> Float[Array, "1"]:
         return jnp.clip(gradient, -self.threshold, self.threshold)[None]
 
 
 class Momentum(AbstractOptimizer):
     """Heavy ball, `v' = momentum v + g` and `x' = x - learning_rate v'` (paper, Figure 2c)."""
 
-    learning_rate: Float[Array, ""] = eqx.field(converter=as_float)
-    momentum: Float[Array, ""] = eqx.field(converter=as_float)
+    learning_rate: Float[Array, ""]
+    momentum: Float[Array, ""]
 
-    def __check_init__(self) -> None:
-        finite_leaves("learning_rate", self.learning_rate, minimum=0.0)
-        finite_leaves("momentum", self.momentum)
+    def __init__(self, learning_rate: ArrayLike, momentum: ArrayLike):
+        self.learning_rate = hyperparameter("learning_rate", learning_rate, minimum=0.0)
+        self.momentum = hyperparameter("momentum", momentum)
 
     @property
     def readout(self) -> Float[Array, "1"]:
@@ -92,9 +98,7 @@ class Momentum(AbstractOptimizer):
     def initial_state(self) -> Float[Array, "1"]:
         return jnp.zeros(1, self.learning_rate.dtype)
 
-    def transition(
-        self, state: Float[Array, "1"], gradient: Float[Array, ""]
-    ) -> Float[Array, "1"]:
+    def transition(self, state: Float[Array, "1"], gradient: Float[Array, ""]) -> Float[Array, "1"]:
         return self.momentum * state + gradient
 
 
@@ -104,12 +108,12 @@ class Nesterov(AbstractOptimizer):
     State: `v`, then the step direction `g + momentum v'`.
     """
 
-    learning_rate: Float[Array, ""] = eqx.field(converter=as_float)
-    momentum: Float[Array, ""] = eqx.field(converter=as_float)
+    learning_rate: Float[Array, ""]
+    momentum: Float[Array, ""]
 
-    def __check_init__(self) -> None:
-        finite_leaves("learning_rate", self.learning_rate, minimum=0.0)
-        finite_leaves("momentum", self.momentum)
+    def __init__(self, learning_rate: ArrayLike, momentum: ArrayLike):
+        self.learning_rate = hyperparameter("learning_rate", learning_rate, minimum=0.0)
+        self.momentum = hyperparameter("momentum", momentum)
 
     @property
     def readout(self) -> Float[Array, "2"]:
@@ -118,9 +122,7 @@ class Nesterov(AbstractOptimizer):
     def initial_state(self) -> Float[Array, "2"]:
         return jnp.zeros(2, self.learning_rate.dtype)
 
-    def transition(
-        self, state: Float[Array, "2"], gradient: Float[Array, ""]
-    ) -> Float[Array, "2"]:
+    def transition(self, state: Float[Array, "2"], gradient: Float[Array, ""]) -> Float[Array, "2"]:
         velocity = self.momentum * state[0] + gradient
         return jnp.stack([velocity, gradient + self.momentum * velocity])
 
@@ -132,15 +134,16 @@ class AggregatedMomentum(AbstractOptimizer):
     left to the rates. Two lists of one length, or `ValueError`.
     """
 
-    learning_rates: Float[Array, " state"] = eqx.field(converter=as_float)
-    momenta: Float[Array, " state"] = eqx.field(converter=as_float)
+    learning_rates: Float[Array, " state"]
+    momenta: Float[Array, " state"]
 
-    def __check_init__(self) -> None:
-        rates, momenta = jnp.shape(self.learning_rates), jnp.shape(self.momenta)
-        if rates != momenta or not rates or 0 in rates:
+    def __init__(self, learning_rates: Values, momenta: Values):
+        self.learning_rates, self.momenta = as_float(learning_rates), as_float(momenta)
+        shape, other = self.learning_rates.shape, self.momenta.shape
+        if shape != other or len(shape) != 1 or 0 in shape:
             raise ValueError(
                 f"`learning_rates` and `momenta` must be lists of one length, got shapes "
-                f"{rates} and {momenta}."
+                f"{shape} and {other}."
             )
         finite_leaves("learning_rates", self.learning_rates, minimum=0.0)
         finite_leaves("momenta", self.momenta)
@@ -164,14 +167,14 @@ class RMSProp(AbstractOptimizer):
     State: `v`, then the step direction (paper, Figure 2d).
     """
 
-    learning_rate: Float[Array, ""] = eqx.field(converter=as_float)
-    decay: Float[Array, ""] = eqx.field(converter=as_float, default=0.9)
-    epsilon: Float[Array, ""] = eqx.field(converter=as_float, default=1e-8)
+    learning_rate: Float[Array, ""]
+    decay: Float[Array, ""]
+    epsilon: Float[Array, ""]
 
-    def __check_init__(self) -> None:
-        finite_leaves("learning_rate", self.learning_rate, minimum=0.0)
-        finite_leaves("decay", self.decay)
-        finite_leaves("epsilon", self.epsilon, minimum=TINY)
+    def __init__(self, learning_rate: ArrayLike, decay: ArrayLike = 0.9, epsilon: ArrayLike = 1e-8):
+        self.learning_rate = hyperparameter("learning_rate", learning_rate, minimum=0.0)
+        self.decay = hyperparameter("decay", decay)
+        self.epsilon = hyperparameter("epsilon", epsilon, minimum=TINY)
 
     @property
     def readout(self) -> Float[Array, "2"]:
@@ -180,9 +183,7 @@ class RMSProp(AbstractOptimizer):
     def initial_state(self) -> Float[Array, "2"]:
         return jnp.zeros(2, self.learning_rate.dtype)
 
-    def transition(
-        self, state: Float[Array, "2"], gradient: Float[Array, ""]
-    ) -> Float[Array, "2"]:
+    def transition(self, state: Float[Array, "2"], gradient: Float[Array, ""]) -> Float[Array, "2"]:
         second = self.decay * state[0] + (1 - self.decay) * gradient**2
         return jnp.stack([second, gradient / jnp.sqrt(second + self.epsilon)])
 
@@ -194,16 +195,22 @@ class Adam(AbstractOptimizer):
     replace the step counter: they decay to 0, so the state can rest, which a counter never does.
     """
 
-    learning_rate: Float[Array, ""] = eqx.field(converter=as_float)
-    b1: Float[Array, ""] = eqx.field(converter=as_float, default=0.9)
-    b2: Float[Array, ""] = eqx.field(converter=as_float, default=0.999)
-    epsilon: Float[Array, ""] = eqx.field(converter=as_float, default=1e-8)
+    learning_rate: Float[Array, ""]
+    b1: Float[Array, ""]
+    b2: Float[Array, ""]
+    epsilon: Float[Array, ""]
 
-    def __check_init__(self) -> None:
-        finite_leaves("learning_rate", self.learning_rate, minimum=0.0)
-        finite_leaves("b1", self.b1)
-        finite_leaves("b2", self.b2)
-        finite_leaves("epsilon", self.epsilon, minimum=TINY)
+    def __init__(
+        self,
+        learning_rate: ArrayLike,
+        b1: ArrayLike = 0.9,
+        b2: ArrayLike = 0.999,
+        epsilon: ArrayLike = 1e-8,
+    ):
+        self.learning_rate = hyperparameter("learning_rate", learning_rate, minimum=0.0)
+        self.b1 = hyperparameter("b1", b1)
+        self.b2 = hyperparameter("b2", b2)
+        self.epsilon = hyperparameter("epsilon", epsilon, minimum=TINY)
 
     @property
     def readout(self) -> Float[Array, "5"]:
@@ -213,9 +220,7 @@ class Adam(AbstractOptimizer):
     def initial_state(self) -> Float[Array, "5"]:
         return jnp.array([0.0, 0.0, 1.0, 1.0, 0.0], self.learning_rate.dtype)
 
-    def transition(
-        self, state: Float[Array, "5"], gradient: Float[Array, ""]
-    ) -> Float[Array, "5"]:
+    def transition(self, state: Float[Array, "5"], gradient: Float[Array, ""]) -> Float[Array, "5"]:
         first = self.b1 * state[0] + (1 - self.b1) * gradient
         second = self.b2 * state[1] + (1 - self.b2) * gradient**2
         b1_power, b2_power = self.b1 * state[2], self.b2 * state[3]

@@ -8,6 +8,7 @@ added, so a descending optimizer has a negative slope of `w . F(h, g)` in `g`.
 """
 
 import abc
+from typing import TYPE_CHECKING
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -22,7 +23,12 @@ class AbstractOptimizer(eqx.Module):
     array leaves (so a grid of settings is one stacked module), sizes are static.
     """
 
-    readout: eqx.AbstractVar[Float[Array, " state"]]
+    if TYPE_CHECKING:
+        # To type checkers what it is to users: readable, whether it is a field or a property.
+        @property
+        def readout(self) -> Float[Array, " state"]: ...
+    else:
+        readout: eqx.AbstractVar[Float[Array, " state"]]
 
     @abc.abstractmethod
     def initial_state(self) -> Float[Array, " state"]:

@@ -47,16 +47,17 @@ def sample_problems(task: AbstractTask, key: Key[Array, ""], count: int) -> Any:
 
 def check_task(task: AbstractTask, problem: Any) -> None:
     """Raise `ValueError` unless `problem` is flat and its loss a scalar of the same dtype."""
-    parameters = getattr(problem, "initial_parameters", None)
-    shape, dtype = getattr(parameters, "shape", None), getattr(parameters, "dtype", None)
-    if shape is None or len(shape) != 1 or not jnp.issubdtype(dtype, jnp.floating):
+    parameters: Any = getattr(problem, "initial_parameters", None)
+    floating = hasattr(parameters, "dtype") and jnp.issubdtype(parameters.dtype, jnp.floating)
+    if not (floating and parameters.ndim == 1):
+        found = eqx.tree_pformat(parameters)
         raise ValueError(
-            f"`problem.initial_parameters` must be one flat vector of floating dtype, got shape "
-            f"{shape} and dtype {dtype} from {type(task).__name__}."
+            f"`problem.initial_parameters` must be one flat vector of floating dtype, got {found} "
+            f"from {type(task).__name__}."
         )
+    dtype = parameters.dtype
     loss = eqx.filter_eval_shape(task.loss, problem, parameters, 0)
     if getattr(loss, "shape", None) != () or loss.dtype != dtype:
         raise ValueError(
-            f"`{type(task).__name__}.loss` must return a scalar of dtype {dtype}, "
-            f"got {loss}."
+            f"`{type(task).__name__}.loss` must return a scalar of dtype {dtype}, got {loss}."
         )
