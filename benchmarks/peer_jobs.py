@@ -198,7 +198,7 @@ def j5(cfg: Any) -> Any:
     problems = Quadratic(hessians, linear, offsets, starts)
     optimizers = eqx.filter_vmap(lo.Momentum)(rates, momenta)
 
-    def call() -> tuple[np.ndarray, np.ndarray]:
+    def call() -> tuple[Array, Array]:
         return lo.score_settings(Quadratics(), optimizers, problems, cfg.steps)
 
     seconds = timed_first_call(call)

@@ -142,6 +142,7 @@ def test_any_optimizer_can_be_meta_trained():
     task = lo.LinearRegression(dim=2, log10_eigenvalues=(-1, 0))
     start = lo.Momentum(0.05, 0.3)
     run = lo.meta_train(task, start, settings, key=jr.key(6), progress=False)
+    assert isinstance(run.optimizer, lo.Momentum)
     assert run.optimizer.learning_rate > 2 * start.learning_rate
     assert run.history.selection_scores.min() < 0.7 * run.history.selection_scores[0]
 

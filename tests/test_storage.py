@@ -41,6 +41,7 @@ def test_load_gives_the_selected_optimizer_back(whole):
     directory, run = whole
     loaded = lo.load(directory)
     assert same(loaded, run.optimizer)
+    assert isinstance(loaded, lo.RecurrentOptimizer)
     assert loaded.input_scale == 0.5
     assert same(lo.load(str(directory), like=lo.GRUOptimizer(3, key=jr.key(9))), run.optimizer)
 

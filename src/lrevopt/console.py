@@ -7,7 +7,7 @@ import dataclasses
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -30,7 +30,7 @@ def plain_errors() -> Iterator[None]:
         raise SystemExit(2) from None
 
 
-def parse(settings: Callable[..., Settings], default: Settings | None = None) -> Settings:
+def parse(settings: type[Settings], default: Settings | None = None) -> Settings:
     """Settings from the command line; exit code 2 and one message for what cannot be used."""
     with plain_errors(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -72,7 +72,7 @@ def parse_training(settings: type[Training]) -> Training:
     task = next((name for name in TASKS if name in words), None)
     if task is None:
         return parse(settings)
-    preset = next((name for name in PRESETS if name in words), "quick")
+    preset: Preset = next((name for name in PRESETS if name in words), "quick")
     chosen = experiment(task, preset)
     return parse(settings, settings(task, preset, chosen.optimizer, chosen.training))
 

@@ -241,8 +241,7 @@ def describe(module: eqx.Module) -> dict[str, Any]:
     """Class and settings of a task, optimizer or cell, as JSON: arrays by shape, not by value."""
     kind = type(module)
     return {"kind": kind.__name__, "package": _package(kind)} | {
-        field.name: _plain(getattr(module, field.name))
-        for field in dataclasses.fields(module)  # type: ignore[arg-type]  # modules are dataclasses
+        field.name: _plain(getattr(module, field.name)) for field in dataclasses.fields(module)
     }
 
 

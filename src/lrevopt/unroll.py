@@ -1,7 +1,7 @@
 """Running an optimizer on problems, and differentiating the run.
 
-One inner step, `_advance`, serves everything: trajectories for analysis (`unroll`), losses for
-meta-training (`unroll_losses`) and the grids of tuning. Problems are the first axis; inside, the
+One inner step, `_advance`, serves trajectories for analysis (`unroll`) and losses for
+meta-training and evaluation (`unroll_losses`). Problems are the first axis; inside, the
 states of all parameters of all problems stand side by side on the last axis, so that a
 transition written for one parameter becomes a few large matrix products.
 

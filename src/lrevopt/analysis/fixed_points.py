@@ -267,8 +267,10 @@ def _solve(opt, starts, gradients):
         states, q, damping, iteration = carry
         new = jax.vmap(iterate)(states, gradients, q, damping)
         go_on = jax.vmap(active)(states, q, damping)
-        kept = [jnp.where(go_on.reshape((-1,) + (1,) * (a.ndim - 1)), a, b)
-                for a, b in zip(new, (states, q, damping), strict=True)]
+        kept = [
+            jnp.where(go_on.reshape((-1,) + (1,) * (a.ndim - 1)), a, b)
+            for a, b in zip(new, (states, q, damping), strict=True)
+        ]
         return *kept, iteration + 1
 
     def go_on(carry):

@@ -115,7 +115,7 @@ class Mechanisms(eqx.Module):
     shift_updates: Float[np.ndarray, "shift grid"]
     eigenvalues: Complex[np.ndarray, " mode"]
     learning_rates: Complex[np.ndarray, " mode"]
-    slow_mode: Int[np.ndarray, ""]
+    slow_mode: Int[np.ndarray, ""] | int
     mode_energy: Float[np.ndarray, " mode"]
     linear_error: float
     clip_gradients: Float[np.ndarray, " wide"]

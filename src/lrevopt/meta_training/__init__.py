@@ -6,5 +6,7 @@ from lrevopt.meta_training.loop import meta_train as meta_train
 from lrevopt.meta_training.outer_step import first_state as first_state
 from lrevopt.meta_training.outer_step import meta_gradient as meta_gradient
 from lrevopt.meta_training.outer_step import outer_step as outer_step
+from lrevopt.meta_training.search import LearningRateSearch as LearningRateSearch
+from lrevopt.meta_training.search import search_learning_rate as search_learning_rate
 from lrevopt.meta_training.settings import PRESETS as PRESETS
 from lrevopt.meta_training.settings import MetaTraining as MetaTraining

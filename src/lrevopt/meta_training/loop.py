@@ -23,7 +23,12 @@ from lrevopt import storage
 from lrevopt.checks import finite
 from lrevopt.meta_training.outer_step import first_state, outer_step, selection_score
 from lrevopt.meta_training.run_directory import RunDirectory, progress_bar, stop_requests
-from lrevopt.meta_training.settings import MetaTraining, learning_rate_at, snapshot_steps
+from lrevopt.meta_training.settings import (
+    MetaTraining,
+    learning_rate_at,
+    snapshot_steps,
+    without_schedule,
+)
 from lrevopt.optimizers.interface import AbstractOptimizer, state_size
 from lrevopt.tasks.interface import AbstractTask, check_task, sample_problems
 
@@ -129,6 +134,7 @@ def meta_train(
     folder = RunDirectory(directory, _identity(task, optimizer, settings, key))
     found = folder.open(resume=resume, overwrite=overwrite)
 
+    outer_settings = without_schedule(settings)
     state = first_state(weights, settings)
     progressed = _Progress(
         step=np.zeros((), np.int32),
@@ -177,7 +183,7 @@ def meta_train(
                 saved = now
             rate = jnp.asarray(learning_rate_at(settings, step), jnp.float32)
             inputs = (fixed, task, training_key, jnp.asarray(step, jnp.int32), rate)
-            state = outer_step(inputs, state, settings)
+            state = outer_step(inputs, state, outer_settings)
             report(state, progressed.scores)
             step += 1
         save(step)

@@ -1,0 +1,76 @@
+"""Random search of the meta learning rate (paper, D.2: "tuned via random search")."""
+
+import dataclasses
+import math
+
+import equinox as eqx
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from lrevopt.checks import finite, increasing_pair, positive_integer
+from lrevopt.meta_training.loop import meta_train
+from lrevopt.meta_training.settings import MetaTraining
+from lrevopt.optimizers.interface import AbstractOptimizer
+from lrevopt.tasks.interface import AbstractTask
+
+
+class LearningRateSearch(eqx.Module):
+    """Every candidate with the score of its best snapshot on the selection problems.
+
+    `skipped` counts meta-steps whose gradient was not finite.
+    """
+
+    learning_rates: Float[np.ndarray, " candidate"]
+    scores: Float[np.ndarray, " candidate"]
+    skipped: Float[np.ndarray, " candidate"]
+    best: float
+
+    def settings(self, settings: MetaTraining) -> MetaTraining:
+        """The same settings with the best learning rate."""
+        return dataclasses.replace(settings, learning_rate=self.best)
+
+
+def search_learning_rate(
+    task: AbstractTask,
+    optimizer: AbstractOptimizer,
+    settings: MetaTraining,
+    *,
+    candidates: int = 8,
+    bounds: tuple[float, float] = (1e-4, 1e-2),
+    key: Key[Array, ""],
+    progress: bool = True,
+) -> LearningRateSearch:
+    """Train once with each of `candidates` learning rates, log-uniform within `bounds`.
+
+    All candidates start from `optimizer`, see the same problems and are compared on the same
+    selection problems; give `settings` the steps that each may cost. Test problems play no part.
+
+    Raises `ValueError` for bounds that are reversed or not positive, fewer than one candidate,
+    or if every candidate diverged.
+    """
+    positive_integer("candidates", candidates)
+    low, high = increasing_pair("bounds", bounds)
+    finite("bounds", low, above=0.0)
+    draw_key, train_key = jr.split(key)
+    exponents = jr.uniform(draw_key, (candidates,), minval=math.log(low), maxval=math.log(high))
+    rates = np.exp(np.asarray(exponents, float))
+    histories = [
+        meta_train(
+            task,
+            optimizer,
+            dataclasses.replace(settings, learning_rate=float(rate)),
+            key=train_key,
+            progress=progress,
+        ).history
+        for rate in rates
+    ]
+    scores = np.asarray([history.selection_scores[history.selected] for history in histories])
+    if not np.any(np.isfinite(scores)):
+        raise ValueError(f"`bounds` must hold a learning rate that does not diverge, got {bounds}.")
+    return LearningRateSearch(
+        learning_rates=rates,
+        scores=scores.astype(float),
+        skipped=np.asarray([history.skipped for history in histories], float),
+        best=float(rates[np.argmin(scores)]),
+    )
