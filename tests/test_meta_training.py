@@ -124,7 +124,7 @@ def test_broken_meta_gradients_are_skipped_and_counted():
 
 def test_training_makes_a_better_optimizer_and_selection_finds_it():
     settings = dataclasses.replace(
-        SMALL, steps=80, problems=8, learning_rate=2e-2, snapshot_every=20, selection_problems=64
+        SMALL, steps=40, problems=8, learning_rate=1e-2, snapshot_every=20, selection_problems=64
     )
     task, optimizer = lo.LinearRegression(dim=2, log10_eigenvalues=(-1, 0)), moving_gru()
     run = lo.meta_train(task, optimizer, settings, key=jr.key(5), progress=False)

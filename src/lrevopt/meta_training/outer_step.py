@@ -13,6 +13,9 @@ from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.tasks.interface import AbstractTask
 from lrevopt.unroll import unroll_losses
 
+MEDIAN_WINDOW = 100
+"""Meta-steps whose median gradient norm says what an outlier is."""
+
 
 class OuterState(eqx.Module):
     """All that an outer step changes. Entries of steps not yet taken are NaN."""
@@ -83,7 +86,13 @@ def outer_step(
     gradient = eqx.filter(gradient, eqx.is_inexact_array)
     norm = optax.tree.norm(gradient)
     sound = jnp.isfinite(objective) & jnp.isfinite(norm)
-    total = jax.tree.map(jnp.add, gradient, _penalty_gradient(state.weights, settings))
+    gradient_norms = state.gradient_norms.at[step].set(norm.astype(jnp.float32))
+    shrink = _shrinkage(gradient_norms, step, settings).astype(norm.dtype)
+    total = jax.tree.map(
+        lambda leaf, penalty: shrink * leaf + penalty,
+        gradient,
+        _penalty_gradient(state.weights, settings),
+    )
     clipped = jax.tree.map(lambda leaf: jnp.clip(leaf, -settings.clip, settings.clip), total)
     with jax.numpy_dtype_promotion("standard"):  # optax raises floats to integer powers
         direction, moments = _adam(settings).update(clipped, state.moments)
@@ -101,9 +110,23 @@ def outer_step(
         weights=weights,
         moments=moments,
         objectives=state.objectives.at[step].set(objective.astype(jnp.float32)),
-        gradient_norms=state.gradient_norms.at[step].set(norm.astype(jnp.float32)),
+        gradient_norms=gradient_norms,
         skipped=state.skipped + jnp.where(sound, 0, 1),
     )
+
+
+def _shrinkage(
+    norms: Float[Array, " step"], step: Int[Array, ""], settings: MetaTraining
+) -> Float[Array, ""]:
+    """Factor that brings the norm of this step to `outlier` medians of the last ones, or 1."""
+    if settings.outlier is None:
+        return jnp.ones(())
+    window = min(MEDIAN_WINDOW, settings.steps)
+    first = jnp.maximum(step + 1 - window, 0)  # entries after this step are still NaN
+    recent = jax.lax.dynamic_slice(norms, (first,), (window,))
+    recent = jnp.where(jnp.isfinite(recent), recent, jnp.nan)
+    bound = settings.outlier * jnp.nanmedian(recent)
+    return jnp.minimum(1.0, jnp.where(norms[step] > 0, bound / norms[step], 1.0))
 
 
 def _penalty_gradient(weights: PyTree[Array], settings: MetaTraining) -> PyTree[Array]:

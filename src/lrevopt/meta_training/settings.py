@@ -49,6 +49,10 @@ class MetaTraining:
     clip: float = 2e-3
     """Bound on each entry of the meta-gradient. Typical entries are some 1e-4: a bound far above
     them lets one diverging problem swell Adam's second moment for a thousand steps."""
+    outlier: float | None = 3.0
+    """Meta-gradients are shrunk to at most this many times the median norm of the last 100 steps
+    (None: never). A problem on which the optimizer has begun to diverge has a gradient of any
+    size and no useful direction."""
     penalty: float = 1e-5
     """Strength of the penalty on the weights."""
     penalty_form: Literal["squared_norm", "norm"] = "squared_norm"
@@ -73,6 +77,8 @@ class MetaTraining:
             raise ValueError(f"`warm_up` must be an integer of at least 0, got {self.warm_up!r}.")
         for name in ("learning_rate", "clip", "epsilon", "decay_factor"):
             finite(name, getattr(self, name), above=0.0)
+        if self.outlier is not None:
+            finite("outlier", self.outlier, above=0.0)
         finite("penalty", self.penalty, above=-math.ulp(0.0))
         for name in ("b1", "b2"):
             finite(name, getattr(self, name), above=-math.ulp(0.0), below=1.0)
@@ -100,7 +106,7 @@ PRESETS: dict[Preset, MetaTraining] = {
     "quick": MetaTraining(),
     # D.2 as printed; its learning rate "was tuned via random search" and is not given.
     "paper": MetaTraining(
-        steps=5000, learning_rate=1e-3, warm_up=0, schedule="exponential", clip=5.0
+        steps=5000, learning_rate=1e-3, warm_up=0, schedule="exponential", clip=5.0, outlier=None
     ),
     # The configuration published with the authors' weights, which differs from D.2.
     "released": MetaTraining(
@@ -115,6 +121,7 @@ PRESETS: dict[Preset, MetaTraining] = {
         b2=0.594,
         epsilon=4.5e-6,
         clip=0.047,
+        outlier=None,
         penalty=1e-6,
         penalty_form="norm",
     ),
