@@ -22,6 +22,8 @@ class Settings:
     """Test problems."""
     steps: int = 200
     """Inner updates."""
+    baselines: Path | None = None
+    """Folder whose tuned baselines to use, if the run has none of its own."""
     seed: int = 0
     """Of the test problems."""
 
@@ -29,4 +31,10 @@ class Settings:
 if __name__ == "__main__":
     settings = parse(Settings)
     with plain_errors():
-        evaluate_run(settings.run, settings.problems, settings.steps, seed=settings.seed)
+        evaluate_run(
+            settings.run,
+            settings.problems,
+            settings.steps,
+            seed=settings.seed,
+            baselines=settings.baselines,
+        )

@@ -102,20 +102,36 @@ def load_tuning(directory: Path) -> dict[str, TuningResult]:
     }
 
 
-def contestants(directory: Path) -> dict[str, AbstractOptimizer]:
-    """The learned optimizer of a folder and its tuned baselines, by name."""
-    tuning = load_tuning(directory)
+def contestants(directory: Path, baselines: Path) -> dict[str, AbstractOptimizer]:
+    """The learned optimizer of a folder and the baselines tuned in another, by name."""
+    tuning = load_tuning(baselines)
     tuned = {name: tuning[name].optimizer(make) for name, make in BASELINES.items()}
     return {LEARNED: storage.load(directory), **tuned}
 
 
 def evaluate_run(
-    directory: Path, problems: int, steps: int, say: Say = print, seed: int = 0
+    directory: Path,
+    problems: int,
+    steps: int,
+    say: Say = print,
+    seed: int = 0,
+    baselines: Path | None = None,
 ) -> Evaluation:
-    """Run everything on test problems, save the losses and a table of paired comparisons."""
-    _, task = load_task(directory)
+    """Run everything on test problems, save the losses and a table of paired comparisons.
+
+    `baselines` is a folder with tuned baselines of the same task, by default the run's own.
+    """
+    name, task = load_task(directory)
+    if baselines is not None and (baselines / storage.SETTINGS).exists():
+        other, _ = load_task(baselines)
+        if other != name:
+            raise ValueError(f"`baselines` must be tuned on {name}, got {baselines} for {other}.")
     evaluation = evaluate(
-        contestants(directory), task, problems=problems, steps=steps, key=key_stream("test", seed)
+        contestants(directory, baselines or directory),
+        task,
+        problems=problems,
+        steps=steps,
+        key=key_stream("test", seed),
     )
     storage.save_record(directory / "evaluation.npz", evaluation)
     storage.write_atomically(directory / "comparisons.csv", _comparisons(evaluation))
