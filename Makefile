@@ -1,9 +1,11 @@
 # Two commands do all of their own set-up, in .venv, on a machine with Python >= 3.11:
 #   make reproduce [TASK=rosenbrock] [ARGS="..."]    train, tune, evaluate, analyse, draw, report
 #   make test                                        lint, type check and the tests
-# Also: make lint, make format, make clean. PYTHON=/path/to/python chooses the interpreter.
+# Also: make figures [RUN=runs/rosenbrock], which draws a run's figures again from its numbers,
+# make lint, make format, make clean. PYTHON=/path/to/python chooses the interpreter.
 
 TASK ?= linear_regression
+RUN ?= runs/$(TASK)
 ARGS ?=
 
 CANDIDATES = python3.11 python3.12 python3.13 python3 python
@@ -14,10 +16,11 @@ PYTHON ?= $(shell for p in $(CANDIDATES); do \
 BIN = .venv/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: test lint format reproduce clean
+.PHONY: test lint format reproduce figures clean
 
+# Whole files go to a worker: what a file compiles and draws once is not done twice.
 test: lint
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: .venv/developer
 	$(BIN)/ruff check .
@@ -30,6 +33,9 @@ format: .venv/developer
 
 reproduce: .venv/user
 	$(BIN)/python scripts/reproduce.py $(TASK) $(ARGS)
+
+figures: .venv/user
+	$(BIN)/python scripts/make_figures.py $(RUN) --output $(RUN)/figures $(ARGS)
 
 clean:
 	rm -rf .venv
