@@ -79,7 +79,7 @@ def test_meta_gradient_is_the_central_difference():
 
 def test_outer_step_is_adam_on_the_clipped_penalised_gradient():
     task, optimizer = lo.LinearRegression(), moving_gru()
-    settings = dataclasses.replace(SMALL, clip=1e-3, penalty=1e-2)
+    settings = dataclasses.replace(SMALL, clip=1e-3, penalty=1e-2, outlier=None)
     weights, fixed = eqx.partition(optimizer, eqx.is_inexact_array)
     key, rate = jr.key(3), 1e-2
     keys = jr.split(jr.fold_in(key, 0), settings.problems)
@@ -93,6 +93,44 @@ def test_outer_step_is_adam_on_the_clipped_penalised_gradient():
     # Adam divides entries by their size plus 1e-8, which magnifies round-off of tiny ones.
     np.testing.assert_allclose(flat(state.weights), flat(weights) + updates, rtol=0, atol=1e-9)
     np.testing.assert_allclose(state.gradient_norms[0], np.linalg.norm(flat(gradient)), rtol=1e-6)
+
+
+def test_outliers_are_shrunk_to_a_multiple_of_the_median_norm():
+    """After norms of 1e-6, 2e-6 and 4e-6 the median of the four is 3e-6, or half of 2 + 4."""
+    task, optimizer, key = lo.LinearRegression(), moving_gru(), jr.key(3)
+    settings = dataclasses.replace(SMALL, clip=5.0, penalty=0.0, outlier=2.0)
+    weights, fixed = eqx.partition(optimizer, eqx.is_inexact_array)
+    keys = jr.split(jr.fold_in(key, 3), settings.problems)
+    _, gradient = eqx.filter_jit(lo.meta_gradient)(optimizer, task, keys, settings)
+    state = first_state(weights, settings)
+    norms = state.gradient_norms.at[:3].set(jnp.array([1e-6, 2e-6, 4e-6], jnp.float32))
+    state = eqx.tree_at(lambda s: s.gradient_norms, state, norms)
+    inputs = (fixed, task, key, jnp.asarray(3, jnp.int32), jnp.asarray(0.0))
+    state = outer_step(inputs, state, settings)
+    norm = np.linalg.norm(flat(gradient))
+    assert norm > 6e-6
+    # Adam's first moment is 1 - b1 times the gradient; norms are kept in float32.
+    shrunk = (1 - settings.b1) * flat(gradient) * (6e-6 / norm)
+    np.testing.assert_allclose(flat(state.moments.mu), shrunk, rtol=1e-6)
+    np.testing.assert_allclose(state.gradient_norms[3], norm, rtol=1e-6)
+
+
+def test_learning_rate_search_takes_the_best_on_selection_problems():
+    """Momentum that starts too slow: of these rates, the largest gets furthest in ten steps."""
+    settings = dataclasses.replace(SMALL, steps=10, warm_up=0, schedule="constant", outlier=None)
+    task = lo.LinearRegression(dim=2, log10_eigenvalues=(-1, 0))
+    found = lo.search_learning_rate(
+        task, lo.Momentum(0.01, 0.5), settings, candidates=3, bounds=(1e-4, 3e-2),
+        key=jr.key(8), progress=False,
+    )  # fmt: skip
+    assert np.all((found.learning_rates >= 1e-4) & (found.learning_rates <= 3e-2))
+    assert np.all(np.diff(found.scores[np.argsort(found.learning_rates)]) < 0)
+    assert found.best == found.learning_rates.max()
+    assert found.settings(settings).learning_rate == found.best
+    with pytest.raises(ValueError, match="`bounds` must be"):
+        lo.search_learning_rate(
+            task, lo.Momentum(0.01, 0.5), settings, bounds=(1e-2, 1e-3), key=jr.key(8)
+        )
 
 
 class SometimesBroken(lo.AbstractTask):
@@ -124,7 +162,7 @@ def test_broken_meta_gradients_are_skipped_and_counted():
 
 def test_training_makes_a_better_optimizer_and_selection_finds_it():
     settings = dataclasses.replace(
-        SMALL, steps=40, problems=8, learning_rate=1e-2, snapshot_every=20, selection_problems=64
+        SMALL, steps=80, problems=8, learning_rate=2e-2, snapshot_every=20, selection_problems=64
     )
     task, optimizer = lo.LinearRegression(dim=2, log10_eigenvalues=(-1, 0)), moving_gru()
     run = lo.meta_train(task, optimizer, settings, key=jr.key(5), progress=False)

@@ -121,11 +121,13 @@ def evaluate_run(
 
     `baselines` is a folder with tuned baselines of the same task, by default the run's own.
     """
-    name, task = load_task(directory)
+    trained_on, task = load_task(directory)
     if baselines is not None and (baselines / storage.SETTINGS).exists():
-        other, _ = load_task(baselines)
-        if other != name:
-            raise ValueError(f"`baselines` must be tuned on {name}, got {baselines} for {other}.")
+        tuned_on, _ = load_task(baselines)
+        if tuned_on != trained_on:
+            raise ValueError(
+                f"`baselines` must be tuned on {trained_on}, got `{baselines}`, on {tuned_on}."
+            )
     evaluation = evaluate(
         contestants(directory, baselines or directory),
         task,

@@ -105,7 +105,9 @@ def without_schedule(settings: MetaTraining) -> MetaTraining:
 PRESETS: dict[Preset, MetaTraining] = {
     "quick": MetaTraining(),
     # D.2 as printed; its learning rate "was tuned via random search" and is not given.
-    "paper": MetaTraining(steps=5000, warm_up=0, schedule="exponential", clip=5.0, outlier=None),
+    "paper": MetaTraining(
+        steps=5000, learning_rate=1e-3, warm_up=0, schedule="exponential", clip=5.0, outlier=None
+    ),
     # The configuration published with the authors' weights, which differs from D.2.
     "released": MetaTraining(
         steps=5000,
