@@ -120,6 +120,7 @@ def history(*, logarithmic: bool = False) -> History:
         objectives=np.log(objectives) if logarithmic else objectives,
         gradient_norms=norms,
         skipped=1,
+        rollbacks=0,
         snapshot_steps=np.array([0, 20, 40, 60]),
         selection_scores=np.array([0.9, 0.5, 0.2, 0.3]),
         selected=2,

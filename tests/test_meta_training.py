@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -174,6 +175,30 @@ def test_training_makes_a_better_optimizer_and_selection_finds_it():
     assert list(run.history.snapshot_steps) == list(snapshot_steps(settings))
 
 
+def test_a_collapse_is_rolled_back(tmp_path):
+    """A first step of 5 in momentum's rate diverges at once; a fraction of it works."""
+    settings = dataclasses.replace(
+        SMALL, steps=40, unroll=10, learning_rate=5.0, warm_up=0, clip=5.0, outlier=None
+    )
+    task, start = lo.LinearRegression(dim=2, log10_eigenvalues=(-1, 0)), lo.Momentum(0.05, 0.3)
+
+    def train(settings: lo.MetaTraining, **options: Any) -> lo.MetaTrainingRun:
+        return lo.meta_train(task, start, settings, key=jr.key(6), progress=False, **options)
+
+    run = train(settings)
+    scores = run.history.selection_scores
+    assert scores[1] > 2 * scores[0]
+    assert run.history.rollbacks >= 2
+    assert scores[-1] <= 2 * scores.min() < 2 * scores[0]
+    lost = train(dataclasses.replace(settings, rollback=None))
+    assert lost.history.rollbacks == 0
+    assert lost.history.selection_scores.min() == scores[0]
+    # Half the rate outlives an interruption, too.
+    train(settings, directory=tmp_path / "run", time_limit=1e-9)
+    resumed = train(settings, directory=tmp_path / "run", resume=True)
+    np.testing.assert_array_equal(flat(resumed.last), flat(run.last))
+
+
 def test_any_optimizer_can_be_meta_trained():
     """Momentum's two numbers, too; its rate starts far too small."""
     settings = dataclasses.replace(SMALL, steps=60, learning_rate=2e-2, clip=5.0)
@@ -224,6 +249,8 @@ def test_objectives():
         ("clip", -1.0),
         ("b1", 1.0),
         ("penalty", math.inf),
+        ("rollback", 1.0),
+        ("outlier", 0.0),
         ("objective", "median"),
         ("schedule", "linear"),
     ],

@@ -204,6 +204,7 @@ def _training(inputs: ReportInputs) -> Facts:
                 f"{int(history.steps)} of {len(history.objectives)} ({history.outcome})",
             ),
             ("Skipped updates", f"{int(history.skipped)} (meta-gradient not finite)"),
+            ("Rollbacks", f"{int(history.rollbacks)} (to the best snapshot, at half the rate)"),
             ("Snapshot kept", f"meta-step {int(history.snapshot_steps[chosen])}"),
             ("Its selection score", _number(float(history.selection_scores[chosen]))),
             ("Time in training", _duration(history.seconds)),

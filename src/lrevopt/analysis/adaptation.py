@@ -44,7 +44,7 @@ class Adaptation(eqx.Module):
     half_steps: Float[np.ndarray, " held"]
 
 
-def held_gradients(largest: float, each_sign: int = 20) -> Float[np.ndarray, " held"]:
+def held_gradients(largest: float, each_sign: int = 15) -> Float[np.ndarray, " held"]:
     """Ascending sweep from `-largest` through 0 to `largest`, log-spaced on both signs."""
     arm = np.geomspace(largest * 10**-DECADES, largest, each_sign)
     return np.concatenate([-arm[::-1], [0.0], arm])

@@ -18,6 +18,7 @@ and need not be the point to which the optimizer itself would settle from there:
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -47,7 +48,8 @@ BLOCK = 8
 SHRINK = 0.9
 """Factor by which every step of a simplified Newton iteration must be shorter than the last."""
 
-ITERATIONS = 100
+FIRST_ITERATIONS = 12
+ITERATIONS = 50
 SIMPLIFIED_ITERATIONS = 60
 
 
@@ -130,7 +132,12 @@ def solve_each(
     """
     with double_precision():
         opt = as_double(opt)
-        points = _in_blocks(_solve, opt, starts, gradients)
+        points = _in_blocks(partial(_solve, iterations=FIRST_ITERATIONS), opt, starts, gradients)
+        speeds, _ = _speeds_and_jacobians(opt, points, gradients)
+        # A block waits for its slowest member: those that take long go on among themselves.
+        slow = np.flatnonzero(~is_converged(points, speeds))
+        if slow.size:
+            points[slow] = _in_blocks(_solve, opt, points[slow], gradients[slow])
         speeds, jacobians = _speeds_and_jacobians(opt, points, gradients)
     return points, speeds, np.abs(np.linalg.eigvals(jacobians)).max(axis=1)
 
@@ -234,7 +241,7 @@ def _speed_and_jacobian(opt, states, gradients):
 
 
 @eqx.filter_jit
-def _solve(opt, starts, gradients):
+def _solve(opt, starts, gradients, iterations=ITERATIONS):
     """Newton and Levenberg-Marquardt from each start, until round-off or no step helps."""
 
     def residual(state, gradient):
@@ -275,7 +282,7 @@ def _solve(opt, starts, gradients):
 
     def go_on(carry):
         states, q, damping, iteration = carry
-        return jnp.any(jax.vmap(active)(states, q, damping)) & (iteration < ITERATIONS)
+        return jnp.any(jax.vmap(active)(states, q, damping)) & (iteration < iterations)
 
     q = jax.vmap(speed)(starts, gradients)
     begin = (starts, q, jnp.full(len(starts), 1e-3), 0)

@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 
 from lrevopt import storage
 from lrevopt.checks import finite
-from lrevopt.meta_training.outer_step import first_state, outer_step, selection_score
+from lrevopt.meta_training.outer_step import first_state, outer_step, restarted, selection_score
 from lrevopt.meta_training.run_directory import RunDirectory, progress_bar, stop_requests
 from lrevopt.meta_training.settings import (
     MetaTraining,
@@ -43,6 +43,7 @@ class History(eqx.Module):
     objectives: Float[np.ndarray, " step"]
     gradient_norms: Float[np.ndarray, " step"]
     skipped: Int[np.ndarray, ""] | int
+    rollbacks: Int[np.ndarray, ""] | int
     snapshot_steps: Int[np.ndarray, " snapshot"]
     selection_scores: Float[np.ndarray, " snapshot"]
     selected: Int[np.ndarray, ""] | int
@@ -56,7 +57,8 @@ class History(eqx.Module):
         chosen = self.snapshot_steps[self.selected]
         return (
             f"{self.steps} of {len(self.objectives)} meta-steps in {self.seconds:.0f} s, "
-            f"{self.skipped} skipped; best on selection problems {best:.4f} at meta-step {chosen}"
+            f"{self.skipped} skipped, {self.rollbacks} rollbacks; "
+            f"best on selection problems {best:.4f} at meta-step {chosen}"
         )
 
 
@@ -81,6 +83,7 @@ class _Progress(eqx.Module):
     seconds: Float[np.ndarray, ""]
     snapshots: PyTree[np.ndarray]
     scores: Float[np.ndarray, " snapshot"]
+    rollbacks: Int[np.ndarray, ""]
 
 
 def _identity(
@@ -143,12 +146,14 @@ def meta_train(
             lambda leaf: np.zeros((len(taken), *leaf.shape), leaf.dtype), weights
         ),
         scores=np.full(len(taken), np.nan, np.float32),
+        rollbacks=np.zeros((), np.int32),
     )
     if found is not None:
         state, progressed = storage.arrays_to_tree(found.arrays, (state, progressed), found.path)
         progressed = jax.tree.map(np.array, progressed)
 
     def snapshot(step: int) -> None:
+        nonlocal state
         index = taken.index(step)
         pairs = zip(
             jax.tree.leaves(progressed.snapshots), jax.tree.leaves(state.weights), strict=True
@@ -157,6 +162,12 @@ def meta_train(
             kept[index] = leaf
         current = eqx.combine(state.weights, fixed)
         progressed.scores[index] = selection_score(current, task, selection, settings.unroll)
+        best = int(np.nanargmin(progressed.scores))
+        bound = np.inf if settings.rollback is None else settings.rollback
+        if progressed.scores[index] > bound * progressed.scores[best]:
+            good = jax.tree.map(lambda leaf: jnp.array(leaf[best]), progressed.snapshots)
+            state = restarted(state, good, settings)
+            progressed.rollbacks[...] += 1
 
     before, begun = float(progressed.seconds), time.monotonic()
 
@@ -181,8 +192,14 @@ def meta_train(
             if now - saved > save_every:
                 save(step)
                 saved = now
-            rate = jnp.asarray(learning_rate_at(settings, step), jnp.float32)
-            inputs = (fixed, task, training_key, jnp.asarray(step, jnp.int32), rate)
+            rate = learning_rate_at(settings, step) * 0.5 ** int(progressed.rollbacks)
+            inputs = (
+                fixed,
+                task,
+                training_key,
+                jnp.asarray(step, jnp.int32),
+                jnp.asarray(rate, jnp.float32),
+            )
             state = outer_step(inputs, state, outer_settings)
             report(state, progressed.scores)
             step += 1
@@ -194,6 +211,7 @@ def meta_train(
         objectives=np.asarray(state.objectives),
         gradient_norms=np.asarray(state.gradient_norms),
         skipped=int(state.skipped),
+        rollbacks=int(progressed.rollbacks),
         snapshot_steps=np.asarray(taken),
         selection_scores=progressed.scores,
         selected=selected,

@@ -1,5 +1,7 @@
 """The outer step: a meta-gradient, its clipping, and Adam (paper, D.2)."""
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -38,6 +40,12 @@ def first_state(weights: PyTree[Array], settings: MetaTraining) -> OuterState:
         gradient_norms=jnp.copy(unrecorded),
         skipped=jnp.zeros((), jnp.int32),
     )
+
+
+def restarted(state: OuterState, weights: PyTree[Array], settings: MetaTraining) -> OuterState:
+    """The same record with other weights and fresh moments."""
+    fresh = first_state(weights, settings)
+    return dataclasses.replace(state, weights=fresh.weights, moments=fresh.moments)
 
 
 def _adam(settings: MetaTraining) -> optax.GradientTransformation:

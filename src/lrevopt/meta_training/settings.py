@@ -53,6 +53,9 @@ class MetaTraining:
     """Meta-gradients are shrunk to at most this many times the median norm of the last 100 steps
     (None: never). A problem on which the optimizer has begun to diverge has a gradient of any
     size and no useful direction."""
+    rollback: float | None = 2.0
+    """When a snapshot scores this many times the best one, training goes back to the best one,
+    with fresh moments and half the learning rate (None: never)."""
     penalty: float = 1e-5
     """Strength of the penalty on the weights."""
     penalty_form: Literal["squared_norm", "norm"] = "squared_norm"
@@ -79,6 +82,8 @@ class MetaTraining:
             finite(name, getattr(self, name), above=0.0)
         if self.outlier is not None:
             finite("outlier", self.outlier, above=0.0)
+        if self.rollback is not None:
+            finite("rollback", self.rollback, above=1.0)
         finite("penalty", self.penalty, above=-math.ulp(0.0))
         for name in ("b1", "b2"):
             finite(name, getattr(self, name), above=-math.ulp(0.0), below=1.0)
@@ -99,6 +104,7 @@ def without_schedule(settings: MetaTraining) -> MetaTraining:
         decay_steps=plain.decay_steps,
         snapshot_every=plain.snapshot_every,
         selection_problems=plain.selection_problems,
+        rollback=plain.rollback,
     )
 
 
@@ -106,7 +112,13 @@ PRESETS: dict[Preset, MetaTraining] = {
     "quick": MetaTraining(),
     # D.2 as printed; its learning rate "was tuned via random search" and is not given.
     "paper": MetaTraining(
-        steps=5000, learning_rate=1e-3, warm_up=0, schedule="exponential", clip=5.0, outlier=None
+        steps=5000,
+        learning_rate=1e-3,
+        warm_up=0,
+        schedule="exponential",
+        clip=5.0,
+        outlier=None,
+        rollback=None,
     ),
     # The configuration published with the authors' weights, which differs from D.2.
     "released": MetaTraining(
@@ -122,6 +134,7 @@ PRESETS: dict[Preset, MetaTraining] = {
         epsilon=4.5e-6,
         clip=0.047,
         outlier=None,
+        rollback=None,
         penalty=1e-6,
         penalty_form="norm",
     ),
