@@ -1,6 +1,7 @@
 """Figures 6 and 12: learning-rate adaptation (paper, sections 5.4 and A.4)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -32,6 +33,17 @@ ARMS = {-1: ("negative gradients", "#C2277F", "v"), 1: ("positive gradients", "#
 """Label, colour and marker by sign, from the colour-blind-safe pink to green map "PiYG"."""
 
 
+HOLLOW: dict[str, Any] = {
+    "marker": "o",
+    "markersize": 4,
+    "markerfacecolor": "white",
+    "markeredgecolor": BLACK,
+    "markeredgewidth": 0.5,
+    "linestyle": "none",
+}
+"""Held points where the state keeps creeping: no fixed point was converged to."""
+
+
 def gradient_scale(record: Mechanisms) -> SymLogNorm:
     """Colour scale of held gradients: logarithmic to both sides of 0."""
     sizes = np.abs(record.held_gradients)
@@ -46,12 +58,7 @@ def s_curve(ax: Axes, record: Mechanisms) -> None:
     ax.plot(*points.T, color=PALE, linewidth=0.8, zorder=1)
     ax.plot(
         *points[~converged].T,
-        marker="o",
-        markersize=4,
-        markerfacecolor="white",
-        markeredgecolor=BLACK,
-        markeredgewidth=0.5,
-        linestyle="none",
+        **HOLLOW,
         zorder=2,
     )
     drawn = ax.scatter(
@@ -131,7 +138,7 @@ def figure_06(mechanisms: dict[str, Mechanisms], momentum_rates: Mapping[str, fl
     figure, axes = grid_of_panels(1, 3, height=2.35)
     _fill(axes[0], mechanisms[task], momentum_rates.get(task))
     letter_panels(axes[0], [readable(task), "Along the positive arm", "Learning rates"])
-    _legend(figure, axes[0, 2])
+    _legend(figure, axes[0, 2], [mechanisms[task]])
     return figure
 
 
@@ -143,7 +150,7 @@ def figure_12(mechanisms: dict[str, Mechanisms], momentum_rates: Mapping[str, fl
     for column, task in enumerate(tasks):
         _fill(axes[:, column], mechanisms[task], momentum_rates.get(task))
     letter_panels(axes.flat, [readable(task) for task in tasks])
-    _legend(figure, axes[2, 0])
+    _legend(figure, axes[2, 0], [mechanisms[task] for task in tasks])
     return figure
 
 
@@ -154,8 +161,8 @@ def _fill(axes: np.ndarray, record: Mechanisms, momentum_rate: float | None) -> 
     arm_rates(axes[2], record, momentum_rate)
 
 
-def _legend(figure: Figure, ax: Axes) -> None:
-    """Marks of the S-curve, and the lines of the learning rates in `ax`."""
+def _legend(figure: Figure, ax: Axes, records: Sequence[Mechanisms]) -> None:
+    """Marks of the S-curves of `records`, and the lines of the learning rates in `ax`."""
     square = Line2D([], [], marker="s", markersize=4.5, color=BLACK, linestyle="none",
                     label="convergence point")  # fmt: skip
     diamond = Line2D(
@@ -169,9 +176,11 @@ def _legend(figure: Figure, ax: Axes) -> None:
         markeredgewidth=0.6,
         label="chosen points",
     )
+    hollow = Line2D([], [], **HOLLOW, label="only nearly fixed")
+    missed = [hollow] * any(not record.held_converged.all() for record in records)
     lines, _ = ax.get_legend_handles_labels()
     figure.legend(
-        handles=[square, diamond, *lines],
+        handles=[square, diamond, *missed, *lines],
         loc="outside upper center",
         ncols=3 if figure.get_figwidth() > COLUMN else 1,
     )
