@@ -1,4 +1,8 @@
-"""Reverse engineering learned optimizers: train them, and see what they do."""
+"""Reverse engineering learned optimizers: train them, and see what they do.
+
+Drawing and reports are apart, in `lrevopt.figures`, `lrevopt.report` and `lrevopt.pipeline`, so
+that importing the package stays light.
+"""
 
 from lrevopt.analysis import FixedPoints as FixedPoints
 from lrevopt.analysis import Linearization as Linearization
@@ -18,11 +22,6 @@ from lrevopt.analysis import update_function as update_function
 from lrevopt.evaluation import Comparison as Comparison
 from lrevopt.evaluation import Evaluation as Evaluation
 from lrevopt.evaluation import evaluate as evaluate
-from lrevopt.figures import FIGURES as FIGURES
-from lrevopt.figures import FigureNumbers as FigureNumbers
-from lrevopt.figures import FigureSpec as FigureSpec
-from lrevopt.figures import available as available
-from lrevopt.figures import save_figure as save_figure
 from lrevopt.meta_training import PRESETS as PRESETS
 from lrevopt.meta_training import History as History
 from lrevopt.meta_training import LearningRateSearch as LearningRateSearch
@@ -45,13 +44,8 @@ from lrevopt.optimizers import Momentum as Momentum
 from lrevopt.optimizers import Nesterov as Nesterov
 from lrevopt.optimizers import RecurrentOptimizer as RecurrentOptimizer
 from lrevopt.optimizers import RMSProp as RMSProp
-from lrevopt.report import ReportInputs as ReportInputs
-from lrevopt.report import render_report as render_report
-from lrevopt.report import write_report as write_report
 from lrevopt.scoring import score_settings as score_settings
 from lrevopt.storage import load as load
-from lrevopt.task_pictures import TaskPicture as TaskPicture
-from lrevopt.task_pictures import task_picture as task_picture
 from lrevopt.tasks import AbstractProblem as AbstractProblem
 from lrevopt.tasks import AbstractTask as AbstractTask
 from lrevopt.tasks import LinearRegression as LinearRegression

@@ -15,7 +15,6 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
-from scipy import stats
 
 from lrevopt.checks import one_of, positive_integer
 from lrevopt.objectives import Objective, meta_objective
@@ -172,6 +171,8 @@ def paired_interval(
     if np.all(differences == differences[0]):
         return mean, mean, mean
     if np.all(np.isfinite(differences)):
+        from scipy import stats  # most of a second and 60 MB, only here
+
         result = stats.bootstrap(
             (differences,),
             np.mean,

@@ -8,7 +8,6 @@ import jax.random as jr
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Key
-from sklearn.decomposition import PCA
 
 from lrevopt.checks import positive_integer
 from lrevopt.optimizers.interface import AbstractOptimizer, state_size
@@ -118,6 +117,8 @@ def fit_projection(states: Float[np.ndarray, "point state"], components: int = 3
         raise ValueError(f"`states` must hold at least two points, got {points}.")
     found = min(components, points, size)
     with np.errstate(invalid="ignore", divide="ignore"):  # a cloud without extent
+        from sklearn.decomposition import PCA  # half a second and 50 MB, only here
+
         fitted = PCA(found, svd_solver="full" if points < size else "covariance_eigh").fit(states)
         shares = np.nan_to_num(fitted.explained_variance_ratio_)
     rows = np.where(shares[:, None] > 0, fitted.components_, 0.0)

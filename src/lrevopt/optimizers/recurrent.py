@@ -10,7 +10,6 @@ import abc
 from collections.abc import Callable
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Key
@@ -30,6 +29,11 @@ class AbstractCell(eqx.Module):
         self, inputs: Float[Array, "1"], hidden: Float[Array, " units"]
     ) -> Float[Array, " units"]:
         """Next hidden state."""
+
+
+def _sigmoid(value: Float[Array, " gate"]) -> Float[Array, " gate"]:
+    """Logistic function by tanh: XLA's own takes twice as long on a CPU."""
+    return 0.5 * jnp.tanh(0.5 * value) + 0.5
 
 
 class GRUCell(AbstractCell):
@@ -66,7 +70,7 @@ class GRUCell(AbstractCell):
         # then keeps that axis last, which saves the transposes of a broadcast.
         weights = jnp.stack([self.inputs, self.bias], axis=1)
         drive = weights @ jnp.concatenate([inputs, jnp.ones_like(inputs)])
-        gates = jax.nn.sigmoid(self.gates @ hidden + drive[: 2 * units])
+        gates = _sigmoid(self.gates @ hidden + drive[: 2 * units])
         update, reset = gates[:units], gates[units:]
         candidate = jnp.tanh(self.candidate @ (reset * hidden) + drive[2 * units :])
         return candidate + update * (hidden - candidate)
