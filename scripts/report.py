@@ -1,0 +1,27 @@
+"""Draw the figures of a run and write its report, from saved numbers.
+
+python scripts/report.py results/rosenbrock
+"""
+
+import dataclasses
+from pathlib import Path
+
+import tyro
+
+from lrevopt.console import parse, plain_errors
+from lrevopt.pipeline import draw_figures, report_run
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Draw the figures of a run and write its report, from saved numbers."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of a run that was tuned, evaluated and analysed; gets `figures/` and `report.html`."""
+
+
+if __name__ == "__main__":
+    settings = parse(Settings)
+    with plain_errors():
+        figures = draw_figures([settings.run], settings.run / "figures")
+        print(report_run(settings.run, figures))
