@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from lrevopt.analysis.precision import AnyArray, as_double, double_precision
+from lrevopt.analysis.precision import AnyArray, as_double, double_precision, double_states
 from lrevopt.checks import finite_leaves
 from lrevopt.optimizers import ClippedGradientDescent, GradientDescent, Momentum, RMSProp
 from lrevopt.optimizers.classical import as_float
@@ -42,15 +42,21 @@ def effective_learning_rate(
 ) -> Float[Array, ""]:
     """Minus the slope of the update function at `gradient`, by automatic differentiation.
 
+    In float64, like all linearisation, unless it is part of a traced computation.
+
     Raises `ValueError` for the state of another optimizer or a gradient that is not one finite
     number.
     """
-    state = check_state(opt, jnp.asarray(state, opt.readout.dtype))
+    given, state = state, check_state(opt, jnp.asarray(state, opt.readout.dtype))
     at = jnp.asarray(gradient, state.dtype)
     if at.ndim != 0:
         raise ValueError(f"`gradient` must be one number, got shape {at.shape}.")
     finite_leaves("gradient", at)
-    return _rate_table(opt, state[None], at)[0]
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((opt, state, at))):
+        return _rate_table(opt, state[None], at)[0]
+    with double_precision():
+        exact = double_states(opt, given)[None], np.asarray(gradient, float)
+        return _rate_table(as_double(opt), *exact)[0]
 
 
 def update_table(
