@@ -28,5 +28,7 @@ class Settings:
 if __name__ == "__main__":
     settings = parse(Settings)
     with plain_errors():
+        if not settings.runs:
+            raise ValueError("`runs` must name at least one folder of a run, got none.")
         for spec, path in draw_figures(settings.runs, settings.output, settings.figure):
             print(f"{path}  {spec.label}: {spec.title}")

@@ -5,13 +5,13 @@ python scripts/search_learning_rate.py rosenbrock --training.steps 300 --candida
 
 import dataclasses
 
-from lrevopt.console import TrainingSettings, parse_training, plain_errors
+from lrevopt.console import ExperimentSettings, parse_experiment, plain_errors
 from lrevopt.experiments import key_stream
 from lrevopt.meta_training import search_learning_rate
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(TrainingSettings):
+class Settings(ExperimentSettings):
     """Random search of the meta learning rate for one task, on selection problems."""
 
     candidates: int = 8
@@ -42,6 +42,6 @@ def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    settings = parse_training(Settings)
+    settings = parse_experiment(Settings)
     with plain_errors():
         main(settings)

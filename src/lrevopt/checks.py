@@ -25,18 +25,24 @@ def positive_integer(name: str, value: object) -> int:
 
 
 def finite(
-    name: str, value: float, *, above: float | None = None, below: float | None = None
+    name: str,
+    value: object,
+    *,
+    above: float | None = None,
+    at_least: float | None = None,
+    below: float | None = None,
 ) -> float:
-    """`value` as a finite number, strictly between `above` and `below` where given."""
-    ends = {"above": above, "below": below}
+    """`value` as one finite number within the bounds given; `at_least` may be met."""
+    ends = {"above": above, "of at least": at_least, "below": below}
     bounds = [f"{side} {end:g}" for side, end in ends.items() if end is not None]
     try:
-        number = float(value)
+        number = float(value)  # type: ignore[arg-type]  # refused below if it is none
     except (TypeError, ValueError):
         number = math.nan
     low = -math.inf if above is None else above
+    least = -math.inf if at_least is None else at_least
     high = math.inf if below is None else below
-    if not (math.isfinite(number) and low < number < high):
+    if not (math.isfinite(number) and low < number < high and number >= least):
         expected = " ".join(["a finite number", " and ".join(bounds)]).strip()
         raise ValueError(f"`{name}` must be {expected}, got {value!r}.")
     return number
@@ -46,7 +52,7 @@ def finite_leaves(name: str, value: object, *, minimum: float = -math.inf) -> No
     """Every entry of an array leaf is finite and at least `minimum`; tracers pass."""
     if isinstance(value, jax.core.Tracer) or not hasattr(value, "dtype"):
         return
-    entries = np.asarray(value)
+    entries = np.asarray(value, float)  # a bound of 1e-300 is 0 in float32
     if not (np.all(np.isfinite(entries)) and np.all(entries >= minimum)):
         bound = "" if minimum == -math.inf else f" and at least {minimum:g}"
         shown = entries.item() if entries.size == 1 else entries.tolist()

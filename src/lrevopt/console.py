@@ -13,8 +13,8 @@ from typing import TypeVar
 
 import tyro
 
-from lrevopt.experiments import TASKS, Experiment, Learned, TaskName, experiment
-from lrevopt.meta_training import PRESETS, MetaTraining
+from lrevopt.experiments import Experiment, Learned, TaskName, experiment
+from lrevopt.meta_training import MetaTraining
 from lrevopt.meta_training.settings import Preset
 
 Settings = TypeVar("Settings")
@@ -40,8 +40,8 @@ def parse(settings: type[Settings], default: Settings | None = None) -> Settings
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainingSettings:
-    """What scripts that train have in common."""
+class ExperimentSettings:
+    """What scripts that name an experiment have in common."""
 
     task: tyro.conf.Positional[TaskName]
     """What the optimizer is trained on."""
@@ -51,6 +51,16 @@ class TrainingSettings:
     training: MetaTraining = MetaTraining()
     seed: int = 0
     """Of the initial weights and of training and selection problems."""
+
+    def experiment(self) -> Experiment:
+        """The experiment to run."""
+        return Experiment(self.task, self.optimizer, self.training, self.seed)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingSettings(ExperimentSettings):
+    """What scripts that keep a training run have in common."""
+
     overwrite: bool = False
     """Start again even if the folder holds a run."""
     time_limit: float | None = None
@@ -58,23 +68,26 @@ class TrainingSettings:
     save_every: float = 30.0
     """Seconds between saves of the whole state."""
 
-    def experiment(self) -> Experiment:
-        """The experiment to run."""
-        return Experiment(self.task, self.optimizer, self.training, self.seed)
+
+Named = TypeVar("Named", bound=ExperimentSettings)
 
 
-Training = TypeVar("Training", bound=TrainingSettings)
+def parse_experiment(settings: type[Named]) -> Named:
+    """As `parse`, with defaults that depend on the task and preset on the command line.
 
-
-def parse_training(settings: type[Training]) -> Training:
-    """As `parse`, with defaults that depend on the task and preset on the command line."""
+    The command line is read twice: once to learn the two, and again with their defaults.
+    """
     words = sys.argv[1:]
-    task = next((name for name in TASKS if name in words), None)
-    if task is None:
+    asked = [word for word in words if word not in ("-h", "--help")]
+    try:
+        with plain_errors():
+            named = tyro.cli(settings, args=asked, console_outputs=asked == words)
+    except SystemExit:
+        if asked == words:
+            raise
         return parse(settings)
-    preset: Preset = next((name for name in PRESETS if name in words), "quick")
-    chosen = experiment(task, preset)
-    return parse(settings, settings(task, preset, chosen.optimizer, chosen.training))
+    chosen = experiment(named.task, named.preset)
+    return parse(settings, settings(named.task, named.preset, chosen.optimizer, chosen.training))
 
 
 def exit_code(outcome: str) -> int:

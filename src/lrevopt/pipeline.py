@@ -4,8 +4,8 @@ Each stage reads what the stages before it left in the run's folder and leaves i
 there, so that any of them can be repeated alone:
 
     settings.json  weights/  snapshots/  history.npz     train
-    tuning/<baseline>.npz                                tune_baselines
-    evaluation.npz  comparisons.csv                      evaluate_run
+    tuning/settings.json  tuning/<baseline>.npz          tune_baselines
+    evaluation.npz  evaluation.json  comparisons.csv     evaluate_run
     mechanisms.npz  textbook.npz  task_picture.npz       analyze_run
     figures/                                             draw_figures
     report.html                                          report_run
@@ -13,10 +13,12 @@ there, so that any of them can be repeated alone:
 
 import csv
 import dataclasses
+import inspect
 import io
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -38,9 +40,22 @@ from lrevopt.optimizers import AbstractOptimizer
 from lrevopt.report import ReportInputs, write_report
 from lrevopt.task_pictures import TaskPicture, task_picture
 from lrevopt.tasks import AbstractTask, LinearRegression
-from lrevopt.tuning import Tuning, TuningResult, analytic_momentum, tune
+from lrevopt.tuning import Tuning, TuningResult, analytic_momentum, search_axes, tune
 
 Say = Callable[[str], None]
+
+TUNING = "tuning"
+LATER = (
+    "evaluation.npz",
+    "evaluation.json",
+    "comparisons.csv",
+    "mechanisms.npz",
+    "textbook.npz",
+    "task_picture.npz",
+    "figures",
+    "report.html",
+)
+"""What stages after training leave, and that speaks of the trained optimizer."""
 
 ANALYSED_PROBLEMS = 64
 """Problems whose states and gradients are looked at; the paper's number of test runs."""
@@ -55,8 +70,13 @@ def train(
     time_limit: float | None = None,
     save_every: float = 30.0,
 ) -> MetaTrainingRun:
-    """Meta-train one experiment into a folder; see `meta_train`."""
-    return meta_train(
+    """Meta-train one experiment into a folder; see `meta_train`.
+
+    What later stages left there goes when the optimizer that they speak of is replaced.
+    """
+    weights = directory / storage.WEIGHTS
+    before = storage.load_arrays(weights) if weights.is_dir() and resume else {}
+    run = meta_train(
         chosen.make_task(),
         chosen.optimizer.build(key_stream("initial_weights", chosen.seed)),
         chosen.training,
@@ -67,18 +87,36 @@ def train(
         time_limit=time_limit,
         save_every=save_every,
     )
+    after = storage.tree_to_arrays(run.optimizer)
+    if after.keys() != before.keys() or any(
+        not np.array_equal(array, before[name]) for name, array in after.items()
+    ):
+        for name in LATER if resume else (*LATER, TUNING):
+            storage.remove(directory / name)
+    settings = storage.load_json(directory / storage.SETTINGS)
+    storage.save_json(directory / storage.SETTINGS, settings | {"seed": chosen.seed})
+    return run
 
 
 def tune_baselines(
     task: AbstractTask, settings: Tuning, directory: Path, say: Say = print, seed: int = 0
 ) -> dict[str, TuningResult]:
-    """Tune every baseline on problems of its own key stream, and save the searches."""
-    storage.writable_directory(directory / "tuning")
+    """Tune every baseline on problems of its own key stream, and save the searches.
+
+    A baseline takes what of `settings.ranges` names its arguments. Raises `ValueError` for a
+    range that no baseline has, or a folder whose run is of another task.
+    """
+    each = baseline_settings(settings)
+    if (directory / storage.SETTINGS).exists():
+        _check_same_task(storage.load_json(directory / storage.SETTINGS), task, directory)
+    storage.writable_directory(directory / TUNING)
+    record = dataclasses.asdict(settings) | {"seed": seed, "task": storage.describe(task)}
+    storage.save_json(directory / TUNING / storage.SETTINGS, record)
     results = {}
     for name, constructor in BASELINES.items():
         start = time.monotonic()
-        result = tune(task, constructor, settings, key=key_stream("tuning", seed))
-        storage.save_record(directory / "tuning" / f"{name}.npz", result)
+        result = tune(task, constructor, each[name], key=key_stream("tuning", seed))
+        storage.save_record(directory / TUNING / f"{name}.npz", result)
         best = ", ".join(f"{key} {value:.4g}" for key, value in result.best.items())
         say(
             f"{name}: {best}; {result.fresh_score:.4f} on fresh problems, "
@@ -91,20 +129,48 @@ def tune_baselines(
     return results
 
 
-def load_tuning(directory: Path) -> dict[str, TuningResult]:
+def baseline_settings(settings: Tuning) -> dict[str, Tuning]:
+    """Settings of each baseline, with the ranges that name its arguments.
+
+    Raises `ValueError` for a range that no baseline has.
+    """
+    arguments = {name: inspect.signature(make).parameters for name, make in BASELINES.items()}
+    known = {argument for names in arguments.values() for argument in names}
+    if unknown := sorted(set(settings.ranges) - known):
+        raise ValueError(f"`ranges` must name any of {sorted(known)}, got {unknown[0]!r}.")
+    each = {}
+    for name, names in arguments.items():
+        ranges = {key: pair for key, pair in settings.ranges.items() if key in names}
+        each[name] = dataclasses.replace(settings, ranges=ranges)
+        search_axes(BASELINES[name], each[name])
+    return each
+
+
+def load_tuning(directory: Path, task: AbstractTask) -> dict[str, TuningResult]:
     """The searches that `tune_baselines` saved.
 
-    Raises `ValueError` if one is missing.
+    Raises `ValueError` if one is missing, or if they are of another task.
     """
+    _check_same_task(storage.load_json(directory / TUNING / storage.SETTINGS), task, directory)
     return {
-        name: storage.load_record(TuningResult, directory / "tuning" / f"{name}.npz")
+        name: storage.load_record(TuningResult, directory / TUNING / f"{name}.npz")
         for name in BASELINES
     }
 
 
-def contestants(directory: Path, baselines: Path) -> dict[str, AbstractOptimizer]:
+def _check_same_task(settings: dict[str, Any], task: AbstractTask, directory: Path) -> None:
+    if settings.get("task") != storage.describe(task):
+        kind = (settings.get("task") or {}).get("kind")
+        raise ValueError(
+            f"`{directory}` belongs to the task {kind}, not to this {type(task).__name__}."
+        )
+
+
+def contestants(
+    directory: Path, baselines: Path, task: AbstractTask
+) -> dict[str, AbstractOptimizer]:
     """The learned optimizer of a folder and the baselines tuned in another, by name."""
-    tuning = load_tuning(baselines)
+    tuning = load_tuning(baselines, task)
     tuned = {name: tuning[name].optimizer(make) for name, make in BASELINES.items()}
     return {LEARNED: storage.load(directory), **tuned}
 
@@ -121,21 +187,17 @@ def evaluate_run(
 
     `baselines` is a folder with tuned baselines of the same task, by default the run's own.
     """
-    trained_on, task = load_task(directory)
-    if baselines is not None and (baselines / storage.SETTINGS).exists():
-        tuned_on, _ = load_task(baselines)
-        if tuned_on != trained_on:
-            raise ValueError(
-                f"`baselines` must be tuned on {trained_on}, got `{baselines}`, on {tuned_on}."
-            )
+    _, task = load_task(directory)
     evaluation = evaluate(
-        contestants(directory, baselines or directory),
+        contestants(directory, baselines or directory, task),
         task,
         problems=problems,
         steps=steps,
         key=key_stream("test", seed),
     )
     storage.save_record(directory / "evaluation.npz", evaluation)
+    facts = {"problems": problems, "steps": steps, "seed": seed}
+    storage.save_json(directory / "evaluation.json", facts)
     storage.write_atomically(directory / "comparisons.csv", _comparisons(evaluation))
     means = dict(zip(evaluation.names, evaluation.meta_objectives().mean(axis=1), strict=True))
     say(f"{LEARNED}: {means[LEARNED]:.4f} on {problems} test problems")
@@ -178,7 +240,7 @@ def load_numbers(directories: Iterable[Path]) -> FigureNumbers:
     numbers = FigureNumbers()
     textbook, history, seen = None, None, dict[TaskName, Path]()
     for directory in directories:
-        task, _ = load_task(directory)
+        task, made = load_task(directory)
         if task in seen:
             raise ValueError(f"`{seen[task]}` and `{directory}` are both runs of {task}.")
         seen[task] = directory
@@ -186,8 +248,8 @@ def load_numbers(directories: Iterable[Path]) -> FigureNumbers:
             numbers.evaluations[task] = storage.load_record(
                 Evaluation, directory / "evaluation.npz"
             )
-        if (directory / "tuning").is_dir():
-            numbers.tuning[task] = load_tuning(directory)
+        if (directory / TUNING).is_dir():
+            numbers.tuning[task] = load_tuning(directory, made)
             rate = numbers.tuning[task]["momentum"].best["learning_rate"]
             numbers.momentum_rates[task] = float(rate)
         if (directory / "mechanisms.npz").exists():
@@ -232,10 +294,14 @@ def report_run(
     task, made = load_task(directory)
     settings = storage.load_json(directory / storage.SETTINGS)
     versions = settings.pop("versions", {})
-    tuning = load_tuning(directory)
+    tuning = load_tuning(directory, made)
+    stages = {
+        "tuning": storage.load_json(directory / TUNING / storage.SETTINGS),
+        "evaluation": storage.load_json(directory / "evaluation.json"),
+    }
     inputs = ReportInputs(
         title=f"A learned optimizer for {task.replace('_', ' ')}",
-        settings=settings,
+        settings=settings | stages,
         evaluation=storage.load_record(Evaluation, directory / "evaluation.npz"),
         history=storage.load_record(History, directory / "history.npz"),
         tuning=tuning,
@@ -255,14 +321,13 @@ def _analytic(task: AbstractTask, directory: Path) -> dict[str, float] | None:
     if not isinstance(task, LinearRegression):
         return None
     best = analytic_momentum(task.log10_eigenvalues)
-    tested = storage.load_record(Evaluation, directory / "evaluation.npz")
-    _, problems, visited = tested.losses.shape
+    tested = storage.load_json(directory / "evaluation.json")
     again = evaluate(
         {"analytic": best},
         task,
-        problems=problems,
-        steps=visited - 1,
-        key=key_stream("test", 0),
+        problems=tested["problems"],
+        steps=tested["steps"],
+        key=key_stream("test", tested["seed"]),
     )
     return {
         "learning_rate": float(best.learning_rate),
@@ -285,9 +350,14 @@ def reproduce(
     """All stages for one experiment; the outcome of its training.
 
     A folder that holds this run already is continued. After a time limit the best optimizer so
-    far goes through the later stages; after a signal nothing follows.
+    far goes through the later stages; after a signal nothing follows. Baselines are tuned with
+    the steps and the objective of the training, whatever `tuning` says of these two.
     """
     positive_integer("test_problems", test_problems)
+    settings = dataclasses.replace(
+        tuning, steps=chosen.training.unroll, objective=chosen.training.objective
+    )
+    baseline_settings(settings)
     begin = time.monotonic()
 
     def stage(name: str) -> None:
@@ -309,7 +379,6 @@ def reproduce(
         return run.history.outcome
     steps = chosen.training.unroll
     stage("tuning baselines")
-    settings = dataclasses.replace(tuning, steps=steps)
     tune_baselines(chosen.make_task(), settings, directory, say)
     stage(f"evaluating on {test_problems} test problems")
     evaluate_run(directory, test_problems, steps, say)

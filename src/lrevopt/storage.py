@@ -170,6 +170,9 @@ def save_arrays(directory: Path | str, arrays: dict[str, np.ndarray]) -> None:
 def load_arrays(directory: Path | str) -> dict[str, np.ndarray]:
     """What `save_arrays` wrote; `ValueError` if it is missing or damaged."""
     directory = Path(directory).absolute()
+    replaced = directory.with_name(f".{directory.name}.old")
+    if not directory.is_dir() and replaced.is_dir():  # killed between two renamings
+        directory = replaced
     if not directory.is_dir():
         raise ValueError(f"`{directory}` does not exist.")
     try:
@@ -221,7 +224,7 @@ def tree_to_arrays(tree: PyTree) -> dict[str, np.ndarray]:
 
 
 def arrays_to_tree(arrays: dict[str, np.ndarray], like: Tree, source: Path | str) -> Tree:
-    """`like` with its array leaves replaced; `ValueError` if names, shapes or dtypes differ."""
+    """`like` with its array leaves replaced; `ValueError` if names or shapes differ."""
     skeleton = tree_to_arrays(like)
     for name in sorted(skeleton.keys() | arrays.keys()):
         ours = skeleton[name].shape if name in skeleton else "nothing"

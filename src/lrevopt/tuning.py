@@ -178,7 +178,8 @@ def tune(
         places = _draw(jr.fold_in(settings_key, attempt), points, settings.settings)
         values = {name: axes[name].values(points[name])[place] for name, place in places.items()}
         scores, diverged = score(values, problems)
-        finalists = np.argsort(scores, kind="stable")[: settings.finalists]
+        sound = max(int(np.isfinite(scores).sum()), 1)
+        finalists = np.argsort(scores, kind="stable")[: min(settings.finalists, sound)]
         fresh_scores, _ = score({name: value[finalists] for name, value in values.items()}, fresh)
         winner = int(finalists[np.argmin(fresh_scores)])
         ends = {name: _nearest_end(points[name], int(at[winner])) for name, at in places.items()}
@@ -208,7 +209,7 @@ def tune(
         fresh_score=float(np.min(fresh_scores)),
         widened=tuple(widened),
         at_limit=tuple(
-            f"The best {name}, {values[name][winner]:.3g}, is at its natural limit of 0."
+            f"The best {name}, {values[name][winner]:.3g}, is at or next to its natural limit of 0."
             for name in sorted(limits)
             if math.isfinite(scores[winner])
         ),

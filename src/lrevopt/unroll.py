@@ -70,6 +70,14 @@ def unroll(
     steps = positive_integer("steps", steps)
     segment = steps if segment is None else positive_integer("segment", segment)
     check_task(task, problem)
+    state_size(optimizer)
+    return _unroll(optimizer, task, problem, steps, segment)
+
+
+@eqx.filter_jit
+def _unroll(
+    optimizer: AbstractOptimizer, task: AbstractTask, problem: Any, steps: int, segment: int
+) -> Trajectory:
     problems = jax.tree.map(lambda leaf: leaf[None], problem)
 
     def run(carry: Carry, first: Int[Array, ""] | int, length: int) -> Any:

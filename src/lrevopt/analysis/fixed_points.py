@@ -89,7 +89,7 @@ def find_fixed_points(
     starts = double_states(opt, initial_states, "initial_states", axes=2)
     if not len(starts):
         raise ValueError("`initial_states` must hold at least one state, got none.")
-    gradient = finite("gradient", float(gradient))
+    gradient = finite("gradient", gradient)
     with double_precision():
         opt = as_double(opt)
         states, groups = _search(opt, starts, gradient)

@@ -67,7 +67,7 @@ def linearize(
     Raises `ValueError` for the state of another optimizer, or entries that are not finite.
     """
     point = double_states(opt, state)
-    gradient = finite("gradient", float(gradient))
+    gradient = finite("gradient", gradient)
     with double_precision():
         following, J, B, w = _expand(as_double(opt), point, jnp.asarray(gradient))
     return Linearization(

@@ -76,8 +76,8 @@ class Mechanisms(eqx.Module):
     - `clip_gradients`: gradient axis out to the largest met gradient; `initial_update`: update
       function of the initial state on it; `later_updates`: of a few visited states.
     - `gradient_edges`, `gradient_density`: histogram of met gradients on that axis, as a density.
-    - `knees`: for the initial state and each of the later ones, the gradient magnitude beyond
-      which the update is less than half its linear extrapolation (infinite where it never is).
+    - `knees`: for the initial state and each of the later ones, the gradient magnitude at which
+      the tangent at zero gradient reaches the largest update on the axis.
     - `saturation`: the initial update function at the 99.9 % gradient magnitude over its linear
       extrapolation (1 for a linear one); `beyond_knee`: share of met gradients beyond the
       initial state's knee; `affine_fit`: R^2 of a line on the central 80 % of met gradients.

@@ -85,7 +85,7 @@ def outer_step(
 ) -> OuterState:
     """One meta-step. `inputs`: what is not trained, task, key, step, learning rate.
 
-    If the objective or any entry of the meta-gradient is not finite, nothing moves and the step
+    If the objective or the norm of the meta-gradient is not finite, nothing moves and the step
     is counted as skipped.
     """
     fixed, task, key, step, learning_rate = inputs

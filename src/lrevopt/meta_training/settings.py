@@ -76,7 +76,7 @@ class MetaTraining:
             raise ValueError(
                 f"`micro_batch` must divide `problems` ({self.problems}), got {self.micro_batch}."
             )
-        if self.warm_up < 0:
+        if not isinstance(self.warm_up, int) or self.warm_up < 0:
             raise ValueError(f"`warm_up` must be an integer of at least 0, got {self.warm_up!r}.")
         for name in ("learning_rate", "clip", "epsilon", "decay_factor"):
             finite(name, getattr(self, name), above=0.0)
@@ -84,9 +84,9 @@ class MetaTraining:
             finite("outlier", self.outlier, above=0.0)
         if self.rollback is not None:
             finite("rollback", self.rollback, above=1.0)
-        finite("penalty", self.penalty, above=-math.ulp(0.0))
+        finite("penalty", self.penalty, at_least=0.0)
         for name in ("b1", "b2"):
-            finite(name, getattr(self, name), above=-math.ulp(0.0), below=1.0)
+            finite(name, getattr(self, name), at_least=0.0, below=1.0)
         one_of("objective", self.objective, OBJECTIVES)
         one_of("schedule", self.schedule, get_args(Schedule))
         one_of("penalty_form", self.penalty_form, ("squared_norm", "norm"))
