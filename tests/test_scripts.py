@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 import lrevopt as lo
-from lrevopt import storage
+from lrevopt import pipeline, storage
+from lrevopt.experiments import Experiment, Learned
 from lrevopt.meta_training import History
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
@@ -95,6 +96,51 @@ def test_help_and_length(monkeypatch, capsys, script):
     assert "usage:" in text
     assert "--output" in text or "run" in text
     assert len((SCRIPTS / script).read_text().splitlines()) < 60
+
+
+@pytest.mark.parametrize(
+    ("arguments", "default"),
+    [
+        (["rosenbrock", "--preset=paper"], "updates of the optimizer's weights. (default: 5000)"),
+        (["--output", "linear_regression", "rosenbrock"], "the cell sees it. (default: 0.01)"),
+        (["--output", "paper", "linear_regression"], "the cell sees it. (default: 1.0)"),
+    ],
+)
+def test_defaults_follow_task_and_preset(monkeypatch, capsys, arguments, default):
+    assert call(monkeypatch, "meta_train.py", *arguments, "--help") == 0
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert default in text
+
+
+def test_baselines_of_another_task_are_refused(as_user, tmp_path):
+    record = {"task": storage.describe(lo.LinearRegression())}
+    storage.save_json(storage.writable_directory(tmp_path / "tuning") / "settings.json", record)
+    with pytest.raises(ValueError, match="belongs to the task LinearRegression, not to this Rosen"):
+        pipeline.load_tuning(tmp_path, lo.Rosenbrock())
+    storage.save_json(tmp_path / "settings.json", record)
+    with pytest.raises(ValueError, match="belongs to the task LinearRegression, not to this Rosen"):
+        pipeline.tune_baselines(lo.Rosenbrock(), lo.Tuning(), tmp_path)
+    with pytest.raises(ValueError, match="`ranges` must name any of .* got 'foo'"):
+        pipeline.baseline_settings(lo.Tuning(ranges={"foo": (0.1, 0.2)}))
+    each = pipeline.baseline_settings(lo.Tuning(ranges={"momentum": (0.1, 0.9)}))
+    assert {name: list(settings.ranges) for name, settings in each.items()} == {
+        "momentum": ["momentum"],
+        "rmsprop": [],
+        "adam": [],
+    }
+
+
+def test_overwriting_removes_what_was_said_of_the_old_run(tmp_path):
+    training = lo.MetaTraining(steps=2, unroll=3, problems=2, selection_problems=2)
+    first, second = (Experiment("linear_regression", Learned(2), training, seed) for seed in (0, 1))
+    pipeline.train(first, tmp_path / "run")
+    for name in pipeline.LATER:
+        (tmp_path / "run" / name).write_text("old")
+    pipeline.train(first, tmp_path / "run", resume=True)
+    assert all((tmp_path / "run" / name).exists() for name in pipeline.LATER)
+    pipeline.train(second, tmp_path / "run", overwrite=True)
+    assert not any((tmp_path / "run" / name).exists() for name in pipeline.LATER)
+    assert storage.load_json(tmp_path / "run" / "settings.json")["seed"] == 1
 
 
 def test_a_whole_reproduction_in_small(monkeypatch, capsys, tmp_path):

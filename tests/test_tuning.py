@@ -224,7 +224,7 @@ def test_a_natural_limit_is_reported_and_not_widened():
     # The grid holds the rate 1, which jumps to the minimum at once.
     assert result.best == pytest.approx({"learning_rate": 1.0, "momentum": 0.0})
     assert result.fresh_score == pytest.approx(1 / 6)
-    assert result.at_limit == ("The best momentum, 0, is at its natural limit of 0.",)
+    assert result.at_limit == ("The best momentum, 0, is at or next to its natural limit of 0.",)
     assert result.widened == ()
 
 

@@ -35,6 +35,7 @@ from lrevopt.experiments import (
     load_task,
 )
 from lrevopt.figures import FigureNumbers, FigureSpec, available, save_figure
+from lrevopt.figures.style import readable
 from lrevopt.meta_training import History, MetaTrainingRun, meta_train
 from lrevopt.optimizers import AbstractOptimizer
 from lrevopt.report import ReportInputs, write_report
@@ -300,7 +301,7 @@ def report_run(
         "evaluation": storage.load_json(directory / "evaluation.json"),
     }
     inputs = ReportInputs(
-        title=f"A learned optimizer for {task.replace('_', ' ')}",
+        title=f"{readable(task)}: a learned optimizer",
         settings=settings | stages,
         evaluation=storage.load_record(Evaluation, directory / "evaluation.npz"),
         history=storage.load_record(History, directory / "history.npz"),
@@ -310,7 +311,7 @@ def report_run(
         learned=LEARNED,
         analytic_momentum=_analytic(made, directory),
         versions=versions,
-        key=str(settings.get("key", "")),
+        key=f"seed {settings.get('seed', 'unknown')}",
         seconds=seconds,
     )
     return write_report(inputs, directory / "report.html")

@@ -146,7 +146,7 @@ FIGURES: tuple[FigureSpec, ...] = (
     FigureSpec(
         "training", "Meta-training",
         "(a) Meta-objective of each batch of training problems and its running median. (b) Mean "
-        "loss over first loss on selection problems, which training never sees, for each "
+        "loss over first loss on selection problems, which no meta-gradient sees, for each "
         "snapshot; the star is the snapshot that was kept. (c) Norm of the meta-gradient before "
         "clipping. Gaps are skipped meta-steps.",
         ("history",),
