@@ -113,26 +113,24 @@ def _score_block(
     for _ in ("dim", "problem"):
         transitions = over_settings(transitions, in_axes=(None, 0, 0))
     both = over_problems(jax.value_and_grad(task.loss, argnums=1))
-    losses_of = over_problems(task.loss)
 
     def body(carry: Any, step: Int[Array, ""]) -> tuple[Any, None]:
-        parameters, states, total = carry
+        parameters, states, first, _, total = carry
         losses, gradients = both(problems, parameters, step)
+        first = jnp.where(step == 0, losses, first)
         # Without the barrier XLA recomputes the transition inside each use of it.
         states = lax.optimization_barrier(transitions(optimizers, states, gradients))
         moves = sum(weight * state for weight, state in zip(readout, states, strict=True))
-        return (parameters + moves, states, total + losses), None
+        return (parameters + moves, states, first, losses, total + losses), None
 
     parameters = jnp.broadcast_to(start[..., None], shape)
-    carry = (
-        parameters,
-        tuple(jnp.broadcast_to(state, shape) for state in states),
-        jnp.zeros((shape[0], shape[-1]), start.dtype),
-    )
-    first = losses_of(problems, parameters, 0)
-    (parameters, _, total), _ = lax.scan(body, carry, jnp.arange(steps))
-    last = losses_of(problems, parameters, steps)
-    mean = (total + last) / (steps + 1)
+    unknown = jnp.zeros((shape[0], shape[-1]), start.dtype)
+    states = tuple(jnp.broadcast_to(state, shape) for state in states)
+    # The last loss takes a step more, whose move is dropped: outside the loop XLA's CPU compiler
+    # (jax 0.10.2, float32) fuses sums over so many settings into wrong numbers.
+    carry = (parameters, states, unknown, unknown, unknown)
+    (_, _, first, last, total), _ = lax.scan(body, carry, jnp.arange(steps + 1))
+    mean = total / (steps + 1)
     finished = jnp.isfinite(mean)
     objectives = objective_of_summary(first, mean, last, objective)
     scores = jnp.where(finished, objectives, jnp.inf).mean(axis=0)
