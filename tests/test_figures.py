@@ -66,7 +66,9 @@ def test_same_numbers_give_the_same_bytes(number, kind):
 
 def test_a_task_of_your_own_has_figures():
     for number in (1, 17):
-        SPECS[number].draw(OWN).draw_without_rendering()
+        figure = SPECS[number].draw(OWN)
+        figure.draw_without_rendering()
+        assert any(ax.axison and ax.has_data() for ax in figure.axes)
 
 
 def test_every_figure_of_the_first_two_tasks_is_registered_once():
@@ -109,8 +111,13 @@ def test_diverged_optimizers_are_named_and_the_rest_still_drawn():
 def test_everything_diverged_still_draws():
     ruined = evaluation()
     ruined = type(ruined)(names=ruined.names, losses=np.full_like(ruined.losses, np.inf))
-    figures.figure_01({"rosenbrock": ruined}, {}).draw_without_rendering()
-    figures.figure_17({"rosenbrock": ruined}).draw_without_rendering()
+    for figure in (
+        figures.figure_01({"rosenbrock": ruined}, {}),
+        figures.figure_17({"rosenbrock": ruined}),
+    ):
+        figure.draw_without_rendering()
+        texts = [text.get_text() for text in figure.findobj(mpl.text.Text)]
+        assert any("diverged" in text for text in texts)
     searched = tuning("momentum")
     lost = type(searched)(**(vars(searched) | {"scores": np.full(30, np.inf)}))
     figures.figure_18({"momentum": lost}).draw_without_rendering()
@@ -151,7 +158,9 @@ def test_nothing_to_draw_is_refused(call):
 def test_mechanism_figures_of_small_optimizers(states):
     record = {"linear_regression": mechanisms(states)}
     for draw in (figures.figure_03, figures.figure_04):
-        draw(record).draw_without_rendering()
+        figure = draw(record)
+        figure.draw_without_rendering()
+        assert all(ax.has_data() for ax in figure.axes if ax.axison)
     figures.figure_05(record, {}).draw_without_rendering()
 
 
