@@ -39,6 +39,20 @@ class AbstractTask(eqx.Module):
     def loss(self, problem: Any, parameters: Float[Array, " dim"], step: Step) -> Float[Array, ""]:
         """Loss of `parameters` at inner step `step`."""
 
+    @property
+    def parameter_groups(self) -> dict[str, slice]:
+        """Where in the parameter vector each group stands: in networks, `layer.weight` and
+        `layer.bias`, first layer first. Unless a task says otherwise, all are one group.
+        """
+        return {"parameters": slice(None)}
+
+    def metrics(self, problem: Any, parameters: Float[Array, " dim"]) -> dict[str, Array]:
+        """Scalars that evaluation reports of final parameters beside the loss, by name.
+
+        Nothing, unless a task says otherwise.
+        """
+        return {}
+
 
 def sample_problems(task: AbstractTask, key: Key[Array, ""], count: int) -> Any:
     """`count` independent problems, stacked: every leaf has a leading axis `problem`."""

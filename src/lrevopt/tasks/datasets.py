@@ -1,0 +1,360 @@
+"""Images of handwritten digits: MNIST, or the small digits that scikit-learn carries.
+
+MNIST is four IDX files. They are looked for in `data_dir`, in the folder that the environment
+variable LREVOPT_DATA names, and in the user's cache folder, into which they are downloaded if
+nothing is found. A folder that was named must hold them: naming one that does not is an error,
+not a reason to look further. Wherever they come from, their unpacked bytes must be the published
+ones, so that a result on MNIST is one on MNIST; how they were compressed does not matter.
+"""
+
+import contextlib
+import functools
+import gzip
+import hashlib
+import math
+import os
+import struct
+import threading
+import time
+import zlib
+from pathlib import Path
+from typing import Literal, NamedTuple, get_args
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import UInt8
+
+from lrevopt.checks import one_of, positive_integer
+
+Source = Literal["mnist", "digits"]
+"""Where images come from. "digits" needs no files: 1,797 images that scikit-learn carries."""
+
+SIDE = 28
+"""Height and width of an image as it is loaded."""
+
+SIDES = (28, 14, 7)
+"""What `shrink` offers: three 3x3 convolutions without padding need 7."""
+
+ENVIRONMENT = "LREVOPT_DATA"
+"""The environment variable that names the folder of the four files."""
+
+
+class PublicFile(NamedTuple):
+    """One of MNIST's files and its published sha256, before and after unpacking."""
+
+    name: str
+    compressed: str
+    unpacked: str
+
+    @property
+    def archive(self) -> str:
+        """Its name while compressed."""
+        return f"{self.name}.gz"
+
+
+MNIST_FILES = (
+    PublicFile(
+        "train-images-idx3-ubyte",
+        "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    ),
+    PublicFile(
+        "train-labels-idx1-ubyte",
+        "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    ),
+    PublicFile(
+        "t10k-images-idx3-ubyte",
+        "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    ),
+    PublicFile(
+        "t10k-labels-idx1-ubyte",
+        "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    ),
+)
+"""Images and labels for training, then images and labels for testing."""
+
+MIRRORS = (
+    "https://storage.googleapis.com/cvdf-datasets/mnist/",
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+)
+"""Where the archives stand in public, tried in this order."""
+
+PATIENCE = 8.0
+"""Seconds until a mirror that has not answered counts as out of reach."""
+
+
+class LabelledImages(eqx.Module):
+    """Grey images, strokes near 255 on a ground of 0, and their digits. Arrays are read-only."""
+
+    images: UInt8[np.ndarray, "image height width"]
+    labels: UInt8[np.ndarray, " image"]
+
+
+class ImageData(eqx.Module):
+    """Images to train on, and others to test on."""
+
+    train: LabelledImages
+    test: LabelledImages
+
+
+def load_images(source: Source, data_dir: str | os.PathLike[str] | None = None) -> ImageData:
+    """Images of 28 x 28 pixels; read once in a process and shared by all who ask.
+
+    For "mnist", `data_dir` is a folder with the four files, compressed or not, in itself or in
+    its sub-folder `mnist`. For "digits" it is not looked at. Raises `ValueError` for another
+    source, for a folder without the files, for files that are damaged or not MNIST's, and if
+    nothing is found and nothing can be downloaded.
+    """
+    one_of("source", source, get_args(Source))
+    return _digits() if source == "digits" else _mnist(_find_mnist(data_dir))
+
+
+def shrink(
+    images: UInt8[np.ndarray, "image 28 28"], side: int
+) -> UInt8[np.ndarray, "image {side} {side}"]:
+    """Each pixel becomes the mean of the block it covers, rounded to the nearest integer.
+
+    Raises `ValueError` unless `side` is 28, 14 or 7.
+    """
+    if positive_integer("side", side) not in SIDES:
+        raise ValueError(f"`side` must be one of {', '.join(map(str, SIDES))}, got {side!r}.")
+    block = SIDE // side
+    # At most 16 times 255: the sum fits 16 bits and the quotient is exact in single precision.
+    # One strided view per place in a block: several times faster than a sum over two axes.
+    total = np.zeros((len(images), side, side), np.uint16)
+    for row, column in np.ndindex(block, block):
+        total += images[:, row::block, column::block]
+    return _read_only(np.rint(total / block**2).astype(np.uint8))
+
+
+def read_idx(path: Path, axes: int) -> UInt8[np.ndarray, "..."]:
+    """The array of unsigned bytes in an IDX file, gzipped if its name ends in `.gz`.
+
+    Four bytes say `0, 0, 8, axes`, each axis has its size in four more, the rest is the data.
+    Raises `ValueError` for a file that is missing, damaged, cut short or too long, or that holds
+    something else.
+    """
+    content = _unpacked(path)
+    header, magic = 4 + 4 * axes, bytes((0, 0, 8, axes))
+    if len(content) < header:
+        raise ValueError(
+            f"`{path}` is cut short: it unpacks to {len(content)} bytes, and an IDX header alone "
+            f"has {header}."
+        )
+    if content[:4] != magic:
+        raise ValueError(
+            f"`{path}` must start with the magic number 0x{magic.hex()} (unsigned bytes, {axes} "
+            f"axes), got 0x{content[:4].hex()}."
+        )
+    sizes = struct.unpack_from(f">{axes}I", content, 4)
+    expected, found = math.prod(sizes), len(content) - header
+    if found != expected:
+        raise ValueError(
+            f"`{path}` is {'cut short' if found < expected else 'too long'}: its header announces "
+            f"{' x '.join(map(str, sizes))} = {expected} bytes, and {found} follow."
+        )
+    return np.frombuffer(content, np.uint8, offset=header).reshape(sizes)
+
+
+def _unpacked(path: Path) -> bytes:
+    try:
+        content = path.read_bytes()
+        return gzip.decompress(content) if path.suffix == ".gz" else content
+    except EOFError:
+        raise ValueError(f"`{path}` is cut short: its gzip stream has no end.") from None
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"`{path}` is not a sound gzip archive: {error}.") from None
+    except OSError as error:
+        raise ValueError(f"`{path}` cannot be read: {error.strerror}.") from None
+
+
+def read_pair(images_path: Path, labels_path: Path) -> LabelledImages:
+    """The images of one IDX file with the labels of another.
+
+    Raises `ValueError` unless images are 28 x 28, labels are digits, and there is one for each.
+    """
+    images, labels = read_idx(images_path, axes=3), read_idx(labels_path, axes=1)
+    count, *size = images.shape
+    if size != [SIDE, SIDE]:
+        raise ValueError(
+            f"`{images_path}` must hold images of {SIDE} x {SIDE} pixels, got {size[0]} x "
+            f"{size[1]}."
+        )
+    if count != labels.size:
+        raise ValueError(
+            f"`{images_path}` and `{labels_path}` must hold one label for each image, got {count} "
+            f"images and {labels.size} labels."
+        )
+    if labels.size and labels.max() > 9:
+        where = int(np.argmax(labels > 9))
+        raise ValueError(
+            f"`{labels_path}` must hold labels from 0 to 9, got {labels[where]} for image {where}."
+        )
+    return LabelledImages(images, labels)
+
+
+# Content is fixed by its checksums, so that what was read once holds for every folder.
+@functools.lru_cache(maxsize=1)
+def _mnist(paths: tuple[Path, ...]) -> ImageData:
+    train, test = read_pair(*paths[:2]), read_pair(*paths[2:])
+    arrays = (train.images, train.labels, test.images, test.labels)
+    for path, array, file in zip(paths, arrays, MNIST_FILES, strict=True):
+        _check_published(path, array, file)
+    return ImageData(train, test)
+
+
+def _check_published(path: Path, array: UInt8[np.ndarray, "..."], file: PublicFile) -> None:
+    """The last check: `read_idx` leaves no byte unread, so header and array are the whole file."""
+    axes = array.ndim
+    digest = hashlib.sha256(struct.pack(f">4B{axes}I", 0, 0, 8, axes, *array.shape))
+    digest.update(array.data)
+    if digest.hexdigest() != file.unpacked:
+        raise ValueError(
+            f"`{path}` is a sound IDX file but not MNIST's {file.name}: the sha256 of its unpacked "
+            f"bytes must be {file.unpacked}, got {digest.hexdigest()}."
+        )
+
+
+def _find_mnist(data_dir: str | os.PathLike[str] | None) -> tuple[Path, ...]:
+    if data_dir is not None:
+        try:
+            folder = Path(data_dir)
+        except TypeError:
+            raise ValueError(f"`data_dir` must be a path, got {data_dir!r}.") from None
+        return _in_named_folder("data_dir", folder)
+    if named := os.environ.get(ENVIRONMENT):
+        return _in_named_folder(ENVIRONMENT, Path(named))
+    return _cached_or_downloaded()
+
+
+def _in_folder(folder: Path, file: PublicFile) -> Path | None:
+    """Where a folder has this file, if it has: compressed before unpacked, then in `mnist`."""
+    places = (
+        place / name for place in (folder, folder / "mnist") for name in (file.archive, file.name)
+    )
+    return next((path for path in places if os.path.isfile(path)), None)
+
+
+def _in_named_folder(name: str, folder: Path) -> tuple[Path, ...]:
+    """The four files of a folder that somebody named, by an argument or in the environment."""
+    folder = folder.expanduser()
+    found = {file: _in_folder(folder, file) for file in MNIST_FILES}
+    missing = [file.name for file, path in found.items() if path is None]
+    if missing:
+        lack = f"lacks {', '.join(missing)}" if folder.is_dir() else "is not a folder"
+        raise ValueError(
+            f"`{name}` must be a folder with MNIST's four files {_listing()} (unpacked ones will "
+            f"do, and so will a sub-folder mnist), got {str(folder)!r}, which {lack}."
+        )
+    return tuple(path for path in found.values() if path is not None)
+
+
+def _listing() -> str:
+    *most, last = (file.archive for file in MNIST_FILES)
+    return f"{', '.join(most)} and {last}"
+
+
+def _cached_or_downloaded() -> tuple[Path, ...]:
+    import pooch  # not at the top: it would slow down every import of the package
+
+    cache = Path(pooch.os_cache("lrevopt"))
+    found = {file: _in_folder(cache, file) for file in MNIST_FILES}
+    try:
+        # Asked once for all files, and only if something is missing.
+        mirrors = [] if all(found.values()) else _mirrors_that_answer()
+        return tuple(path or _download(file, cache, mirrors) for file, path in found.items())
+    except _NotDownloadedError as error:
+        raise ValueError(
+            f"MNIST is not on this machine and cannot be downloaded ({error}): put {_listing()} "
+            f"into a folder that `data_dir` or the environment variable {ENVIRONMENT} names, or "
+            f'into {cache}, or choose source="digits", which needs no files.'
+        ) from None
+
+
+class _NotDownloadedError(Exception):
+    """Why a file could not be had, as a clause for the sentence above."""
+
+
+def _mirrors_that_answer() -> list[str]:
+    """Mirrors that have the first file, all asked at once.
+
+    In threads, because the time that looking up a host takes has no limit of its own.
+    """
+    import pooch
+
+    answers: dict[str, bool] = {}
+
+    def ask(mirror: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            head = pooch.HTTPDownloader(timeout=PATIENCE)
+            url = f"{mirror}{MNIST_FILES[0].archive}"
+            answers[mirror] = head(url, None, None, check_only=True)
+
+    threads = [threading.Thread(target=ask, args=(mirror,), daemon=True) for mirror in MIRRORS]
+    deadline = time.monotonic() + PATIENCE
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    return [mirror for mirror in MIRRORS if answers.get(mirror)]
+
+
+def _download(file: PublicFile, cache: Path, mirrors: list[str]) -> Path:
+    """Fetch one archive into the cache from the first mirror that delivers the published bytes.
+
+    Until its checksum is right it stands there under a temporary name, which pooch removes.
+    """
+    import pooch
+
+    reason = "no mirror answers"
+    for mirror in mirrors:
+        try:
+            downloaded = pooch.retrieve(
+                f"{mirror}{file.archive}",
+                known_hash=f"sha256:{file.compressed}",
+                fname=file.archive,
+                path=cache,
+                downloader=pooch.HTTPDownloader(timeout=PATIENCE),
+            )
+        except ValueError:
+            reason = f"{mirror} has another {file.archive} than the published one"
+        except OSError as error:
+            reason = f"{mirror}{file.archive}: {error.strerror or type(error).__name__}"
+        else:
+            return Path(downloaded)
+    raise _NotDownloadedError(reason)
+
+
+@functools.lru_cache(maxsize=1)
+def _digits() -> ImageData:
+    """scikit-learn's digits, enlarged from 8 x 8 and 17 levels to 28 x 28 and 256.
+
+    Pixels are squares that cover the same area before and after, interpolated linearly between
+    their centres. 1,500 images to train on and 297 to test on, drawn once and for all such that
+    every digit has its share of both.
+    """
+    from scipy.ndimage import zoom  # not at the top: import weight
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    pixels, labels = load_digits(return_X_y=True)
+    small = pixels.reshape(-1, 8, 8) * (255 / 16)
+    large = zoom(small, (1, SIDE / 8, SIDE / 8), order=1, mode="nearest", grid_mode=True)
+    images = np.rint(large).astype(np.uint8)
+    train, test = train_test_split(
+        np.arange(len(labels)), train_size=1500, stratify=labels, random_state=0
+    )
+    return ImageData(
+        *(
+            LabelledImages(_read_only(images[part]), _read_only(labels[part].astype(np.uint8)))
+            for part in (train, test)
+        )
+    )
+
+
+def _read_only(array: UInt8[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:
+    array.flags.writeable = False
+    return array
