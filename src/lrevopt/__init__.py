@@ -25,10 +25,12 @@ from lrevopt.evaluation import evaluate as evaluate
 from lrevopt.meta_training import PRESETS as PRESETS
 from lrevopt.meta_training import History as History
 from lrevopt.meta_training import LearningRateSearch as LearningRateSearch
+from lrevopt.meta_training import MemoryPlan as MemoryPlan
 from lrevopt.meta_training import MetaTraining as MetaTraining
 from lrevopt.meta_training import MetaTrainingRun as MetaTrainingRun
 from lrevopt.meta_training import meta_gradient as meta_gradient
 from lrevopt.meta_training import meta_train as meta_train
+from lrevopt.meta_training import plan_memory as plan_memory
 from lrevopt.meta_training import search_learning_rate as search_learning_rate
 from lrevopt.objectives import meta_objective as meta_objective
 from lrevopt.optimizers import AbstractOptimizer as AbstractOptimizer
@@ -46,10 +48,12 @@ from lrevopt.optimizers import RecurrentOptimizer as RecurrentOptimizer
 from lrevopt.optimizers import RMSProp as RMSProp
 from lrevopt.scoring import score_settings as score_settings
 from lrevopt.storage import load as load
+from lrevopt.tasks import MNIST as MNIST
 from lrevopt.tasks import AbstractProblem as AbstractProblem
 from lrevopt.tasks import AbstractTask as AbstractTask
 from lrevopt.tasks import LinearRegression as LinearRegression
 from lrevopt.tasks import Rosenbrock as Rosenbrock
+from lrevopt.tasks import TwoMoons as TwoMoons
 from lrevopt.tasks import sample_problems as sample_problems
 from lrevopt.tuning import Tuning as Tuning
 from lrevopt.tuning import TuningResult as TuningResult

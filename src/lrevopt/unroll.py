@@ -16,10 +16,15 @@ is, going back in time,
     (theta, H, G) <- vjp of F at (h, g), applied to H
     X <- X + hess f(x) G + L g
 
-where the Hessian is symmetric, so that `hess f G` is a forward derivative of the gradient. Only
-(x, h) is kept of each step, or, with `segment` steps to a segment, of each segment's start.
+where the Hessian is symmetric, so that `hess f G` is a forward derivative of the gradient. Kept
+are (x, h, g) of each step or, with `segment` steps to a segment, g of each step and (x, h) of
+each segment's start, from which the others follow without a gradient of the task.
+
+The term `hess f(x) G` is what makes meta-gradients explode: it is the way back through g.
+`hessian_bound` limits what has come in by it.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -35,6 +40,13 @@ from lrevopt.tasks.interface import AbstractTask, check_task
 
 Carry = tuple[Float[Array, "problem dim"], Float[Array, "state lane"]]
 """Parameters, and the states of all parameters: lane = problem x dim."""
+
+
+CACHE = 2**21
+"""Bytes of states that are worth having side by side on a CPU."""
+
+DEVICE_STATES = 2**28
+"""The same on an accelerator."""
 
 
 class Trajectory(eqx.Module):
@@ -85,7 +97,7 @@ def _unroll(
 
     if segment < steps:
         run = jax.checkpoint(run, static_argnums=2)
-    begin = _start(optimizer, problems)
+    begin = start_of_runs(optimizer, problems)
     end, whole, rest = _in_segments(run, begin, steps, segment)
     losses, (parameters, states, gradients) = jax.tree.map(_join, whole, rest)
     parameters = jnp.concatenate([parameters, end[0][None]])
@@ -105,6 +117,7 @@ def unroll_losses(
     steps: int,
     *,
     segment: int | None = None,
+    hessian_bound: float = math.inf,
 ) -> Float[Array, "problem visited"]:
     """Losses of runs on stacked problems, with a written-out derivative in the optimizer.
 
@@ -113,15 +126,79 @@ def unroll_losses(
     kept); about sqrt(steps) keeps least. The derivative is reverse-mode, in the optimizer's
     floating-point leaves only: asking for one in `task` or `problems` raises.
 
-    Raises `ValueError` as `unroll` does.
+    `hessian_bound` makes another derivative of it. Write the cotangent of a problem's parameters
+    as what loss gradients put there plus what Hessians did: the norm of the second part is held
+    to at most `hessian_bound` times that of the first, at every step back. 0 is the first-order
+    meta-gradient, which takes the gradients that an optimizer meets for constants; infinity, the
+    default, is the exact one.
+
+    Raises `ValueError` as `unroll` does, and for a negative `hessian_bound`.
     """
     steps = positive_integer("steps", steps)
     segment = steps if segment is None else positive_integer("segment", segment)
+    if not hessian_bound >= 0:
+        raise ValueError(f"`hessian_bound` must be a number of at least 0, got {hessian_bound!r}.")
     check_task(task, jax.tree.map(lambda leaf: leaf[0], problems))
-    return _unroll_losses(optimizer, task, problems, steps, min(segment, steps))
+    bound = float(hessian_bound)
+    return _unroll_losses(optimizer, task, problems, steps, min(segment, steps), bound)
 
 
-def _start(optimizer: AbstractOptimizer, problems: Any) -> Carry:
+def run_to_the_end(
+    optimizer: AbstractOptimizer, task: AbstractTask, problems: PyTree[Array], steps: int
+) -> tuple[Float[Array, "problem visited"], Float[Array, "problem dim"]]:
+    """Losses of runs on stacked problems, and where they end. Raises as `unroll` does."""
+    steps = positive_integer("steps", steps)
+    check_task(task, jax.tree.map(lambda leaf: leaf[0], problems))
+    begin = start_of_runs(optimizer, problems)
+    end, losses, last = advance_losses(optimizer, task, problems, begin, 0, steps)
+    return jnp.concatenate([losses, last[None]]).T, end[0]
+
+
+def run_all(
+    optimizer: AbstractOptimizer, task: AbstractTask, problems: PyTree[Array], steps: int
+) -> tuple[Float[Array, "problem visited"], Float[Array, "problem dim"]]:
+    """As `run_to_the_end`, with as many problems side by side as `side_by_side` advises."""
+    count, dim = problems.initial_parameters.shape
+    batch = min(
+        count, side_by_side(dim * state_size(optimizer) * problems.initial_parameters.itemsize)
+    )
+    if batch == count:
+        return run_to_the_end(optimizer, task, problems, steps)
+
+    def one(problem: Any) -> tuple[Array, Array]:
+        stacked = jax.tree.map(lambda leaf: leaf[None], problem)
+        return jax.tree.map(lambda leaf: leaf[0], run_to_the_end(optimizer, task, stacked, steps))
+
+    return lax.map(one, problems, batch_size=batch)
+
+
+def side_by_side(state_bytes: int) -> int:
+    """How many problems to run at a time, if the states of one take `state_bytes`.
+
+    On a CPU as many as stay in cache, where more are no faster; elsewhere as many as fit a
+    generous share of memory.
+    """
+    room = CACHE if jax.default_backend() == "cpu" else DEVICE_STATES
+    return max(1, room // max(state_bytes, 1))
+
+
+def advance_losses(
+    optimizer: AbstractOptimizer,
+    task: AbstractTask,
+    problems: PyTree[Array],
+    carry: Carry,
+    first: Int[Array, ""] | int,
+    steps: int,
+) -> tuple[Carry, Float[Array, "step problem"], Float[Array, " problem"]]:
+    """Go on with runs from update `first`: the carry after `steps`, the losses before each of
+    them, and those after the last.
+    """
+    end, (losses, _) = _forward(optimizer, task, problems, carry, first, steps, _keep_nothing)
+    return end, losses, _losses(task, problems, end[0], first + steps)
+
+
+def start_of_runs(optimizer: AbstractOptimizer, problems: Any) -> Carry:
+    """Parameters and states before the first update, on stacked problems."""
     parameters = problems.initial_parameters
     state = optimizer.initial_state()
     state_size(optimizer)
@@ -153,19 +230,25 @@ def _advance(
     optimizer: AbstractOptimizer, task: AbstractTask, problems: Any, carry: Carry, step: Any
 ) -> tuple[Carry, Float[Array, " problem"], Float[Array, "problem dim"]]:
     """One inner step on every problem; also the losses and gradients it started from."""
+    losses, gradients = _losses_and_gradients(task, problems, carry[0], step)
+    return _moved(optimizer, carry, gradients), losses, gradients
+
+
+def _moved(
+    optimizer: AbstractOptimizer, carry: Carry, gradients: Float[Array, "problem dim"]
+) -> Carry:
+    """Parameters and states after an update with these gradients."""
     parameters, states = carry
-    losses, gradients = _losses_and_gradients(task, problems, parameters, step)
     states = _transitions(optimizer, states, gradients.reshape(-1))
-    moves = (optimizer.readout @ states).reshape(parameters.shape)
-    return (parameters + moves, states), losses, gradients
+    return parameters + (optimizer.readout @ states).reshape(parameters.shape), states
 
 
 def _keep_everything(carry: Carry, gradients: Array) -> tuple[Array, Array, Array]:
     return *carry, gradients
 
 
-def _keep_carry(carry: Carry, gradients: Array) -> Carry:
-    return carry
+def _keep_gradients(carry: Carry, gradients: Array) -> Array:
+    return gradients
 
 
 def _keep_nothing(carry: Carry, gradients: Array) -> tuple[()]:
@@ -208,37 +291,42 @@ def _join(whole: Array, rest: Array) -> Array:
     return jnp.concatenate([whole.reshape(-1, *whole.shape[2:]), rest])
 
 
-@eqx.filter_custom_vjp
-def _unroll_losses(optimizer, task, problems, steps, segment):
-    def run(carry: Carry, first: Any, length: int) -> Any:
-        return _forward(optimizer, task, problems, carry, first, length, _keep_nothing)
+def _replay(
+    optimizer: AbstractOptimizer, start: Carry, gradients: Float[Array, "step problem dim"]
+) -> tuple[Array, Array, Array]:
+    """Parameters, states and gradients of each step from a kept start and kept gradients."""
 
-    begin = _start(optimizer, problems)
-    end, (whole, _), (rest, _) = _in_segments(run, begin, steps, segment)
-    last = _losses(task, problems, end[0], steps)
-    return jnp.concatenate([_join(whole, rest), last[None]]).T
+    def body(carry: Carry, gradients: Array) -> tuple[Carry, tuple[Array, Array, Array]]:
+        return _moved(optimizer, carry, gradients), (*carry, gradients)
+
+    return lax.scan(body, start, gradients)[1]
+
+
+@eqx.filter_custom_vjp
+def _unroll_losses(optimizer, task, problems, steps, segment, hessian_bound):
+    return run_to_the_end(optimizer, task, problems, steps)[0]
 
 
 @_unroll_losses.def_fwd
-def _unroll_losses_forward(perturbed, optimizer, task, problems, steps, segment):
-    keep = _keep_carry if segment == steps else _keep_nothing
+def _unroll_losses_forward(perturbed, optimizer, task, problems, steps, segment, hessian_bound):
+    keep = _keep_everything if segment == steps else _keep_gradients
 
     def run(carry: Carry, first: Any, length: int) -> Any:
         following, kept = _forward(optimizer, task, problems, carry, first, length, keep)
         return following, (carry, *kept)
 
-    begin = _start(optimizer, problems)
+    begin = start_of_runs(optimizer, problems)
     end, whole, rest = _in_segments(run, begin, steps, segment)
     last = _losses(task, problems, end[0], steps)
     losses = jnp.concatenate([_join(whole[1], rest[1]), last[None]]).T
     if segment == steps:
         return losses, (end, jax.tree.map(lambda kept: kept[0], whole[2]))
-    return losses, (end, (whole[0], rest[0]))
+    return losses, (end, (whole[0], whole[2], rest[0], rest[2]))
 
 
 @_unroll_losses.def_bwd
 def _unroll_losses_backward(
-    residuals, cotangent, perturbed, optimizer, task, problems, steps, segment
+    residuals, cotangent, perturbed, optimizer, task, problems, steps, segment, hessian_bound
 ):
     end, kept = residuals
     weights, fixed = eqx.partition(optimizer, eqx.is_inexact_array)
@@ -248,34 +336,31 @@ def _unroll_losses_backward(
         return _transitions(eqx.combine(weights, fixed), states, gradients)
 
     def back(carry, inputs):
-        over_parameters, over_states, over_weights, over_readout = carry
-        step, over_loss, (parameters, states) = inputs
-        gradients, hessian = jax.linearize(
-            lambda x: _losses_and_gradients(task, problems, x, step)[1], parameters
-        )
+        (from_losses, from_hessians), over_states, over_weights, over_readout = carry
+        step, over_loss, (parameters, states, gradients) = inputs
         following, pull = jax.vjp(transitions, weights, states, gradients.reshape(-1))
-        moved = over_parameters.reshape(-1)
+        moved = (from_losses + from_hessians).reshape(-1)
         over_readout = over_readout + following @ moved
         to_weights, over_states, to_gradients = pull(over_states + readout[:, None] * moved)
-        over_parameters = (
-            over_parameters
-            + hessian(to_gradients.reshape(parameters.shape))
-            + over_loss[:, None] * gradients
-        )
+        from_losses = from_losses + over_loss[:, None] * gradients
+        if hessian_bound > 0:
+            _, curved = jax.jvp(
+                lambda x: _losses_and_gradients(task, problems, x, step)[1],
+                (parameters,),
+                (to_gradients.reshape(parameters.shape),),
+            )
+            from_hessians = _bounded(from_hessians + curved, from_losses, hessian_bound)
         over_weights = jax.tree.map(jnp.add, over_weights, to_weights)
-        return (over_parameters, over_states, over_weights, over_readout), None
+        return ((from_losses, from_hessians), over_states, over_weights, over_readout), None
 
     def back_segment(carry, first, over_losses, visited):
         steps_here = first + jnp.arange(over_losses.shape[0])
         return lax.scan(back, carry, (steps_here, over_losses, visited), reverse=True)[0]
 
-    def recompute(start, first, length):
-        return _forward(optimizer, task, problems, start, first, length, _keep_carry)[1][1]
-
     over_losses, over_last = cotangent.T[:-1], cotangent.T[-1]
     last_gradients = _losses_and_gradients(task, problems, end[0], steps)[1]
     carry = (
-        over_last[:, None] * last_gradients,
+        (over_last[:, None] * last_gradients, jnp.zeros_like(end[0])),
         jnp.zeros_like(end[1]),
         jax.tree.map(jnp.zeros_like, weights),
         jnp.zeros_like(readout),
@@ -283,18 +368,19 @@ def _unroll_losses_backward(
     if segment == steps:
         carry = back_segment(carry, 0, over_losses, kept)
     else:
-        starts, rest_start = kept
-        count, remainder = divmod(steps, segment)
-        visited = recompute(rest_start, count * segment, remainder)
+        starts, gradients, rest_start, rest_gradients = kept
+        count = steps // segment
+        visited = _replay(optimizer, rest_start, rest_gradients)
         carry = back_segment(carry, count * segment, over_losses[count * segment :], visited)
 
         def whole(carry, inputs):
-            index, over, start = inputs
-            visited = recompute(start, index * segment, segment)
+            index, over, start, gradients = inputs
+            visited = _replay(optimizer, start, gradients)
             return back_segment(carry, index * segment, over, visited), None
 
         over_whole = over_losses[: count * segment].reshape(count, segment, -1)
-        carry, _ = lax.scan(whole, carry, (jnp.arange(count), over_whole, starts), reverse=True)
+        inputs = (jnp.arange(count), over_whole, starts, gradients)
+        carry, _ = lax.scan(whole, carry, inputs, reverse=True)
 
     _, over_states, over_weights, over_readout = carry
     _, start_vjp = jax.vjp(lambda w: eqx.combine(w, fixed).initial_state(), weights)
@@ -302,3 +388,13 @@ def _unroll_losses_backward(
     (from_start,) = start_vjp(over_states.sum(axis=1))
     total = jax.tree.map(lambda a, b, c: a + b + c, over_weights, from_readout, from_start)
     return jax.tree.map(lambda leaf, on: leaf if on else None, total, perturbed)
+
+
+def _bounded(
+    part: Float[Array, "problem dim"], other: Float[Array, "problem dim"], bound: float
+) -> Float[Array, "problem dim"]:
+    """`part`, scaled down problem by problem to at most `bound` times the norm of `other`."""
+    if math.isinf(bound):
+        return part
+    size, most = (jnp.linalg.norm(a, axis=1, keepdims=True) for a in (part, bound * other))
+    return part * jnp.where(size > most, most / jnp.where(size > 0, size, 1.0), 1.0)

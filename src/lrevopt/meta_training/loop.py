@@ -8,6 +8,7 @@ bits as one that was not.
 """
 
 import dataclasses
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 
 from lrevopt import storage
 from lrevopt.checks import finite
+from lrevopt.meta_training.estimators import first_particles
+from lrevopt.meta_training.memory import plan_memory
 from lrevopt.meta_training.outer_step import first_state, outer_step, restarted, selection_score
 from lrevopt.meta_training.run_directory import RunDirectory, progress_bar, stop_requests
 from lrevopt.meta_training.settings import (
@@ -110,6 +113,7 @@ def meta_train(
     overwrite: bool = False,
     time_limit: float | None = None,
     save_every: float = 30.0,
+    memory_limit: float | None = None,
     progress: bool = True,
 ) -> MetaTrainingRun:
     """Train `optimizer` on problems of `task`; all its floating-point leaves are trained.
@@ -121,9 +125,12 @@ def meta_train(
     seconds. The run stops early, saving, after `time_limit` seconds (and one step at least), on
     SIGINT and on SIGTERM.
 
+    What `settings` leave open of the micro-batch and the segment is planned so that it fits into
+    `memory_limit` GiB (see `plan_memory`), said with `progress`, and kept for resumption.
+
     Raises `ValueError` for a directory that holds another run (unless `overwrite`), for one to
-    resume that holds none, for a damaged checkpoint, times that are not positive, or an
-    optimizer or task that does not fit (see `unroll`).
+    resume that holds none, for a damaged checkpoint, times that are not positive, an optimizer
+    or task that does not fit (see `unroll`), or a memory limit that nothing fits into.
     """
     if time_limit is not None:
         finite("time_limit", time_limit, above=0.0)
@@ -135,10 +142,19 @@ def meta_train(
     weights, fixed = eqx.partition(optimizer, eqx.is_inexact_array)
     taken = snapshot_steps(settings)
     folder = RunDirectory(directory, _identity(task, optimizer, settings, key))
-    found = folder.open(resume=resume, overwrite=overwrite)
+    planned = folder.recorded_plan() if resume else None
+    if planned is None:
+        plan = plan_memory(task, optimizer, settings, memory_limit=memory_limit)
+        planned = {"micro_batch": plan.micro_batch, "segment": plan.segment}
+        if progress:
+            print(plan, file=sys.stderr)
+    found = folder.open(planned, resume=resume, overwrite=overwrite)
 
-    outer_settings = without_schedule(settings)
-    state = first_state(weights, settings)
+    outer_settings = dataclasses.replace(without_schedule(settings), **planned)
+    particles = None
+    if settings.estimator == "pes":
+        particles = first_particles(optimizer, task, jr.fold_in(key, 2), settings)
+    state = first_state(weights, settings, particles)
     progressed = _Progress(
         step=np.zeros((), np.int32),
         seconds=np.zeros((), np.float32),

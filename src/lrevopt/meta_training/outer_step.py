@@ -9,11 +9,12 @@ import jax.random as jr
 import optax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
+from lrevopt.meta_training.estimators import Particles, estimate
 from lrevopt.meta_training.settings import MetaTraining
 from lrevopt.objectives import meta_objective
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.tasks.interface import AbstractTask
-from lrevopt.unroll import unroll_losses
+from lrevopt.unroll import run_all
 
 MEDIAN_WINDOW = 100
 """Meta-steps whose median gradient norm says what an outlier is."""
@@ -27,10 +28,16 @@ class OuterState(eqx.Module):
     objectives: Float[Array, " step"]
     gradient_norms: Float[Array, " step"]
     skipped: Int[Array, ""]
+    particles: Particles | None
 
 
-def first_state(weights: PyTree[Array], settings: MetaTraining) -> OuterState:
-    """State before the first outer step. The weights are copied: steps donate their state."""
+def first_state(
+    weights: PyTree[Array], settings: MetaTraining, particles: Particles | None = None
+) -> OuterState:
+    """State before the first outer step. The weights are copied: steps donate their state.
+
+    Persistent evolution strategies begin with `first_particles`.
+    """
     weights = jax.tree.map(jnp.copy, weights)
     unrecorded = jnp.full(settings.steps, jnp.nan, jnp.float32)
     return OuterState(
@@ -39,42 +46,18 @@ def first_state(weights: PyTree[Array], settings: MetaTraining) -> OuterState:
         objectives=unrecorded,
         gradient_norms=jnp.copy(unrecorded),
         skipped=jnp.zeros((), jnp.int32),
+        particles=particles,
     )
 
 
 def restarted(state: OuterState, weights: PyTree[Array], settings: MetaTraining) -> OuterState:
-    """The same record with other weights and fresh moments."""
+    """The same record with other weights and fresh moments; particles go on."""
     fresh = first_state(weights, settings)
     return dataclasses.replace(state, weights=fresh.weights, moments=fresh.moments)
 
 
 def _adam(settings: MetaTraining) -> optax.GradientTransformation:
     return optax.scale_by_adam(settings.b1, settings.b2, settings.epsilon)
-
-
-def meta_gradient(
-    optimizer: AbstractOptimizer,
-    task: AbstractTask,
-    keys: Key[Array, " problem"],
-    settings: MetaTraining,
-) -> tuple[Float[Array, ""], AbstractOptimizer]:
-    """Mean meta-objective of the problems drawn from `keys`, and its exact gradient.
-
-    Backpropagates through all `settings.unroll` updates, `settings.micro_batch` problems at a
-    time; neither that nor `settings.segment` changes the result beyond round-off.
-    """
-
-    def objective(optimizer: AbstractOptimizer, keys: Key[Array, " problem"]) -> Float[Array, ""]:
-        problems = jax.vmap(task.sample)(keys)
-        losses = unroll_losses(optimizer, task, problems, settings.unroll, segment=settings.segment)
-        return meta_objective(losses, settings.objective).mean()
-
-    both = eqx.filter_value_and_grad(objective)
-    size = settings.micro_batch or settings.problems
-    if size == settings.problems:
-        return both(optimizer, keys)
-    parts = jax.lax.map(lambda keys: both(optimizer, keys), keys.reshape(-1, size))
-    return jax.tree.map(lambda part: part.mean(axis=0), parts)
 
 
 @eqx.filter_jit(donate="all-except-first")
@@ -89,9 +72,10 @@ def outer_step(
     is counted as skipped.
     """
     fixed, task, key, step, learning_rate = inputs
-    keys = jr.split(jr.fold_in(key, step), settings.problems)
-    objective, gradient = meta_gradient(eqx.combine(state.weights, fixed), task, keys, settings)
-    gradient = eqx.filter(gradient, eqx.is_inexact_array)
+    optimizer = eqx.combine(state.weights, fixed)
+    objective, gradient, particles = estimate(
+        optimizer, task, jr.fold_in(key, step), settings, state.particles
+    )
     norm = optax.tree.norm(gradient)
     sound = jnp.isfinite(objective) & jnp.isfinite(norm)
     gradient_norms = state.gradient_norms.at[step].set(norm.astype(jnp.float32))
@@ -120,6 +104,7 @@ def outer_step(
         objectives=state.objectives.at[step].set(objective.astype(jnp.float32)),
         gradient_norms=gradient_norms,
         skipped=state.skipped + jnp.where(sound, 0, 1),
+        particles=particles,
     )
 
 
@@ -150,5 +135,5 @@ def selection_score(
     optimizer: AbstractOptimizer, task: AbstractTask, problems: PyTree[Array], steps: int
 ) -> Float[Array, ""]:
     """Mean of mean(losses) / losses[0] over stacked problems; infinite if one diverges."""
-    scores = meta_objective(unroll_losses(optimizer, task, problems, steps))
+    scores = meta_objective(run_all(optimizer, task, problems, steps)[0])
     return jnp.where(jnp.all(jnp.isfinite(scores)), scores.mean(), jnp.inf)

@@ -21,6 +21,8 @@ from lrevopt.optimizers.interface import AbstractOptimizer
 PUBLISHED = ("checkpoints", storage.WEIGHTS, "snapshots", "history.npz")
 """What a run keeps in its folder, beside its settings."""
 
+PLAN = "memory_plan"
+
 
 @contextmanager
 def stop_requests() -> Iterator[list[str]]:
@@ -80,8 +82,16 @@ class RunDirectory:
         self.identity = identity
         self.saved: list[Path] = []
 
-    def open(self, *, resume: bool, overwrite: bool) -> Found | None:
+    def recorded_plan(self) -> dict[str, int] | None:
+        """The memory plan that the run in the folder was begun with, if there is one."""
+        if self.path is None or not (self.path / storage.SETTINGS).is_file():
+            return None
+        return storage.load_json(self.path / storage.SETTINGS).get(PLAN)
+
+    def open(self, plan: dict[str, int], *, resume: bool, overwrite: bool) -> Found | None:
         """Prepare the folder; what to continue from, where there is something and `resume`.
+
+        A new run keeps `plan` beside what it is.
 
         Raises `ValueError` for a folder that holds something else, or nothing to resume.
         """
@@ -104,7 +114,8 @@ class RunDirectory:
             return None
         for name in PUBLISHED:
             storage.remove(self.path / name)
-        storage.save_json(settings, self.identity | {"versions": storage.versions()})
+        record = self.identity | {PLAN: plan, "versions": storage.versions()}
+        storage.save_json(settings, record)
         return None
 
     def _check_settings(self, settings: Path, *, resume: bool, overwrite: bool) -> None:

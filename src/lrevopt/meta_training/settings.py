@@ -8,6 +8,7 @@ from lrevopt.checks import finite, one_of, positive_integer
 from lrevopt.objectives import OBJECTIVES, Objective
 
 Schedule = Literal["constant", "cosine", "exponential"]
+Estimator = Literal["exact", "clipped", "first_order", "es", "pes"]
 Preset = Literal["quick", "paper", "released"]
 
 EARLY_SNAPSHOTS = (0, 1, 2, 5, 10, 20, 30, 40, 50, 75)
@@ -25,9 +26,21 @@ class MetaTraining:
     problems: int = 32
     """Problems in a batch."""
     micro_batch: int | None = None
-    """Problems differentiated at a time, a divisor of `problems` (default: all)."""
+    """Problems differentiated at a time, a divisor of `problems` (default: planned)."""
     segment: int | None = None
-    """Inner updates between kept states (default: every state is kept)."""
+    """Inner updates between kept states (default: planned)."""
+    estimator: Estimator = "exact"
+    """Meta-gradient: exact, clipped or first-order backpropagation, evolution strategies (es), or
+    persistent ones (pes)."""
+    cotangent_clip: float = 1.0
+    """Estimator "clipped": bound on the part of a parameter cotangent that comes through
+    Hessians, relative to the rest."""
+    es_deviation: float = 0.01
+    """Evolution strategies: standard deviation of the perturbations of the weights."""
+    es_pairs: int = 1
+    """Estimator "es": antithetic pairs for each problem."""
+    es_window: int = 20
+    """Estimator "pes": inner updates in each meta-step, a divisor of `unroll`."""
     objective: Objective = "mean"
     """What is minimised, averaged over the batch."""
     learning_rate: float = 1e-3
@@ -68,6 +81,8 @@ class MetaTraining:
     def __post_init__(self) -> None:
         for name in ("steps", "unroll", "problems", "decay_steps", "snapshot_every"):
             positive_integer(name, getattr(self, name))
+        for name in ("es_pairs", "es_window"):
+            positive_integer(name, getattr(self, name))
         positive_integer("selection_problems", self.selection_problems)
         for name in ("micro_batch", "segment"):
             if getattr(self, name) is not None:
@@ -78,8 +93,9 @@ class MetaTraining:
             )
         if not isinstance(self.warm_up, int) or self.warm_up < 0:
             raise ValueError(f"`warm_up` must be an integer of at least 0, got {self.warm_up!r}.")
-        for name in ("learning_rate", "clip", "epsilon", "decay_factor"):
+        for name in ("learning_rate", "clip", "epsilon", "decay_factor", "es_deviation"):
             finite(name, getattr(self, name), above=0.0)
+        finite("cotangent_clip", self.cotangent_clip, at_least=0.0)
         if self.outlier is not None:
             finite("outlier", self.outlier, above=0.0)
         if self.rollback is not None:
@@ -88,8 +104,20 @@ class MetaTraining:
         for name in ("b1", "b2"):
             finite(name, getattr(self, name), at_least=0.0, below=1.0)
         one_of("objective", self.objective, OBJECTIVES)
+        one_of("estimator", self.estimator, get_args(Estimator))
+        if self.estimator == "pes":
+            self._check_persistent()
         one_of("schedule", self.schedule, get_args(Schedule))
         one_of("penalty_form", self.penalty_form, ("squared_norm", "norm"))
+
+    def _check_persistent(self) -> None:
+        """Windows must tile a run, and the objective must be a sum over them."""
+        if self.unroll % self.es_window:
+            raise ValueError(
+                f"`es_window` must divide `unroll` ({self.unroll}), got {self.es_window}."
+            )
+        if self.objective != "mean":
+            raise ValueError(f"`objective` must be mean for pes, got {self.objective!r}.")
 
 
 def without_schedule(settings: MetaTraining) -> MetaTraining:

@@ -1,0 +1,250 @@
+"""Ways to a meta-gradient, behind one function.
+
+    exact         backpropagation through all updates, and through the gradients they meet
+    clipped       the same, with what comes in through Hessians held, problem by problem and step
+                  by step, to `cotangent_clip` times the rest of the parameters' cotangent
+    first_order   without it: gradients that the optimizer meets count as given
+    es            evolution strategies: antithetic pairs of perturbed weights, run to the end
+    pes           persistent evolution strategies (Vicol, Metz and Sohl-Dickstein, 2021): pairs
+                  that go on for `es_window` updates in every meta-step, and remember all
+                  perturbations since their run began
+
+The paper trains with the exact one. On inner problems with thousands of parameters its norm
+grows with the unroll beyond any use; the first-order one stays small and is biased, "clipped" is
+in between: 0 gives the one, infinity the other. Evolution strategies need no derivative and take
+the gradient of the objective smoothed over N(0, es_deviation^2) around the weights. "pes" is
+unbiased up to that while weights stand still, for objectives that are sums over updates.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, Int, Key, PyTree
+
+from lrevopt.meta_training.settings import MetaTraining
+from lrevopt.objectives import meta_objective
+from lrevopt.optimizers.interface import AbstractOptimizer
+from lrevopt.tasks.interface import AbstractTask, sample_problems
+from lrevopt.unroll import Carry, advance_losses, start_of_runs, unroll_losses
+
+Gradient = tuple[Float[Array, ""], AbstractOptimizer]
+"""Objective and meta-gradient."""
+
+
+class Particles(eqx.Module):
+    """Runs under way of persistent evolution strategies: a pair per problem.
+
+    `perturbations` add up all perturbations of a pair's weights since its run began; the second
+    of a pair has their negatives. `positive` and `negative` are parameters and states of the
+    two, `first` their common first loss, `step` how many updates they have taken.
+    """
+
+    problems: PyTree[Array]
+    perturbations: PyTree[Array]
+    positive: tuple[Float[Array, "problem dim"], Float[Array, "problem state dim"]]
+    negative: tuple[Float[Array, "problem dim"], Float[Array, "problem state dim"]]
+    step: Int[Array, " problem"]
+
+
+def hessian_bound(settings: MetaTraining) -> float:
+    """What `unroll_losses` is asked for by the estimators that backpropagate."""
+    bounds = {"exact": math.inf, "first_order": 0.0, "clipped": settings.cotangent_clip}
+    return bounds[settings.estimator]
+
+
+def meta_gradient(
+    optimizer: AbstractOptimizer,
+    task: AbstractTask,
+    keys: Key[Array, " problem"],
+    settings: MetaTraining,
+) -> Gradient:
+    """Mean meta-objective of the problems drawn from `keys`, and its gradient by backpropagation.
+
+    Goes back through all `settings.unroll` updates, `settings.micro_batch` problems at a time;
+    neither that nor `settings.segment` changes the result beyond round-off. It is the exact
+    gradient unless `settings.estimator` is "first_order" or "clipped".
+    Raises `ValueError` for the estimators that do not backpropagate.
+    """
+    if settings.estimator in ("es", "pes"):
+        raise ValueError(
+            f"`settings.estimator` must be exact, clipped or first_order to backpropagate, got "
+            f"{settings.estimator!r}."
+        )
+    bound = hessian_bound(settings)
+
+    def objective(optimizer: AbstractOptimizer, keys: Key[Array, " problem"]) -> Float[Array, ""]:
+        problems = jax.vmap(task.sample)(keys)
+        losses = unroll_losses(
+            optimizer, task, problems, settings.unroll,
+            segment=settings.segment, hessian_bound=bound,
+        )  # fmt: skip
+        return meta_objective(losses, settings.objective).mean()
+
+    both = eqx.filter_value_and_grad(objective)
+    size = settings.micro_batch or settings.problems
+    if size == settings.problems:
+        return both(optimizer, keys)
+    parts = jax.lax.map(lambda keys: both(optimizer, keys), keys.reshape(-1, size))
+    return jax.tree.map(lambda part: part.mean(axis=0), parts)
+
+
+def estimate(
+    optimizer: AbstractOptimizer,
+    task: AbstractTask,
+    key: Key[Array, ""],
+    settings: MetaTraining,
+    particles: Particles | None,
+) -> tuple[Float[Array, ""], PyTree[Array], Particles | None]:
+    """Objective, meta-gradient in the floating leaves of `optimizer`, and particles after it."""
+    if settings.estimator == "pes":
+        assert particles is not None
+        return _persistent(optimizer, task, key, settings, particles)
+    keys = jr.split(key, settings.problems)
+    if settings.estimator == "es":
+        objective, gradient = _antithetic(optimizer, task, keys, settings)
+    else:
+        objective, gradient = meta_gradient(optimizer, task, keys, settings)
+    return objective, eqx.filter(gradient, eqx.is_inexact_array), particles
+
+
+def _perturbation(weights: PyTree[Array], key: Key[Array, ""], deviation: float) -> PyTree[Array]:
+    leaves, structure = jax.tree.flatten(weights)
+    keys = jr.split(key, len(leaves))
+    drawn = [
+        deviation * jr.normal(k, leaf.shape, leaf.dtype)
+        for k, leaf in zip(keys, leaves, strict=True)
+    ]
+    return jax.tree.unflatten(structure, drawn)
+
+
+def _moved_by(
+    optimizer: AbstractOptimizer, perturbation: PyTree[Array], sign: int
+) -> AbstractOptimizer:
+    weights, fixed = eqx.partition(optimizer, eqx.is_inexact_array)
+    moved = jax.tree.map(lambda leaf, by: leaf + sign * by, weights, perturbation)
+    return eqx.combine(moved, fixed)
+
+
+def _antithetic(
+    optimizer: AbstractOptimizer,
+    task: AbstractTask,
+    keys: Key[Array, " problem"],
+    settings: MetaTraining,
+) -> tuple[Float[Array, ""], PyTree[Array]]:
+    """Mean of the objectives of all pairs, and the ES gradient over them."""
+    weights = eqx.filter(optimizer, eqx.is_inexact_array)
+    deviation = settings.es_deviation
+
+    def score(optimizer: AbstractOptimizer, problem: Any) -> Float[Array, ""]:
+        one = jax.tree.map(lambda leaf: leaf[None], problem)
+        losses = unroll_losses(optimizer, task, one, settings.unroll)
+        return meta_objective(losses[0], settings.objective)
+
+    def pair(key: Key[Array, ""]) -> tuple[Array, PyTree[Array]]:
+        problem_key, noise_key = jr.split(key)
+        problem = task.sample(problem_key)
+        by = _perturbation(weights, noise_key, deviation)
+        up = score(_moved_by(optimizer, by, 1), problem)
+        down = score(_moved_by(optimizer, by, -1), problem)
+        slope = (up - down) / (2 * deviation**2)
+        return (up + down) / 2, jax.tree.map(lambda leaf: slope * leaf, by)
+
+    several = jnp.repeat(keys, settings.es_pairs)
+    each = jax.vmap(lambda key, k: jr.fold_in(key, k))(
+        several, jnp.tile(jnp.arange(settings.es_pairs), settings.problems)
+    )
+    objectives, parts = jax.lax.map(pair, each, batch_size=settings.micro_batch)
+    return objectives.mean(), jax.tree.map(lambda part: part.mean(axis=0), parts)
+
+
+def first_particles(
+    optimizer: AbstractOptimizer, task: AbstractTask, key: Key[Array, ""], settings: MetaTraining
+) -> Particles:
+    """Pairs before their first update, as if they were spread over a run: staggered."""
+    windows = settings.unroll // settings.es_window
+    weights = eqx.filter(optimizer, eqx.is_inexact_array)
+    problems = sample_problems(task, key, settings.problems)
+    parameters, states = _starts(optimizer, problems)
+    return Particles(
+        problems=problems,
+        perturbations=jax.tree.map(
+            lambda leaf: jnp.zeros((settings.problems, *leaf.shape), leaf.dtype), weights
+        ),
+        positive=(parameters, states),
+        negative=(parameters, states),
+        step=settings.es_window * (jnp.arange(settings.problems, dtype=jnp.int32) % windows),
+    )
+
+
+def _starts(optimizer: AbstractOptimizer, problems: Any) -> tuple[Array, Array]:
+    """Parameters (problem, dim) and states (problem, state, dim) before any update."""
+    parameters = problems.initial_parameters
+    state = optimizer.initial_state()
+    shape = (parameters.shape[0], state.size, parameters.shape[1])
+    return parameters, jnp.broadcast_to(state[:, None], shape)
+
+
+def _persistent(
+    optimizer: AbstractOptimizer,
+    task: AbstractTask,
+    key: Key[Array, ""],
+    settings: MetaTraining,
+    particles: Particles,
+) -> tuple[Float[Array, ""], PyTree[Array], Particles]:
+    """One window of every pair; those that have come to the end begin anew."""
+    weights = eqx.filter(optimizer, eqx.is_inexact_array)
+    length, deviation = settings.es_window, settings.es_deviation
+    windows = settings.unroll // length
+
+    def window(optimizer: AbstractOptimizer, problem: Any, carry: Carry, step: Array) -> Any:
+        """Sum of the window's part of mean(losses) / losses[0], and the carry after it."""
+        one = jax.tree.map(lambda leaf: leaf[None], problem)
+        first = task.loss(problem, problem.initial_parameters, 0)
+        (after, states), losses, last = advance_losses(
+            optimizer, task, one, (carry[0][None], carry[1]), step, length
+        )
+        ended = step + length == settings.unroll
+        total = losses.sum() + jnp.where(ended, last[0], 0.0)
+        return total / (first * (settings.unroll + 1)), (after[0], states)
+
+    def one(inputs: Any) -> Any:
+        problem, sums, positive, negative, step, fresh, key = inputs
+        begins = step == 0
+
+        def restart(new: PyTree, old: PyTree) -> PyTree:
+            return jax.tree.map(lambda a, b: jnp.where(begins, a, b), new, old)
+
+        by = _perturbation(weights, key, deviation)
+        problem = restart(fresh, problem)
+        sums = jax.tree.map(lambda total, now: jnp.where(begins, 0.0, total) + now, sums, by)
+        runs = []
+        for sign, carry in ((1, positive), (-1, negative)):
+            moved = _moved_by(optimizer, by, sign)
+            start = start_of_runs(moved, jax.tree.map(lambda leaf: leaf[None], problem))
+            carry = restart((start[0][0], start[1]), carry)
+            runs.append(window(moved, problem, carry, step))
+        (up, positive), (down, negative) = runs
+        slope = windows * (up - down) / (2 * deviation**2)
+        gradient = jax.tree.map(lambda total: slope * total, sums)
+        step = (step + length) % settings.unroll
+        return windows * (up + down) / 2, gradient, (problem, sums, positive, negative, step)
+
+    problem_keys, noise_keys = jax.vmap(jr.split, out_axes=1)(jr.split(key, settings.problems))
+    inputs = (
+        particles.problems,
+        particles.perturbations,
+        particles.positive,
+        particles.negative,
+        particles.step,
+        jax.vmap(task.sample)(problem_keys),
+        noise_keys,
+    )
+    objectives, gradients, after = jax.lax.map(one, inputs, batch_size=settings.micro_batch)
+    gradient = jax.tree.map(lambda part: part.mean(axis=0), gradients)
+    names = [field.name for field in dataclasses.fields(Particles)]
+    return objectives.mean(), gradient, Particles(**dict(zip(names, after, strict=True)))
