@@ -24,6 +24,8 @@ class Settings:
     """Inner updates."""
     baselines: Path | None = None
     """Folder whose tuned baselines to use, if the run has none of its own."""
+    data_dir: Path | None = None
+    """Folder with MNIST's files, for a run on MNIST (default: $LREVOPT_DATA, the cache)."""
     seed: int = 0
     """Of the test problems."""
 
@@ -37,4 +39,5 @@ if __name__ == "__main__":
             settings.steps,
             seed=settings.seed,
             baselines=settings.baselines,
+            data_dir=settings.data_dir,
         )

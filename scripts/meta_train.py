@@ -28,9 +28,7 @@ def main(settings: Settings) -> int:
         settings.experiment(),
         settings.output,
         resume=settings.resume,
-        overwrite=settings.overwrite,
-        time_limit=settings.time_limit,
-        save_every=settings.save_every,
+        **settings.running(),
     )
     print(run.history.summary())
     if run.history.outcome != "finished":

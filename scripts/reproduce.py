@@ -32,9 +32,7 @@ def main(settings: Settings) -> int:
         settings.output or Path("runs", settings.task),
         tuning=settings.tuning,
         test_problems=settings.test_problems,
-        overwrite=settings.overwrite,
-        time_limit=settings.time_limit,
-        save_every=settings.save_every,
+        **settings.running(),
     )
     return exit_code(outcome)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import tyro
 
 from lrevopt.console import parse, plain_errors
-from lrevopt.experiments import TASKS, TaskName
+from lrevopt.experiments import Images, TaskName, make_task
 from lrevopt.pipeline import tune_baselines
 from lrevopt.tuning import Tuning
 
@@ -21,6 +21,7 @@ class Settings:
     task: tyro.conf.Positional[TaskName]
     """What they are tuned on."""
     tuning: Tuning = Tuning()
+    images: Images = Images()
     output: Path = Path("runs/tune")
     """Folder that gets `tuning/<baseline>.npz`; a run's folder, to evaluate against them."""
     seed: int = 0
@@ -29,7 +30,8 @@ class Settings:
 
 def main(settings: Settings) -> None:
     """Tune, save, say what came out."""
-    tune_baselines(TASKS[settings.task](), settings.tuning, settings.output, seed=settings.seed)
+    task = make_task(settings.task, settings.images)
+    tune_baselines(task, settings.tuning, settings.output, seed=settings.seed)
 
 
 if __name__ == "__main__":

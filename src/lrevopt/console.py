@@ -9,11 +9,12 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import tyro
 
-from lrevopt.experiments import Experiment, Learned, TaskName, experiment
+from lrevopt.experiments import Experiment, Images, Learned, TaskName, experiment
 from lrevopt.meta_training import MetaTraining
 from lrevopt.meta_training.settings import Preset
 
@@ -51,10 +52,11 @@ class ExperimentSettings:
     training: MetaTraining = MetaTraining()
     seed: int = 0
     """Of the initial weights and of training and selection problems."""
+    images: Images = Images()
 
     def experiment(self) -> Experiment:
         """The experiment to run."""
-        return Experiment(self.task, self.optimizer, self.training, self.seed)
+        return Experiment(self.task, self.optimizer, self.training, self.seed, self.images)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +69,15 @@ class TrainingSettings(ExperimentSettings):
     """Seconds after which training saves and stops."""
     save_every: float = 30.0
     """Seconds between saves of the whole state."""
+    memory_limit: float | None = None
+    """GiB that a meta-gradient may take (default: 80 % of what is free)."""
+    start: Path | None = None
+    """Folder of a run whose trained optimizer is trained on, instead of random weights."""
+
+    def running(self) -> dict[str, Any]:
+        """How to run it, for `pipeline.train` and `pipeline.reproduce`."""
+        names = ("overwrite", "time_limit", "save_every", "memory_limit", "start")
+        return {name: getattr(self, name) for name in names}
 
 
 Named = TypeVar("Named", bound=ExperimentSettings)

@@ -8,10 +8,12 @@ A run that leaves the finite numbers has *diverged*: its meta-objective is +inf,
 counted. Nothing here returns NaN.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
@@ -20,7 +22,7 @@ from lrevopt.checks import one_of, positive_integer
 from lrevopt.objectives import Objective, meta_objective
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.tasks.interface import AbstractTask, sample_problems
-from lrevopt.unroll import unroll_losses
+from lrevopt.unroll import run_all
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
@@ -50,11 +52,15 @@ class Comparison(eqx.Module):
 class Evaluation(eqx.Module):
     """Losses of named optimizers on the same problems, counted from the start.
 
-    `losses[i, j, k]` is optimizer i on problem j after k updates.
+    `losses[i, j, k]` is optimizer i on problem j after k updates. `metrics` are what the task
+    measures of final parameters beside the loss, by name (see `AbstractTask.metrics`).
     """
 
     names: tuple[str, ...]
     losses: Float[np.ndarray, "optimizer problem visited"]
+    metrics: dict[str, Float[np.ndarray, "optimizer problem"]] = dataclasses.field(
+        default_factory=dict
+    )
 
     def finite(self) -> np.ndarray:
         """Whether a run stayed finite, (optimizer, problem)."""
@@ -135,7 +141,8 @@ def evaluate(
     draws = _sample(task, key, problems)
     # All are dispatched before the first is fetched.
     runs = [_run(optimizer, task, draws, steps) for optimizer in optimizers.values()]
-    return Evaluation(tuple(optimizers), np.stack([np.asarray(losses) for losses in runs]))
+    losses, metrics = jax.tree.map(lambda *each: np.stack([np.asarray(a) for a in each]), *runs)
+    return Evaluation(tuple(optimizers), losses, metrics)
 
 
 @eqx.filter_jit
@@ -146,8 +153,9 @@ def _sample(task: AbstractTask, key: Key[Array, ""], count: int) -> Any:
 @eqx.filter_jit
 def _run(
     optimizer: AbstractOptimizer, task: AbstractTask, problems: Any, steps: int
-) -> Float[Array, "problem visited"]:
-    return unroll_losses(optimizer, task, problems, steps)
+) -> tuple[Float[Array, "problem visited"], dict[str, Array]]:
+    losses, ends = run_all(optimizer, task, problems, steps)
+    return losses, jax.lax.map(lambda run: task.metrics(*run), (problems, ends))
 
 
 def paired_interval(

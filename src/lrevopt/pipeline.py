@@ -7,6 +7,8 @@ there, so that any of them can be repeated alone:
     tuning/settings.json  tuning/<baseline>.npz          tune_baselines
     evaluation.npz  evaluation.json  comparisons.csv     evaluate_run
     mechanisms.npz  textbook.npz  task_picture.npz       analyze_run
+    analysis.json; where parameters have groups also
+    parameter_types.npz  manifold.npz  mode_shifts.npz
     figures/                                             draw_figures
     report.html                                          report_run
 """
@@ -20,10 +22,23 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
 import numpy as np
 
 from lrevopt import storage
-from lrevopt.analysis import Mechanisms, Textbook, analyze, textbook_update_functions
+from lrevopt.analysis import (
+    Manifold,
+    Mechanisms,
+    ModeShifts,
+    ParameterTypes,
+    Textbook,
+    analyze_visits,
+    measure_manifold,
+    measure_modes,
+    measure_parameter_types,
+    textbook_update_functions,
+    visit,
+)
 from lrevopt.checks import positive_integer
 from lrevopt.evaluation import Evaluation, evaluate
 from lrevopt.experiments import (
@@ -33,6 +48,7 @@ from lrevopt.experiments import (
     TaskName,
     key_stream,
     load_task,
+    task_name,
 )
 from lrevopt.figures import FigureNumbers, FigureSpec, available, save_figure
 from lrevopt.figures.style import readable
@@ -51,6 +67,10 @@ LATER = (
     "evaluation.json",
     "comparisons.csv",
     "mechanisms.npz",
+    "parameter_types.npz",
+    "manifold.npz",
+    "mode_shifts.npz",
+    "analysis.json",
     "textbook.npz",
     "task_picture.npz",
     "figures",
@@ -58,8 +78,9 @@ LATER = (
 )
 """What stages after training leave, and that speaks of the trained optimizer."""
 
-ANALYSED_PROBLEMS = 64
-"""Problems whose states and gradients are looked at; the paper's number of test runs."""
+ANALYSED_PROBLEMS, ANALYSED_LARGE_PROBLEMS, LARGE = 64, 8, 50_000
+"""Problems whose states and gradients are looked at: the paper's number of test runs, and fewer
+of problems with more parameters than the last number, whose runs take 7 s each."""
 
 
 def train(
@@ -70,16 +91,26 @@ def train(
     overwrite: bool = False,
     time_limit: float | None = None,
     save_every: float = 30.0,
+    memory_limit: float | None = None,
+    start: Path | None = None,
 ) -> MetaTrainingRun:
     """Meta-train one experiment into a folder; see `meta_train`.
+
+    With `start`, a folder of a run, it is that run's optimizer that is trained on: the next of
+    several stages, which the settings of the run list. When a run that began so is resumed,
+    `start` need not be named again.
 
     What later stages left there goes when the optimizer that they speak of is replaced.
     """
     weights = directory / storage.WEIGHTS
     before = storage.load_arrays(weights) if weights.is_dir() and resume else {}
+    if resume and start is None and (directory / storage.SETTINGS).is_file():
+        known = storage.load_json(directory / storage.SETTINGS).get("start")
+        start = None if known is None else Path(known)
+    optimizer = chosen.optimizer.build(key_stream("initial_weights", chosen.seed))
     run = meta_train(
         chosen.make_task(),
-        chosen.optimizer.build(key_stream("initial_weights", chosen.seed)),
+        optimizer if start is None else storage.load(start),
         chosen.training,
         key=key_stream("training", chosen.seed),
         directory=directory,
@@ -87,6 +118,7 @@ def train(
         overwrite=overwrite,
         time_limit=time_limit,
         save_every=save_every,
+        memory_limit=memory_limit,
     )
     after = storage.tree_to_arrays(run.optimizer)
     if after.keys() != before.keys() or any(
@@ -95,7 +127,12 @@ def train(
         for name in LATER if resume else (*LATER, TUNING):
             storage.remove(directory / name)
     settings = storage.load_json(directory / storage.SETTINGS)
-    storage.save_json(directory / storage.SETTINGS, settings | {"seed": chosen.seed})
+    facts: dict[str, Any] = {"seed": chosen.seed}
+    if start is not None:
+        earlier = storage.load_json(start / storage.SETTINGS)
+        this = {name: earlier[name] for name in ("task", "training", "seed") if name in earlier}
+        facts |= {"start": str(start), "stages": [*earlier.get("stages", []), this]}
+    storage.save_json(directory / storage.SETTINGS, settings | facts)
     return run
 
 
@@ -109,7 +146,8 @@ def tune_baselines(
     """
     each = baseline_settings(settings)
     if (directory / storage.SETTINGS).exists():
-        _check_same_task(storage.load_json(directory / storage.SETTINGS), task, directory)
+        found = storage.load_json(directory / storage.SETTINGS)
+        _check_same_task(found, storage.describe(task), directory)
     storage.writable_directory(directory / TUNING)
     record = dataclasses.asdict(settings) | {"seed": seed, "task": storage.describe(task)}
     storage.save_json(directory / TUNING / storage.SETTINGS, record)
@@ -147,24 +185,26 @@ def baseline_settings(settings: Tuning) -> dict[str, Tuning]:
     return each
 
 
-def load_tuning(directory: Path, task: AbstractTask) -> dict[str, TuningResult]:
-    """The searches that `tune_baselines` saved.
+def load_tuning(directory: Path, task: AbstractTask | None = None) -> dict[str, TuningResult]:
+    """The searches that `tune_baselines` saved, of `task` or else of the folder's run.
 
     Raises `ValueError` if one is missing, or if they are of another task.
     """
-    _check_same_task(storage.load_json(directory / TUNING / storage.SETTINGS), task, directory)
+    if task is not None:
+        wanted = storage.describe(task)
+    else:
+        wanted = storage.load_json(directory / storage.SETTINGS)["task"]
+    _check_same_task(storage.load_json(directory / TUNING / storage.SETTINGS), wanted, directory)
     return {
         name: storage.load_record(TuningResult, directory / TUNING / f"{name}.npz")
         for name in BASELINES
     }
 
 
-def _check_same_task(settings: dict[str, Any], task: AbstractTask, directory: Path) -> None:
-    if settings.get("task") != storage.describe(task):
+def _check_same_task(settings: dict[str, Any], wanted: dict[str, Any], directory: Path) -> None:
+    if settings.get("task") != wanted:
         kind = (settings.get("task") or {}).get("kind")
-        raise ValueError(
-            f"`{directory}` belongs to the task {kind}, not to this {type(task).__name__}."
-        )
+        raise ValueError(f"`{directory}` belongs to the task {kind}, not to this {wanted['kind']}.")
 
 
 def contestants(
@@ -183,12 +223,14 @@ def evaluate_run(
     say: Say = print,
     seed: int = 0,
     baselines: Path | None = None,
+    data_dir: Path | None = None,
 ) -> Evaluation:
     """Run everything on test problems, save the losses and a table of paired comparisons.
 
-    `baselines` is a folder with tuned baselines of the same task, by default the run's own.
+    `baselines` is a folder with tuned baselines of the same task, by default the run's own;
+    `data_dir` one with the task's data, where it has any (see `load_images`).
     """
-    _, task = load_task(directory)
+    _, task = load_task(directory, data_dir)
     evaluation = evaluate(
         contestants(directory, baselines or directory, task),
         task,
@@ -201,12 +243,21 @@ def evaluate_run(
     storage.save_json(directory / "evaluation.json", facts)
     storage.write_atomically(directory / "comparisons.csv", _comparisons(evaluation))
     means = dict(zip(evaluation.names, evaluation.meta_objectives().mean(axis=1), strict=True))
-    say(f"{LEARNED}: {means[LEARNED]:.4f} on {problems} test problems")
+    measured = {
+        name: dict(zip(evaluation.names, values.mean(axis=1), strict=True))
+        for name, values in evaluation.metrics.items()
+    }
+
+    def beside(which: str) -> str:
+        return "".join(f"; {name} {values[which]:.4f}" for name, values in measured.items())
+
+    say(f"{LEARNED}: {means[LEARNED]:.4f} on {problems} test problems{beside(LEARNED)}")
     for name in BASELINES:
         pair = evaluation.compare(LEARNED, name)
         say(
             f"{name}: {means[name]:.4f}; learned / {name} = {pair.ratio_of_means:.3f}, difference "
             f"{pair.difference:.4f} [{pair.low:.4f}, {pair.high:.4f}], {problems} problems"
+            f"{beside(name)}"
         )
     return evaluation
 
@@ -221,15 +272,34 @@ def _comparisons(evaluation: Evaluation) -> str:
     return text.getvalue()
 
 
-def analyze_run(directory: Path, problems: int, steps: int, seed: int = 0) -> Mechanisms:
-    """Take the learned optimizer of a folder apart, and save the numbers of its figures."""
+def analyze_run(directory: Path, problems: int | None, steps: int, seed: int = 0) -> Mechanisms:
+    """Take the learned optimizer of a folder apart, and save the numbers of its figures.
+
+    Without `problems`, as many as `analysed_problems` says.
+    """
     _, task = load_task(directory)
-    key = key_stream("analysis", seed)
-    record = analyze(storage.load(directory), task, problems=problems, steps=steps, key=key)
+    optimizer, key = storage.load(directory), key_stream("analysis", seed)
+    problems = analysed_problems(task) if problems is None else problems
+    visits = visit(optimizer, task, key=key, problems=problems, steps=steps)
+    record = analyze_visits(optimizer, visits)
     storage.save_record(directory / "mechanisms.npz", record)
+    if len(task.parameter_groups) > 1:
+        types = measure_parameter_types(optimizer, task, key=key, problems=problems, steps=steps)
+        storage.save_record(directory / "parameter_types.npz", types)
+        storage.save_record(directory / "manifold.npz", measure_manifold(optimizer, visits))
+        storage.save_record(directory / "mode_shifts.npz", measure_modes(optimizer, visits))
+    facts = {"problems": problems, "steps": steps, "seed": seed}
+    storage.save_json(directory / "analysis.json", facts)
     storage.save_record(directory / "textbook.npz", textbook_update_functions())
     storage.save_record(directory / "task_picture.npz", task_picture(task, key=key))
     return record
+
+
+def analysed_problems(task: AbstractTask) -> int:
+    """How many problems of a task to look at."""
+    problem = eqx.filter_eval_shape(task.sample, key_stream("analysis", 0))
+    large = problem.initial_parameters.size > LARGE
+    return ANALYSED_LARGE_PROBLEMS if large else ANALYSED_PROBLEMS
 
 
 def load_numbers(directories: Iterable[Path]) -> FigureNumbers:
@@ -241,7 +311,7 @@ def load_numbers(directories: Iterable[Path]) -> FigureNumbers:
     numbers = FigureNumbers()
     textbook, history, seen = None, None, dict[TaskName, Path]()
     for directory in directories:
-        task, made = load_task(directory)
+        task = task_name(directory)
         if task in seen:
             raise ValueError(f"`{seen[task]}` and `{directory}` are both runs of {task}.")
         seen[task] = directory
@@ -250,7 +320,7 @@ def load_numbers(directories: Iterable[Path]) -> FigureNumbers:
                 Evaluation, directory / "evaluation.npz"
             )
         if (directory / TUNING).is_dir():
-            numbers.tuning[task] = load_tuning(directory, made)
+            numbers.tuning[task] = load_tuning(directory)
             rate = numbers.tuning[task]["momentum"].best["learning_rate"]
             numbers.momentum_rates[task] = float(rate)
         if (directory / "mechanisms.npz").exists():
@@ -259,17 +329,18 @@ def load_numbers(directories: Iterable[Path]) -> FigureNumbers:
                 TaskPicture, directory / "task_picture.npz"
             )
             textbook = storage.load_record(Textbook, directory / "textbook.npz")
+        grouped: list[tuple[dict[str, Any], type, str]] = [
+            (numbers.parameter_types, ParameterTypes, "parameter_types.npz"),
+            (numbers.manifolds, Manifold, "manifold.npz"),
+            (numbers.mode_shifts, ModeShifts, "mode_shifts.npz"),
+        ]
+        for records, kind, name in grouped:
+            if (directory / name).exists():
+                records[task] = storage.load_record(kind, directory / name)
         if (directory / "history.npz").exists():
             history = storage.load_record(History, directory / "history.npz")
-    return FigureNumbers(
-        numbers.evaluations,
-        numbers.pictures,
-        numbers.mechanisms,
-        numbers.momentum_rates,
-        numbers.tuning,
-        textbook,
-        history if len(seen) == 1 else None,
-    )
+    only = history if len(seen) == 1 else None
+    return dataclasses.replace(numbers, textbook=textbook, history=only)
 
 
 def draw_figures(
@@ -292,14 +363,17 @@ def report_run(
     directory: Path, figures: list[tuple[FigureSpec, Path]], seconds: float | None = None
 ) -> Path:
     """Write the report of a folder whose stages are all there."""
-    task, made = load_task(directory)
+    task = task_name(directory)
     settings = storage.load_json(directory / storage.SETTINGS)
     versions = settings.pop("versions", {})
-    tuning = load_tuning(directory, made)
+    tuning = load_tuning(directory)
     stages = {
         "tuning": storage.load_json(directory / TUNING / storage.SETTINGS),
         "evaluation": storage.load_json(directory / "evaluation.json"),
     }
+    if (directory / "analysis.json").exists():
+        stages["analysis"] = storage.load_json(directory / "analysis.json")
+    numbers = load_numbers([directory])
     inputs = ReportInputs(
         title=f"{readable(task)}: a learned optimizer",
         settings=settings | stages,
@@ -307,9 +381,12 @@ def report_run(
         history=storage.load_record(History, directory / "history.npz"),
         tuning=tuning,
         mechanisms=storage.load_record(Mechanisms, directory / "mechanisms.npz"),
+        parameter_types=numbers.parameter_types.get(task),
+        manifold=numbers.manifolds.get(task),
+        mode_shifts=numbers.mode_shifts.get(task),
         figures=figures,
         learned=LEARNED,
-        analytic_momentum=_analytic(made, directory),
+        analytic_momentum=_analytic(task, directory),
         versions=versions,
         key=f"seed {settings.get('seed', 'unknown')}",
         seconds=seconds,
@@ -317,10 +394,11 @@ def report_run(
     return write_report(inputs, directory / "report.html")
 
 
-def _analytic(task: AbstractTask, directory: Path) -> dict[str, float] | None:
+def _analytic(name: TaskName, directory: Path) -> dict[str, float] | None:
     """Theoretically best momentum on linear regression, and its score on the test problems."""
-    if not isinstance(task, LinearRegression):
+    if name != "linear_regression":
         return None
+    task = LinearRegression()
     best = analytic_momentum(task.log10_eigenvalues)
     tested = storage.load_json(directory / "evaluation.json")
     again = evaluate(
@@ -346,6 +424,8 @@ def reproduce(
     overwrite: bool = False,
     time_limit: float | None = None,
     save_every: float = 30.0,
+    memory_limit: float | None = None,
+    start: Path | None = None,
     say: Say = print,
 ) -> str:
     """All stages for one experiment; the outcome of its training.
@@ -373,6 +453,8 @@ def reproduce(
         overwrite=overwrite,
         time_limit=time_limit,
         save_every=save_every,
+        memory_limit=memory_limit,
+        start=start,
     )
     say(run.history.summary())
     if run.history.outcome.startswith("SIG"):
@@ -384,7 +466,7 @@ def reproduce(
     stage(f"evaluating on {test_problems} test problems")
     evaluate_run(directory, test_problems, steps, say)
     stage("analysing")
-    analyze_run(directory, ANALYSED_PROBLEMS, steps)
+    analyze_run(directory, None, steps)
     stage("drawing figures")
     figures = draw_figures([directory], directory / "figures")
     report = report_run(directory, figures, time.monotonic() - begin)

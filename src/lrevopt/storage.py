@@ -115,7 +115,8 @@ def _is_text(value: Any) -> bool:
 def load_record(kind: type[Record], path: Path | str) -> Record:
     """The record of class `kind` that `save_record` wrote.
 
-    Scalars come back as Python numbers, lists of strings as tuples.
+    Scalars come back as Python numbers, lists of strings as tuples. Fields that have a default
+    may be missing.
     """
     path = Path(path)
     try:
@@ -127,13 +128,15 @@ def load_record(kind: type[Record], path: Path | str) -> Record:
     except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"`{path}` is damaged: {error}.") from None
     names = {name.partition("/")[0] for name in arrays}
-    wanted = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    if names != wanted:
+    fields = dataclasses.fields(kind)  # type: ignore[arg-type]
+    wanted = {field.name for field in fields}
+    optional = {field.name for field in fields if _has_default(field)}
+    if different := (names - wanted) | (wanted - names - optional):
         raise ValueError(
-            f"`{path}` does not hold a {kind.__name__}: fields {sorted(names ^ wanted)} differ."
+            f"`{path}` does not hold a {kind.__name__}: fields {sorted(different)} differ."
         )
     values: dict[str, Any] = {}
-    for name in wanted:
+    for name in names:
         if f"{name}/" in arrays:
             keys = arrays[f"{name}/"].tolist()
             values[name] = {key: _unpacked(arrays[f"{name}/{key}"]) for key in keys}
@@ -142,6 +145,11 @@ def load_record(kind: type[Record], path: Path | str) -> Record:
         else:
             values[name] = _unpacked(arrays[name])
     return kind(**values)
+
+
+def _has_default(field: dataclasses.Field) -> bool:
+    missing = dataclasses.MISSING
+    return field.default is not missing or field.default_factory is not missing
 
 
 def _unpacked(array: np.ndarray) -> Any:
