@@ -19,10 +19,12 @@ class Settings:
 
     run: tyro.conf.Positional[Path]
     """Folder of a run; gets `mechanisms.npz`."""
-    problems: int = 64
-    """Problems whose states and gradients are looked at."""
+    problems: int | None = None
+    """Problems whose states and gradients are looked at (default: 64, or 8 of large networks)."""
     steps: int = 200
     """Inner updates."""
+    data_dir: Path | None = None
+    """Folder with MNIST's files, for a run on MNIST (default: $LREVOPT_DATA, the cache)."""
     seed: int = 0
     """Of these problems."""
 
@@ -30,6 +32,12 @@ class Settings:
 if __name__ == "__main__":
     settings = parse(Settings)
     with plain_errors():
-        record = analyze_run(settings.run, settings.problems, settings.steps, seed=settings.seed)
+        record = analyze_run(
+            settings.run,
+            settings.problems,
+            settings.steps,
+            seed=settings.seed,
+            data_dir=settings.data_dir,
+        )
         for name, value in mechanism_facts(record):
             print(f"{name}: {value}")

@@ -2,7 +2,13 @@
 
 import numpy as np
 
-from lrevopt.analysis import Mechanisms, textbook_update_functions
+from lrevopt.analysis import (
+    Manifold,
+    Mechanisms,
+    ModeShifts,
+    ParameterTypes,
+    textbook_update_functions,
+)
 from lrevopt.evaluation import Evaluation
 from lrevopt.figures import FigureNumbers
 from lrevopt.meta_training import History
@@ -34,6 +40,9 @@ def mechanisms(states: int = 3, *, converged: bool = True) -> Mechanisms:
     paths = rng.normal(size=(4, 1, 3)) * decay[:, None] * used
     gradients, wide = np.linspace(-1, 1, 11), np.linspace(-5, 5, 21)
     pairs = [0.9, 0.5 + 0.3j, 0.5 - 0.3j][:states] if states != 2 else [0.9, -0.2]
+    rates = [0.1, 0.02 + 0.01j, 0.02 - 0.01j][:states]
+    if states > 3:  # a mode that is a line of fixed points, and more momentum
+        pairs, rates = [1.0, 0.97, 0.95, *pairs], [0.01, 0.05, 0.07, *rates]
     held = np.concatenate([-np.geomspace(0.01, 1, 4)[::-1], [0.0], np.geomspace(0.01, 1, 4)])
     shifts = np.linspace(-1, 1, 5)
     density, edges = np.histogram(rng.normal(size=200), 10, range=(-5, 5), density=True)
@@ -53,7 +62,7 @@ def mechanisms(states: int = 3, *, converged: bool = True) -> Mechanisms:
         gradients=gradients,
         shift_updates=-shifts[:, None] - 0.1 * gradients,
         eigenvalues=np.array(pairs, complex),
-        learning_rates=np.array([0.1, 0.02 + 0.01j, 0.02 - 0.01j])[: len(pairs)],
+        learning_rates=np.array(rates, complex),
         slow_mode=np.array(0),
         mode_energy=np.ones(len(pairs)),
         linear_error=0.1,
@@ -83,6 +92,84 @@ def mechanisms(states: int = 3, *, converged: bool = True) -> Mechanisms:
         held_half_steps=np.ones(9),
         arm_index=np.arange(4, 9),
         arm_updates=-np.tanh(gradients) / np.arange(1, 6)[:, None],
+    )
+
+
+LAYERS = ("conv1", "conv2", "dense")
+
+
+def parameter_types(steps: int = 20) -> ParameterTypes:
+    """Three layers whose biases are slower and have larger gradients, the more so the later."""
+    rng = np.random.default_rng(3)
+    groups = tuple(f"{layer}.{kind}" for layer in LAYERS for kind in ("weight", "bias"))
+    time = 1 - 0.8 ** np.arange(steps + 1)
+    ends = rng.normal(size=(6, 1, 3))
+    slowness = np.where(np.arange(6) % 2, 0.1, 1.0)[:, None] * np.linspace(0.5, 1, 6)[:, None]
+    sizes = rng.normal(size=(6, 400)) + np.where(np.arange(6) % 2, -1, -3)[:, None]
+    edges = np.linspace(-6, 2, 31)
+    return ParameterTypes(
+        groups=groups,
+        sizes=np.array([144, 16, 2304, 16, 6000, 10]),
+        problems=4,
+        states=ends * time[:, None],
+        spreads=np.full((6, steps + 1), 0.1) * time,
+        paths=ends * time[:, None],
+        explained_variance=np.array([0.6, 0.2, 0.1]),
+        rates=slowness * (0.1 + time),
+        mean_rates=slowness * (0.12 + time),
+        log10_edges=edges,
+        histograms=np.array([np.histogram(row, edges, density=True)[0] for row in sizes]),
+        medians=10 ** np.median(sizes, axis=1),
+        zeros=np.zeros(6),
+        separation=10 * time,
+        bias_slowness=np.full(steps + 1, 0.1),
+        depth_correlation={"weight": 1.0, "bias": 1.0},
+        bias_gradients=dict.fromkeys(LAYERS, 100.0),
+    )
+
+
+def manifold(*, found: bool = True) -> Manifold:
+    """A curved line along which the learning rate triples; or a search that found nothing."""
+    place = np.linspace(-1, 1, 40 if found else 0)
+    gradients = np.linspace(-1, 1, 11)
+    rates = 0.2 + 0.1 * place
+    chosen = np.arange(0, len(place), 13)
+    return Manifold(
+        share=float(found),
+        initial=np.array([1.2, -0.5, 0.0]),
+        explained_variance=np.array([0.7, 0.2, 0.1]),
+        visited=np.random.default_rng(1).normal(size=(30, 3)),
+        points=np.stack([place, place**2, 0 * place], axis=1),
+        speeds=np.full(len(place), 1e-9),
+        rates=rates,
+        nearest=np.full(len(place), 0.999 + 0j),
+        positions=place,
+        chosen=chosen,
+        gradients=gradients,
+        updates=-rates[chosen, None] * np.tanh(gradients),
+        participation_ratio=1.2 if found else 0.0,
+        extent=0.5 if found else np.nan,
+        persistence=0.9 if found else np.nan,
+        rate_ratio=3.0 if found else np.nan,
+    )
+
+
+def mode_shifts(states: int = 3) -> ModeShifts:
+    """The first of the modes of `mechanisms(states)` tilts the update function, others lift it."""
+    shown = np.arange(max(1, states - 2))  # of a conjugate pair, one
+    shifts = np.linspace(-1, 1, 5)
+    gradients = np.linspace(-1, 1, 11)
+    tilts = np.array([-(1 + 0.5 * shifts[:, None]) * gradients] * len(shown))
+    tilts[1:] = shifts[:, None] - gradients
+    return ModeShifts(
+        modes=shown,
+        shifts=np.array([shifts] * len(shown)),
+        gradients=gradients,
+        updates=tilts,
+        rates=-tilts[:, :, 6] / 0.2,
+        offsets=tilts[:, :, 5],
+        tilt=np.where(shown == 0, 0.5, 0.0),
+        lift=np.where(shown == 0, 0.0, 0.5),
     )
 
 
@@ -132,6 +219,7 @@ def history(*, logarithmic: bool = False) -> History:
 
 def numbers(*tasks: str) -> FigureNumbers:
     """Numbers of all figures for these tasks; the first has diverged runs and few states."""
+    rng = np.random.default_rng(5)
     pictures = {
         "linear_regression": TaskPicture(
             "condition_numbers", {"condition_numbers": np.geomspace(2, 500, 40)}
@@ -145,16 +233,24 @@ def numbers(*tasks: str) -> FigureNumbers:
                 "minimum": np.ones(2),
             },
         ),
+        "two_moons": TaskPicture(
+            "scatter",
+            {"x": rng.normal(size=60), "y": rng.normal(size=60), "label": np.arange(60) % 2},
+        ),
+        "mnist": TaskPicture("images", {"images": rng.integers(0, 256, (30, 7, 7), np.uint8)}),
     }
     first = tasks[0]
     return FigureNumbers(
         evaluations={task: evaluation(diverged=task == first) for task in tasks},
         pictures={task: pictures[task] for task in tasks if task in pictures},
         mechanisms={
-            task: mechanisms(1 if task == first else 3, converged=task != first) for task in tasks
+            task: mechanisms(1 if task == first else 6, converged=task != first) for task in tasks
         },
         momentum_rates={first: 0.12},
         tuning={task: {name: tuning(name) for name in BASELINES} for task in tasks},
         textbook=textbook_update_functions(),
         history=history(),
+        parameter_types={task: parameter_types() for task in tasks},
+        manifolds={task: manifold() for task in tasks},
+        mode_shifts={task: mode_shifts(1 if task == first else 6) for task in tasks},
     )

@@ -5,11 +5,13 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from jaxtyping import Array, Float
 from tables import OPTIMIZERS, Quadratic, gru
 
 import lrevopt as lo
 from lrevopt.analysis import (
     analyze,
+    find_fixed_points,
     fit_projection,
     held_gradients,
     measure_adaptation,
@@ -18,9 +20,23 @@ from lrevopt.analysis import (
     projections,
     visit,
 )
+from lrevopt.analysis.mechanisms import convergence_point
 from lrevopt.analysis.projections import spread, state_variance
+from lrevopt.optimizers import AbstractOptimizer
 
 MET = np.random.default_rng(0).normal(size=5000)
+
+
+class Creeping(AbstractOptimizer):
+    """Momentum whose other coordinate never rests: `a' = a + a^2 + 1e-3`, `v' = v / 2 + g`."""
+
+    readout: Float[Array, "2"]
+
+    def initial_state(self) -> Float[Array, "2"]:
+        return jnp.array([-0.3, 0.0])
+
+    def transition(self, state: Float[Array, "2"], gradient: Float[Array, ""]) -> Float[Array, "2"]:
+        return jnp.stack([state[0] + state[0] ** 2 + 1e-3, state[1] / 2 + gradient])
 
 
 def initial(opt):
@@ -121,7 +137,7 @@ def test_visits_are_runs_however_many_go_at_a_time(monkeypatch):
         np.testing.assert_allclose(states, expected, rtol=1e-9, atol=1e-12)
     met = np.sort(np.tile(run.gradients, 3).ravel())
     np.testing.assert_allclose(np.sort(visits.met), met, atol=1e-12)
-    monkeypatch.setattr(projections, "MEMORY", 1)
+    monkeypatch.setattr(projections, "SIDE_BY_SIDE", 1)
     alone = visit(opt, task, key=jr.key(1), problems=3, steps=6)
     # Another program, the same algebra.
     np.testing.assert_allclose(alone.states, visits.states, rtol=1e-9, atol=1e-12)
@@ -182,6 +198,49 @@ def test_an_untrained_optimizer_can_be_analysed():
     np.testing.assert_array_equal(record.learning_rates, 0)
     assert record.typical_step == 0
     assert record.saturation == 1
+
+
+def test_a_line_of_fixed_points_can_be_analysed():
+    """A sum of gradients that leaks into the step: everywhere is a fixed point of its own."""
+    opt = lo.LinearOptimizer(
+        jnp.zeros(2), jnp.array([[1.0, 0.0], [0.02, 0.5]]), jnp.array([0.1, 1.0]), -jnp.ones(2) / 50
+    )
+    record = analyze(opt, lo.LinearRegression(dim=2), key=jr.key(0), problems=4, steps=20)
+    assert record.distinct_fixed_points > 100
+    assert record.converged_share == 1
+    np.testing.assert_allclose(record.fixed_point_radius, 1, rtol=1e-12)
+    # No held gradient but 0 has a fixed point, and the record says so.
+    np.testing.assert_array_equal(record.held_converged, record.held_gradients == 0)
+    # Among so many equals, the convergence point is in their midst.
+    starts = np.stack([np.linspace(-1, 3, 9), np.zeros(9)], axis=1)
+    middle, speed, radius = convergence_point(find_fixed_points(opt, starts))
+    np.testing.assert_allclose(middle[0], 1, atol=0.01)  # its neighbours are 0.5 away
+    assert speed < 1e-16
+    np.testing.assert_allclose(radius, 1, rtol=1e-12)
+
+
+def test_without_a_fixed_point_the_slowest_state_stands_in():
+    """The first coordinate grows by h^2 + 1e-3, which is least, but not 0, at h = 0."""
+    opt = Creeping(-0.1 * jnp.ones(2))
+    record = analyze(opt, Quadratic(jnp.ones(2), jnp.ones(2)), key=jr.key(0), problems=2, steps=10)
+    assert record.converged_share == 0
+    assert record.distinct_fixed_points == 0
+    np.testing.assert_allclose(record.fixed_point_speed, 1e-6 / 2, rtol=1e-3)
+
+
+def test_a_defective_jacobian_has_no_rates_but_a_record():
+    """Two equal momenta in series share one eigenvector: their modes have no rates of their own."""
+    opt = lo.LinearOptimizer(
+        jnp.zeros(2), jnp.array([[0.9, 0.0], [1.0, 0.9]]), jnp.array([1.0, 0.0]), -jnp.ones(2) / 500
+    )
+    record = analyze(opt, lo.LinearRegression(dim=2), key=jr.key(0), problems=4, steps=20)
+    np.testing.assert_allclose(record.eigenvalues, 0.9, atol=1e-3)  # the root of 1e-8, and some
+    assert np.isnan(record.learning_rates).all()
+    assert np.isnan(record.mode_energy).all()
+    # What does not depend on modes is there, and states still move along their common direction.
+    np.testing.assert_allclose(record.schedule_rates, 1 / 500, rtol=1e-9)
+    assert record.linear_error < 1e-12
+    assert np.all(np.diff(record.shift_updates[:, 100]) < 0)
 
 
 @pytest.mark.usefixtures("as_user")

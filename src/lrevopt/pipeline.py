@@ -272,12 +272,18 @@ def _comparisons(evaluation: Evaluation) -> str:
     return text.getvalue()
 
 
-def analyze_run(directory: Path, problems: int | None, steps: int, seed: int = 0) -> Mechanisms:
+def analyze_run(
+    directory: Path,
+    problems: int | None,
+    steps: int,
+    seed: int = 0,
+    data_dir: Path | None = None,
+) -> Mechanisms:
     """Take the learned optimizer of a folder apart, and save the numbers of its figures.
 
-    Without `problems`, as many as `analysed_problems` says.
+    Without `problems`, as many as `analysed_problems` says. `data_dir` is as in `evaluate_run`.
     """
-    _, task = load_task(directory)
+    _, task = load_task(directory, data_dir)
     optimizer, key = storage.load(directory), key_stream("analysis", seed)
     problems = analysed_problems(task) if problems is None else problems
     visits = visit(optimizer, task, key=key, problems=problems, steps=steps)

@@ -15,7 +15,10 @@ from typing import Any
 import jinja2
 import numpy as np
 
+from lrevopt.analysis.manifolds import Manifold
 from lrevopt.analysis.mechanisms import Mechanisms
+from lrevopt.analysis.mode_shifts import ModeShifts
+from lrevopt.analysis.parameter_types import ParameterTypes
 from lrevopt.evaluation import Comparison, Evaluation
 from lrevopt.figures.registry import FigureSpec
 from lrevopt.figures.style import COLUMN, RESOLUTION, looks
@@ -51,6 +54,10 @@ class ReportInputs:
     """Random search of each baseline, by its name in `evaluation`."""
     mechanisms: Mechanisms | None = None
     """Analysis of the learned optimizer."""
+    parameter_types: ParameterTypes | None = None
+    manifold: Manifold | None = None
+    mode_shifts: ModeShifts | None = None
+    """More of it, for tasks whose parameters have groups."""
     figures: Sequence[tuple[FigureSpec, bytes | Path]] = ()
     """Figures in reading order, each with its PNG or the path of it."""
     learned: str = "learned"
@@ -105,7 +112,8 @@ def render_report(inputs: ReportInputs) -> str:
         training=_training(inputs),
         tuning=_tuning(inputs),
         remarks=_remarks(inputs),
-        mechanisms=mechanism_facts(inputs.mechanisms) if inputs.mechanisms else [],
+        metrics=[name.replace("_", " ").capitalize() for name in evaluation.metrics],
+        mechanisms=[*_analysis_facts(inputs)],
         figures=[_figure(spec, png) for spec, png in inputs.figures],
         settings=list(_flat(settings)),
         settings_json=json.dumps(settings, indent=2, sort_keys=True, default=str),
@@ -173,7 +181,8 @@ def _comparison(inputs: ReportInputs) -> list[dict[str, Any]]:
     evaluation, best = inputs.evaluation, _best_baseline(inputs)
     rows = []
     scores = evaluation.meta_objectives()
-    for (name, look), row in zip(looks(evaluation.names).items(), scores, strict=True):
+    named = looks(evaluation.names).items()
+    for place, ((name, look), row) in enumerate(zip(named, scores, strict=True)):
         finite = row[np.isfinite(row)]
         error = finite.std(ddof=1) / math.sqrt(finite.size) if finite.size > 1 else math.nan
         mean = f"{_number(float(finite.mean()) if finite.size else math.inf)} ± {_number(error)}"
@@ -187,6 +196,9 @@ def _comparison(inputs: ReportInputs) -> list[dict[str, Any]]:
                 "best_baseline": name == best,
                 "mean": mean + (" (of the runs that did not diverge)" if diverged else ""),
                 "diverged": f"{diverged} of {row.size}",
+                "metrics": [
+                    _number(float(values[place].mean())) for values in evaluation.metrics.values()
+                ],
                 "difference": "" if comparison is None else _interval(comparison),
                 "ratio": "" if comparison is None else _ratio(comparison),
             }
@@ -205,15 +217,44 @@ def _training(inputs: ReportInputs) -> Facts:
             ),
             ("Skipped updates", f"{int(history.skipped)} (meta-gradient not finite)"),
             ("Rollbacks", f"{int(history.rollbacks)} (to the best snapshot, at half the rate)"),
+            ("Meta-gradient", _estimator(inputs.settings)),
             ("Snapshot kept", f"meta-step {int(history.snapshot_steps[chosen])}"),
             ("Its selection score", _number(float(history.selection_scores[chosen]))),
             ("Time in training", _duration(history.seconds)),
         ]
+    for number, stage in enumerate(inputs.settings.get("stages", ()), 1):
+        facts.append((f"Earlier stage {number}", _stage(stage)))
     if inputs.seconds is not None:
         facts.append(("Time in all", _duration(inputs.seconds)))
     if inputs.key:
         facts.append(("Key", inputs.key))
     return facts
+
+
+ESTIMATORS = {
+    "exact": "exact: backpropagation through every update, as in the paper",
+    "clipped": "backpropagation, with what comes through Hessians held to {cotangent_clip} times "
+    "the rest of each cotangent",
+    "first_order": "first-order: gradients that the optimizer met count as given",
+    "es": "evolution strategies, antithetic pairs of deviation {es_deviation}",
+    "pes": "persistent evolution strategies, windows of {es_window} updates",
+}
+"""What trained an optimizer, by `MetaTraining.estimator`. The paper's is the exact one."""
+
+
+def _estimator(settings: Mapping[str, Any]) -> str:
+    training = settings.get("training", {})
+    return ESTIMATORS[training.get("estimator", "exact")].format(**training)
+
+
+def _stage(stage: Mapping[str, Any]) -> str:
+    """A run that training went on from."""
+    task, training = stage["task"], stage["training"]
+    side = f" {task['side']} x {task['side']}" if "side" in task else ""
+    return (
+        f"{task['kind']}{side}, {training['steps']} meta-steps planned, unrolls of "
+        f"{training['unroll']}, {training['problems']} problems a step"
+    )
 
 
 def _duration(seconds: float) -> str:
@@ -271,6 +312,7 @@ def mechanism_facts(record: Mechanisms) -> Facts:
     """What the analysis found, as pairs of a name and a sentence."""
     slow = int(record.slow_mode)
     eigenvalue, rate = record.eigenvalues[slow], record.learning_rates[slow]
+    own = "none of its own (the Jacobian is near-defective)" if np.isnan(rate) else _complex(rate)
     centre = record.held_rates[np.argmin(np.abs(record.held_gradients))]
     ends = record.held_rates[[0, -1]]
     stable = "stable" if record.fixed_point_stable else "not stable"
@@ -280,8 +322,7 @@ def mechanism_facts(record: Mechanisms) -> Facts:
         ("Searches that reached one", f"{share:.1f} %"),
         ("Convergence point", f"speed {_number(record.fixed_point_speed)}, spectral radius "
          f"{_number(record.fixed_point_radius)} ({stable})"),
-        ("Slow mode", f"eigenvalue {_complex(eigenvalue)}, learning rate "
-         f"{_complex(rate)}"),
+        ("Slow mode", f"eigenvalue {_complex(eigenvalue)}, learning rate {own}"),
         ("Error of the linearised optimizer", f"{_number(record.linear_error)} (relative, last "
          "quarter of test runs)"),
         ("Saturation", f"at the 99.9 % gradient, updates are {_number(record.saturation)} of what "
@@ -293,6 +334,57 @@ def mechanism_facts(record: Mechanisms) -> Facts:
         ("Effective learning rate under held gradients", f"{_number(centre)} in the centre, "
          f"{_number(ends[0])} and {_number(ends[1])} at the ends of the arms"),
     ]  # fmt: skip
+
+
+def _analysis_facts(inputs: ReportInputs) -> Iterator[tuple[str, str]]:
+    """Facts of every record of the analysis that there is."""
+    if inputs.mechanisms is not None:
+        yield from mechanism_facts(inputs.mechanisms)
+    if (types := inputs.parameter_types) is not None:
+        yield from type_facts(types)
+    if (line := inputs.manifold) is not None:
+        yield from manifold_facts(line)
+    if inputs.mode_shifts is not None and inputs.mechanisms is not None:
+        eigenvalues = inputs.mechanisms.eigenvalues[inputs.mode_shifts.modes]
+        for number, (eigenvalue, tilt, lift) in enumerate(
+            zip(eigenvalues, inputs.mode_shifts.tilt, inputs.mode_shifts.lift, strict=True), 1
+        ):
+            yield (f"Moving along mode {number}", f"eigenvalue {_complex(eigenvalue)}; changes "
+                   f"the learning rate by {_percent(tilt)} of itself, and shifts updates by "
+                   f"{_percent(lift)} of their range")  # fmt: skip
+
+
+def type_facts(record: ParameterTypes) -> Facts:
+    """How groups of parameters are treated, as pairs of a name and a sentence."""
+    depth = ", ".join(f"{kind} {_number(r)}" for kind, r in record.depth_correlation.items())
+    first = ", ".join(f"{layer} {_number(r)}" for layer, r in record.bias_gradients.items())
+    return [
+        ("States of parameter types", f"means of groups are {_number(record.separation.max())} "
+         "times as far apart, at most, as parameters of one group, "
+         f"{_number(record.separation[-1])} times at the end"),
+        ("Learning rate of biases over that of weights",
+         f"{_number(float(np.median(record.bias_slowness)))} (median over steps)"),
+        ("Learning rate and depth, rank correlation", depth or "not available"),
+        ("First gradients of biases over those of weights, medians", first or "not available"),
+    ]  # fmt: skip
+
+
+def manifold_facts(record: Manifold) -> Facts:
+    """Where the state may rest without gradient, as pairs of a name and a sentence."""
+    facts = [
+        ("Approximate fixed points", f"{_percent(record.share)} of searches end in one; they "
+         f"extend over {_percent(record.extent)} of what visited states do, with participation "
+         f"ratio {_number(record.participation_ratio)}, and {_percent(record.persistence)} of "
+         "that is left after another run without gradient"),
+    ]  # fmt: skip
+    if record.rates.size:
+        low, high = float(record.rates.min()), float(record.rates.max())
+        facts.append(("Effective learning rate along them", f"{_number(low)} to {_number(high)}"))
+    return facts
+
+
+def _percent(share: float) -> str:
+    return "not available" if math.isnan(share) else f"{_number(100 * float(share))} %"
 
 
 def _complex(value: complex) -> str:

@@ -1,7 +1,7 @@
 """What a task looks like, as numbers: the bottom row of Figure 1.
 
-Linear regression shows the condition numbers of its Hessians, Rosenbrock its surface; any other
-task shows how its starting losses are spread.
+Linear regression shows the condition numbers of its Hessians, Rosenbrock its surface, two moons
+its points and MNIST some of its digits; any other task shows how its starting losses are spread.
 """
 
 import functools
@@ -14,10 +14,15 @@ from jaxtyping import Array, Key
 from lrevopt.checks import positive_integer
 from lrevopt.tasks.interface import AbstractTask, sample_problems
 from lrevopt.tasks.linear_regression import LinearRegression
+from lrevopt.tasks.mnist import MNIST
 from lrevopt.tasks.rosenbrock import STARTS, Rosenbrock, RosenbrockProblem
+from lrevopt.tasks.two_moons import TwoMoons
 
 GRID = 121
 """Points along each side of a loss surface."""
+
+DIGITS = 30
+"""Images of digits that are shown."""
 
 
 class TaskPicture(eqx.Module):
@@ -25,6 +30,8 @@ class TaskPicture(eqx.Module):
 
     - "condition_numbers": `condition_numbers` (draw,) of the Hessians of random problems;
     - "surface": `x` (x,), `y` (y,), `surface` (y, x) losses, `minimum` (2,) its place;
+    - "scatter": `x` (example,), `y` (example,), `label` (example,) 0 or 1;
+    - "images": `images` (example, side, side) of unsigned bytes, black to white;
     - "starting_losses": `starting_losses` (draw,) of random problems.
     """
 
@@ -68,3 +75,15 @@ def _(task: Rosenbrock, key: Key[Array, ""], draws: int) -> TaskPicture:
     return TaskPicture(
         "surface", {"x": x, "y": y, "surface": surface, "minimum": np.array([1.0, 1.0])}
     )
+
+
+@_picture.register
+def _(task: TwoMoons, key: Key[Array, ""], draws: int) -> TaskPicture:
+    x, y = np.asarray(task.inputs, float).T
+    return TaskPicture("scatter", {"x": x, "y": y, "label": np.asarray(task.labels, int)})
+
+
+@_picture.register
+def _(task: MNIST, key: Key[Array, ""], draws: int) -> TaskPicture:
+    shown = np.asarray(jax.random.permutation(key, len(task.images)))[:DIGITS]
+    return TaskPicture("images", {"images": np.asarray(task.images)[shown]})

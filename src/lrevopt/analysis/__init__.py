@@ -14,8 +14,15 @@ from lrevopt.analysis.linearization import linear_optimizer as linear_optimizer
 from lrevopt.analysis.linearization import linearize as linearize
 from lrevopt.analysis.linearization import mode_optimizer as mode_optimizer
 from lrevopt.analysis.linearization import steady_state_gain as steady_state_gain
+from lrevopt.analysis.manifolds import Manifold as Manifold
+from lrevopt.analysis.manifolds import measure_manifold as measure_manifold
 from lrevopt.analysis.mechanisms import Mechanisms as Mechanisms
 from lrevopt.analysis.mechanisms import analyze as analyze
+from lrevopt.analysis.mechanisms import analyze_visits as analyze_visits
+from lrevopt.analysis.mode_shifts import ModeShifts as ModeShifts
+from lrevopt.analysis.mode_shifts import measure_modes as measure_modes
+from lrevopt.analysis.parameter_types import ParameterTypes as ParameterTypes
+from lrevopt.analysis.parameter_types import measure_parameter_types as measure_parameter_types
 from lrevopt.analysis.projections import Projection as Projection
 from lrevopt.analysis.projections import Visits as Visits
 from lrevopt.analysis.projections import fit_projection as fit_projection

@@ -4,6 +4,8 @@ The figures of section 5 and appendix A show one optimizer on one task from six 
 holds their numbers and nothing else, so that a figure is redrawn without the optimizer.
 """
 
+import contextlib
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -46,6 +48,7 @@ class Mechanisms(eqx.Module):
     components (axis `component`; zeros where the state has fewer coordinates). *Speed* is
     `q = 1/2 ||F(h, g*) - h||^2`. An *effective learning rate* is minus the slope of the update
     function at zero gradient, positive for a descending optimizer. An *update* is `w . F(h, g)`.
+    Visited states are those of `Visits`: each group of a task's parameters counts alike.
 
     States (Figure 3a, 8):
     - `explained_variance`: share of the variance of visited states in each component.
@@ -69,6 +72,8 @@ class Mechanisms(eqx.Module):
       `slow_mode`: index of the slow mode, the one that gives most of the steady-state gain.
     - `mode_energy`: share of the energy of the impulse response (the updates that one unit of
       gradient causes) explained by the best k + 1 modes together, for k = 0, 1, ...
+    - Where the Jacobian is near-defective, so that modes have no learning rates of their own,
+      `learning_rates` and `mode_energy` are NaN, and the slow mode is the slowest.
     - `linear_error`: relative error of the linearised transition over the last quarter of test
       runs, `||F - F_linear|| / ||F - h*||` (root mean squares).
 
@@ -161,20 +166,25 @@ def analyze(
 ) -> Mechanisms:
     """Take one optimizer apart on fresh problems of one task.
 
-    Raises `ValueError` for counts below 1, an optimizer that diverges on every problem, or one
-    whose Jacobian at its convergence point is near-defective.
+    Raises `ValueError` for counts below 1, or an optimizer that diverges on every problem.
     """
     visits = visit(optimizer, task, key=key, problems=problems, steps=steps)
+    return analyze_visits(optimizer, visits)
+
+
+def analyze_visits(optimizer: AbstractOptimizer, visits: Visits) -> Mechanisms:
+    """Take an optimizer apart from what it visited."""
+    steps = visits.gradients.shape[1]
     cloud = visits.states.reshape(-1, visits.states.shape[-1])
     readout = np.asarray(optimizer.readout, float)
     projection = fit_projection(spread(cloud, 100_000))
     at_rest = find_fixed_points(optimizer, spread(cloud, STARTS))
     center, speed, radius = convergence_point(at_rest)
     model = linearize(optimizer, center)
-    modes = eigenmodes(model)
+    modes = separated_modes(model)
     slow, slow_speeds = slow_manifold(optimizer, spread(cloud, RELAXED), modes)
     shifted, shifts = shifted_states(model, modes, visits.states)
-    gradients = _symmetric_axis(float(np.quantile(np.abs(visits.met), 0.98)))
+    gradients = gradient_axis(visits.met)
 
     # Later states come from paths and times that differ: evenly spaced over both.
     later = spread(cloud[:: max(1, steps // 3)], 5)
@@ -209,7 +219,7 @@ def analyze(
         eigenvalues=modes.eigenvalues,
         learning_rates=modes.learning_rates,
         slow_mode=np.asarray(slow_mode(modes)),
-        mode_energy=explained_energy(modes),
+        mode_energy=_energy(modes),
         linear_error=linearization_error(optimizer, model, visits),
         clip_gradients=clipping.gradients,
         initial_update=clipping.updates[0],
@@ -243,11 +253,46 @@ def analyze(
 def convergence_point(found: FixedPoints) -> tuple[Float[np.ndarray, " state"], float, float]:
     """The fixed point reached from most starts, its speed and spectral radius.
 
-    Where no search converged: the slowest point of all.
+    Of several reached equally often, as on a line of fixed points, the one nearest to their
+    mean. Where no search converged: the slowest point of all.
     """
-    reached = np.flatnonzero(found.assignment == 0)
-    index = reached[0] if reached.size else int(np.argmin(found.speeds))
+    index = int(np.argmin(found.speeds))
+    if found.converged.any():
+        counts = np.bincount(found.assignment[found.converged])
+        most = np.flatnonzero(counts == counts.max())
+        mean = found.distinct[most].mean(axis=0)
+        nearest = most[np.argmin(np.linalg.norm(found.distinct[most] - mean, axis=1))]
+        index = int(np.flatnonzero(found.assignment == nearest)[0])
     return found.states[index], float(found.speeds[index]), float(found.spectral_radius[index])
+
+
+def separated_modes(model: Linearization) -> Modes:
+    """`eigenmodes`, or where J is near-defective those of a J next to it, without rates.
+
+    The neighbour has modes to move along, which is all that is asked of it: their learning rates
+    would be huge numbers that cancel, so they are NaN.
+    """
+    try:
+        return eigenmodes(model)
+    except ValueError:
+        noise = np.random.default_rng(0).normal(size=model.recurrent.shape)
+        noise *= np.linalg.norm(model.recurrent, 2) / np.linalg.norm(noise, 2)
+    # A defect of two splits by the root of the noise, larger ones by higher roots.
+    for size in (1e-8, 1e-6, 1e-4):
+        near = model.recurrent + size * noise
+        with contextlib.suppress(ValueError):
+            modes = eigenmodes(eqx.tree_at(lambda m: m.recurrent, model, near))
+            break
+    else:
+        raise ValueError("`model.recurrent` must have independent eigenvectors, or nearly so.")
+    none = np.full_like(modes.learning_rates, np.nan)
+    return eqx.tree_at(lambda m: m.learning_rates, modes, none)
+
+
+def _energy(modes: Modes) -> Float[np.ndarray, " mode"]:
+    if np.isnan(modes.learning_rates).any():
+        return np.full(len(modes.eigenvalues), np.nan)
+    return explained_energy(modes)
 
 
 def slow_manifold(
@@ -270,14 +315,17 @@ def slow_manifold(
 
 
 def shifted_states(
-    model: Linearization, modes: Modes, visited: Float[np.ndarray, "path visited state"]
+    model: Linearization,
+    modes: Modes,
+    visited: Float[np.ndarray, "path visited state"],
+    index: int | None = None,
 ) -> tuple[Float[np.ndarray, "shift state"], Float[np.ndarray, " shift"]]:
-    """The convergence point, moved along the slow mode to where test runs go.
+    """The convergence point, moved along a mode (by default the slow one) to where test runs go.
 
     The mode's unit direction (of a complex one, its real part) is signed so that a positive
     gradient adds to it. The range is the 95 % quantile of the visited coordinate.
     """
-    index = slow_mode(modes)
+    index = slow_mode(modes) if index is None else index
     direction = modes.right[:, index].real * np.sign((modes.left[index] @ model.input).real or 1.0)
     length = np.linalg.norm(direction)
     coordinate = (visited - model.state) @ modes.left[index].real * length
@@ -301,7 +349,9 @@ def linearization_error(
     return float(error / distance) if distance > 0 else 0.0
 
 
-def _symmetric_axis(reach: float) -> Float[np.ndarray, " grid"]:
+def gradient_axis(met: Float[np.ndarray, " met"]) -> Float[np.ndarray, " grid"]:
+    """Symmetric axis over the central 98 % of met gradients."""
+    reach = float(np.quantile(np.abs(met), 0.98))
     reach = reach if reach > 0 else 1.0
     return np.linspace(-reach, reach, GRID)
 

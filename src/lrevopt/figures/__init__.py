@@ -4,8 +4,11 @@ from lrevopt.figures.adaptation import figure_06 as figure_06
 from lrevopt.figures.adaptation import figure_12 as figure_12
 from lrevopt.figures.clipping import figure_04 as figure_04
 from lrevopt.figures.clipping import figure_10 as figure_10
+from lrevopt.figures.manifolds import figure_13 as figure_13
 from lrevopt.figures.momentum import figure_03 as figure_03
 from lrevopt.figures.momentum import figure_08 as figure_08
+from lrevopt.figures.momentum import figure_09 as figure_09
+from lrevopt.figures.parameter_types import figure_07 as figure_07
 from lrevopt.figures.performance import figure_01 as figure_01
 from lrevopt.figures.performance import figure_17 as figure_17
 from lrevopt.figures.registry import FIGURES as FIGURES

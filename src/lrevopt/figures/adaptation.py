@@ -4,13 +4,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from matplotlib.axes import Axes
-from matplotlib.colors import SymLogNorm
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import BoundaryNorm, ListedColormap, SymLogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lrevopt.analysis.mechanisms import Mechanisms
-from lrevopt.figures.momentum import component_labels
+from lrevopt.figures.momentum import component_labels, tasks_converging
 from lrevopt.figures.schedules import momentum_line
 from lrevopt.figures.style import (
     BLACK,
@@ -25,7 +27,7 @@ from lrevopt.figures.style import (
     one_task,
     readable,
     shades,
-    tasks_of,
+    short,
 )
 from lrevopt.figures.textbook import update_curves
 
@@ -51,8 +53,11 @@ def gradient_scale(record: Mechanisms) -> SymLogNorm:
     return SymLogNorm(linthresh=smallest, linscale=0.3, vmin=-largest, vmax=largest)
 
 
-def s_curve(ax: Axes, record: Mechanisms) -> None:
-    """Fixed points for gradients held fixed; those not converged to are hollow."""
+def s_curve(ax: Axes, record: Mechanisms, *, bar_below: bool = False) -> None:
+    """Fixed points for gradients held fixed; those not converged to are hollow.
+
+    The colour bar stands on the right or, to leave columns their width, below.
+    """
     points, converged = record.held_points[:, :2], record.held_converged
     scale = gradient_scale(record)
     ax.plot(*points.T, color=PALE, linewidth=0.8, zorder=1)
@@ -93,11 +98,15 @@ def s_curve(ax: Axes, record: Mechanisms) -> None:
     )
     component_labels(ax, record)
     ax.margins(0.08)
-    ax.locator_params(nbins=5)
+    ax.locator_params(nbins=4 if bar_below else 5)
     high = np.floor(np.log10(np.abs(record.held_gradients).max()))
     low = np.ceil(np.log10(scale.linthresh))
     decades = 10.0 ** np.unique([np.ceil((low + high) / 2), high])
-    color_bar(ax, drawn, "held gradient $g^*$", ticks=[*-decades[::-1], 0, *decades])
+    if bar_below:
+        ends = [-decades[-1], 0, decades[-1]]
+        color_bar(ax, drawn, "held gradient $g^*$", ticks=ends, location="bottom")
+    else:
+        color_bar(ax, drawn, "held gradient $g^*$", ticks=[*-decades[::-1], 0, *decades])
 
 
 def arm_colors(record: Mechanisms) -> list[tuple[float, ...]]:
@@ -105,12 +114,28 @@ def arm_colors(record: Mechanisms) -> list[tuple[float, ...]]:
     return shades("viridis", len(record.arm_index), 0.0, 0.92)
 
 
-def arm_updates(ax: Axes, record: Mechanisms) -> None:
+def arm_updates(ax: Axes, record: Mechanisms, *, bar_below: bool = False) -> None:
     """Update functions from the centre of the S-curve to the end of its positive arm."""
     colors = arm_colors(record)
     update_curves(ax, record.gradients, record.arm_updates, colors)
     ax.set(xlabel="gradient $g$", ylabel=r"update $\Delta x$")
-    level_bar(ax, colors, record.held_gradients[record.arm_index], "held gradient $g^*$")
+    levels, label = record.held_gradients[record.arm_index], "held gradient $g^*$"
+    if bar_below:
+        _levels_below(ax, colors, levels, label)
+    else:
+        level_bar(ax, colors, levels, label)
+
+
+def _levels_below(
+    ax: Axes, colors: list[tuple[float, ...]], levels: Float[np.ndarray, " arm"], label: str
+) -> None:
+    """`level_bar` below a panel, where there is room for the first, the middle and the last."""
+    shown = sorted({0, len(levels) // 2, len(levels) - 1})
+    norm = BoundaryNorm(np.arange(len(colors) + 1) - 0.5, len(colors))
+    bar = color_bar(
+        ax, ScalarMappable(norm, ListedColormap(colors)), label, ticks=shown, location="bottom"
+    )
+    bar.set_ticks(shown, labels=[short(levels[index]) for index in shown])
 
 
 def arm_rates(ax: Axes, record: Mechanisms, momentum_rate: float | None) -> None:
@@ -145,19 +170,21 @@ def figure_06(mechanisms: dict[str, Mechanisms], momentum_rates: Mapping[str, fl
 @journal_style
 def figure_12(mechanisms: dict[str, Mechanisms], momentum_rates: Mapping[str, float]) -> Figure:
     """S-curves (top), update functions (middle), learning rates (bottom), a column per task."""
-    tasks = tasks_of(mechanisms, "mechanisms")
-    figure, axes = grid_of_panels(3, len(tasks), height=2.05)
+    tasks = tasks_converging(mechanisms)
+    figure, axes = grid_of_panels(3, len(tasks), height=2.3)
     for column, task in enumerate(tasks):
-        _fill(axes[:, column], mechanisms[task], momentum_rates.get(task))
+        _fill(axes[:, column], mechanisms[task], momentum_rates.get(task), bar_below=True)
     letter_panels(axes.flat, [readable(task) for task in tasks])
     _legend(figure, axes[2, 0], [mechanisms[task] for task in tasks])
     return figure
 
 
-def _fill(axes: np.ndarray, record: Mechanisms, momentum_rate: float | None) -> None:
+def _fill(
+    axes: np.ndarray, record: Mechanisms, momentum_rate: float | None, *, bar_below: bool = False
+) -> None:
     """The three panels of one task."""
-    s_curve(axes[0], record)
-    arm_updates(axes[1], record)
+    s_curve(axes[0], record, bar_below=bar_below)
+    arm_updates(axes[1], record, bar_below=bar_below)
     arm_rates(axes[2], record, momentum_rate)
 
 

@@ -80,7 +80,11 @@ def figure_10(mechanisms: dict[str, Mechanisms]) -> Figure:
     """Saturation (top) over the density of gradients (bottom), one column per task."""
     tasks = tasks_of(mechanisms, "mechanisms")
     figure, axes = grid_of_panels(2, len(tasks), height=1.8)
-    return _finished(figure, axes, mechanisms, tasks, axes)
+    _finished(figure, axes, mechanisms, tasks, axes)
+    if len(tasks) > 2:
+        for ax in axes[:, 1:].flat:
+            ax.set_ylabel("")
+    return figure
 
 
 def _finished(

@@ -1,18 +1,22 @@
-"""Figures 3 and 8: momentum in learned optimizers (paper, sections 5.1 and A.1)."""
+"""Figures 3, 8 and 9: momentum in learned optimizers (paper, sections 5.1 and A.1)."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Complex, Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle
+from matplotlib.ticker import MaxNLocator
 
 from lrevopt.analysis.mechanisms import Mechanisms
+from lrevopt.analysis.mode_shifts import ModeShifts
 from lrevopt.figures.style import (
     BLACK,
     BLUE,
+    COLUMN,
     GREY,
     PATH_COLOR,
     color_bar,
@@ -31,10 +35,11 @@ INSET = (0.42, 0.30)
 """Width and height of the inset of the state projection, in shares of the panel."""
 
 
-def state_projection(ax: Axes, record: Mechanisms) -> None:
+def state_projection(ax: Axes, record: Mechanisms, *, shifted: bool = True) -> None:
     """States of test runs on their principal components, around the convergence point.
 
-    Inset: total variance of the states over steps.
+    Inset: total variance of the states over steps. `shifted` shows the states displaced along
+    the slow mode as well.
     """
     ax.plot(*record.paths[..., :2].T, color=PATH_COLOR, linewidth=0.4, zorder=1)
     ax.plot(
@@ -49,7 +54,8 @@ def state_projection(ax: Axes, record: Mechanisms) -> None:
     ax.plot(
         *record.fixed_point[:2], color=BLACK, marker="s", markersize=4, linestyle="none", zorder=5
     )
-    for point, color in zip(record.shift_points, shift_colors(record), strict=True):
+    triangles = zip(record.shift_points, shift_colors(record), strict=True)
+    for point, color in triangles if shifted else ():
         ax.plot(
             *point[:2],
             color=color,
@@ -122,28 +128,57 @@ def offset_updates(ax: Axes, record: Mechanisms) -> None:
     ax.set(xlabel="gradient $g$", ylabel=r"update $\Delta x$")
 
 
-def eigenvalue_plane(ax: Axes, record: Mechanisms) -> None:
+def eigenvalue_plane(
+    ax: Axes,
+    record: Mechanisms,
+    ringed: Sequence[int] | None = None,
+    *,
+    bar_below: bool = False,
+) -> None:
     """Eigenvalues of the Jacobian at the convergence point, coloured by learning rate.
 
-    The window holds all eigenvalues and the right end of the unit circle.
+    The window holds all eigenvalues and the right end of the unit circle. A ring marks the slow
+    mode or, with numbers, the modes `ringed`. Modes without rates of their own are grey.
     """
     rates = np.abs(record.learning_rates)
     order = np.argsort(rates)  # the largest on top
     eigenvalues = record.eigenvalues[order]
     ax.add_patch(Circle((0, 0), 1, fill=False, color=GREY, linewidth=0.7, linestyle=(0, (3, 2))))
     zero_lines(ax)
+    largest = rates.max() if rates.max() > 0 else 1.0  # NaN is not above 0
     points = ax.scatter(eigenvalues.real, eigenvalues.imag, c=rates[order], cmap="flare",
-                        vmin=0, vmax=rates.max() if rates.max() > 0 else 1, s=15,
-                        linewidths=0.3, edgecolors="white", zorder=3)  # fmt: skip
-    slow = record.eigenvalues[int(record.slow_mode)]
-    ax.plot(slow.real, slow.imag, color=BLACK, marker="o", markersize=7, markerfacecolor="none",
+                        vmin=0, vmax=largest, s=15, linewidths=0.3, edgecolors="white",
+                        plotnonfinite=True, zorder=3)  # fmt: skip
+    points.set_cmap(points.get_cmap().with_extremes(bad=GREY))
+    rings = record.eigenvalues[[int(record.slow_mode)] if ringed is None else list(ringed)]
+    ax.plot(rings.real, rings.imag, color=BLACK, marker="o", markersize=7, markerfacecolor="none",
             markeredgewidth=0.8, linestyle="none", zorder=4)  # fmt: skip
     right = max(1.08, 0.08 + eigenvalues.real.max())
     left = min(-0.08, eigenvalues.real.min() - 0.08)
     half = max((right - left) / 2, 1.1 * np.abs(eigenvalues.imag).max())
+    if ringed is not None:
+        half = max(half, 1.4 * np.abs(rings.imag).max())  # room for the numbers
+        _number_rings(ax, rings, half)
     ax.set(xlim=(right - 2 * half, right), ylim=(-half, half), aspect="equal")
     ax.set(xlabel=r"Re $\lambda$", ylabel=r"Im $\lambda$")
-    color_bar(ax, points, r"learning rate $|\alpha|$")
+    place = "bottom" if bar_below else "right"
+    marks = MaxNLocator(4 if bar_below else 6)
+    color_bar(ax, points, r"learning rate $|\alpha|$", location=place, ticks=marks)
+
+
+def _number_rings(ax: Axes, rings: Complex[np.ndarray, " shown"], height: float) -> None:
+    """1, 2, ... in a row above, with lines to the rings, which may lie on top of each other."""
+    place = np.inf
+    for index in np.argsort(-rings.real, kind="stable"):
+        place = min(rings[index].real, place - 0.16 * height)
+        ax.annotate(
+            str(index + 1),
+            (rings[index].real, rings[index].imag),
+            (place, 0.86 * height),
+            ha="center",
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.0},
+            arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": GREY, "shrinkB": 3.5},
+        )
 
 
 @journal_style
@@ -162,27 +197,69 @@ def figure_03(mechanisms: dict[str, Mechanisms]) -> Figure:
 @journal_style
 def figure_08(mechanisms: dict[str, Mechanisms]) -> Figure:
     """States (top), offsets (middle) and eigenvalues (bottom), one column per task."""
-    tasks = tasks_of(mechanisms, "mechanisms")
-    figure, axes = grid_of_panels(3, len(tasks), height=2.15)
+    tasks = tasks_converging(mechanisms)
+    figure, axes = grid_of_panels(3, len(tasks), height=2.25)
     for column, task in enumerate(tasks):
         state_projection(axes[0, column], mechanisms[task])
         offset_updates(axes[1, column], mechanisms[task])
-        eigenvalue_plane(axes[2, column], mechanisms[task])
+        eigenvalue_plane(axes[2, column], mechanisms[task], bar_below=True)
     letter_panels(axes.flat, [readable(task) for task in tasks])
     _legend(figure)
     return figure
 
 
+def tasks_converging(mechanisms: dict[str, Mechanisms]) -> list[str]:
+    """The paper's columns of figures 8 and 12: all tasks but MNIST, unless it is the only one.
+
+    Its optimizer does not converge to one point: figures 9 and 13 are about that.
+    """
+    tasks = tasks_of(mechanisms, "mechanisms")
+    return [task for task in tasks if task != "mnist"] or tasks
+
+
+@journal_style
+def figure_09(mechanisms: dict[str, Mechanisms], mode_shifts: dict[str, ModeShifts]) -> Figure:
+    """Eigenvalues (a), what moving along the slowest modes does (b to e), states; one task."""
+    both = {task: record for task, record in mode_shifts.items() if task in mechanisms}
+    task = one_task(both, "mode_shifts", "mnist")
+    record, shifts = mechanisms[task], mode_shifts[task]
+    figure, axes = grid_of_panels(2, 3, height=2.3)
+    panels = list(axes.flat)
+    eigenvalue_plane(panels[0], record, shifts.modes.tolist(), bar_below=True)
+    shown = panels[1 : 1 + len(shifts.modes)]
+    colors = shades("crest", shifts.shifts.shape[1])
+    for ax, updates in zip(shown, shifts.updates, strict=True):
+        update_curves(ax, shifts.gradients, updates, colors)
+        ax.set(xlabel="gradient $g$", ylabel=r"update $\Delta x$")
+    last = panels[1 + len(shown)]
+    state_projection(last, record, shifted=False)
+    for ax in panels[2 + len(shown) :]:
+        ax.set_axis_off()
+    titles = [f"Along mode {number + 1}" for number in range(len(shown))]
+    letter_panels([panels[0], *shown, last], [readable(task), *titles, "States"])
+    labels = ["moved against the mode", "not moved", "moved along the mode"]
+    lines = [
+        Line2D([], [], color=colors[place], label=label)
+        for place, label in zip([0, len(colors) // 2, -1], labels, strict=True)
+    ]
+    # Legends are filled column by column.
+    pairs = [handle for pair in zip(lines, _marks()[:3], strict=True) for handle in pair]
+    figure.legend(handles=pairs, loc="outside upper center", ncols=3)
+    return figure
+
+
 def _legend(figure: Figure) -> None:
     """What the marks of the state projection mean."""
+    columns = 4 if figure.get_figwidth() > COLUMN else 2
+    figure.legend(handles=_marks(), loc="outside upper center", ncols=columns)
+
+
+def _marks() -> list[Line2D]:
     blank: dict[str, Any] = {"linestyle": "none", "markeredgewidth": 0}
     middle = shades("crest", 3)[1]
-    handles = [
+    return [
         Line2D([], [], color=PATH_COLOR, linewidth=0.8, label="test runs"),
         Line2D([], [], color=GREY, marker="o", markersize=2.4, label="slow points", **blank),
         Line2D([], [], color=BLACK, marker="s", markersize=4.5, label="convergence point", **blank),
         Line2D([], [], color=middle, marker="v", markersize=5.5, label="shifted states", **blank),
     ]
-    figure.legend(
-        handles=handles, loc="outside upper center", ncols=4 if figure.get_figwidth() > 4 else 2
-    )

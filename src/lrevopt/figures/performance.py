@@ -1,26 +1,31 @@
 """Figures 1 and 17: how well optimizers do on test problems (paper, sections 3.2 and D.2)."""
 
+import textwrap
 from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from lrevopt.evaluation import Evaluation
 from lrevopt.figures.style import (
     BLACK,
+    BLUE,
     COLUMN,
+    ORANGE,
     color_bar,
     grid_of_panels,
     journal_style,
     letter_panels,
     looks,
     readable,
+    short,
     tasks_of,
 )
 from lrevopt.task_pictures import TaskPicture
@@ -41,14 +46,30 @@ def loss_curves(ax: Axes, evaluation: Evaluation) -> None:
         ax.fill_between(steps, mean - error, mean + error, color=look.color, alpha=0.2, linewidth=0)
         ax.plot(steps, mean, label=look.label, **look.line, zorder=3)
         shown.append(mean[mean > 0])
-    ax.set(
-        yscale="log", ylabel="loss", xlabel="\n".join(["inner step", *diverged_note(evaluation)])
-    )
+    note = diverged_note(evaluation, 24 if is_narrow(ax) else 60)
+    ax.set(yscale="log", ylabel="loss", xlabel="\n".join(["inner step", *note]))
     ax.set_xlim(0, evaluation.losses.shape[-1] - 1)
     # Limits follow the means: a band that reaches 0 would take all of a log axis.
     drawn = np.concatenate(shown) if shown else np.array([0.1, 1.0])
     margin = max(drawn.max() / drawn.min(), 1.1) ** 0.05
     ax.set_ylim(drawn.min() / margin, drawn.max() * margin)
+    plain_ticks(ax)
+
+
+def plain_ticks(ax: Axes) -> None:
+    """Numbers such as 0.2 on a logarithmic axis that spans less than two decades."""
+    low, high = ax.get_ylim()
+    if high < 100 * low:
+        marks = (1, 2, 5) if high > 5 * low else (1, 1.5, 2, 3, 4, 5, 6, 8)
+        ax.yaxis.set_major_locator(LogLocator(subs=marks))
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+        ax.yaxis.set_minor_formatter(NullFormatter())
+
+
+def is_narrow(ax: Axes) -> bool:
+    """Whether a panel shares its row with two others or more."""
+    place = ax.get_subplotspec()
+    return place is not None and place.get_geometry()[1] > 2
 
 
 def finite_mean(
@@ -67,15 +88,16 @@ def histogram_panel(ax: Axes, values: Float[np.ndarray, " draw"], label: str) ->
     positive = values[np.isfinite(values) & (values > 0)]
     edges = np.geomspace(positive.min() * 0.999, positive.max() * 1.001, 31).tolist()
     ax.hist(positive, edges, color="#B7C4CF", edgecolor="white", linewidth=0.4)
-    ax.axvline(np.median(positive), color=BLACK, linewidth=0.9, linestyle=(0, (3, 1.5)))
+    median = float(np.median(positive))
+    ax.axvline(median, color=BLACK, linewidth=0.9, linestyle=(0, (3, 1.5)))
+    left = median**2 > edges[0] * edges[-1]  # where there is more room
     ax.annotate(
-        f"median {np.median(positive):.0f}"
-        if np.median(positive) >= 10
-        else f"median {np.median(positive):.2g}",
-        (np.median(positive), 1),
-        (4, -1),
+        f"median {median:.0f}" if median >= 10 else f"median {median:.2g}",
+        (median, 1),
+        (-4 if left else 4, -1),
         xycoords=("data", "axes fraction"),
         textcoords="offset points",
+        ha="right" if left else "left",
         va="top",
     )
     ax.set(xscale="log", xlabel=label, ylabel="problems")
@@ -83,7 +105,10 @@ def histogram_panel(ax: Axes, values: Float[np.ndarray, " draw"], label: str) ->
 
 
 def surface_panel(ax: Axes, arrays: Mapping[str, np.ndarray]) -> None:
-    """Loss surface of two parameters, on a logarithmic colour scale, with its minimum."""
+    """Loss surface of two parameters, on a logarithmic colour scale, with its minimum.
+
+    Narrow panels have numbers on the lines in place of a colour bar.
+    """
     surface = arrays["surface"]
     floor = surface.max() * 1e-5
     bands = ax.contourf(
@@ -97,7 +122,7 @@ def surface_panel(ax: Axes, arrays: Mapping[str, np.ndarray]) -> None:
     bands.set_rasterized(True)
     # Lines where the grid resolves them: not along the floor of a narrow valley.
     levels = 10.0 ** np.arange(np.ceil(np.log10(floor)) + 1, np.log10(surface.max()))
-    ax.contour(arrays["x"], arrays["y"], surface, levels, colors="white", linewidths=0.4)
+    lines = ax.contour(arrays["x"], arrays["y"], surface, levels, colors="white", linewidths=0.4)
     ax.plot(
         *arrays["minimum"],
         marker="*",
@@ -108,17 +133,42 @@ def surface_panel(ax: Axes, arrays: Mapping[str, np.ndarray]) -> None:
         linestyle="none",
     )
     ax.set(xlabel="$x$", ylabel="$y$")
-    color_bar(ax, bands, "loss", ticks=levels)
+    if is_narrow(ax):
+        ax.clabel(lines, levels[-2:], fmt=short, fontsize=7)
+    else:
+        color_bar(ax, bands, "loss", ticks=levels)
+
+
+def scatter_panel(ax: Axes, arrays: Mapping[str, np.ndarray]) -> None:
+    """Points in the plane, coloured and shaped by their class."""
+    for label, color, marker in ((0, BLUE, "o"), (1, ORANGE, "^")):
+        own = arrays["label"] == label
+        ax.plot(arrays["x"][own], arrays["y"][own], color=color, marker=marker, markersize=2,
+                markeredgewidth=0, alpha=0.6, linestyle="none", rasterized=True)  # fmt: skip
+    ax.set(xlabel="$x_1$", ylabel="$x_2$")
+
+
+def images_panel(ax: Axes, images: UInt8[np.ndarray, "example side side"]) -> None:
+    """Images side by side, as many in a row as the panel is wide; the last row is full."""
+    across = min(6 if is_narrow(ax) else 10, len(images))
+    rows, side = len(images) // across, images.shape[1]
+    grid = images[: rows * across].reshape(rows, across, side, side)
+    ax.imshow(grid.swapaxes(1, 2).reshape(rows * side, across * side), cmap="gray_r",
+              vmin=0, vmax=255, interpolation="nearest")  # fmt: skip
+    ax.set(xlabel="random examples", xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
 
 
 PICTURES: dict[str, Callable[[Axes, Mapping[str, np.ndarray]], None]] = {
     "condition_numbers": lambda ax, arrays: histogram_panel(
-        ax, arrays["condition_numbers"], "condition number of the Hessian"
+        ax, arrays["condition_numbers"], "condition number"
     ),
     "starting_losses": lambda ax, arrays: histogram_panel(
         ax, arrays["starting_losses"], "loss at the start"
     ),
     "surface": surface_panel,
+    "scatter": scatter_panel,
+    "images": lambda ax, arrays: images_panel(ax, arrays["images"]),
 }
 """How each kind of `TaskPicture` is drawn."""
 
@@ -134,6 +184,9 @@ def figure_01(evaluations: dict[str, Evaluation], pictures: dict[str, TaskPictur
             PICTURES[pictures[task].kind](axes[1, column], pictures[task].arrays)
         else:
             axes[1, column].set_axis_off()
+    if len(tasks) > 2:
+        for ax in axes[0, 1:]:
+            ax.set_ylabel("")
     letter_panels(axes[0], [readable(task) for task in tasks])
     legend_of_optimizers(figure, evaluations)
     return figure
@@ -147,11 +200,12 @@ def legend_of_optimizers(figure: Figure, evaluations: Mapping[str, Evaluation]) 
     figure.legend(handles=handles, loc="outside upper center", ncols=columns, columnspacing=1.5)
 
 
-def diverged_note(evaluation: Evaluation) -> list[str]:
-    """A line on which optimizers diverged on how many problems; none if none did."""
+def diverged_note(evaluation: Evaluation, width: int) -> list[str]:
+    """Lines on which optimizers diverged on how many problems; none if none did."""
     found = zip(looks(evaluation.names).values(), evaluation.diverged(), strict=True)
     counts = ", ".join(f"{look.label} {count}" for look, count in found if count)
-    return [f"runs diverged, of {evaluation.losses.shape[1]}: {counts}"] if counts else []
+    sentence = f"runs diverged, of {evaluation.losses.shape[1]}: {counts}"
+    return textwrap.wrap(sentence, width) if counts else []
 
 
 def violins(ax: Axes, evaluation: Evaluation) -> None:
@@ -204,6 +258,8 @@ def violins(ax: Axes, evaluation: Evaluation) -> None:
             )
     ax.set(yscale="log", xlabel="optimizer", ylabel="meta-objective (mean loss / first loss)")
     ax.set_xticks(range(len(scores)), list(scores))
+    if drawn:
+        plain_ticks(ax)
     if drawn and evaluation.diverged().any():
         low, high = ax.get_ylim()
         ax.set_ylim(low, high * (high / low) ** 0.15)  # room for the notes
@@ -213,8 +269,13 @@ def violins(ax: Axes, evaluation: Evaluation) -> None:
 def figure_17(evaluations: dict[str, Evaluation]) -> Figure:
     """Meta-objective over test problems, one violin per optimizer, one panel per task."""
     tasks = tasks_of(evaluations, "evaluations")
-    figure, axes = grid_of_panels(1, len(tasks), height=2.3)
-    for ax, task in zip(axes[0], tasks, strict=True):
+    # Two to a row: names of optimizers need the width.
+    columns = min(len(tasks), 2)
+    figure, axes = grid_of_panels(-(-len(tasks) // columns), columns, height=2.3)
+    panels = list(axes.flat)
+    for ax, task in zip(panels, tasks, strict=False):
         violins(ax, evaluations[task])
-    letter_panels(axes[0], [readable(task) for task in tasks])
+    for ax in panels[len(tasks) :]:
+        ax.set_axis_off()
+    letter_panels(panels[: len(tasks)], [readable(task) for task in tasks])
     return figure

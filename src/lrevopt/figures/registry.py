@@ -12,12 +12,17 @@ from typing import TypeVar
 
 from matplotlib.figure import Figure
 
+from lrevopt.analysis.manifolds import Manifold
 from lrevopt.analysis.mechanisms import Mechanisms
+from lrevopt.analysis.mode_shifts import ModeShifts
+from lrevopt.analysis.parameter_types import ParameterTypes
 from lrevopt.analysis.update_functions import Textbook
 from lrevopt.evaluation import Evaluation
 from lrevopt.figures.adaptation import figure_06, figure_12
 from lrevopt.figures.clipping import figure_04, figure_10
-from lrevopt.figures.momentum import figure_03, figure_08
+from lrevopt.figures.manifolds import figure_13
+from lrevopt.figures.momentum import figure_03, figure_08, figure_09
+from lrevopt.figures.parameter_types import figure_07
 from lrevopt.figures.performance import figure_01, figure_17
 from lrevopt.figures.schedules import figure_05, figure_11
 from lrevopt.figures.schematic import figure_16
@@ -35,7 +40,8 @@ class FigureNumbers:
     """All numbers that figures are drawn from, by task; a run of one task has one of each.
 
     `momentum_rates` are the learning rates of tuned momentum, `tuning` the searches by task and
-    then by baseline. What a run does not have stays empty, and its figures are left out.
+    then by baseline; `parameter_types`, `manifolds` and `mode_shifts` exist for tasks whose
+    parameters have groups. What a run does not have stays empty, and its figures are left out.
     """
 
     evaluations: dict[str, Evaluation] = dataclasses.field(default_factory=dict)
@@ -45,6 +51,9 @@ class FigureNumbers:
     tuning: dict[str, dict[str, TuningResult]] = dataclasses.field(default_factory=dict)
     textbook: Textbook | None = None
     history: History | None = None
+    parameter_types: dict[str, ParameterTypes] = dataclasses.field(default_factory=dict)
+    manifolds: dict[str, Manifold] = dataclasses.field(default_factory=dict)
+    mode_shifts: dict[str, ModeShifts] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,6 +142,32 @@ TUNED = (
     "some problem. The star is the best setting, which is the baseline everywhere else."
 )
 
+TYPES = (
+    "(a) States averaged over the parameters of one layer and type and over test problems, from "
+    "the initial state (triangle) to the end of the run (dots), on three principal components of "
+    "single parameters' states. Blue solid lines are weights, orange dashed ones biases, darker "
+    "in later layers: lines that part mean that the optimizer tells these parameters apart. (b) "
+    "Effective learning rate at each of these mean states. (c) How large the first gradients of "
+    "each layer are, with their medians: what the optimizer may tell parameters apart by. This is "
+    "a correlation, not yet a cause."
+)
+MANY_MODES = (
+    "Eigenvalues of the Jacobian at a convergence point, as in Figure 8, with the slowest modes "
+    "numbered. (b) to (e) Update functions of the state when it is moved along each of these "
+    "modes, as far as test runs go to both sides. Curves that are shifted up and down mean "
+    "momentum; curves that tilt mean that moving along the mode changes the learning rate. Last: "
+    "states of test runs, as in Figure 3, with their variance over the inner steps: where it "
+    "stays up, runs of different parameters end in different states."
+)
+LINE = (
+    "(a) Approximate fixed points without gradient, found from visited states (pale), on the "
+    "principal components of these; the colour is the effective learning rate at each. One place "
+    "means that the optimizer always comes to rest in the same state, a line that it may rest "
+    "anywhere along it. (b) Update functions at the points marked by diamonds of the same colours. "
+    "(c) Effective learning rate along the points' own first principal component, in units of the "
+    "spread of visited states: where it changes, the place on the line sets the learning rate."
+)
+
 Record = TypeVar("Record")
 
 
@@ -158,7 +193,8 @@ FIGURES: tuple[FigureSpec, ...] = (
         "error on each side; lower is better. Optimizers that diverged on a problem are named, "
         "and their mean is over the others. Bottom: what the task is like: for linear regression "
         "the condition numbers of random problems (the larger, the harder), for Rosenbrock the "
-        "surface, with its minimum at the star.",
+        "surface, with its minimum at the star, for two moons the points to be told apart by "
+        "their colour, for MNIST some of the digits to be read.",
         ("evaluations",),
         lambda numbers: figure_01(numbers.evaluations, numbers.pictures),
     ),
@@ -193,10 +229,20 @@ FIGURES: tuple[FigureSpec, ...] = (
         lambda numbers: figure_06(numbers.mechanisms, numbers.momentum_rates),
     ),
     FigureSpec(
+        7, "Tuning per layer and parameter type", TYPES,
+        ("parameter_types",),
+        lambda numbers: figure_07(numbers.parameter_types),
+    ),
+    FigureSpec(
         8, "Momentum, by task",
         f"One column per task. Top: {STATES} Middle: {OFFSETS} Bottom: {MODES}",
         ("mechanisms",),
         lambda numbers: figure_08(numbers.mechanisms),
+    ),
+    FigureSpec(
+        9, "Momentum of many modes", f"(a) {MANY_MODES}",
+        ("mechanisms", "mode_shifts"),
+        lambda numbers: figure_09(numbers.mechanisms, numbers.mode_shifts),
     ),
     FigureSpec(
         10, "Gradient clipping, by task",
@@ -216,6 +262,11 @@ FIGURES: tuple[FigureSpec, ...] = (
         f"One column per task. Top: {S_CURVE} Middle: {ARM} Bottom: {RATES}",
         ("mechanisms",),
         lambda numbers: figure_12(numbers.mechanisms, numbers.momentum_rates),
+    ),
+    FigureSpec(
+        13, "A line of fixed points", LINE,
+        ("manifolds",),
+        lambda numbers: figure_13(numbers.manifolds),
     ),
     FigureSpec(
         16, "Schematic of a learned optimizer",

@@ -113,7 +113,12 @@ def figure_11(mechanisms: dict[str, Mechanisms], momentum_rates: Mapping[str, fl
     """Zero-gradient paths (top) and learning rates along them (bottom), one column per task."""
     tasks = tasks_of(mechanisms, "mechanisms")
     figure, axes = grid_of_panels(2, len(tasks), height=1.9)
-    return _finished(figure, axes, mechanisms, momentum_rates, tasks, axes)
+    _finished(figure, axes, mechanisms, momentum_rates, tasks, axes)
+    if len(tasks) > 2:
+        for ax in axes[:, 1:].flat:
+            ax.set_ylabel("")
+            ax.locator_params(axis="x", nbins=4)
+    return figure
 
 
 def _finished(

@@ -150,7 +150,9 @@ def meta_train(
             print(plan, file=sys.stderr)
     found = folder.open(planned, resume=resume, overwrite=overwrite)
 
-    outer_settings = dataclasses.replace(without_schedule(settings), **planned)
+    outer_settings = dataclasses.replace(
+        without_schedule(settings), micro_batch=planned["micro_batch"], segment=planned["segment"]
+    )
     particles = None
     if settings.estimator == "pes":
         particles = first_particles(optimizer, task, jr.fold_in(key, 2), settings)

@@ -20,7 +20,6 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.random as jr
-import numpy as np
 
 from lrevopt.checks import finite
 from lrevopt.meta_training.estimators import first_particles, meta_gradient
@@ -194,11 +193,5 @@ def _data_bytes(task: AbstractTask, optimizer: AbstractOptimizer, settings: Meta
     trees: list[Any] = [eqx.filter(task, eqx.is_array)]
     if settings.estimator == "pes":
         trees.append(eqx.filter_eval_shape(first_particles, optimizer, task, jr.key(0), settings))
-    leaves = [leaf for leaf in jax.tree.leaves(trees) if hasattr(leaf, "dtype")]
-    return int(
-        sum(
-            math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize
-            for leaf in leaves
-            if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-        )
-    )
+    arrays = [leaf for leaf in jax.tree.leaves(trees) if hasattr(leaf, "dtype")]
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in arrays)

@@ -1,0 +1,226 @@
+"""Is there one fixed point at zero gradient, or a line of them? (paper, A.4 and Figure 13)
+
+The optimizer that the paper trains on MNIST rests anywhere along a line, and its learning rate
+depends on where. Such a line is rarely exact: a solver that insists on a speed of 0 walks along
+it to the few points that really rest. Here, as in the paper, a search ends as soon as the speed
+
+    q = 1/2 ||F(h, 0) - h||^2
+
+is small, and its steps are damped so that it gets there without moving along the line. With one
+fixed point, states end close to it; how close, says its slowest eigenvalue.
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Complex, Float, Int
+
+from lrevopt.analysis.fixed_points import BLOCK
+from lrevopt.analysis.mechanisms import gradient_axis
+from lrevopt.analysis.precision import as_double, double_precision
+from lrevopt.analysis.projections import Visits, fit_projection, over_problems, spread
+from lrevopt.analysis.update_functions import rate_table, update_table
+from lrevopt.checks import positive_integer
+from lrevopt.optimizers.interface import AbstractOptimizer
+
+SLOW = 1e-8
+"""Speed, per unit of max(1, ||h||^2), of an approximate fixed point: 200 steps lead 3 % of the
+size of the state away. At this mean speed the authors' search stops, too."""
+
+DAMPING, RELAXATION = 1e-2, 0.9
+"""First damping of a step, per mean squared singular value, and its factor at each step."""
+
+ITERATIONS = 200
+
+SHOWN = 6
+"""Points of the line whose update functions are kept."""
+
+
+class Manifold(eqx.Module):
+    """Approximate fixed points near visited states. Host arrays in float64.
+
+    - `share`: how many of the searches ended in one; the others are not kept.
+    - `points`: projected on the principal components of visited states, like `initial`, the
+      initial state, and `visited`, where the searches began; `explained_variance`: shares of the
+      components.
+    - `speeds`: q. `rates`: effective learning rates. `nearest`: the Jacobian's eigenvalue that
+      is nearest to 1, which is 1 along a line of fixed points.
+    - `positions`: coordinate along the first principal component of the points themselves, in
+      units of the root-mean-square distance of visited states from their mean.
+    - `chosen`: indices of a few points from one end to the other; `updates`: their update
+      functions on `gradients`.
+    - `participation_ratio`: (sum v)^2 / sum v^2 of the variances v along the points' principal
+      components: 1 for a line, 2 for a disc, 0 for a single point.
+    - `extent`: root-mean-square distance of the points from their mean, in the same unit.
+      `persistence`: extent after another run without gradient over extent before: 1 for a line
+      of fixed points, towards 0 for a single one.
+    - `rate_ratio`: largest over smallest learning rate; infinite if one is not positive.
+    """
+
+    share: float
+    initial: Float[np.ndarray, " component"]
+    explained_variance: Float[np.ndarray, " component"]
+    visited: Float[np.ndarray, "search component"]
+    points: Float[np.ndarray, "point component"]
+    speeds: Float[np.ndarray, " point"]
+    rates: Float[np.ndarray, " point"]
+    nearest: Complex[np.ndarray, " point"]
+    positions: Float[np.ndarray, " point"]
+    chosen: Int[np.ndarray, " shown"]
+    gradients: Float[np.ndarray, " grid"]
+    updates: Float[np.ndarray, "shown grid"]
+    participation_ratio: float
+    extent: float
+    persistence: float
+    rate_ratio: float
+
+    @property
+    def speed_decades(self) -> float:
+        """Decades between the 5 % and the 95 % quantile of the speeds; NaN for no points."""
+        if not len(self.speeds):
+            return float("nan")
+        low, high = np.quantile(np.maximum(self.speeds, np.finfo(float).tiny), [0.05, 0.95])
+        return float(np.log10(high / low))
+
+
+def measure_manifold(optimizer: AbstractOptimizer, visits: Visits, searches: int = 300) -> Manifold:
+    """Search approximate fixed points from `searches` visited states.
+
+    Finding none is no error: arrays are then empty and ratios NaN.
+    Raises `ValueError` for less than 1 search.
+    """
+    searches = positive_integer("searches", searches)
+    steps = visits.gradients.shape[1]
+    cloud = visits.states.reshape(-1, visits.states.shape[-1])
+    with double_precision():
+        opt = as_double(optimizer)
+        searched = _descend(opt, jnp.asarray(spread(cloud, searches)))
+        states, speeds, slow = (np.asarray(part) for part in searched)
+        states, speeds = states[slow], speeds[slow]
+        jacobians, later = (np.asarray(part) for part in _jacobians_and_futures(opt, states, steps))
+    eigenvalues = np.linalg.eigvals(jacobians).astype(complex)
+    best = np.argmin(np.abs(eigenvalues - 1), axis=1)[:, None]
+    variances, positions = _own_components(states)
+    rates = rate_table(optimizer, states)
+    chosen = _along(positions)
+    gradients = gradient_axis(visits.met)
+    projection = fit_projection(spread(cloud, 100_000))
+    extent, unit = _size(states), _size(cloud)
+    return Manifold(
+        share=float(slow.mean()),
+        initial=projection(np.asarray(optimizer.initial_state(), float)),
+        explained_variance=projection.explained_variance,
+        visited=projection(spread(cloud, searches)),
+        points=projection(states),
+        speeds=speeds,
+        rates=rates,
+        nearest=np.take_along_axis(eigenvalues, best, axis=1)[:, 0],
+        positions=positions / unit if unit > 0 else positions,
+        chosen=chosen,
+        gradients=gradients,
+        updates=update_table(optimizer, states[chosen], gradients),
+        participation_ratio=_participation(variances),
+        extent=_over(extent, unit),
+        persistence=_over(_size(later), extent),
+        rate_ratio=_largest_over_smallest(rates),
+    )
+
+
+def _own_components(
+    states: Float[np.ndarray, "point state"],
+) -> tuple[Float[np.ndarray, " component"], Float[np.ndarray, " point"]]:
+    """Variances of points along their principal components, and coordinates along the first."""
+    if not len(states):
+        return np.zeros(0), np.zeros(0)
+    away = states - states.mean(axis=0)
+    left, singular, right = np.linalg.svd(away, full_matrices=False)
+    # Components have no sign of their own: the largest entry is made positive.
+    sign = np.sign(right[0, np.argmax(np.abs(right[0]))]) or 1.0
+    # Round-off of the mean is no extent.
+    singular = np.where(singular > 1e-12 * np.linalg.norm(states), singular, 0.0)
+    return singular**2 / len(states), sign * singular[0] * left[:, 0]
+
+
+def _along(positions: Float[np.ndarray, " point"]) -> Int[np.ndarray, " shown"]:
+    """Indices of points at about even distances from one end to the other."""
+    if not len(positions):
+        return np.zeros(0, int)
+    wanted = np.linspace(positions.min(), positions.max(), SHOWN)
+    nearest = np.argmin(np.abs(positions - wanted[:, None]), axis=1)
+    return np.array(list(dict.fromkeys(nearest.tolist())))
+
+
+def _participation(variances: Float[np.ndarray, " component"]) -> float:
+    total = np.sum(variances**2)
+    return float(np.sum(variances) ** 2 / total) if total > 0 else 0.0
+
+
+def _size(states: Float[np.ndarray, "point state"]) -> float:
+    """Root-mean-square distance from the mean; NaN for no points."""
+    return float(np.sqrt(states.var(axis=0).sum())) if len(states) else np.nan
+
+
+def _over(first: float, second: float) -> float:
+    return first / second if second > 0 else np.nan
+
+
+def _largest_over_smallest(rates: Float[np.ndarray, " point"]) -> float:
+    if not len(rates):
+        return np.nan
+    return float(rates.max() / rates.min()) if rates.min() > 0 else np.inf
+
+
+@eqx.filter_jit
+def _jacobians_and_futures(opt, states, steps):
+    zero = jnp.zeros((), states.dtype)
+    later = lax.fori_loop(
+        0, steps, lambda _, h: jax.vmap(lambda one: opt.transition(one, zero))(h), states
+    )
+    return jax.vmap(jax.jacfwd(lambda h: opt.transition(h, zero)))(states), later
+
+
+@eqx.filter_jit
+def _descend(
+    opt: AbstractOptimizer, starts: Float[Array, "point state"]
+) -> tuple[Float[Array, "point state"], Float[Array, " point"], Bool[Array, " point"]]:
+    """Levenberg-Marquardt steps from each start, which stop once it is slow.
+
+    Damping keeps the first steps from moving along directions of slow change. It fades, so that
+    what is not slow yet still gets to where it is.
+    """
+    zero = jnp.zeros((), starts.dtype)
+
+    def residual(state: Array) -> Array:
+        return opt.transition(state, zero) - state
+
+    def speed(state: Array) -> Array:
+        change = residual(state)
+        return change @ change / 2
+
+    def moving(state: Array, q: Array) -> Array:
+        return q > SLOW * jnp.maximum(1.0, state @ state)
+
+    def step(carry: tuple[Array, Array, Array, Any]) -> tuple[Array, Array, Array, Any]:
+        state, q, damping, iteration = carry
+        R, A = residual(state), jax.jacfwd(residual)(state)
+        normal = A.T @ A
+        scaled = normal + damping * jnp.trace(normal) / len(A) * jnp.eye(len(A))
+        following = state - jnp.linalg.solve(scaled, A.T @ R)
+        reached = speed(following)
+        better = reached < q  # false for NaN
+        state, q = jnp.where(better, following, state), jnp.where(better, reached, q)
+        return state, q, jnp.where(better, RELAXATION, 10.0) * damping, iteration + 1
+
+    def search(start: Array) -> tuple[Array, Array, Array]:
+        begin = start, speed(start), jnp.asarray(DAMPING, start.dtype), 0
+        state, q, _, _ = lax.while_loop(
+            lambda carry: moving(*carry[:2]) & (carry[3] < ITERATIONS), step, begin
+        )
+        return state, q, ~moving(state, q)
+
+    # A block waits for its slowest member only.
+    return over_problems(search, starts, BLOCK)

@@ -1,0 +1,94 @@
+"""What each of the slowest modes does to the update function (paper, A.1 and Figure 9).
+
+Moving the state along a mode that is momentum shifts the update function up or down; moving it
+along a line of fixed points may change the learning rate instead.
+"""
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Float, Int
+
+from lrevopt.analysis.fixed_points import find_fixed_points
+from lrevopt.analysis.linearization import Modes, conjugate_mode, linearize
+from lrevopt.analysis.mechanisms import (
+    STARTS,
+    convergence_point,
+    gradient_axis,
+    separated_modes,
+    shifted_states,
+)
+from lrevopt.analysis.projections import Visits, spread
+from lrevopt.analysis.update_functions import rate_table, update_table
+from lrevopt.checks import positive_integer
+from lrevopt.optimizers.interface import AbstractOptimizer
+
+
+class ModeShifts(eqx.Module):
+    """The convergence point, moved along its slowest modes one at a time. Host arrays in float64.
+
+    - `modes`: indices of the modes by falling |eigenvalue|, of a conjugate pair the first. They
+      count as in `Mechanisms.eigenvalues`, whose convergence point this is.
+    - `shifts`: displacements along the mode's unit direction, as far as test runs go to both
+      sides, the middle one 0.
+    - `gradients`, `updates`: update functions of the moved states.
+    - `rates`: their effective learning rates; `offsets`: their updates at zero gradient.
+    - `tilt`: largest change of the learning rate along a mode over the rate in the middle.
+    - `lift`: largest change of the offset over the range of updates in the middle. A mode that
+      is momentum lifts without tilting.
+    """
+
+    modes: Int[np.ndarray, " shown"]
+    shifts: Float[np.ndarray, "shown shift"]
+    gradients: Float[np.ndarray, " grid"]
+    updates: Float[np.ndarray, "shown shift grid"]
+    rates: Float[np.ndarray, "shown shift"]
+    offsets: Float[np.ndarray, "shown shift"]
+    tilt: Float[np.ndarray, " shown"]
+    lift: Float[np.ndarray, " shown"]
+
+
+def measure_modes(optimizer: AbstractOptimizer, visits: Visits, count: int = 4) -> ModeShifts:
+    """Move along the `count` slowest modes (all, if there are fewer) at the convergence point.
+
+    Raises `ValueError` for a count below 1.
+    """
+    count = positive_integer("count", count)
+    cloud = visits.states.reshape(-1, visits.states.shape[-1])
+    center, _, _ = convergence_point(find_fixed_points(optimizer, spread(cloud, STARTS)))
+    model = linearize(optimizer, center)
+    modes = separated_modes(model)
+    chosen = slowest_modes(modes)[:count]
+    moved, shifts = zip(
+        *(shifted_states(model, modes, visits.states, index) for index in chosen), strict=True
+    )
+    states = np.array(moved)
+    gradients = gradient_axis(visits.met)
+    flat = states.reshape(-1, len(center))
+    updates = update_table(optimizer, flat, gradients).reshape(*states.shape[:2], -1)
+    rates = rate_table(optimizer, flat).reshape(states.shape[:2])
+    offsets = update_table(optimizer, flat, np.zeros(1)).reshape(states.shape[:2])
+    middle = states.shape[1] // 2
+    # In the middle, all are the same state.
+    rate, ranging = abs(rates[0, middle]), np.ptp(updates[0, middle])
+    return ModeShifts(
+        modes=np.array(chosen),
+        shifts=np.array(shifts),
+        gradients=gradients,
+        updates=updates,
+        rates=rates,
+        offsets=offsets,
+        tilt=_change(rates, rate),
+        lift=_change(offsets, ranging),
+    )
+
+
+def slowest_modes(modes: Modes) -> list[int]:
+    """Indices by falling |eigenvalue|, one of each conjugate pair."""
+    indices = range(len(modes.eigenvalues))
+    return [index for index in indices if index <= conjugate_mode(modes, index)]
+
+
+def _change(values: Float[np.ndarray, "shown shift"], unit: float) -> Float[np.ndarray, " shown"]:
+    change = np.abs(values - values[:, values.shape[1] // 2, None]).max(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(change > 0, change / unit, 0.0)

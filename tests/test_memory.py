@@ -1,0 +1,152 @@
+"""Memory plans: what they predict is what compiled programs take, and they change no result."""
+
+import dataclasses
+
+import equinox as eqx
+import jax
+import jax.random as jr
+import numpy as np
+import pytest
+from tables import gru
+
+import lrevopt as lo
+from lrevopt import storage
+from lrevopt.meta_training import memory
+from lrevopt.meta_training.memory import kept_numbers
+
+SETTINGS = lo.MetaTraining(steps=3, unroll=30, problems=4, selection_problems=2)
+DIGITS = lo.MNIST("digits", side=7, batch=25)
+
+
+def temporary(task, optimizer, settings) -> int:
+    """Bytes of temporary buffers of a compiled meta-gradient."""
+    keys = jr.split(jr.key(0), settings.problems)
+    function = eqx.filter_jit(lambda o, t, k: lo.meta_gradient(o, t, k, settings))
+    compiled = function.lower(optimizer, task, keys).compile().compiled
+    return compiled.memory_analysis().temp_size_in_bytes
+
+
+CASES = {
+    "segments, two problems at a time": (lo.TwoMoons(), {"micro_batch": 2}),
+    "all states": (lo.TwoMoons(), {"micro_batch": 1, "segment": 30}),
+    "first order": (DIGITS, {"estimator": "first_order"}),
+    "clipped, long segments": (DIGITS, {"estimator": "clipped", "segment": 11}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_prediction_is_within_a_quarter_of_what_is_taken(monkeypatch, case):
+    monkeypatch.setattr(memory, "WORTH_KEEPING", 0)
+    task, changes = CASES[case]
+    settings = dataclasses.replace(SETTINGS, **changes)
+    plan = lo.plan_memory(task, gru(0.02), settings)
+    measured = temporary(task, gru(0.02), plan.apply(settings))
+    assert abs(plan.kept + plan.working - measured) < 0.25 * measured
+    # What is asked for is kept to.
+    for name, value in changes.items():
+        assert getattr(plan.apply(settings), name) == value
+
+
+def test_small_problems_are_not_compiled_to_be_planned(monkeypatch):
+    """And are predicted to within a factor of two, which is then a matter of megabytes."""
+    monkeypatch.setattr(memory, "_temporary", None)
+    settings = dataclasses.replace(SETTINGS, unroll=200, problems=32)
+    optimizer = lo.GRUOptimizer(64, key=jr.key(0))
+    plan = lo.plan_memory(lo.LinearRegression(), optimizer, settings)
+    assert (plan.micro_batch, plan.segment) == (32, 200)
+    measured = temporary(lo.LinearRegression(), optimizer, plan.apply(settings))
+    assert measured / 2 < plan.peak < 2 * measured
+
+
+def test_a_tight_limit_is_kept_and_an_impossible_one_refused(monkeypatch, as_user):
+    """Fewer problems at a time and segments, as far as need be; then one sentence."""
+    monkeypatch.setattr(memory, "WORTH_KEEPING", 2**40)  # roomy: all states would be kept
+    monkeypatch.setattr(memory, "_small_working_bytes", lambda optimizer, state: (0, state))
+    monkeypatch.setattr(memory, "side_by_side", lambda state: 4)
+    task, optimizer = lo.TwoMoons(), gru(0.02)
+    roomy = lo.plan_memory(task, optimizer, SETTINGS)
+    assert (roomy.micro_batch, roomy.segment) == (4, 30)
+    gibibytes = 2**30
+    tight = lo.plan_memory(task, optimizer, SETTINGS, memory_limit=roomy.peak / gibibytes / 3)
+    assert tight.peak <= roomy.peak / 3
+    assert (tight.micro_batch, tight.segment) == (4, 5)
+    tighter = lo.plan_memory(task, optimizer, SETTINGS, memory_limit=tight.peak / gibibytes / 3)
+    assert tighter.micro_batch == 1
+    with pytest.raises(
+        ValueError, match=r"`memory_limit` must be at least 0.0\d+ GiB \(1 of 4"
+    ) as e:
+        lo.plan_memory(task, optimizer, SETTINGS, memory_limit=1e-4)
+    assert "\n" not in str(e.value)
+    for limit in (0.0, float("nan")):
+        with pytest.raises(ValueError, match="`memory_limit` must be a finite number above 0"):
+            lo.plan_memory(task, optimizer, SETTINGS, memory_limit=limit)
+    assert "segments of 5 updates; predicted peak" in str(tight)
+
+
+def test_square_root_segments_keep_least():
+    kept = {segment: kept_numbers(200, segment, 16) for segment in range(1, 201)}
+    least = min(kept, key=lambda segment: kept[segment])
+    assert 10 <= least <= 20
+    assert kept[14] < 1.02 * kept[least] < 0.2 * kept[200]
+
+
+def test_forward_estimators_keep_nothing():
+    settings = dataclasses.replace(SETTINGS, estimator="pes", es_window=10)
+    plan = lo.plan_memory(lo.LinearRegression(), gru(0.02), settings)
+    assert plan.kept == 0
+    assert plan.data > 0  # the runs under way
+
+
+def flat(tree: object) -> np.ndarray:
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+
+
+@pytest.mark.parametrize("task", [lo.TwoMoons(), DIGITS], ids=["two_moons", "mnist"])
+def test_plans_do_not_change_the_meta_gradient(task):
+    """Of a network's optimizer: to 1e-9 of the largest entry."""
+    settings = dataclasses.replace(SETTINGS, unroll=6, problems=2, objective="log_mean")
+    keys = jr.split(jr.key(1), 2)
+    ours = eqx.filter_jit(lo.meta_gradient)
+
+    def by_autodiff(optimizer):
+        def one(key):
+            return lo.unroll(optimizer, task, task.sample(key), settings.unroll).losses
+
+        return lo.meta_objective(eqx.filter_vmap(one)(keys), "log_mean").mean()
+
+    value, expected = eqx.filter_jit(eqx.filter_value_and_grad(by_autodiff))(gru(0.5))
+    for micro_batch, segment in ((1, 2), (2, 4)):
+        planned = dataclasses.replace(settings, micro_batch=micro_batch, segment=segment)
+        found, gradient = ours(gru(0.5), task, keys, planned)
+        np.testing.assert_allclose(found, value, rtol=1e-12)
+        scale = np.abs(flat(expected)).max()
+        np.testing.assert_allclose(flat(gradient), flat(expected), rtol=0, atol=1e-9 * scale)
+
+
+def test_a_plan_is_kept_for_resumption(monkeypatch, capsys, tmp_path):
+    """Said at the start; a resumed run follows it even where another would be chosen now."""
+    task, start = lo.LinearRegression(), gru(1e-3)
+
+    def train(**options):
+        return lo.meta_train(
+            task, start, SETTINGS, key=jr.key(6), directory=tmp_path / "run", **options
+        )
+
+    train(time_limit=1e-9)
+    assert "memory plan: 4 problems at a time, segments of 30" in capsys.readouterr().err
+    record = storage.load_json(tmp_path / "run" / "settings.json")
+    assert record["memory_plan"] == {"micro_batch": 4, "segment": 30}
+    monkeypatch.setattr("lrevopt.meta_training.loop.plan_memory", None)
+    train(resume=True)
+    assert "memory plan" not in capsys.readouterr().err
+    with pytest.raises(TypeError):  # a new run plans
+        train(overwrite=True)
+
+
+def test_an_impossible_limit_leaves_no_folder(tmp_path, as_user):
+    with pytest.raises(ValueError, match="`memory_limit` must be at least"):
+        lo.meta_train(
+            lo.LinearRegression(), gru(1e-3), SETTINGS, key=jr.key(6),
+            directory=tmp_path / "run", memory_limit=1e-9, progress=False,
+        )  # fmt: skip
+    assert not (tmp_path / "run").exists()
