@@ -9,8 +9,8 @@ from pathlib import Path
 import tyro
 
 from lrevopt.console import parse, plain_errors
+from lrevopt.findings import mechanism_facts
 from lrevopt.pipeline import analyze_run
-from lrevopt.report import mechanism_facts
 
 
 @dataclasses.dataclass(frozen=True)

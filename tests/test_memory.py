@@ -1,6 +1,7 @@
 """Memory plans: what they predict is what compiled programs take, and they change no result."""
 
 import dataclasses
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -13,6 +14,7 @@ import lrevopt as lo
 from lrevopt import storage
 from lrevopt.meta_training import memory
 from lrevopt.meta_training.memory import kept_numbers
+from lrevopt.tasks import AbstractTask
 
 SETTINGS = lo.MetaTraining(steps=3, unroll=30, problems=4, selection_problems=2)
 DIGITS = lo.MNIST("digits", side=7, batch=25)
@@ -21,12 +23,16 @@ DIGITS = lo.MNIST("digits", side=7, batch=25)
 def temporary(task, optimizer, settings) -> int:
     """Bytes of temporary buffers of a compiled meta-gradient."""
     keys = jr.split(jr.key(0), settings.problems)
-    function = eqx.filter_jit(lambda o, t, k: lo.meta_gradient(o, t, k, settings))
+
+    def gradient(optimizer, task, keys):
+        return lo.meta_gradient(optimizer, task, keys, settings)
+
+    function: Any = eqx.filter_jit(gradient)
     compiled = function.lower(optimizer, task, keys).compile().compiled
     return compiled.memory_analysis().temp_size_in_bytes
 
 
-CASES = {
+CASES: dict[str, tuple[AbstractTask, dict[str, Any]]] = {
     "segments, two problems at a time": (lo.TwoMoons(), {"micro_batch": 2}),
     "all states": (lo.TwoMoons(), {"micro_batch": 1, "segment": 30}),
     "first order": (DIGITS, {"estimator": "first_order"}),

@@ -22,11 +22,17 @@ from lrevopt.analysis.parameter_types import ParameterTypes
 from lrevopt.evaluation import Comparison, Evaluation
 from lrevopt.figures.registry import FigureSpec
 from lrevopt.figures.style import COLUMN, RESOLUTION, looks
+from lrevopt.findings import (
+    Facts,
+    manifold_facts,
+    mechanism_facts,
+    mode_facts,
+    number,
+    type_facts,
+)
 from lrevopt.meta_training import History
 from lrevopt.storage import write_atomically
 from lrevopt.tuning import TuningResult
-
-Facts = list[tuple[str, str]]
 
 SYMBOLS = {
     "learning_rate": "learning rate α",
@@ -113,21 +119,12 @@ def render_report(inputs: ReportInputs) -> str:
         tuning=_tuning(inputs),
         remarks=_remarks(inputs),
         metrics=[name.replace("_", " ").capitalize() for name in evaluation.metrics],
-        mechanisms=[*_analysis_facts(inputs)],
+        mechanisms=_findings(inputs),
         figures=[_figure(spec, png) for spec, png in inputs.figures],
         settings=list(_flat(settings)),
         settings_json=json.dumps(settings, indent=2, sort_keys=True, default=str),
         versions=sorted(inputs.versions.items()),
     )
-
-
-def _number(value: float, digits: int = 3) -> str:
-    """A few significant digits, with words for what is not a number."""
-    if math.isnan(value):
-        return "not available"
-    if math.isinf(value):
-        return "\N{INFINITY}" if value > 0 else "\N{MINUS SIGN}\N{INFINITY}"
-    return f"{value:.{digits}g}".replace("-", "\N{MINUS SIGN}")
 
 
 def _symbol(parameter: str) -> str:
@@ -149,12 +146,12 @@ def _best_baseline(inputs: ReportInputs) -> str | None:
 def _verdict(inputs: ReportInputs) -> str:
     """One sentence: how the learned optimizer compares with the best baseline."""
     names = looks(inputs.evaluation.names)
-    own = _number(_means(inputs.evaluation)[inputs.learned])
+    own = number(_means(inputs.evaluation)[inputs.learned])
     baseline = _best_baseline(inputs)
     if baseline is None:
         return f"The learned optimizer reaches a mean meta-objective of {own}."
     comparison = inputs.evaluation.compare(inputs.learned, baseline)
-    other = _number(_means(inputs.evaluation)[baseline])
+    other = number(_means(inputs.evaluation)[baseline])
     if comparison.high < 0:
         outcome = "lower than"
     elif comparison.low > 0:
@@ -169,12 +166,12 @@ def _verdict(inputs: ReportInputs) -> str:
 
 
 def _interval(comparison: Comparison) -> str:
-    ends = f"{_number(comparison.low)} to {_number(comparison.high)}"
-    return f"{_number(comparison.difference)} (95 % interval {ends})"
+    ends = f"{number(comparison.low)} to {number(comparison.high)}"
+    return f"{number(comparison.difference)} (95 % interval {ends})"
 
 
 def _ratio(comparison: Comparison) -> str:
-    return _number(comparison.ratio_of_means)
+    return number(comparison.ratio_of_means)
 
 
 def _comparison(inputs: ReportInputs) -> list[dict[str, Any]]:
@@ -185,7 +182,7 @@ def _comparison(inputs: ReportInputs) -> list[dict[str, Any]]:
     for place, ((name, look), row) in enumerate(zip(named, scores, strict=True)):
         finite = row[np.isfinite(row)]
         error = finite.std(ddof=1) / math.sqrt(finite.size) if finite.size > 1 else math.nan
-        mean = f"{_number(float(finite.mean()) if finite.size else math.inf)} ± {_number(error)}"
+        mean = f"{number(float(finite.mean()) if finite.size else math.inf)} ± {number(error)}"
         diverged = row.size - finite.size
         itself = name == inputs.learned
         comparison = None if itself else evaluation.compare(inputs.learned, name)
@@ -197,7 +194,7 @@ def _comparison(inputs: ReportInputs) -> list[dict[str, Any]]:
                 "mean": mean + (" (of the runs that did not diverge)" if diverged else ""),
                 "diverged": f"{diverged} of {row.size}",
                 "metrics": [
-                    _number(float(values[place].mean())) for values in evaluation.metrics.values()
+                    number(float(values[place].mean())) for values in evaluation.metrics.values()
                 ],
                 "difference": "" if comparison is None else _interval(comparison),
                 "ratio": "" if comparison is None else _ratio(comparison),
@@ -219,11 +216,11 @@ def _training(inputs: ReportInputs) -> Facts:
             ("Rollbacks", f"{int(history.rollbacks)} (to the best snapshot, at half the rate)"),
             ("Meta-gradient", _estimator(inputs.settings)),
             ("Snapshot kept", f"meta-step {int(history.snapshot_steps[chosen])}"),
-            ("Its selection score", _number(float(history.selection_scores[chosen]))),
+            ("Its selection score", number(float(history.selection_scores[chosen]))),
             ("Time in training", _duration(history.seconds)),
         ]
-    for number, stage in enumerate(inputs.settings.get("stages", ()), 1):
-        facts.append((f"Earlier stage {number}", _stage(stage)))
+    for place, stage in enumerate(inputs.settings.get("stages", ()), 1):
+        facts.append((f"Earlier stage {place}", _stage(stage)))
     if inputs.seconds is not None:
         facts.append(("Time in all", _duration(inputs.seconds)))
     if inputs.key:
@@ -271,14 +268,14 @@ def _tuning(inputs: ReportInputs) -> list[dict[str, Any]]:
             {
                 "label": looks([name])[name].label,
                 "best": [
-                    f"{_symbol(key)} = {_number(value, 4)}" for key, value in result.best.items()
+                    f"{_symbol(key)} = {number(value, 4)}" for key, value in result.best.items()
                 ],
                 "ranges": [
-                    f"{_symbol(key)} in {_number(low, 4)} to {_number(high, 4)}"
+                    f"{_symbol(key)} in {number(low, 4)} to {number(high, 4)}"
                     for key, (low, high) in result.ranges.items()
                 ],
-                "score": _number(result.best_score),
-                "fresh": _number(result.fresh_score),
+                "score": number(result.best_score),
+                "fresh": number(result.fresh_score),
                 "diverged": f"{diverged} of {tried}",
             }
         )
@@ -287,7 +284,7 @@ def _tuning(inputs: ReportInputs) -> list[dict[str, Any]]:
             {
                 "label": "Momentum, analytic optimum",
                 "best": [
-                    f"{_symbol(key)} = {_number(value, 4)}"
+                    f"{_symbol(key)} = {number(value, 4)}"
                     for key, value in inputs.analytic_momentum.items()
                 ],
                 "ranges": ["not searched"],
@@ -308,89 +305,18 @@ def _remarks(inputs: ReportInputs) -> list[str]:
     return remarks or ["No range had to be widened: no best setting lay at the end of one."]
 
 
-def mechanism_facts(record: Mechanisms) -> Facts:
-    """What the analysis found, as pairs of a name and a sentence."""
-    slow = int(record.slow_mode)
-    eigenvalue, rate = record.eigenvalues[slow], record.learning_rates[slow]
-    own = "none of its own (the Jacobian is near-defective)" if np.isnan(rate) else _complex(rate)
-    centre = record.held_rates[np.argmin(np.abs(record.held_gradients))]
-    ends = record.held_rates[[0, -1]]
-    stable = "stable" if record.fixed_point_stable else "not stable"
-    share = 100 * record.converged_share
-    return [
-        ("Fixed points without gradient", f"{record.distinct_fixed_points:.0f} distinct"),
-        ("Searches that reached one", f"{share:.1f} %"),
-        ("Convergence point", f"speed {_number(record.fixed_point_speed)}, spectral radius "
-         f"{_number(record.fixed_point_radius)} ({stable})"),
-        ("Slow mode", f"eigenvalue {_complex(eigenvalue)}, learning rate {own}"),
-        ("Error of the linearised optimizer", f"{_number(record.linear_error)} (relative, last "
-         "quarter of test runs)"),
-        ("Saturation", f"at the 99.9 % gradient, updates are {_number(record.saturation)} of what "
-         "they would be without clipping"),
-        ("Gradients beyond the knee", f"{100 * record.beyond_knee:.2g} %"),
-        ("Effective learning rate without gradient", f"{_number(record.schedule_rates[0])} at the "
-         f"start, {_number(record.schedule_rates.max())} at most, "
-         f"{_number(record.schedule_rates[-1])} at the end"),
-        ("Effective learning rate under held gradients", f"{_number(centre)} in the centre, "
-         f"{_number(ends[0])} and {_number(ends[1])} at the ends of the arms"),
-    ]  # fmt: skip
-
-
-def _analysis_facts(inputs: ReportInputs) -> Iterator[tuple[str, str]]:
+def _findings(inputs: ReportInputs) -> Facts:
     """Facts of every record of the analysis that there is."""
+    facts: Facts = []
     if inputs.mechanisms is not None:
-        yield from mechanism_facts(inputs.mechanisms)
-    if (types := inputs.parameter_types) is not None:
-        yield from type_facts(types)
-    if (line := inputs.manifold) is not None:
-        yield from manifold_facts(line)
+        facts += mechanism_facts(inputs.mechanisms)
+    if inputs.parameter_types is not None:
+        facts += type_facts(inputs.parameter_types)
+    if inputs.manifold is not None:
+        facts += manifold_facts(inputs.manifold)
     if inputs.mode_shifts is not None and inputs.mechanisms is not None:
-        eigenvalues = inputs.mechanisms.eigenvalues[inputs.mode_shifts.modes]
-        for number, (eigenvalue, tilt, lift) in enumerate(
-            zip(eigenvalues, inputs.mode_shifts.tilt, inputs.mode_shifts.lift, strict=True), 1
-        ):
-            yield (f"Moving along mode {number}", f"eigenvalue {_complex(eigenvalue)}; changes "
-                   f"the learning rate by {_percent(tilt)} of itself, and shifts updates by "
-                   f"{_percent(lift)} of their range")  # fmt: skip
-
-
-def type_facts(record: ParameterTypes) -> Facts:
-    """How groups of parameters are treated, as pairs of a name and a sentence."""
-    depth = ", ".join(f"{kind} {_number(r)}" for kind, r in record.depth_correlation.items())
-    first = ", ".join(f"{layer} {_number(r)}" for layer, r in record.bias_gradients.items())
-    return [
-        ("States of parameter types", f"means of groups are {_number(record.separation.max())} "
-         "times as far apart, at most, as parameters of one group, "
-         f"{_number(record.separation[-1])} times at the end"),
-        ("Learning rate of biases over that of weights",
-         f"{_number(float(np.median(record.bias_slowness)))} (median over steps)"),
-        ("Learning rate and depth, rank correlation", depth or "not available"),
-        ("First gradients of biases over those of weights, medians", first or "not available"),
-    ]  # fmt: skip
-
-
-def manifold_facts(record: Manifold) -> Facts:
-    """Where the state may rest without gradient, as pairs of a name and a sentence."""
-    facts = [
-        ("Approximate fixed points", f"{_percent(record.share)} of searches end in one; they "
-         f"extend over {_percent(record.extent)} of what visited states do, with participation "
-         f"ratio {_number(record.participation_ratio)}, and {_percent(record.persistence)} of "
-         "that is left after another run without gradient"),
-    ]  # fmt: skip
-    if record.rates.size:
-        low, high = float(record.rates.min()), float(record.rates.max())
-        facts.append(("Effective learning rate along them", f"{_number(low)} to {_number(high)}"))
+        facts += mode_facts(inputs.mode_shifts, inputs.mechanisms)
     return facts
-
-
-def _percent(share: float) -> str:
-    return "not available" if math.isnan(share) else f"{_number(100 * float(share))} %"
-
-
-def _complex(value: complex) -> str:
-    if abs(value.imag) <= 1e-6 * abs(value):
-        return _number(float(value.real))
-    return f"{_number(float(value.real))} ± {_number(abs(float(value.imag)))} i"
 
 
 def _figure(spec: FigureSpec, png: bytes | Path) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from lrevopt.meta_training.settings import MetaTraining
 from lrevopt.objectives import meta_objective
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.tasks.interface import AbstractTask, sample_problems
-from lrevopt.unroll import Carry, advance_losses, start_of_runs, unroll_losses
+from lrevopt.unroll import advance_losses, start_of_runs, unroll_losses
 
 Gradient = tuple[Float[Array, ""], AbstractOptimizer]
 """Objective and meta-gradient."""
@@ -169,14 +169,15 @@ def first_particles(
     windows = settings.unroll // settings.es_window
     weights = eqx.filter(optimizer, eqx.is_inexact_array)
     problems = sample_problems(task, key, settings.problems)
-    parameters, states = _starts(optimizer, problems)
+    start = _starts(optimizer, problems)
     return Particles(
         problems=problems,
         perturbations=jax.tree.map(
             lambda leaf: jnp.zeros((settings.problems, *leaf.shape), leaf.dtype), weights
         ),
-        positive=(parameters, states),
-        negative=(parameters, states),
+        # Copies: steps donate their state, and each buffer once.
+        positive=jax.tree.map(jnp.copy, start),
+        negative=jax.tree.map(jnp.copy, start),
         step=settings.es_window * (jnp.arange(settings.problems, dtype=jnp.int32) % windows),
     )
 
@@ -201,7 +202,7 @@ def _persistent(
     length, deviation = settings.es_window, settings.es_deviation
     windows = settings.unroll // length
 
-    def window(optimizer: AbstractOptimizer, problem: Any, carry: Carry, step: Array) -> Any:
+    def window(optimizer: AbstractOptimizer, problem: Any, carry: Any, step: Array) -> Any:
         """Sum of the window's part of mean(losses) / losses[0], and the carry after it."""
         one = jax.tree.map(lambda leaf: leaf[None], problem)
         first = task.loss(problem, problem.initial_parameters, 0)
