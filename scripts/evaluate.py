@@ -18,8 +18,8 @@ class Settings:
 
     run: tyro.conf.Positional[Path]
     """Folder of a run, with its tuned baselines; gets `evaluation.npz` and `comparisons.csv`."""
-    problems: int = 256
-    """Test problems."""
+    problems: int | None = None
+    """Test problems (default: 256, or 64 of networks)."""
     steps: int = 200
     """Inner updates."""
     baselines: Path | None = None

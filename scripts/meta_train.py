@@ -8,7 +8,7 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from lrevopt.console import TrainingSettings, exit_code, parse_experiment, plain_errors
+from lrevopt.console import TrainingSettings, exit_code, parse_by_task, plain_errors
 from lrevopt.pipeline import train
 
 
@@ -37,6 +37,6 @@ def main(settings: Settings) -> int:
 
 
 if __name__ == "__main__":
-    settings = parse_experiment(Settings)
+    settings = parse_by_task(Settings)
     with plain_errors():
         sys.exit(main(settings))

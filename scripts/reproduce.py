@@ -9,7 +9,7 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from lrevopt.console import TrainingSettings, exit_code, parse_experiment, plain_errors
+from lrevopt.console import TrainingSettings, exit_code, parse_by_task, plain_errors
 from lrevopt.pipeline import reproduce
 from lrevopt.tuning import Tuning
 
@@ -38,6 +38,6 @@ def main(settings: Settings) -> int:
 
 
 if __name__ == "__main__":
-    settings = parse_experiment(Settings)
+    settings = parse_by_task(Settings)
     with plain_errors():
         sys.exit(main(settings))

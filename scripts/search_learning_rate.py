@@ -5,7 +5,7 @@ python scripts/search_learning_rate.py rosenbrock --training.steps 300 --candida
 
 import dataclasses
 
-from lrevopt.console import ExperimentSettings, parse_experiment, plain_errors
+from lrevopt.console import ExperimentSettings, parse_by_task, plain_errors
 from lrevopt.experiments import key_stream
 from lrevopt.meta_training import search_learning_rate
 
@@ -42,6 +42,6 @@ def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    settings = parse_experiment(Settings)
+    settings = parse_by_task(Settings)
     with plain_errors():
         main(settings)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import tyro
 
-from lrevopt.console import parse, plain_errors
+from lrevopt.console import parse_by_task, plain_errors
 from lrevopt.experiments import Images, TaskName, make_task
 from lrevopt.pipeline import tune_baselines
 from lrevopt.tuning import Tuning
@@ -35,6 +35,6 @@ def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    settings = parse(Settings)
+    settings = parse_by_task(Settings)
     with plain_errors():
         main(settings)

@@ -14,9 +14,18 @@ from typing import Any, TypeVar
 
 import tyro
 
-from lrevopt.experiments import Experiment, Images, Learned, TaskName, experiment
+from lrevopt.experiments import (
+    TUNING_BY_TASK,
+    Experiment,
+    Images,
+    Learned,
+    TaskName,
+    experiment,
+    tested_problems,
+)
 from lrevopt.meta_training import MetaTraining
 from lrevopt.meta_training.settings import Preset
+from lrevopt.tuning import Tuning
 
 Settings = TypeVar("Settings")
 
@@ -80,25 +89,37 @@ class TrainingSettings(ExperimentSettings):
         return {name: getattr(self, name) for name in names}
 
 
-Named = TypeVar("Named", bound=ExperimentSettings)
+Named = TypeVar("Named")
 
 
-def parse_experiment(settings: type[Named]) -> Named:
+def parse_by_task(settings: type[Named]) -> Named:
     """As `parse`, with defaults that depend on the task and preset on the command line.
 
-    The command line is read twice: once to learn the two, and again with their defaults.
+    `settings` begins with a `task` and has any of the fields `preset`, `optimizer`, `training`,
+    `tuning` and `test_problems`. The command line is read twice: once to learn the first two,
+    and again with their defaults.
     """
     words = sys.argv[1:]
     asked = [word for word in words if word not in ("-h", "--help")]
     try:
         with plain_errors():
-            named = tyro.cli(settings, args=asked, console_outputs=asked == words)
+            named: Any = tyro.cli(settings, args=asked, console_outputs=asked == words)
     except SystemExit:
         if asked == words:
             raise
         return parse(settings)
-    chosen = experiment(named.task, named.preset)
-    return parse(settings, settings(named.task, named.preset, chosen.optimizer, chosen.training))
+    preset: Preset = getattr(named, "preset", "quick")
+    chosen = experiment(named.task, preset)
+    known = {
+        "preset": preset,
+        "optimizer": chosen.optimizer,
+        "training": chosen.training,
+        "tuning": TUNING_BY_TASK.get(named.task, Tuning()),
+        "test_problems": tested_problems(named.task),
+    }
+    fields = {field.name for field in dataclasses.fields(named)}
+    defaults = {name: value for name, value in known.items() if name in fields}
+    return parse(settings, type(named)(named.task, **defaults))
 
 
 def exit_code(outcome: str) -> int:

@@ -15,6 +15,7 @@ from lrevopt.optimizers import AbstractOptimizer, Adam, Momentum, RecurrentOptim
 from lrevopt.storage import CELLS, SETTINGS, describe, load_json
 from lrevopt.tasks import MNIST, AbstractTask, LinearRegression, Rosenbrock, TwoMoons
 from lrevopt.tasks.datasets import Source
+from lrevopt.tuning import LARGE_NETWORK_TUNING, NETWORK_TUNING, Tuning
 
 TaskName = Literal["linear_regression", "rosenbrock", "two_moons", "mnist"]
 Stream = Literal["initial_weights", "training", "tuning", "test", "analysis"]
@@ -130,6 +131,18 @@ NETWORK_TRAINING = dataclasses.replace(
 )
 """Settings that train networks' optimizers on two cores. The exact meta-gradient has no use
 there: its norm grows to 1e5 and beyond as soon as the optimizer works."""
+
+
+TUNING_BY_TASK: dict[TaskName, Tuning] = {
+    "two_moons": NETWORK_TUNING,
+    "mnist": LARGE_NETWORK_TUNING,
+}
+"""How baselines are tuned where runs are too expensive for the default, all settings in full."""
+
+
+def tested_problems(task: TaskName) -> int:
+    """How many problems optimizers are tested on, unless asked for otherwise."""
+    return 64 if task in TUNING_BY_TASK else 256
 
 
 def experiment(task: TaskName, preset: Preset = "quick", seed: int = 0) -> Experiment:

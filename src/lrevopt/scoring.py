@@ -1,26 +1,45 @@
 """Many settings of one optimizer on the same problems, scored without keeping their losses.
 
-The inner step is the one of `unroll`, laid out for many settings: they are the last axis of
-every array, so that a problem's matrices multiply contiguous rows of settings. `BLOCK` settings
-run side by side, and of their losses only the first, the last and the sum are kept.
+There are two layouts, for small and for large problems:
+
+- up to `LARGE` parameters, the inner step of `unroll` is laid out for many settings: they are the
+  last axis of every array, so that a problem's matrices multiply contiguous rows of settings.
+  `BLOCK` settings run side by side;
+- above, where settings inside a network's layers would turn each product into many small ones,
+  whole runs go through `unroll_losses`, as many at a time as `side_by_side` advises.
+
+Of a run's losses only the first, the last and the mean are used. Where a block's runs on all
+problems would take more than `MEMORY`, fewer settings share a block, down to one, and then the
+problems go through in batches too.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from lrevopt.checks import one_of, positive_integer
 from lrevopt.objectives import OBJECTIVES, Objective, objective_of_summary
 from lrevopt.optimizers.interface import AbstractOptimizer, state_size
 from lrevopt.tasks.interface import AbstractTask, check_task
+from lrevopt.unroll import side_by_side, unroll_losses
 
 BLOCK = 250
 """Settings that are run side by side: enough to vectorise, few enough to stay in cache."""
+
+LARGE = 1000
+"""Parameters of a problem above which settings no longer stand on the last axis."""
+
+MEMORY = 2**29
+"""Bytes that runs side by side may take."""
+
+Objectives = tuple[Float[Array, "problem setting"], Bool[Array, "problem setting"]]
+"""Meta-objective of each run, and whether it stayed finite."""
 
 
 def score_settings(
@@ -29,25 +48,59 @@ def score_settings(
     problems: PyTree[Array],
     steps: int,
     objective: Objective = "mean",
+    *,
+    memory: int = MEMORY,
 ) -> tuple[Float[Array, " setting"], Int[Array, " setting"]]:
     """Mean meta-objective of many settings over stacked problems, and how many diverged.
 
     `optimizers` is one module whose every array has a leading axis `setting`. A setting that
     diverges on any problem scores inf; the second result counts on how many it does. Equal to
-    `evaluate` setting by setting, and several times faster than mapping `unroll_losses`.
+    `evaluate` setting by setting, and on small problems several times faster than mapping
+    `unroll_losses`. Runs side by side take at most `memory` bytes by the upper estimate of
+    `bytes_of_a_run`, unless a single one takes more.
 
     Most time goes into `task.loss` and its gradient. Where value and gradient share a product,
     as in `1/2 x'Hx + v'x`, automatic differentiation does it twice; a loss with a
     `jax.custom_jvp` rule that uses the shared product for both takes half the time here.
 
-    Raises `ValueError` for steps below 1, an unknown objective, arrays of unequal first axis, or
-    a task whose loss is not a scalar.
+    Raises `ValueError` for steps or memory below 1, an unknown objective, arrays of unequal first
+    axis, or a task whose loss is not a scalar.
     """
     steps = positive_integer("steps", steps)
+    memory = positive_integer("memory", memory)
     one_of("objective", objective, OBJECTIVES)
     _check_stacked("optimizers", optimizers)
     _check_stacked("problems", problems)
-    return _score_settings(optimizers, task, problems, steps, objective)
+    check_task(task, _first(problems))
+    large = problems.initial_parameters.shape[1] > LARGE
+    return _score_settings(optimizers, task, problems, steps, objective, memory, large)
+
+
+def bytes_of_a_run(optimizer: AbstractOptimizer, task: AbstractTask, problem: Any) -> int:
+    """An upper estimate of what one step of one run takes.
+
+    Parameters and state before and after, gradient and move; and every array that loss and
+    gradient compute on the way, as if none shared memory with another.
+    """
+    parameters = problem.initial_parameters
+    both = jax.value_and_grad(lambda x: task.loss(problem, x, 0))
+    carried = parameters.size * (2 * state_size(optimizer) + 4) * parameters.dtype.itemsize
+    return carried + sum(_array_bytes(jax.make_jaxpr(both)(parameters).jaxpr))
+
+
+def _array_bytes(jaxpr: Any) -> Iterator[int]:
+    """Bytes of every array that a program computes, also in the programs inside it."""
+    for equation in jaxpr.eqns:
+        inside = [
+            getattr(part, "jaxpr", part)
+            for value in equation.params.values()
+            for part in (value if isinstance(value, list | tuple) else [value])
+        ]
+        for program in inside:
+            if hasattr(program, "eqns"):
+                yield from _array_bytes(program)
+        for variable in equation.outvars:
+            yield math.prod(variable.aval.shape) * variable.aval.dtype.itemsize
 
 
 def _check_stacked(name: str, tree: Any) -> None:
@@ -58,6 +111,10 @@ def _check_stacked(name: str, tree: Any) -> None:
         )
 
 
+def _first(stacked: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf[0] if eqx.is_array(leaf) else leaf, stacked)
+
+
 @eqx.filter_jit
 def _score_settings(
     optimizers: AbstractOptimizer,
@@ -65,35 +122,79 @@ def _score_settings(
     problems: Any,
     steps: int,
     objective: Objective,
+    memory: int,
+    large: bool,
 ) -> tuple[Float[Array, " setting"], Int[Array, " setting"]]:
-    """Blocks of settings one after another; the last is filled up by repeating a setting."""
-    check_task(task, jax.tree.map(lambda leaf: leaf[0], problems))
+    """Blocks of settings one after another, and within each, batches of problems."""
     arrays, fixed = eqx.partition(optimizers, eqx.is_array)
     settings = jax.tree.leaves(arrays)[0].shape[0]
-    blocks = -(-settings // BLOCK)
-    size = -(-settings // blocks)
-    rows = jnp.minimum(jnp.arange(blocks * size), settings - 1).reshape(blocks, size)
+    count, dim = problems.initial_parameters.shape
+    one = _first(optimizers)
+    fitting = max(1, memory // bytes_of_a_run(one, task, _first(problems)))
+    if large:
+        state_bytes = dim * state_size(one) * problems.initial_parameters.dtype.itemsize
+        fitting = min(fitting, side_by_side(state_bytes))
+    run = _run_whole if large else _run_block
 
-    def score(row: Int[Array, " block"]) -> tuple[Array, Array]:
-        block = eqx.combine(jax.tree.map(lambda leaf: leaf[row], arrays), fixed)
-        return _score_block(block, task, problems, steps, objective)
+    def score(rows: Int[Array, " block"]) -> tuple[Array, Array]:
+        block = eqx.combine(jax.tree.map(lambda leaf: leaf[rows], arrays), fixed)
 
-    return jax.tree.map(lambda leaf: leaf.reshape(-1)[:settings], lax.map(score, rows))
+        def on(batch: Any) -> Objectives:
+            return run(block, task, batch, steps, objective)
+
+        if fitting >= count:
+            objectives, finished = on(problems)
+        else:
+            objectives, finished = _in_rows(
+                lambda places: on(jax.tree.map(lambda leaf: leaf[places], problems)), count, fitting
+            )
+        scores = jnp.where(finished, objectives, jnp.inf).mean(axis=0)
+        return scores, (~finished).sum(axis=0)
+
+    return _in_rows(score, settings, min(BLOCK, max(1, fitting // count)))
 
 
-def _score_block(
+def _in_rows(function: Callable[[Int[Array, " row"]], Any], count: int, most: int) -> Any:
+    """`function` of the indices below `count`, in even rows of at most `most`.
+
+    The last row is filled up by repeating the last index.
+    """
+    rows = -(-count // most)
+    size = -(-count // rows)
+    indices = jnp.minimum(jnp.arange(rows * size), count - 1).reshape(rows, size)
+    parts = lax.map(function, indices)
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:count], parts)
+
+
+def _run_whole(
     optimizers: AbstractOptimizer,
     task: AbstractTask,
     problems: Any,
     steps: int,
     objective: Objective,
-) -> tuple[Float[Array, " setting"], Int[Array, " setting"]]:
-    """One block of `score_settings`.
+) -> Objectives:
+    """Each setting's own run on each problem."""
+
+    def run(optimizer: AbstractOptimizer) -> Objectives:
+        losses = unroll_losses(optimizer, task, problems, steps)
+        return _objectives(losses[:, 0], losses.mean(axis=1), losses[:, -1], objective)
+
+    return eqx.filter_vmap(run, out_axes=1)(optimizers)
+
+
+def _run_block(
+    optimizers: AbstractOptimizer,
+    task: AbstractTask,
+    problems: Any,
+    steps: int,
+    objective: Objective,
+) -> Objectives:
+    """The runs of a block, with settings on the last axis.
 
     State coordinates are a tuple of arrays (problem, dim, setting): stacked, each step would copy
     them together and apart.
     """
-    state_size(jax.tree.map(lambda leaf: leaf[0] if eqx.is_array(leaf) else leaf, optimizers))
+    state_size(_first(optimizers))
     over_settings = eqx.filter_vmap
     start = problems.initial_parameters
     states = over_settings(lambda o: o.initial_state(), out_axes=-1)(optimizers)
@@ -130,8 +231,14 @@ def _score_block(
     # (jax 0.10.2, float32) fuses sums over so many settings into wrong numbers.
     carry = (parameters, states, unknown, unknown, unknown)
     (_, _, first, last, total), _ = lax.scan(body, carry, jnp.arange(steps + 1))
-    mean = total / (steps + 1)
-    finished = jnp.isfinite(mean)
-    objectives = objective_of_summary(first, mean, last, objective)
-    scores = jnp.where(finished, objectives, jnp.inf).mean(axis=0)
-    return scores, (~finished).sum(axis=0)
+    return _objectives(first, total / (steps + 1), last, objective)
+
+
+def _objectives(
+    first: Float[Array, "problem *setting"],
+    mean: Float[Array, "problem *setting"],
+    last: Float[Array, "problem *setting"],
+    objective: Objective,
+) -> tuple[Float[Array, "problem *setting"], Bool[Array, "problem *setting"]]:
+    """Meta-objective of each run from its first, mean and last loss, and whether it was finite."""
+    return objective_of_summary(first, mean, last, objective), jnp.isfinite(mean)

@@ -15,7 +15,7 @@ from typing import Any
 import equinox as eqx
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from lrevopt.checks import finite, increasing_pair, one_of, positive_integer
 from lrevopt.objectives import OBJECTIVES, Objective
@@ -30,8 +30,8 @@ EDGE = 0.02
 DECADE = 10.0
 """Factor by which an axis is widened at a time."""
 
-WIDENINGS = 8
-"""Searches are repeated at most this often."""
+WIDENINGS, HALVING_WIDENINGS = 8, 2
+"""Searches are repeated at most this often; fewer times where each is expensive."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +97,9 @@ class Tuning:
     """Best settings that are scored again, on fresh problems, to choose the winner."""
     fresh_problems: int = 256
     """Fresh problems for the finalists."""
+    rungs: tuple[tuple[int, int], ...] = ()
+    """Successive halving: pairs (updates, survivors), updates rising and survivors falling, before
+    the survivors run in full. None: every setting runs in full."""
     ranges: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
     """Lowest and highest value by name of the hyperparameter, instead of the built-in ranges or
     beside them: positive, or in (0, 1) with 0 allowed for momentum, decay, b1 and b2, whose axis
@@ -110,6 +113,48 @@ class Tuning:
         one_of("objective", self.objective, OBJECTIVES)
         for name, pair in self.ranges.items():
             _axis(name, pair)
+        self._check_rungs()
+
+    def _check_rungs(self) -> None:
+        before, left = 0, self.settings
+        for steps, survivors in self.rungs:
+            positive_integer("rungs", steps)
+            positive_integer("rungs", survivors)
+            if not (before < steps < self.steps and survivors < left):
+                raise ValueError(
+                    f"`rungs` must be pairs of rising updates, below {self.steps}, and falling "
+                    f"survivors, below {self.settings}, got {self.rungs!r}."
+                )
+            before, left = steps, survivors
+
+    def inner_steps(self) -> int:
+        """Updates of single runs that one search takes."""
+        total, left = 0, self.settings
+        for steps, survivors in self.rungs:
+            total, left = total + left * steps * self.problems, survivors
+        finalists = min(self.finalists, left)
+        return total + self.steps * (left * self.problems + finalists * self.fresh_problems)
+
+    def rule(self) -> str:
+        """How a search goes, in one sentence."""
+        rungs = "".join(
+            f"{steps} updates, of which the best {survivors} by last loss go on to "
+            for steps, survivors in self.rungs
+        )
+        return (
+            f"{self.settings} settings run {rungs}{self.steps} updates on {self.problems} "
+            f"problem{'s' * (self.problems > 1)}; the best {self.finalists} are decided on "
+            f"{self.fresh_problems} fresh ones."
+        )
+
+
+NETWORK_TUNING = Tuning(problems=1, rungs=((10, 300), (40, 75)), finalists=25, fresh_problems=4)
+"""Two moons: 72,000 inner updates for each baseline."""
+
+LARGE_NETWORK_TUNING = Tuning(
+    problems=1, rungs=((4, 400), (10, 100), (30, 20)), finalists=5, fresh_problems=4
+)
+"""MNIST: 25,000 inner updates for each baseline."""
 
 
 class TuningResult(eqx.Module):
@@ -121,6 +166,10 @@ class TuningResult(eqx.Module):
     with the least mean over fresh problems, `fresh_score`; its score on the tuning problems is
     `best_score`, and it is optimistic, being the least of many. Both are inf if everything
     diverged.
+
+    With successive halving, `steps` says for how many updates each setting ran, and the score of
+    one that was stopped is its last loss over its first. `steps` is empty where all ran in full.
+    `rule` is the search in one sentence.
 
     `widened` has a sentence for each time that a range was widened (or left alone although it
     should have been), `at_limit` one for each hyperparameter whose best value is at an end that
@@ -138,6 +187,14 @@ class TuningResult(eqx.Module):
     fresh_score: float
     widened: tuple[str, ...]
     at_limit: tuple[str, ...]
+    steps: Int[np.ndarray, " _"] = dataclasses.field(default_factory=lambda: np.zeros(0, int))
+    rule: str = ""
+
+    def in_full(self) -> Bool[np.ndarray, " setting"]:
+        """Which settings ran in full, so that their scores are meta-objectives."""
+        if not self.steps.size:
+            return np.ones(self.scores.size, bool)
+        return self.steps == self.steps.max()
 
     def optimizer(self, constructor: Callable[..., AbstractOptimizer]) -> AbstractOptimizer:
         """The tuned optimizer. `constructor` is the one that was tuned."""
@@ -157,7 +214,7 @@ def tune(
     of its name, and else keeps its default. The `settings.finalists` best settings are scored on
     fresh problems and the least mean wins. If the winner lies on an edge, that end of its axis
     moves out by a decade (to the same density of points) and the search is repeated with the
-    same problems.
+    same problems; at most twice after successive halving.
 
     Raises `ValueError` for an argument with neither a range nor a default, a range for an
     argument that does not exist, or nothing to search.
@@ -168,18 +225,25 @@ def tune(
     problems = _sample(task, problems_key, settings.problems)
     fresh = _sample(task, fresh_key, settings.fresh_problems)
 
-    def score(values: dict[str, np.ndarray], draws: Any) -> tuple[np.ndarray, np.ndarray]:
+    def score(
+        values: dict[str, np.ndarray],
+        draws: Any,
+        steps: int = settings.steps,
+        objective: Objective = settings.objective,
+    ) -> tuple[np.ndarray, np.ndarray]:
         stacked = stack_settings(constructor, values)
-        scores = score_settings(task, stacked, draws, settings.steps, settings.objective)
+        scores = score_settings(task, stacked, draws, steps, objective)
         return np.asarray(scores[0]), np.asarray(scores[1])
 
     widened: list[str] = []
-    for attempt in range(WIDENINGS + 1):
+    attempts = HALVING_WIDENINGS if settings.rungs else WIDENINGS
+    for attempt in range(attempts + 1):
         places = _draw(jr.fold_in(settings_key, attempt), points, settings.settings)
         values = {name: axes[name].values(points[name])[place] for name, place in places.items()}
-        scores, diverged = score(values, problems)
-        sound = max(int(np.isfinite(scores).sum()), 1)
-        finalists = np.argsort(scores, kind="stable")[: min(settings.finalists, sound)]
+        scores, diverged, ran = _climb(score, values, problems, settings)
+        sound = max(int(np.isfinite(scores[ran == ran.max()]).sum()), 1)
+        order = np.argsort(np.where(ran == ran.max(), scores, np.inf), kind="stable")
+        finalists = order[: min(settings.finalists, sound)]
         fresh_scores, _ = score({name: value[finalists] for name, value in values.items()}, fresh)
         winner = int(finalists[np.argmin(fresh_scores)])
         ends = {name: _nearest_end(points[name], int(at[winner])) for name, at in places.items()}
@@ -187,9 +251,9 @@ def tune(
         open_ends = {name: end for name, end in ends.items() if end and name not in limits}
         if not open_ends or not math.isfinite(scores[winner]):
             break
-        if attempt == WIDENINGS:
+        if attempt == attempts:
             widened += [
-                f"The best {name} still lies on an edge after {WIDENINGS} searches in wider ranges."
+                f"The best {name} still lies on an edge after {attempts} searches in wider ranges."
                 for name in open_ends
             ]
             break
@@ -213,7 +277,31 @@ def tune(
             for name in sorted(limits)
             if math.isfinite(scores[winner])
         ),
+        steps=ran if settings.rungs else np.zeros(0, int),
+        rule=settings.rule(),
     )
+
+
+def _climb(
+    score: Callable[..., tuple[np.ndarray, np.ndarray]],
+    values: dict[str, np.ndarray],
+    problems: Any,
+    settings: Tuning,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Scores of all settings, on how many problems they diverged, for how long they ran."""
+    count = len(next(iter(values.values())))
+    scores, diverged, ran = np.full(count, np.inf), np.zeros(count, int), np.zeros(count, int)
+    alive = np.arange(count)
+    for steps, survivors in (*settings.rungs, (settings.steps, 0)):
+        chosen = {name: value[alive] for name, value in values.items()}
+        in_full = steps == settings.steps
+        objective = settings.objective if in_full else "final"
+        scores[alive], diverged[alive] = score(chosen, problems, steps, objective)
+        ran[alive] = steps
+        if not in_full:
+            sound = max(int(np.isfinite(scores[alive]).sum()), 1)
+            alive = alive[np.argsort(scores[alive], kind="stable")[: min(survivors, sound)]]
+    return scores, diverged, ran
 
 
 def search_axes(

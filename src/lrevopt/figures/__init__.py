@@ -24,3 +24,5 @@ from lrevopt.figures.textbook import figure_02 as figure_02
 from lrevopt.figures.training import figure_training as figure_training
 from lrevopt.figures.tuning import figure_18 as figure_18
 from lrevopt.figures.tuning import figure_19 as figure_19
+from lrevopt.figures.tuning import figure_20 as figure_20
+from lrevopt.figures.tuning import figure_21 as figure_21

@@ -29,7 +29,7 @@ from lrevopt.figures.schematic import figure_16
 from lrevopt.figures.style import figure_name
 from lrevopt.figures.textbook import figure_02
 from lrevopt.figures.training import figure_training
-from lrevopt.figures.tuning import figure_18, figure_19
+from lrevopt.figures.tuning import figure_18, figure_19, figure_20, figure_21
 from lrevopt.meta_training import History
 from lrevopt.task_pictures import TaskPicture
 from lrevopt.tuning import TuningResult
@@ -168,6 +168,11 @@ LINE = (
     "spread of visited states: where it changes, the place on the line sets the learning rate."
 )
 
+HALVED = (
+    "Small blue-grey dots are settings that successive halving stopped after fewer updates; only "
+    "those that ran in full have a colour."
+)
+
 Record = TypeVar("Record")
 
 
@@ -295,6 +300,18 @@ FIGURES: tuple[FigureSpec, ...] = (
         ("tuning",),
         lambda numbers: figure_19(numbers.tuning["rosenbrock"]),
         task="rosenbrock",
+    ),
+    FigureSpec(
+        20, "Tuning of the baselines on two moons", f"{TUNED} {HALVED}",
+        ("tuning",),
+        lambda numbers: figure_20(numbers.tuning["two_moons"]),
+        task="two_moons",
+    ),
+    FigureSpec(
+        21, "Tuning of the baselines on MNIST", f"{TUNED} {HALVED}",
+        ("tuning",),
+        lambda numbers: figure_21(numbers.tuning["mnist"]),
+        task="mnist",
     ),
 )  # fmt: skip
 """Every figure, in reading order."""

@@ -1,4 +1,4 @@
-"""Figures 18 and 19: random search of the baselines' hyperparameters (paper, section D.3)."""
+"""Figures 18 to 21: random search of the baselines' hyperparameters (paper, section D.3)."""
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +30,12 @@ DIVERGED: dict[str, Any] = {
     "marker": "x",
     "linestyle": "none",
     "markersize": 2.2,
+}
+STOPPED: dict[str, Any] = {
+    "color": "#B7C4CF",
+    "marker": "o",
+    "linestyle": "none",
+    "markersize": 1.2,
 }
 BEST: dict[str, Any] = {"color": "#FFFFFF", "marker": "*", "linestyle": "none", "markersize": 9}
 NEAR_ONE = np.array([0.0, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999])
@@ -81,10 +87,14 @@ def color_scale(scores: Float[np.ndarray, " setting"]) -> tuple[Normalize, str]:
 def search_panel(ax: Axes, result: TuningResult, across: str, up: str, scale: Normalize) -> None:
     """Every setting tried, coloured by its score, in the plane of two hyperparameters."""
     x, y, scores = result.values[across], result.values[up], result.scores
-    finite = np.isfinite(scores)
+    finite, in_full = np.isfinite(scores), result.in_full()
     ax.plot(x[~finite], y[~finite], **DIVERGED, markeredgewidth=0.5, rasterized=True, zorder=1)
+    stopped = finite & ~in_full
+    ax.plot(x[stopped], y[stopped], **STOPPED, markeredgewidth=0, rasterized=True, zorder=1)
+    finite &= in_full
     order = np.flatnonzero(finite)[np.argsort(-scores[finite])]  # the best on top
-    ax.scatter(x[order], y[order], c=scores[order], norm=scale, cmap="viridis", s=3.5,
+    ax.scatter(x[order], y[order], c=scores[order], norm=scale, cmap="viridis",
+               s=3.5 if result.in_full().all() else 14,
                marker="s", linewidths=0, antialiased=False, rasterized=True, zorder=2)  # fmt: skip
     ax.plot(result.best[across], result.best[up], **BEST, markeredgecolor=BLACK,
             markeredgewidth=0.8, zorder=3)  # fmt: skip
@@ -124,7 +134,8 @@ def _figure(tuning: dict[str, TuningResult]) -> Figure:
         raise ValueError(
             f"`tuning` must hold an optimizer with two hyperparameters or more, got {list(tuning)}."
         )
-    scale, label = color_scale(np.concatenate([result.scores for result in tuning.values()]))
+    found = [result.scores[result.in_full()] for result in tuning.values()]
+    scale, label = color_scale(np.concatenate(found))
     *places, key = _places(pairs)
     rows = 1 + max(row for row, _ in [*places, key])
     figure = Figure(figsize=(PAGE, 2.0 * rows), layout="constrained")
@@ -136,11 +147,12 @@ def _figure(tuning: dict[str, TuningResult]) -> Figure:
         search_panel(axes[-1], tuning[name], across, up, scale)
         titles.append(looks([name])[name].label)
     letter_panels(axes, titles)
-    _key(figure.add_subplot(grid[key]), scale, label)
+    halved = any(not result.in_full().all() for result in tuning.values())
+    _key(figure.add_subplot(grid[key]), scale, label, halved=halved)
     return figure
 
 
-def _key(ax: Axes, scale: Normalize, label: str) -> None:
+def _key(ax: Axes, scale: Normalize, label: str, *, halved: bool) -> None:
     """Colour scale and marks, in a cell of their own."""
     ax.set_axis_off()
     color_bar(
@@ -151,6 +163,8 @@ def _key(ax: Axes, scale: Normalize, label: str) -> None:
         Line2D([], [], **BEST, markeredgecolor=BLACK, markeredgewidth=0.8, label="best setting"),
         Line2D([], [], **(DIVERGED | {"markersize": 4}), label="diverged on some problem"),
     ]
+    if halved:
+        handles.append(Line2D([], [], **(STOPPED | {"markersize": 4}), label="stopped early"))
     ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(0.0, 0.98))
 
 
@@ -163,4 +177,16 @@ def figure_18(tuning: dict[str, TuningResult]) -> Figure:
 @journal_style
 def figure_19(tuning: dict[str, TuningResult]) -> Figure:
     """Settings tried for each baseline on Rosenbrock."""
+    return _figure(tuning)
+
+
+@journal_style
+def figure_20(tuning: dict[str, TuningResult]) -> Figure:
+    """Settings tried for each baseline on two moons."""
+    return _figure(tuning)
+
+
+@journal_style
+def figure_21(tuning: dict[str, TuningResult]) -> Figure:
+    """Settings tried for each baseline on MNIST."""
     return _figure(tuning)

@@ -179,7 +179,9 @@ def meta_train(
         for kept, leaf in pairs:
             kept[index] = leaf
         current = eqx.combine(state.weights, fixed)
-        progressed.scores[index] = selection_score(current, task, selection, settings.unroll)
+        progressed.scores[index] = selection_score(
+            current, task, selection, settings.selection_unroll or settings.unroll
+        )
         best = int(np.nanargmin(progressed.scores))
         bound = np.inf if settings.rollback is None else settings.rollback
         if progressed.scores[index] > bound * progressed.scores[best]:

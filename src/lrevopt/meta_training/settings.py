@@ -77,6 +77,8 @@ class MetaTraining:
     """Meta-steps between snapshots, after the dense first ones."""
     selection_problems: int = 512
     """Problems, apart from all others, that choose the best snapshot by its mean objective."""
+    selection_unroll: int | None = None
+    """Inner updates of runs on selection problems (default: `unroll`)."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "unroll", "problems", "decay_steps", "snapshot_every"):
@@ -84,7 +86,7 @@ class MetaTraining:
         for name in ("es_pairs", "es_window"):
             positive_integer(name, getattr(self, name))
         positive_integer("selection_problems", self.selection_problems)
-        for name in ("micro_batch", "segment"):
+        for name in ("micro_batch", "segment", "selection_unroll"):
             if getattr(self, name) is not None:
                 positive_integer(name, getattr(self, name))
         if self.problems % (self.micro_batch or self.problems):
@@ -132,6 +134,7 @@ def without_schedule(settings: MetaTraining) -> MetaTraining:
         decay_steps=plain.decay_steps,
         snapshot_every=plain.snapshot_every,
         selection_problems=plain.selection_problems,
+        selection_unroll=plain.selection_unroll,
         rollback=plain.rollback,
     )
 
