@@ -126,7 +126,8 @@ NETWORK_TRAINING = dataclasses.replace(
     learning_rate=5e-4,
     warm_up=20,
     clip=1.0,
-    snapshot_every=50,
+    snapshot_every=25,
+    early_snapshots=False,
     selection_problems=16,
 )
 """Settings that train networks' optimizers on two cores. The exact meta-gradient has no use

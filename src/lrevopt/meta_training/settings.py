@@ -75,6 +75,8 @@ class MetaTraining:
     """L2 penalty as the paper words it, or the unsquared norm of the authors' code."""
     snapshot_every: int = 100
     """Meta-steps between snapshots, after the dense first ones."""
+    early_snapshots: bool = True
+    """Whether the first snapshots are dense. Each costs runs on all selection problems."""
     selection_problems: int = 512
     """Problems, apart from all others, that choose the best snapshot by its mean objective."""
     selection_unroll: int | None = None
@@ -133,6 +135,7 @@ def without_schedule(settings: MetaTraining) -> MetaTraining:
         decay_factor=plain.decay_factor,
         decay_steps=plain.decay_steps,
         snapshot_every=plain.snapshot_every,
+        early_snapshots=plain.early_snapshots,
         selection_problems=plain.selection_problems,
         selection_unroll=plain.selection_unroll,
         rollback=plain.rollback,
@@ -190,5 +193,5 @@ def learning_rate_at(settings: MetaTraining, step: int) -> float:
 def snapshot_steps(settings: MetaTraining) -> tuple[int, ...]:
     """Meta-steps before which a snapshot is taken, the last one after all of them."""
     regular = range(0, settings.steps + 1, settings.snapshot_every)
-    early = [step for step in EARLY_SNAPSHOTS if step < settings.steps]
+    early = [step for step in EARLY_SNAPSHOTS if step < settings.steps] * settings.early_snapshots
     return tuple(sorted({*early, *regular, settings.steps}))
