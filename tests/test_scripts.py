@@ -1,5 +1,6 @@
 """The scripts as a user meets them: whole runs, kills, and refusals with exit code 2."""
 
+import dataclasses
 import os
 import random
 import runpy
@@ -8,7 +9,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import jax
 import jax.random as jr
 import numpy as np
 import pytest
@@ -44,6 +47,7 @@ def foreign(tmp_path):
     return tmp_path
 
 
+DIGITS = ["meta_train.py", "mnist", "--images.source", "digits"]
 TRAIN = ["meta_train.py", "rosenbrock", "--output", "run"]
 
 
@@ -63,7 +67,15 @@ TRAIN = ["meta_train.py", "rosenbrock", "--output", "run"]
         ([*TRAIN, "--resume"], "`run` holds no run to resume"),
         ([*TRAIN[:-1], "notes"], "`notes` holds files that are no run"),
         ([*TRAIN[:-1], "notes/thesis.tex/run"], "must be a folder that can be written"),
+        ([*TRAIN, "--memory-limit", "1e-9"], "`memory_limit` must be at least"),
+        ([*TRAIN, "--start", "nowhere"], "`nowhere` is not a run directory"),
+        ([*TRAIN, "--training.estimator", "magic"], "invalid choice 'magic'"),
+        ([*TRAIN, "--training.cotangent-clip", "-1"], "`cotangent_clip` must be a finite number"),
+        (["meta_train.py", "mnist", "--images.data-dir", "notes"], "`data_dir` must"),
+        (["meta_train.py", "mnist", "--images.source", "cifar"], "invalid choice 'cifar'"),
+        ([*DIGITS, "--images.side", "9"], "`side` must be one of"),
         (["tune.py", "quantum"], "invalid choice 'quantum'"),
+        (["tune.py", "rosenbrock", "--tuning.rungs", "4", "3000"], "`rungs` must be pairs of"),
         (["tune.py", "rosenbrock", "--tuning.settings", "0"], "`settings` must be"),
         (["tune.py", "rosenbrock", "--tuning.steps", "-1"], "`steps` must be"),
         (["evaluate.py", "nowhere"], "`nowhere` is not a run directory"),
@@ -141,6 +153,51 @@ def test_overwriting_removes_what_was_said_of_the_old_run(tmp_path):
     pipeline.train(second, tmp_path / "run", overwrite=True)
     assert not any((tmp_path / "run" / name).exists() for name in pipeline.LATER)
     assert storage.load_json(tmp_path / "run" / "settings.json")["seed"] == 1
+
+
+def test_the_next_stage_goes_on_from_the_last(tmp_path):
+    """With the optimizer that the first stage chose; the second lists the first, also resumed."""
+    training = lo.MetaTraining(steps=2, unroll=3, problems=2, selection_problems=2)
+    first = Experiment("linear_regression", Learned(2), training)
+    pipeline.train(first, tmp_path / "first")
+    longer = Experiment("rosenbrock", Learned(2), dataclasses.replace(training, unroll=5))
+    options: dict[str, Any] = {"start": tmp_path / "first"}
+    pipeline.train(longer, tmp_path / "second", time_limit=1e-9, **options)
+    whole = pipeline.train(longer, tmp_path / "second", resume=True)
+    assert whole.history.steps == 2
+    begun = storage.load_arrays(tmp_path / "first" / "weights")
+    start = jax.tree.map(lambda leaf: leaf[0], whole.snapshots)
+    for name, array in storage.tree_to_arrays(start).items():
+        np.testing.assert_array_equal(array, begun[name])
+    (stage,) = storage.load_json(tmp_path / "second" / "settings.json")["stages"]
+    assert stage["task"]["kind"] == "LinearRegression"
+    assert stage["training"]["unroll"] == 3
+
+
+def test_digits_go_through_everything_without_data_and_network(monkeypatch, capsys, tmp_path):
+    """MNIST's files are nowhere, and to look for them on the network would be an error."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LREVOPT_DATA", raising=False)
+    monkeypatch.setattr("socket.socket.connect", None)
+    arguments = [
+        "mnist", "--images.source", "digits", "--images.side", 7, "--optimizer.units", 2,
+        "--training.steps", 2, "--training.unroll", 6, "--training.problems", 1,
+        "--training.selection-problems", 2, "--tuning.settings", 8, "--tuning.rungs", 2, 3,
+        "--tuning.finalists", 2, "--tuning.fresh-problems", 1, "--test-problems", 4,
+    ]  # fmt: skip
+    assert call(monkeypatch, "reproduce.py", *arguments) == 0
+    output = capsys.readouterr().out
+    assert "done" in output
+    assert "test_accuracy" in output
+    run = tmp_path / "runs" / "mnist"
+    figures = {path.stem for path in (run / "figures").glob("*.png")}
+    assert {f"figure_{n:02d}" for n in (1, 7, 9, 10, 11, 13, 17, 21)} <= figures
+    page = (run / "report.html").read_text()
+    assert "Test accuracy" in page
+    assert "held to 1.0 times the rest of each cotangent" in page
+    # Figures need the numbers alone, not the images.
+    monkeypatch.setattr("lrevopt.experiments.make_task", None)
+    assert call(monkeypatch, "make_figures.py", run, "--figure", 7, "--output", "seven") == 0
 
 
 def test_a_whole_reproduction_in_small(monkeypatch, capsys, tmp_path):

@@ -169,8 +169,8 @@ LINE = (
 )
 
 HALVED = (
-    "Small blue-grey dots are settings that successive halving stopped after fewer updates; only "
-    "those that ran in full have a colour."
+    "Grey dots are settings that successive halving stopped, the darker the later; only those "
+    "that ran in full have a colour, because scores of unequal length cannot be compared."
 )
 
 Record = TypeVar("Record")

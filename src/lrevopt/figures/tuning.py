@@ -1,10 +1,11 @@
 """Figures 18 to 21: random search of the baselines' hyperparameters (paper, section D.3)."""
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import seaborn as sns
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
@@ -31,13 +32,14 @@ DIVERGED: dict[str, Any] = {
     "linestyle": "none",
     "markersize": 2.2,
 }
-STOPPED: dict[str, Any] = {
-    "color": "#B7C4CF",
-    "marker": "o",
-    "linestyle": "none",
-    "markersize": 1.2,
-}
+STOPPED = ("#B9C6D0", "#52626F")
+"""Colours of settings that successive halving stopped at the first rung and at the last."""
+STOPPED_SIZES = (1.2, 2.2)
+IN_FULL_SIZE = 14.0
+"""Area of settings that ran in full, where not all did."""
 BEST: dict[str, Any] = {"color": "#FFFFFF", "marker": "*", "linestyle": "none", "markersize": 9}
+SCORES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+"""Tick marks of a logarithmic colour scale."""
 NEAR_ONE = np.array([0.0, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999])
 """Tick marks of hyperparameters that crowd towards 1."""
 
@@ -84,17 +86,45 @@ def color_scale(scores: Float[np.ndarray, " setting"]) -> tuple[Normalize, str]:
     return LogNorm(best, 1), "meta-objective\n(mean loss / first loss)"
 
 
-def search_panel(ax: Axes, result: TuningResult, across: str, up: str, scale: Normalize) -> None:
-    """Every setting tried, coloured by its score, in the plane of two hyperparameters."""
+def _stopped_marks(results: Iterable[TuningResult]) -> dict[int, dict[str, Any]]:
+    """How settings are drawn that were stopped early, by the updates that they ran.
+
+    The longer, the larger and darker. Their scores are of different lengths, so that colours
+    could not be compared.
+    """
+    stops = sorted(
+        {int(s) for result in results if result.steps.size for s in result.steps[~result.in_full()]}
+    )
+    colors = sns.blend_palette(STOPPED, len(stops), as_cmap=False)
+    sizes = np.linspace(*STOPPED_SIZES, len(stops))
+    return {
+        steps: {"color": color, "marker": "o", "linestyle": "none", "markersize": float(size)}
+        for steps, color, size in zip(stops, colors, sizes, strict=True)
+    }
+
+
+def search_panel(
+    ax: Axes,
+    result: TuningResult,
+    across: str,
+    up: str,
+    scale: Normalize,
+    stopped: Mapping[int, dict[str, Any]],
+) -> None:
+    """Every setting tried, in the plane of two hyperparameters.
+
+    Those that ran in full are coloured by their score, the others marked as `stopped` says.
+    """
     x, y, scores = result.values[across], result.values[up], result.scores
     finite, in_full = np.isfinite(scores), result.in_full()
     ax.plot(x[~finite], y[~finite], **DIVERGED, markeredgewidth=0.5, rasterized=True, zorder=1)
-    stopped = finite & ~in_full
-    ax.plot(x[stopped], y[stopped], **STOPPED, markeredgewidth=0, rasterized=True, zorder=1)
+    for steps, mark in stopped.items():
+        here = finite & ~in_full & (result.steps == steps)
+        ax.plot(x[here], y[here], **mark, markeredgewidth=0, rasterized=True, zorder=1)
     finite &= in_full
     order = np.flatnonzero(finite)[np.argsort(-scores[finite])]  # the best on top
     ax.scatter(x[order], y[order], c=scores[order], norm=scale, cmap="viridis",
-               s=3.5 if result.in_full().all() else 14,
+               s=3.5 if in_full.all() else IN_FULL_SIZE,
                marker="s", linewidths=0, antialiased=False, rasterized=True, zorder=2)  # fmt: skip
     ax.plot(result.best[across], result.best[up], **BEST, markeredgecolor=BLACK,
             markeredgewidth=0.8, zorder=3)  # fmt: skip
@@ -141,31 +171,36 @@ def _figure(tuning: dict[str, TuningResult]) -> Figure:
     figure = Figure(figsize=(PAGE, 2.0 * rows), layout="constrained")
     grid = figure.add_gridspec(rows, COLUMNS)
     axes, titles = [], []
+    stopped = _stopped_marks(tuning.values())
     panels = [(name, *pair) for name, own in pairs.items() for pair in own]
     for (name, across, up), place in zip(panels, places, strict=True):
         axes.append(figure.add_subplot(grid[place]))
-        search_panel(axes[-1], tuning[name], across, up, scale)
+        search_panel(axes[-1], tuning[name], across, up, scale, stopped)
         titles.append(looks([name])[name].label)
     letter_panels(axes, titles)
-    halved = any(not result.in_full().all() for result in tuning.values())
-    _key(figure.add_subplot(grid[key]), scale, label, halved=halved)
+    _key(figure.add_subplot(grid[key]), scale, label, stopped)
     return figure
 
 
-def _key(ax: Axes, scale: Normalize, label: str, *, halved: bool) -> None:
+def _key(ax: Axes, scale: Normalize, label: str, stopped: Mapping[int, dict[str, Any]]) -> None:
     """Colour scale and marks, in a cell of their own."""
     ax.set_axis_off()
-    color_bar(
-        ax, ScalarMappable(scale, "viridis"), label,
-        cax=ax.inset_axes((0.05, 0.52, 0.9, 0.07)), orientation="horizontal", extend="max",
-    )  # fmt: skip
     handles = [
         Line2D([], [], **BEST, markeredgecolor=BLACK, markeredgewidth=0.8, label="best setting"),
         Line2D([], [], **(DIVERGED | {"markersize": 4}), label="diverged on some problem"),
     ]
-    if halved:
-        handles.append(Line2D([], [], **(STOPPED | {"markersize": 4}), label="stopped early"))
+    for steps in sorted(stopped, reverse=True):
+        larger = stopped[steps] | {"markersize": 2 * stopped[steps]["markersize"]}
+        handles.append(Line2D([], [], **larger, label=f"stopped after {steps} updates"))
     ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(0.0, 0.98))
+    bar = color_bar(
+        ax, ScalarMappable(scale, "viridis"), label,
+        cax=ax.inset_axes((0.05, 0.52 - 0.09 * len(stopped), 0.9, 0.07)),
+        orientation="horizontal", extend="max",
+    )  # fmt: skip
+    if isinstance(scale, LogNorm):
+        bar.set_ticks([score for score in SCORES if scale.vmin <= score <= scale.vmax])
+        bar.ax.minorticks_off()
 
 
 @journal_style
