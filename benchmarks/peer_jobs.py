@@ -56,45 +56,6 @@ class Quadratics(lo.AbstractTask):
         return quadratic_form(problem.hessian, problem.linear, parameters) + problem.offset
 
 
-class TwoMoonsProblem(eqx.Module):
-    """Initial weights of the network."""
-
-    initial_parameters: Float[Array, " dim"]
-
-
-class TwoMoons(lo.AbstractTask):
-    """Logistic regression of two moons by a tanh network 2-64-64-64-1, as the harness asks."""
-
-    inputs: Float[Array, "example 2"]
-    labels: Float[Array, " example"]
-
-    def __init__(self) -> None:
-        from sklearn.datasets import make_moons  # only here: the harness weighs imports
-
-        inputs, labels = make_moons(1024, noise=0.1, random_state=0)
-        self.inputs, self.labels = jnp.asarray(inputs, float), jnp.asarray(labels, float)
-
-    def sample(self, key: Key[Array, ""]) -> TwoMoonsProblem:
-        shapes = [(2, 64), (64, 64), (64, 64), (64, 1)]
-        keys = jr.split(key, len(shapes))
-        layers = [
-            jnp.concatenate([jr.normal(k, shape) * shape[0] ** -0.5, jnp.zeros((1, shape[1]))])
-            for k, shape in zip(keys, shapes, strict=True)
-        ]
-        return TwoMoonsProblem(jnp.concatenate([layer.ravel() for layer in layers]))
-
-    def loss(self, problem: TwoMoonsProblem, parameters: Float[Array, " dim"], step: Step) -> Array:
-        hidden, first = self.inputs, 0
-        for fan_in, fan_out in [(2, 64), (64, 64), (64, 64), (64, 1)]:
-            last = first + (fan_in + 1) * fan_out
-            layer = parameters[first:last].reshape(fan_in + 1, fan_out)
-            hidden, first = hidden @ layer[:-1] + layer[-1], last
-            hidden = jnp.tanh(hidden) if fan_out > 1 else hidden
-        logits = hidden[:, 0]
-        fit = jnp.mean(jax.nn.softplus(logits) - self.labels * logits)
-        return fit + 5e-3 * jnp.linalg.norm(parameters)
-
-
 def meta_step_case(cfg: Any, task: lo.AbstractTask, output_scale: float) -> Any:
     """One outer step with the harness's settings, drawing its problems inside."""
     settings = lo.MetaTraining(
@@ -108,6 +69,7 @@ def meta_step_case(cfg: Any, task: lo.AbstractTask, output_scale: float) -> Any:
         penalty_form="norm",
     )
     optimizer = lo.GRUOptimizer(cfg.units, key=jr.key(0), output_scale=output_scale)
+    settings = lo.plan_memory(task, optimizer, settings).apply(settings)
     weights, fixed = eqx.partition(optimizer, eqx.is_inexact_array)
     key = jr.key(1)
 
@@ -126,7 +88,7 @@ def j1(cfg: Any) -> Any:
 
 def j2(cfg: Any) -> Any:
     """A meta-training step on two moons."""
-    return meta_step_case(cfg, TwoMoons(), 1e-3)
+    return meta_step_case(cfg, lo.TwoMoons(), 1e-3)
 
 
 class ShiftedCell(eqx.Module):

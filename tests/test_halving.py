@@ -1,20 +1,29 @@
 """Successive halving: what survives, what it costs, and that it finds what a full search finds."""
 
 import dataclasses
+import re
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from tables import Quadratic
+from jax import lax
+from jaxtyping import Array, Float
+from matplotlib.text import Text
+from tables import Quadratic, QuadraticProblem
 
 import lrevopt as lo
-from lrevopt import scoring, storage
+from lrevopt import figures, scoring, storage
 from lrevopt.evaluation import evaluate
 from lrevopt.experiments import BASELINES
 from lrevopt.scoring import score_settings
-from lrevopt.tasks import sample_problems
+from lrevopt.tasks import AbstractTask, sample_problems
 from lrevopt.tuning import (
     LARGE_NETWORK_TUNING,
     NETWORK_TUNING,
@@ -82,6 +91,32 @@ def test_without_rungs_all_run_in_full():
     assert result.in_full().all()
 
 
+def test_survivors_score_as_in_a_full_search():
+    """Rungs decide who runs in full; the runs, their problems and settings are the same."""
+    task = lo.LinearRegression(dim=3)
+    halved = tune(task, lo.Momentum, SMALL, key=jr.key(0))
+    full = tune(task, lo.Momentum, dataclasses.replace(SMALL, rungs=()), key=jr.key(0))
+    assert halved.widened == full.widened == ()
+    for name, values in full.values.items():
+        np.testing.assert_array_equal(halved.values[name], values)
+    # Round-off only: blocks of other sizes are compiled to other programs.
+    in_full = halved.in_full()
+    np.testing.assert_allclose(halved.scores[in_full], full.scores[in_full], rtol=1e-12)
+    if full.best_score in full.scores[in_full]:
+        assert halved.best == full.best
+
+
+def test_a_halved_search_is_repeated_at_most_twice():
+    """A rate of 1 is best on x^2 / 2, six decades above the range."""
+    settings = dataclasses.replace(SMALL, ranges={"learning_rate": (1e-7, 1e-6)})
+    result = tune(WIDE, lo.GradientDescent, settings, key=jr.key(0))
+    assert len(result.widened) == 3
+    assert result.widened[-1] == (
+        "The best learning_rate still lies on an edge after 2 searches in wider ranges."
+    )
+    np.testing.assert_allclose(result.ranges["learning_rate"], (1e-7, 1e-4), rtol=1e-12)
+
+
 def test_what_diverges_does_not_go_on():
     """Half of the rates explode within two updates; none of them survives."""
     settings = dataclasses.replace(
@@ -95,22 +130,101 @@ def test_what_diverges_does_not_go_on():
     assert np.all(result.diverged[exploded] > 0)
 
 
-@pytest.mark.parametrize("name", ["momentum", "adam"])
+@pytest.mark.parametrize("name", BASELINES)
 def test_it_finds_what_the_exhaustive_search_finds(name):
     """Once, on Rosenbrock: the winner's score on 256 other problems is within 5 % of the full
     search's. Same settings, seed fixed beforehand; the rungs are those of two moons.
     """
     full = Tuning(settings=2500, problems=64, finalists=25, fresh_problems=64)
     halved = dataclasses.replace(full, rungs=NETWORK_TUNING.rungs)
-    assert halved.inner_steps() < full.inner_steps() / 8
+    assert halved.inner_steps() < full.inner_steps() / 7
     task, constructor = lo.Rosenbrock(), BASELINES[name]
     winners = {
         label: tune(task, constructor, settings, key=jr.key(3)).optimizer(constructor)
         for label, settings in {"full": full, "halved": halved}.items()
     }
     tested = evaluate(winners, task, problems=256, steps=200, key=jr.key(4))
-    scores = tested.meta_objectives().mean(axis=1)
+    objectives = tested.meta_objectives()
+    sound = np.isfinite(objectives).all(axis=0)
+    # Tuned momentum leaves the finite numbers on a few starts in a thousand.
+    assert np.mean(sound) > 0.98
+    scores = objectives[:, sound].mean(axis=1)
     assert scores[1] < 1.05 * scores[0]
+
+
+class Network(AbstractTask):
+    """A tanh network on eight given points; the minibatch of a step is half of them."""
+
+    points: Float[Array, "point 3"]
+    width: int = eqx.field(static=True)
+
+    def sample(self, key):
+        return QuadraticProblem(jnp.ones(5 * self.width), jr.normal(key, (5 * self.width,)))
+
+    def loss(self, problem, parameters, step):
+        weights = parameters.reshape(5, self.width)
+        seen = lax.dynamic_slice_in_dim(self.points, 4 * (step % 2), 4)
+        hidden = jnp.tanh(seen @ weights[:3] + weights[3])
+        return jnp.mean((hidden @ weights[4] - seen[:, 0]) ** 2) + 1e-3 * parameters @ parameters
+
+
+@pytest.fixture(scope="module")
+def network():
+    return Network(jnp.asarray(np.random.default_rng(0).normal(size=(8, 3))), 6)
+
+
+GRID = {
+    "learning_rate": np.array([0.01, 0.1, 1e200, 0.3, 0.05, 0.2, 0.02]),
+    "b1": np.array([0.9, 0.5, 0.0, 0.8, 0.1, 0.95, 0.7]),
+    "b2": np.array([0.99, 0.9, 0.5, 0.999, 0.7, 0.95, 0.9]),
+}
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("runs", [0.5, 1, 3, 5, 12])
+def test_little_memory_gives_the_same_scores(monkeypatch, network, large, runs):
+    """In both layouts, with room for any number of 7 settings x 5 problems; one of them diverges
+    and spoils no other.
+    """
+    problems = eqx.filter_jit(sample_problems)(network, jr.key(5), 5)
+    stacked = stack_settings(lo.Adam, GRID)
+    one = jax.tree.map(lambda leaf: leaf[0], problems)
+    room = scoring.bytes_of_a_run(lo.Adam(0.1), network, one)
+    expected, lost = score_settings(network, stacked, problems, 7)
+    for setting, score in enumerate(expected):
+        alone = {name: values[setting] for name, values in GRID.items()}
+        runs_alone = evaluate(
+            {"adam": lo.Adam(**alone)}, network, problems=5, steps=7, key=jr.key(5)
+        )
+        np.testing.assert_allclose(runs_alone.meta_objectives().mean(), score, rtol=1e-11)
+    assert np.isinf(expected).tolist() == (GRID["learning_rate"] > 1).tolist()
+    monkeypatch.setattr(scoring, "LARGE", 10 if large else 1000)
+    scores, diverged = score_settings(network, stacked, problems, 7, memory=int(runs * room))
+    # Sums and products in another order.
+    np.testing.assert_allclose(scores, expected, rtol=1e-11)
+    np.testing.assert_array_equal(diverged, lost)
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_memory_is_bounded(large):
+    """What the compiled program takes beside its inputs, 60 settings on 8 problems."""
+    network = Network(jnp.ones((8, 3)), 60)
+    problems = eqx.filter_jit(sample_problems)(network, jr.key(5), 8)
+    values = {name: np.resize(of, 60) for name, of in GRID.items()}
+    stacked = stack_settings(lo.Adam, values)
+    one = jax.tree.map(lambda leaf: leaf[0], problems)
+    room = scoring.bytes_of_a_run(lo.Adam(0.1), network, one)
+
+    compiled: Any = scoring._score_settings
+
+    def taken(memory: int) -> int:
+        lowered = compiled.lower(stacked, network, problems, 5, "mean", memory, large)
+        return lowered.compile().compiled.memory_analysis().temp_size_in_bytes
+
+    little, plenty = taken(4 * room), taken(1000 * room)
+    # Beside the runs: problems taken out of the stack, rows of indices.
+    assert little < 4 * room + 2**14
+    assert plenty > 5 * little
 
 
 def test_one_by_one_is_side_by_side(monkeypatch):
@@ -142,16 +256,123 @@ def test_results_survive_a_file_also_without_the_new_fields(tmp_path):
 
 
 def test_the_budgets_are_the_documented_ones():
-    assert NETWORK_TUNING.inner_steps() == 72_000
-    assert LARGE_NETWORK_TUNING.inner_steps() == 25_000
+    assert NETWORK_TUNING.inner_steps() == 87_000
+    assert LARGE_NETWORK_TUNING.inner_steps() == 24_700
     assert NETWORK_TUNING.settings == LARGE_NETWORK_TUNING.settings == 2500
 
 
 @pytest.mark.usefixtures("as_user")
 @pytest.mark.parametrize(
-    "rungs",
-    [((2, 60),), ((12, 20),), ((6, 20), (2, 8)), ((2, 20), (6, 20)), ((0, 20),), ((2, 0),)],
+    ("rungs", "sentence"),
+    [
+        (((2, 60),), "falling survivors, below the 60 settings"),
+        (((2, 20), (6, 20)), "falling survivors"),
+        (((12, 20),), "rising updates, below the 12 of a run in full"),
+        (((6, 20), (2, 8)), "rising updates"),
+        (((0, 20),), "pairs of integers of at least 1, updates and survivors"),
+        (((2, 0),), "pairs of integers"),
+        (((2, 20.5),), "pairs of integers"),
+        (((2, 20, 1),), "pairs of integers"),
+        ((2, 20), "pairs of integers"),
+    ],
 )
-def test_rungs_that_do_not_halve_are_refused(rungs):
-    with pytest.raises(ValueError, match="`rungs` must be"):
+def test_rungs_that_do_not_halve_are_refused(rungs, sentence):
+    with pytest.raises(ValueError, match=f"`rungs` must be.*{re.escape(sentence)}"):
         dataclasses.replace(SMALL, rungs=rungs)
+
+
+def tune_script(monkeypatch, *arguments: str) -> int:
+    """Exit code of scripts/tune.py, run in this process."""
+    script = Path(__file__).parent.parent / "scripts" / "tune.py"
+    monkeypatch.setattr(sys, "argv", ["tune.py", *arguments])
+    try:
+        runpy.run_path(str(script), run_name="__main__")
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+FEW = [
+    "rosenbrock", "--tuning.settings", "30", "--tuning.problems", "2", "--tuning.steps", "12",
+    "--tuning.finalists", "3", "--tuning.fresh-problems", "2",
+]  # fmt: skip
+
+
+def test_rungs_on_the_command_line(monkeypatch, capsys, tmp_path):
+    """The rule is said before the searches, and is part of what they leave."""
+    output = tmp_path / "out"
+    rungs = ["--tuning.rungs", "3", "12", "6", "5"]
+    assert tune_script(monkeypatch, *FEW, *rungs, "--output", str(output)) == 0
+    rule = (
+        "30 settings run 3 updates, of which the best 12 by last loss go on to 6 updates, of which "
+        "the best 5 by last loss go on to 12 updates on 2 problems; the best 3 are decided on 2 "
+        "fresh ones."
+    )
+    assert capsys.readouterr().out.startswith(rule)
+    for name in BASELINES:
+        result = storage.load_record(TuningResult, output / "tuning" / f"{name}.npz")
+        assert result.rule == rule
+        assert result.in_full().sum() <= 5
+
+
+@pytest.mark.usefixtures("as_user")
+@pytest.mark.parametrize(
+    ("rungs", "sentence"),
+    [
+        (
+            ("3", "40"),
+            "updates and falling survivors, below the 30 settings, got ((3, 40),).",
+        ),
+        (("12", "5"), "`rungs` must be pairs of rising updates, below the 12 of a run in full"),
+        (("0", "5"), "`rungs` must be pairs of integers of at least 1, updates and survivors"),
+        (("3",), "Could not find valid parse"),
+    ],
+)
+def test_the_script_refuses_rungs_in_one_sentence(monkeypatch, capsys, tmp_path, rungs, sentence):
+    output = tmp_path / "out"
+    arguments = [*FEW, "--tuning.rungs", *rungs, "--output", str(output)]
+    assert tune_script(monkeypatch, *arguments) == 2
+    errors = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert sentence in errors
+    assert "Traceback" not in errors
+    assert not output.exists()
+
+
+def test_figures_show_where_settings_stopped():
+    """One mark and one line of the key for each rung; only runs in full are on the colour scale."""
+    task = lo.LinearRegression(dim=3)
+    tuning = {name: tune(task, make, SMALL, key=jr.key(0)) for name, make in BASELINES.items()}
+    figure = figures.figure_20(tuning)
+    figure.draw_without_rendering()
+    legend = figure.axes[5].get_legend()
+    assert legend is not None
+    labels = [text.get_text() for text in legend.get_texts()]
+    assert labels == [
+        "best setting", "diverged on some problem", "stopped after 6 updates",
+        "stopped after 2 updates",
+    ]  # fmt: skip
+    adam = figure.axes[2]
+    drawn = {
+        line.get_markersize(): np.asarray(line.get_xdata()).size
+        for line in adam.lines
+        if line.get_marker() == "o"
+    }
+    result = tuning["adam"]
+    stopped = np.isfinite(result.scores) & ~result.in_full()
+    assert list(drawn.values()) == [
+        np.sum(stopped & (result.steps == 2)), np.sum(stopped & (result.steps == 6)),
+    ]  # fmt: skip
+    assert np.asarray(adam.collections[0].get_offsets()).shape[0] == np.sum(result.in_full())
+    best = min(result.scores[result.in_full()].min() for result in tuning.values())
+    assert adam.collections[0].norm.vmin == pytest.approx(best)
+    sizes = [text.get_fontsize() for text in figure.findobj(Text) if text.get_text()]
+    assert min(map(float, sizes)) >= 7
+
+
+def test_one_rung_has_one_mark():
+    settings = dataclasses.replace(SMALL, rungs=((3, 10),))
+    result = tune(lo.LinearRegression(dim=3), lo.Momentum, settings, key=jr.key(0))
+    figure = figures.figure_21({"momentum": result})
+    figure.draw_without_rendering()
+    texts = [text.get_text() for text in figure.findobj(Text)]
+    assert "stopped after 3 updates" in texts

@@ -181,9 +181,10 @@ def test_digits_go_through_everything_without_data_and_network(monkeypatch, caps
     monkeypatch.setattr("socket.socket.connect", None)
     arguments = [
         "mnist", "--images.source", "digits", "--images.side", 7, "--optimizer.units", 2,
-        "--training.steps", 2, "--training.unroll", 6, "--training.problems", 1,
-        "--training.selection-problems", 2, "--tuning.settings", 8, "--tuning.rungs", 2, 3,
-        "--tuning.finalists", 2, "--tuning.fresh-problems", 1, "--test-problems", 4,
+        "--training.steps", 2, "--training.unroll", 4, "--training.problems", 1,
+        "--training.selection-problems", 2, "--training.selection-unroll", 6,
+        "--tuning.settings", 8, "--tuning.rungs", 2, 3, "--tuning.finalists", 2,
+        "--tuning.fresh-problems", 1, "--test-problems", 4,
     ]  # fmt: skip
     assert call(monkeypatch, "reproduce.py", *arguments) == 0
     output = capsys.readouterr().out

@@ -175,7 +175,7 @@ def _run_whole(
 ) -> Objectives:
     """Each setting's own run on each problem."""
 
-    def run(optimizer: AbstractOptimizer) -> Objectives:
+    def run(optimizer: AbstractOptimizer) -> tuple[Array, Array]:
         losses = unroll_losses(optimizer, task, problems, steps)
         return _objectives(losses[:, 0], losses.mean(axis=1), losses[:, -1], objective)
 

@@ -199,7 +199,8 @@ def _key(ax: Axes, scale: Normalize, label: str, stopped: Mapping[int, dict[str,
         orientation="horizontal", extend="max",
     )  # fmt: skip
     if isinstance(scale, LogNorm):
-        bar.set_ticks([score for score in SCORES if scale.vmin <= score <= scale.vmax])
+        low, high = bar.ax.get_xlim()
+        bar.set_ticks([score for score in SCORES if low <= score <= high])
         bar.ax.minorticks_off()
 
 

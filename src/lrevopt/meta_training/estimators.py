@@ -178,7 +178,7 @@ def first_particles(
         # Copies: steps donate their state, and each buffer once.
         positive=jax.tree.map(jnp.copy, start),
         negative=jax.tree.map(jnp.copy, start),
-        step=settings.es_window * (jnp.arange(settings.problems, dtype=jnp.int32) % windows),
+        step=settings.es_window * (jnp.arange(settings.problems) % windows),
     )
 
 

@@ -30,13 +30,12 @@ def reproduce(
     """All stages for one experiment; the outcome of its training.
 
     A folder that holds this run already is continued. After a time limit the best optimizer so
-    far goes through the later stages; after a signal nothing follows. Baselines are tuned with
-    the steps and the objective of the training, whatever `tuning` says of these two.
+    far goes through the later stages; after a signal nothing follows. Baselines are tuned, and all
+    are tested, on runs as long as those that chose the optimizer, whatever `tuning` says of that.
     """
     positive_integer("test_problems", test_problems)
-    settings = dataclasses.replace(
-        tuning, steps=chosen.training.unroll, objective=chosen.training.objective
-    )
+    steps = chosen.training.selection_unroll or chosen.training.unroll
+    settings = dataclasses.replace(tuning, steps=steps)
     baseline_settings(settings)
     begin = time.monotonic()
 
@@ -59,7 +58,7 @@ def reproduce(
     if run.history.outcome.startswith("SIG"):
         say(f"stopped ({run.history.outcome}); the same command continues")
         return run.history.outcome
-    steps, data_dir = chosen.training.unroll, chosen.images.data_dir
+    data_dir = chosen.images.data_dir
     stage("tuning baselines")
     tune_baselines(chosen.make_task(), settings, directory, say)
     stage(f"evaluating on {test_problems} test problems")

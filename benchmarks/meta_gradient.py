@@ -1,0 +1,90 @@
+"""One meta-gradient: what was planned, and what memory and time it takes.
+
+    python benchmarks/meta_gradient.py two_moons --units 16 --problems 2
+    python benchmarks/meta_gradient.py mnist --images.data-dir DATA
+
+Memory is that of XLA's temporary buffers, and how far the peak of the resident memory rises over
+what is there before compiling. Compilation is counted apart; the time is the least of `repeats`.
+"""
+
+import dataclasses
+import resource
+import time
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.random as jr
+import tyro
+
+import lrevopt as lo
+from lrevopt.console import parse, plain_errors
+from lrevopt.experiments import Images, TaskName, make_task
+from lrevopt.meta_training.settings import Estimator
+
+GIBIBYTE = 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """One meta-gradient: what was planned, and what memory and time it takes."""
+
+    task: tyro.conf.Positional[TaskName]
+    """What the optimizer is trained on."""
+    units: int = 16
+    """Width of the GRU."""
+    problems: int = 1
+    """Problems in the batch."""
+    unroll: int = 200
+    """Inner updates."""
+    estimator: Estimator = "exact"
+    repeats: int = 2
+    """Times that it is computed, after compiling."""
+    images: Images = Images()
+
+
+def peak() -> float:
+    """Peak of this process's resident memory in GiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIBIBYTE
+
+
+def main(settings: Settings) -> None:
+    """Plan, compile, run."""
+    task = make_task(settings.task, settings.images)
+    optimizer = lo.GRUOptimizer(settings.units, key=jr.key(0), output_scale=1e-3)
+    readout = -0.02 * jr.normal(jr.key(1), (settings.units,))
+    optimizer = eqx.tree_at(lambda o: o.weights, optimizer, readout)
+    training = lo.MetaTraining(
+        unroll=settings.unroll, problems=settings.problems, estimator=settings.estimator
+    )
+    plan = lo.plan_memory(task, optimizer, training)
+    print(plan)
+    planned = plan.apply(training)
+    keys = jr.split(jr.key(2), settings.problems)
+
+    def gradient(optimizer: Any, task: Any, keys: Any) -> Any:
+        return lo.meta_gradient(optimizer, task, keys, planned)
+
+    before, start = peak(), time.perf_counter()
+    function: Any = eqx.filter_jit(gradient)
+    compiled = function.lower(optimizer, task, keys).compile()
+    compiling = time.perf_counter() - start
+    temporary = compiled.compiled.memory_analysis().temp_size_in_bytes / GIBIBYTE
+    seconds = []
+    for _ in range(settings.repeats):
+        start = time.perf_counter()
+        objective, _ = jax.block_until_ready(compiled(optimizer, task, keys))
+        seconds.append(time.perf_counter() - start)
+    predicted = (plan.kept + plan.working) / GIBIBYTE
+    print(
+        f"objective {objective:.4f}; compile {compiling:.1f} s, run {min(seconds):.2f} s; XLA's "
+        f"temporary buffers {temporary:.4f} GiB, predicted {predicted:.4f} GiB (ratio "
+        f"{predicted / temporary:.2f}); resident memory {before:.2f} GiB before, {peak():.2f} GiB "
+        "at the peak"
+    )
+
+
+if __name__ == "__main__":
+    settings = parse(Settings)
+    with plain_errors():
+        main(settings)
