@@ -4,6 +4,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from lrevopt.analysis.update_functions import Textbook
 from lrevopt.figures.style import (
@@ -38,6 +39,8 @@ def update_curves(
     for update, color in zip(updates, colors, strict=True):
         ax.plot(gradients, update, color=color)
     ax.set(xlim=(gradients[0], gradients[-1]))
+    # Three ticks or so: small gradients have long labels.
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 5, 10], symmetric=True))
 
 
 @journal_style
