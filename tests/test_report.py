@@ -104,6 +104,34 @@ def test_numbers_of_the_run_are_shown(inputs, page):
     assert f"{diverged} of 30" in page.text
 
 
+def test_what_trained_it_and_how_others_were_tuned_is_said(inputs):
+    """The estimator, earlier stages, the rule of a search, and metrics beside the losses."""
+    searches = {
+        name: dataclasses.replace(result, rule="2500 settings run 10 updates.")
+        for name, result in inputs.tuning.items()
+    }
+    stage = {
+        "task": {"kind": "MNIST", "side": 14},
+        "training": {"steps": 150, "unroll": 60, "problems": 2},
+    }
+    runs = dataclasses.replace(inputs.evaluation, metrics={"test_accuracy": np.full((4, 6), 0.875)})
+    settings = dict(inputs.settings) | {
+        "training": {"estimator": "clipped", "cotangent_clip": 0.5}, "stages": [stage],
+    }  # fmt: skip
+    text = Page(
+        render_report(
+            dataclasses.replace(inputs, settings=settings, tuning=searches, evaluation=runs)
+        )
+    ).text
+    assert "held to 0.5 times the rest of each cotangent" in text
+    assert "MNIST 14 x 14, 150 meta-steps planned, unrolls of 60, 2 problems a step" in text
+    assert text.count("2500 settings run 10 updates.") == 1
+    assert "Test accuracy" in text
+    assert text.count("0.875") == 4
+    # A run of before there was a choice was trained by the exact one.
+    assert "exact: backpropagation through every update" in Page(render_report(inputs)).text
+
+
 def test_tables_have_headers_and_captions(page):
     assert len(page.all("table")) == len(page.all("caption"))
     assert all("scope" in header for header in page.all("th"))

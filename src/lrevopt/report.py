@@ -297,12 +297,14 @@ def _tuning(inputs: ReportInputs) -> list[dict[str, Any]]:
 
 
 def _remarks(inputs: ReportInputs) -> list[str]:
-    """What the searches say about their ranges."""
+    """How the searches went, and what they say about their ranges."""
+    rules = dict.fromkeys(result.rule for result in inputs.tuning.values() if result.rule)
     remarks = []
     for name, result in inputs.tuning.items():
         label = looks([name])[name].label
         remarks += [f"{label}: {sentence}" for sentence in (*result.widened, *result.at_limit)]
-    return remarks or ["No range had to be widened: no best setting lay at the end of one."]
+    unwidened = ["No range had to be widened: no best setting lay at the end of one."]
+    return [*rules, *(remarks or unwidened)]
 
 
 def _findings(inputs: ReportInputs) -> Facts:
