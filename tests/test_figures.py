@@ -244,7 +244,10 @@ def test_types_are_told_apart_by_line_and_colour():
 
 
 def test_a_manifold_without_points_still_draws():
-    figures.figure_13({"mine": manifold(found=False)}).draw_without_rendering()
+    figure = figures.figure_13({"mine": manifold(found=False)})
+    figure.draw_without_rendering()
+    panels = [ax for ax in figure.axes if ax.get_subplotspec()]
+    assert all(ax.get_xlabel() for ax in panels)
 
 
 def test_points_of_the_manifold_have_the_colours_of_their_update_functions():
