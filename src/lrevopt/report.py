@@ -342,7 +342,7 @@ def _figure(spec: FigureSpec, png: bytes | Path) -> dict[str, Any]:
 
 
 def _with_palette(png: bytes) -> bytes:
-    """The same picture in 256 colours: a third of the bytes. Only colour bars show it, if at all."""
+    """The same picture in 256 colours: a third of the bytes. Only colour bars may show it."""
     small = io.BytesIO()
     image = Image.open(io.BytesIO(png)).convert("RGB")
     image.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(
