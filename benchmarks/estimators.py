@@ -113,6 +113,8 @@ def train(task: lo.TwoMoons, settings: Settings) -> None:
         history = lo.meta_train(
             task, start, training, key=key, time_limit=settings.seconds, progress=False
         ).history
+        if history.outcome.startswith("SIG"):
+            return
         scores = history.selection_scores[np.isfinite(history.selection_scores)]
         norm = np.nanmedian(history.gradient_norms[: history.steps])
         print(
