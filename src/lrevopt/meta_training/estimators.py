@@ -41,7 +41,7 @@ class Particles(eqx.Module):
 
     `perturbations` add up all perturbations of a pair's weights since its run began; the second
     of a pair has their negatives. `positive` and `negative` are parameters and states of the
-    two, `first` their common first loss, `step` how many updates they have taken.
+    two, `step` is how many updates they have taken.
     """
 
     problems: PyTree[Array]

@@ -41,8 +41,8 @@ def train(
     """Meta-train one experiment into a folder; see `meta_train`.
 
     With `start`, a folder of a run, it is that run's optimizer that is trained on: the next of
-    several stages, which the settings of the run list. When a run that began so is resumed,
-    `start` need not be named again.
+    several stages, which the settings of the run list. Where such a run stopped by itself, by
+    its time limit or on a signal, `start` need not be named again to resume it.
 
     What later stages left there goes when the optimizer that they speak of is replaced.
     """
