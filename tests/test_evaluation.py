@@ -1,5 +1,8 @@
 """Evaluation: the same problems for all, divergence counted, intervals that cover."""
 
+import shutil
+from pathlib import Path
+
 import equinox as eqx
 import hypothesis
 import hypothesis.extra.numpy as arrays
@@ -11,9 +14,12 @@ import pytest
 
 import lrevopt as lo
 from lrevopt.evaluation import Evaluation, evaluate, paired_interval
+from lrevopt.experiments import key_stream
+from lrevopt.pipeline import comparing
 from lrevopt.tasks import AbstractTask, sample_problems
 
 TASK = lo.LinearRegression(dim=3)
+SHIPPED = Path(__file__).parent.parent / "results"
 SLOW, FAST = lo.GradientDescent(0.1), lo.GradientDescent(1.0)
 
 
@@ -169,3 +175,45 @@ def test_unknown_names_are_refused():
         result.compare("c", "a")
     with pytest.raises(ValueError, match="`baseline` must be one of a, b, got 'd'"):
         result.compare("a", "d")
+
+
+def test_an_interrupted_evaluation_runs_only_what_is_missing(monkeypatch, tmp_path):
+    """Whatever was run is kept, and used again only for the same weights and problems."""
+    run = tmp_path / "run"
+    shutil.copytree(SHIPPED / "linear_regression" / "weights", run / "weights")
+    shutil.copytree(SHIPPED / "linear_regression" / "tuning", run / "tuning")
+    shutil.copy(SHIPPED / "linear_regression" / "settings.json", run)
+    asked = []
+
+    def counted(optimizers, *arguments, **options):
+        asked.extend(optimizers)
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return evaluate(optimizers, *arguments, **options)
+
+    monkeypatch.setattr(comparing, "evaluate", counted)
+
+    def evaluated(seed):
+        return comparing.evaluate_run(run, 3, 4, lambda sentence: None, seed)
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluated(0)
+    assert not (run / "evaluation.npz").exists()
+    whole = evaluated(0)
+    assert asked == ["momentum", "rmsprop", "adam", "adam", "learned"]
+    assert not (run / "evaluation").exists()
+    together = evaluate(
+        comparing.contestants(run, run, lo.LinearRegression()),
+        lo.LinearRegression(),
+        problems=3,
+        steps=4,
+        key=key_stream("test", 0),
+    )
+    assert whole.names == together.names
+    np.testing.assert_array_equal(whole.losses, together.losses)
+    # Kept runs of other problems are of no use.
+    asked.clear()
+    with pytest.raises(KeyboardInterrupt):
+        evaluated(0)
+    evaluated(1)
+    assert asked == ["momentum", "rmsprop", "adam", "momentum", "rmsprop", "adam", "learned"]

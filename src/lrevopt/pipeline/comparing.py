@@ -5,7 +5,7 @@ import dataclasses
 import inspect
 import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,9 @@ Say = Callable[[str], None]
 
 TUNING = "tuning"
 """Folder of the searches within a run's."""
+
+RUNS = "evaluation"
+"""Folder within a run's that keeps the runs of an evaluation that is not complete."""
 
 
 def tune_baselines(
@@ -116,19 +119,22 @@ def evaluate_run(
 ) -> Evaluation:
     """Run everything on test problems, save the losses and a table of paired comparisons.
 
+    What was run when a call was interrupted is not run again: the folder keeps each optimizer's
+    runs until all are there.
+
     `baselines` is a folder with tuned baselines of the same task, by default the run's own;
     `data_dir` one with the task's data, where it has any (see `load_images`).
     """
     known, task = load_task(directory, data_dir)
     problems = tested_problems(known) if problems is None else problems
-    evaluation = evaluate(
-        contestants(directory, baselines or directory, task),
-        task,
-        problems=problems,
-        steps=steps,
-        key=key_stream("test", seed),
-    )
+    entered = contestants(directory, baselines or directory, task)
+    runs = _Runs(directory / RUNS, task, problems, steps, seed)
+    # The baselines first: they are what another optimizer of the folder would still be compared to.
+    for name in [*BASELINES, LEARNED]:
+        runs.of(name, entered[name])
+    evaluation = runs.together(entered)
     storage.save_record(directory / "evaluation.npz", evaluation)
+    storage.remove(directory / RUNS)
     facts = {"problems": problems, "steps": steps, "seed": seed}
     storage.save_json(directory / "evaluation.json", facts)
     storage.write_atomically(directory / "comparisons.csv", _comparisons(evaluation))
@@ -150,6 +156,42 @@ def evaluate_run(
             f"{beside(name)}"
         )
     return evaluation
+
+
+class _Runs:
+    """Runs of single optimizers on the same problems, kept in a folder until all are there."""
+
+    def __init__(self, folder: Path, task: AbstractTask, problems: int, steps: int, seed: int):
+        self.folder, self.task = folder, task
+        self.counts = {"problems": problems, "steps": steps}
+        self.seed = seed
+
+    def of(self, name: str, optimizer: AbstractOptimizer) -> Evaluation:
+        """One optimizer's runs: those kept, if they are of the same weights and problems."""
+        path, facts = self.folder / f"{name}.npz", self.folder / f"{name}.json"
+        kind, task = type(optimizer).__name__, storage.describe(self.task)
+        own = {"optimizer": kind, "weights": storage.digest_of(optimizer), "task": task}
+        own |= self.counts | {"seed": self.seed}
+        if path.exists() and facts.exists() and storage.load_json(facts) == own:
+            return storage.load_record(Evaluation, path)
+        key = key_stream("test", self.seed)
+        found = evaluate({name: optimizer}, self.task, key=key, **self.counts)
+        storage.remove(facts)
+        storage.save_record(path, found)
+        storage.save_json(facts, own)
+        return found
+
+    def together(self, optimizers: Mapping[str, AbstractOptimizer]) -> Evaluation:
+        """All runs as one record, in the order of `optimizers`."""
+        each = [self.of(name, optimizer) for name, optimizer in optimizers.items()]
+        return Evaluation(
+            tuple(optimizers),
+            np.concatenate([one.losses for one in each]),
+            {
+                metric: np.concatenate([one.metrics[metric] for one in each])
+                for metric in each[0].metrics
+            },
+        )
 
 
 def _comparisons(evaluation: Evaluation) -> str:
