@@ -1,11 +1,13 @@
 # Two commands do all of their own set-up, in .venv, on a machine with Python >= 3.11:
 #   make reproduce [TASK=rosenbrock] [ARGS="..."]    train, tune, evaluate, analyse, draw, report
 #   make test                                        lint, type check and the tests
-# Also: make figures [RUN=runs/rosenbrock], which draws a run's figures again from its numbers,
-# make lint, make format, make clean. PYTHON=/path/to/python chooses the interpreter.
+# Also: make figures, which draws all figures again from the numbers in results/, without training
+# (make figures RUN=runs/rosenbrock: those of one run, into its folder figures/), make claims, which
+# measures the paper's sentences on them, make lint, make format, make clean.
+# PYTHON=/path/to/python chooses the interpreter.
 
 TASK ?= linear_regression
-RUN ?= runs/$(TASK)
+RUN ?=
 ARGS ?=
 
 CANDIDATES = python3.11 python3.12 python3.13 python3 python
@@ -16,7 +18,7 @@ PYTHON ?= $(shell for p in $(CANDIDATES); do \
 BIN = .venv/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: test lint format reproduce figures clean
+.PHONY: test lint format reproduce figures claims clean
 
 # Whole files go to a worker: what a file compiles and draws once is not done twice.
 test: lint
@@ -35,7 +37,10 @@ reproduce: .venv/user
 	$(BIN)/python scripts/reproduce.py $(TASK) $(ARGS)
 
 figures: .venv/user
-	$(BIN)/python scripts/make_figures.py $(RUN) --output $(RUN)/figures $(ARGS)
+	$(BIN)/python scripts/make_figures.py $(RUN) $(ARGS)
+
+claims: .venv/user
+	$(BIN)/python scripts/claims.py $(ARGS)
 
 clean:
 	rm -rf .venv

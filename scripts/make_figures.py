@@ -1,7 +1,9 @@
-"""Draw the figures of one or more runs from their saved numbers, without training.
+"""Draw figures from saved numbers, without training, each with its numbers and its caption.
 
-python scripts/make_figures.py results/linear_regression results/rosenbrock --output figures
-python scripts/make_figures.py results/rosenbrock --figure 3 --output figures
+python scripts/make_figures.py                                  # all that is shipped in results/
+python scripts/make_figures.py --figure 12                      # one of them
+python scripts/make_figures.py runs/rosenbrock                  # a run of your own
+python scripts/make_figures.py runs/rosenbrock runs/two_moons --output both
 """
 
 import dataclasses
@@ -10,25 +12,34 @@ from pathlib import Path
 import tyro
 
 from lrevopt.console import parse, plain_errors
-from lrevopt.pipeline import draw_figures
+from lrevopt.pipeline.drawing import draw_figures
+from lrevopt.pipeline.presenting import FIGURES_FOLDER, RESULTS, shipped_runs
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Draw the figures of one or more runs from their saved numbers, without training."""
+    """Draw figures from saved numbers, without training, each with its numbers and its caption."""
 
-    runs: tyro.conf.Positional[tuple[Path, ...]]
-    """Folders of runs, one per task: the columns of the figures."""
-    output: Path
-    """Folder that gets `figure_NN.png` and `figure_NN.svg`."""
+    runs: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """Folders of runs, one per task: the columns of the figures (default: all in `results/`)."""
+    output: Path | None = None
+    """Folder that gets `figure_NN.png`, `.svg`, `.npz` and `.txt` (default: `results/figures`,
+    or `figures` in the folder of a single run)."""
     figure: int | None = None
     """Only the figure of this number, as in the paper."""
+
+    def folder(self) -> Path:
+        """Where figures go. Raises `ValueError` if several runs leave that open."""
+        if self.output is None and len(self.runs) > 1:
+            raise ValueError(f"`output` must name a folder for figures of {len(self.runs)} runs.")
+        parent = self.runs[0] if self.runs else RESULTS
+        return parent / FIGURES_FOLDER if self.output is None else self.output
 
 
 if __name__ == "__main__":
     settings = parse(Settings)
     with plain_errors():
-        if not settings.runs:
-            raise ValueError("`runs` must name at least one folder of a run, got none.")
-        for spec, path in draw_figures(settings.runs, settings.output, settings.figure):
+        folder = settings.folder()
+        runs = settings.runs or shipped_runs(RESULTS)
+        for spec, path in draw_figures(runs, folder, settings.figure):
             print(f"{path}  {spec.label}: {spec.title}")

@@ -5,7 +5,9 @@ import numpy as np
 from lrevopt.analysis import (
     Manifold,
     Mechanisms,
+    MetaDynamics,
     ModeShifts,
+    MomentumMimic,
     ParameterTypes,
     textbook_update_functions,
 )
@@ -173,6 +175,54 @@ def mode_shifts(states: int = 3) -> ModeShifts:
     )
 
 
+OPTIMUM = {"learning_rate": 3.76, "momentum": 0.881}
+
+
+def momentum_mimic() -> MomentumMimic:
+    """A mode near the optimum among many that are fast and move little; analytic diverged."""
+    rng = np.random.default_rng(4)
+    decay = 0.9 ** np.arange(21)
+    paths = rng.normal(size=(5, 1, 1)) * np.stack([decay, 0.1 * decay**2, 0 * decay], axis=1)
+    gradients, shifts = np.linspace(-2, 2, 11), np.linspace(-3, 3, 5)
+    bulk = 0.5 * rng.uniform(size=5) * np.exp(1j * rng.uniform(0, np.pi, 5))
+    losses = 300 * np.exp(-np.array([[0.8], [0.79], [0.75], [0.85]]) * np.arange(21))
+    losses = losses[:, None] * rng.uniform(0.5, 2, (1, 6, 1))
+    losses[3, 2, 9:] = np.inf
+    return MomentumMimic(
+        step=75,
+        explained_variance=np.array([0.97, 0.02, 0.01]),
+        paths=paths,
+        fixed_point=np.zeros(3),
+        gradients=gradients,
+        shifts=shifts,
+        shift_updates=-shifts[:, None] - 3.6 * gradients,
+        eigenvalues=np.array([0.87, *bulk, *bulk.conj()]),
+        learning_rates=np.array([3.6, *(0.2 * bulk), *(0.2 * bulk.conj())]),
+        top_mode=0,
+        optimum=OPTIMUM,
+        tuned={"learning_rate": 3.55, "momentum": 0.874},
+        names=("learned", "one_mode", "momentum", "analytic"),
+        losses=losses,
+    )
+
+
+def meta_dynamics() -> MetaDynamics:
+    """Three modes over six snapshots; the first moves nothing yet, the second does not rest."""
+    steps = np.array([0, 10, 25, 50, 75, 100])
+    rates = np.outer(steps / 100, [4.0, -0.3, 0.2j])
+    eigenvalues = np.linspace([0.5, 0.4, 0.2j], [0.88, -0.3, 0.1j], 6)
+    return MetaDynamics(
+        steps=steps,
+        scores=np.geomspace(1.0, 0.045, 6),
+        eigenvalues=eigenvalues,
+        learning_rates=rates,
+        top_learning_rates=np.abs(rates[:, 0]),
+        top_momenta=np.abs(eigenvalues[:, 0]),
+        converged=np.arange(6) != 1,
+        optimum=OPTIMUM,
+    )
+
+
 def tuning(name: str, *, diverged: bool = True) -> TuningResult:
     """A search of 30 settings; if asked, those with the largest learning rates diverge."""
     rng = np.random.default_rng(len(name))
@@ -253,4 +303,6 @@ def numbers(*tasks: str) -> FigureNumbers:
         parameter_types={task: parameter_types() for task in tasks},
         manifolds={task: manifold() for task in tasks},
         mode_shifts={task: mode_shifts(1 if task == first else 6) for task in tasks},
+        momentum_mimic=momentum_mimic(),
+        meta_dynamics=meta_dynamics(),
     )

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from synthetic_records import BASELINES, evaluation, history, mechanisms, tuning
 
+from lrevopt.claims import RunNumbers, measure_claims
 from lrevopt.figures import FIGURES, figure_16, render
 from lrevopt.report import ReportInputs, render_report, write_report
 
@@ -130,6 +131,21 @@ def test_what_trained_it_and_how_others_were_tuned_is_said(inputs):
     assert text.count("0.875") == 4
     # A run of before there was a choice was trained by the exact one.
     assert "exact: backpropagation through every update" in Page(render_report(inputs)).text
+
+
+def test_claims_are_shown_and_what_differs_is_explained(inputs):
+    numbers = RunNumbers(evaluation=evaluation(), mechanisms=mechanisms(3))
+    rows = measure_claims({"rosenbrock": numbers})
+    assert len({row.outcome for row in rows}) > 1
+    text = Page(render_report(dataclasses.replace(inputs, claims=rows))).text
+    for row in rows:
+        assert {row.says, row.statistic, row.threshold, row.value} <= set(found_in(text, row))
+        assert (f"{row.claim}: {row.outcome}." in text) == (row.outcome != "reproduced")
+    assert "The paper's sentences" not in Page(render_report(inputs)).text
+
+
+def found_in(text, row):
+    return [part for part in dataclasses.astuple(row) if part in text]
 
 
 def test_tables_have_headers_and_captions(page):

@@ -221,7 +221,9 @@ def test_a_whole_reproduction_in_small(monkeypatch, capsys, tmp_path):
     # The same command again continues: nothing is left to train, the numbers stay.
     weights = storage.load_arrays(run / "weights")
     assert call(monkeypatch, "make_figures.py", run, "--figure", 6, "--output", "six") == 0
-    assert sorted(os.listdir("six")) == ["figure_06.png", "figure_06.svg"]
+    assert sorted(os.listdir("six")) == [
+        f"figure_06.{kind}" for kind in ("npz", "png", "svg", "txt")
+    ]
     assert call(monkeypatch, "make_figures.py", run, "--figure", 18, "--output", "no") == 2
     again = storage.load_arrays(run / "weights")
     assert all(np.array_equal(again[name], weights[name]) for name in weights)

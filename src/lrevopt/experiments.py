@@ -111,9 +111,11 @@ LEARNED_BY_TASK: dict[TaskName, Learned] = {
     # Gradients reach 4,000 at the paper's starts, where a GRU saturates. With two parameters a
     # problem it affords 128 units, which linear regression does not need.
     "rosenbrock": Learned(128, 0.01, 0.1),
-    # Gradients of a parameter among thousands are small, and those of the regulariser smaller.
+    # Gradients of a parameter among thousands are small: MNIST's dense weights meet 1e-3 at first
+    # and 1e-5 after 100 updates, and a GRU acts alike on large and small ones only where it
+    # saturates. Those of two moons' regulariser are smaller still.
     "two_moons": Learned(32, 1000.0, 0.1),
-    "mnist": Learned(16, 100.0, 0.03),
+    "mnist": Learned(16, 1000.0, 0.03),
 }
 """Width and scales where the defaults do not suit (the authors tuned both scales per task)."""
 

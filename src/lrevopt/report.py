@@ -3,27 +3,23 @@
 The page is a single file: figures are embedded, nothing is fetched from elsewhere.
 """
 
-import base64
 import dataclasses
-import io
 import json
 import math
-import struct
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
-from PIL import Image
 
 from lrevopt.analysis.manifolds import Manifold
 from lrevopt.analysis.mechanisms import Mechanisms
 from lrevopt.analysis.mode_shifts import ModeShifts
 from lrevopt.analysis.parameter_types import ParameterTypes
-from lrevopt.evaluation import Comparison, Evaluation
+from lrevopt.claims import Row
+from lrevopt.evaluation import Evaluation
 from lrevopt.figures.registry import FigureSpec
-from lrevopt.figures.style import COLUMN, RESOLUTION, looks
+from lrevopt.figures.style import looks
 from lrevopt.findings import (
     Facts,
     manifold_facts,
@@ -33,6 +29,13 @@ from lrevopt.findings import (
     type_facts,
 )
 from lrevopt.meta_training import History
+from lrevopt.pages import (
+    best_baseline,
+    difference_words,
+    embedded_figure,
+    mean_scores,
+    render_page,
+)
 from lrevopt.storage import write_atomically
 from lrevopt.tuning import TuningResult
 
@@ -66,6 +69,8 @@ class ReportInputs:
     manifold: Manifold | None = None
     mode_shifts: ModeShifts | None = None
     """More of it, for tasks whose parameters have groups."""
+    claims: Sequence[Row] = ()
+    """The paper's sentences, measured on it."""
     figures: Sequence[tuple[FigureSpec, bytes | Path]] = ()
     """Figures in reading order, each with its PNG or the path of it."""
     learned: str = "learned"
@@ -101,15 +106,9 @@ def render_report(inputs: ReportInputs) -> str:
         raise ValueError(
             f"`learned` must be one of {', '.join(evaluation.names)}, got {inputs.learned!r}."
         )
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("lrevopt"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     settings = dict(inputs.settings)
-    return environment.get_template("report.html").render(
+    return render_page(
+        "report.html",
         title=inputs.title,
         notes=inputs.notes,
         verdict=_verdict(inputs),
@@ -122,7 +121,8 @@ def render_report(inputs: ReportInputs) -> str:
         remarks=_remarks(inputs),
         metrics=[name.replace("_", " ").capitalize() for name in evaluation.metrics],
         mechanisms=_findings(inputs),
-        figures=[_figure(spec, png) for spec, png in inputs.figures],
+        claims=inputs.claims,
+        figures=[embedded_figure(spec, png) for spec, png in inputs.figures],
         settings=list(_flat(settings)),
         settings_json=json.dumps(settings, indent=2, sort_keys=True, default=str),
         versions=sorted(inputs.versions.items()),
@@ -133,27 +133,15 @@ def _symbol(parameter: str) -> str:
     return SYMBOLS.get(parameter, parameter.replace("_", " "))
 
 
-def _means(evaluation: Evaluation) -> dict[str, float]:
-    """Mean meta-objective by name: infinite if any run diverged."""
-    scores = evaluation.meta_objectives()
-    return {name: float(np.mean(row)) for name, row in zip(evaluation.names, scores, strict=True)}
-
-
-def _best_baseline(inputs: ReportInputs) -> str | None:
-    means = _means(inputs.evaluation)
-    others = [name for name in inputs.evaluation.names if name != inputs.learned]
-    return min(others, key=lambda name: means[name]) if others else None
-
-
 def _verdict(inputs: ReportInputs) -> str:
     """One sentence: how the learned optimizer compares with the best baseline."""
     names = looks(inputs.evaluation.names)
-    own = number(_means(inputs.evaluation)[inputs.learned])
-    baseline = _best_baseline(inputs)
+    own = number(mean_scores(inputs.evaluation)[inputs.learned])
+    baseline = best_baseline(inputs.evaluation, inputs.learned)
     if baseline is None:
         return f"The learned optimizer reaches a mean meta-objective of {own}."
     comparison = inputs.evaluation.compare(inputs.learned, baseline)
-    other = number(_means(inputs.evaluation)[baseline])
+    other = number(mean_scores(inputs.evaluation)[baseline])
     if comparison.high < 0:
         outcome = "lower than"
     elif comparison.low > 0:
@@ -162,22 +150,15 @@ def _verdict(inputs: ReportInputs) -> str:
         outcome = "not clearly different from"
     return (
         f"The learned optimizer reaches a mean meta-objective of {own}, {outcome} the {other} of "
-        f"{names[baseline].label}, the best tuned baseline: a ratio of {_ratio(comparison)}, and "
-        f"a paired difference of {_interval(comparison)} on the same problems. Lower is better."
+        f"{names[baseline].label}, the best tuned baseline: a ratio of "
+        f"{number(comparison.ratio_of_means)}, and a paired difference of "
+        f"{difference_words(comparison)} on the same problems. Lower is better."
     )
 
 
-def _interval(comparison: Comparison) -> str:
-    ends = f"{number(comparison.low)} to {number(comparison.high)}"
-    return f"{number(comparison.difference)} (95 % interval {ends})"
-
-
-def _ratio(comparison: Comparison) -> str:
-    return number(comparison.ratio_of_means)
-
-
 def _comparison(inputs: ReportInputs) -> list[dict[str, Any]]:
-    evaluation, best = inputs.evaluation, _best_baseline(inputs)
+    evaluation = inputs.evaluation
+    best = best_baseline(evaluation, inputs.learned)
     rows = []
     scores = evaluation.meta_objectives()
     named = looks(evaluation.names).items()
@@ -198,8 +179,8 @@ def _comparison(inputs: ReportInputs) -> list[dict[str, Any]]:
                 "metrics": [
                     number(float(values[place].mean())) for values in evaluation.metrics.values()
                 ],
-                "difference": "" if comparison is None else _interval(comparison),
-                "ratio": "" if comparison is None else _ratio(comparison),
+                "difference": "" if comparison is None else difference_words(comparison),
+                "ratio": "" if comparison is None else number(comparison.ratio_of_means),
             }
         )
     return rows
@@ -321,34 +302,6 @@ def _findings(inputs: ReportInputs) -> Facts:
     if inputs.mode_shifts is not None and inputs.mechanisms is not None:
         facts += mode_facts(inputs.mode_shifts, inputs.mechanisms)
     return facts
-
-
-def _figure(spec: FigureSpec, png: bytes | Path) -> dict[str, Any]:
-    data = png if isinstance(png, bytes) else png.read_bytes()
-    if data[:8] != b"\x89PNG\r\n\x1a\n":
-        raise ValueError(f"`figures` must be PNG files, got another kind for {spec.label}.")
-    width, height = struct.unpack(">II", data[16:24])
-    heading = f"{spec.label}: {spec.title}."
-    return {
-        "name": spec.name,
-        "heading": heading,
-        "caption": spec.caption,
-        "alt": f"{spec.title}. {spec.caption}",
-        "width": width,
-        "height": height,
-        "wide": width > 1.2 * COLUMN * RESOLUTION,
-        "source": f"data:image/png;base64,{base64.b64encode(_with_palette(data)).decode()}",
-    }
-
-
-def _with_palette(png: bytes) -> bytes:
-    """The same picture in 256 colours: a third of the bytes. Only colour bars may show it."""
-    small = io.BytesIO()
-    image = Image.open(io.BytesIO(png)).convert("RGB")
-    image.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(
-        small, "png", optimize=True
-    )
-    return small.getvalue()
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -173,6 +173,8 @@ def separation(
     """
     count = len(means)
     between = means.var(axis=0).sum(axis=-1) * count / (count - 1)
+    # Equal states of groups of unequal size differ by the round-off of their means.
+    between[between <= 1e-24 * np.sum(means**2, axis=-1).max(axis=0)] = 0.0
     within = variances.mean(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.sqrt(np.where(between > 0, between / within, 0.0))

@@ -5,6 +5,8 @@ from lrevopt.figures.adaptation import figure_12 as figure_12
 from lrevopt.figures.clipping import figure_04 as figure_04
 from lrevopt.figures.clipping import figure_10 as figure_10
 from lrevopt.figures.manifolds import figure_13 as figure_13
+from lrevopt.figures.meta_dynamics import figure_14 as figure_14
+from lrevopt.figures.meta_dynamics import figure_15 as figure_15
 from lrevopt.figures.momentum import figure_03 as figure_03
 from lrevopt.figures.momentum import figure_08 as figure_08
 from lrevopt.figures.momentum import figure_09 as figure_09
@@ -18,6 +20,8 @@ from lrevopt.figures.registry import available as available
 from lrevopt.figures.schedules import figure_05 as figure_05
 from lrevopt.figures.schedules import figure_11 as figure_11
 from lrevopt.figures.schematic import figure_16 as figure_16
+from lrevopt.figures.sidecars import drawn_numbers as drawn_numbers
+from lrevopt.figures.sidecars import save_sidecars as save_sidecars
 from lrevopt.figures.style import render as render
 from lrevopt.figures.style import save_figure as save_figure
 from lrevopt.figures.textbook import figure_02 as figure_02

@@ -14,13 +14,16 @@ from matplotlib.figure import Figure
 
 from lrevopt.analysis.manifolds import Manifold
 from lrevopt.analysis.mechanisms import Mechanisms
+from lrevopt.analysis.meta_dynamics import MetaDynamics
 from lrevopt.analysis.mode_shifts import ModeShifts
+from lrevopt.analysis.momentum_mimic import MomentumMimic
 from lrevopt.analysis.parameter_types import ParameterTypes
 from lrevopt.analysis.update_functions import Textbook
 from lrevopt.evaluation import Evaluation
 from lrevopt.figures.adaptation import figure_06, figure_12
 from lrevopt.figures.clipping import figure_04, figure_10
 from lrevopt.figures.manifolds import figure_13
+from lrevopt.figures.meta_dynamics import figure_14, figure_15
 from lrevopt.figures.momentum import figure_03, figure_08, figure_09
 from lrevopt.figures.parameter_types import figure_07
 from lrevopt.figures.performance import figure_01, figure_17
@@ -41,7 +44,8 @@ class FigureNumbers:
 
     `momentum_rates` are the learning rates of tuned momentum, `tuning` the searches by task and
     then by baseline; `parameter_types`, `manifolds` and `mode_shifts` exist for tasks whose
-    parameters have groups. What a run does not have stays empty, and its figures are left out.
+    parameters have groups; `momentum_mimic` and `meta_dynamics` are of linear regression. What a
+    run does not have stays empty, and its figures are left out.
     """
 
     evaluations: dict[str, Evaluation] = dataclasses.field(default_factory=dict)
@@ -54,6 +58,8 @@ class FigureNumbers:
     parameter_types: dict[str, ParameterTypes] = dataclasses.field(default_factory=dict)
     manifolds: dict[str, Manifold] = dataclasses.field(default_factory=dict)
     mode_shifts: dict[str, ModeShifts] = dataclasses.field(default_factory=dict)
+    momentum_mimic: MomentumMimic | None = None
+    meta_dynamics: MetaDynamics | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,6 +174,28 @@ LINE = (
     "spread of visited states: where it changes, the place on the line sets the learning rate."
 )
 
+MIMIC = (
+    "The snapshot of one run on linear regression whose loss curve is nearest to tuned momentum's. "
+    "(a) States of the five parameters of one problem, from the initial state (triangle) to the "
+    "fixed point, on the principal components of visited states; the inset shows how much of "
+    "their variance each component explains. (b) Update functions of the fixed point moved along "
+    "the first component: curves that are shifted and not bent are momentum's, as in Figure 2c. "
+    "(c) Eigenvalues at the fixed point, as in Figure 8; the ring marks the top mode, which gives "
+    "most of the steady response. (d) The same modes as settings of momentum, beside tuned "
+    "momentum (star) and the optimum from theory (cross); the diamond is the momentum that all "
+    "modes are together, with their immediate and their total response. (e) Mean loss on test "
+    "problems of the whole optimizer, of the ringed mode run alone, and of momentum. If one mode "
+    "is all there is, its curve lies on the whole's; modes of opposite signs need each other."
+)
+HISTORY = (
+    "Snapshots of the run of Figure 14, linearised at the point where each comes to rest. (a) "
+    "Learning rate and timescale of every mode, the later in meta-training the darker, and the "
+    "optimum from theory (star). (b) and (c) The same for the top mode, the one that gives most of "
+    "the steady response, with the optimum as a line; complex values are shown by their size. "
+    "Dashed: the momentum that all modes are together. Hollow points are snapshots where no fixed "
+    "point was found."
+)
+
 HALVED = (
     "Grey dots are settings that successive halving stopped, the darker the later; only those "
     "that ran in full have a colour, because scores of unequal length cannot be compared."
@@ -272,6 +300,16 @@ FIGURES: tuple[FigureSpec, ...] = (
         13, "A line of fixed points", LINE,
         ("manifolds",),
         lambda numbers: figure_13(numbers.manifolds),
+    ),
+    FigureSpec(
+        14, "A learned optimizer that is momentum", MIMIC,
+        ("momentum_mimic",),
+        lambda numbers: figure_14(_given(numbers.momentum_mimic)),
+    ),
+    FigureSpec(
+        15, "How meta-training finds momentum", HISTORY,
+        ("meta_dynamics",),
+        lambda numbers: figure_15(_given(numbers.meta_dynamics)),
     ),
     FigureSpec(
         16, "Schematic of a learned optimizer",

@@ -169,9 +169,13 @@ class _Runs:
     def of(self, name: str, optimizer: AbstractOptimizer) -> Evaluation:
         """One optimizer's runs: those kept, if they are of the same weights and problems."""
         path, facts = self.folder / f"{name}.npz", self.folder / f"{name}.json"
-        kind, task = type(optimizer).__name__, storage.describe(self.task)
-        own = {"optimizer": kind, "weights": storage.digest_of(optimizer), "task": task}
-        own |= self.counts | {"seed": self.seed}
+        own: dict[str, Any] = {
+            "optimizer": type(optimizer).__name__,
+            "weights": storage.digest_of(optimizer),
+            "task": storage.describe(self.task),
+            "seed": self.seed,
+            **self.counts,
+        }
         if path.exists() and facts.exists() and storage.load_json(facts) == own:
             return storage.load_record(Evaluation, path)
         key = key_stream("test", self.seed)

@@ -9,7 +9,8 @@ from lrevopt.checks import positive_integer
 from lrevopt.experiments import Experiment
 from lrevopt.pipeline.analysing import analyze_run
 from lrevopt.pipeline.comparing import Say, baseline_settings, evaluate_run, tune_baselines
-from lrevopt.pipeline.drawing import draw_figures, report_run
+from lrevopt.pipeline.drawing import draw_figures
+from lrevopt.pipeline.reporting import report_run
 from lrevopt.pipeline.training import train
 from lrevopt.tuning import Tuning
 

@@ -1,0 +1,83 @@
+"""What HTML pages share: one look, embedded figures, comparisons in words.
+
+A page is a single file: its figures are inside, nothing is fetched from elsewhere.
+"""
+
+import base64
+import io
+import struct
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from PIL import Image
+
+from lrevopt.evaluation import Comparison, Evaluation
+from lrevopt.figures.registry import FigureSpec
+from lrevopt.figures.style import COLUMN, RESOLUTION
+from lrevopt.findings import number
+
+
+def render_page(template: str, **content: Any) -> str:
+    """A template of the package, filled in; what is filled in is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("lrevopt"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(**content)
+
+
+def embedded_figure(spec: FigureSpec, png: bytes | Path) -> dict[str, Any]:
+    """A figure as templates show it, its picture as a data address.
+
+    Raises `ValueError` if it is not a PNG.
+    """
+    data = png if isinstance(png, bytes) else png.read_bytes()
+    if data[:8] != b"\x89PNG\r\n\x1a\n":
+        raise ValueError(f"`figures` must be PNG files, got another kind for {spec.label}.")
+    width, height = struct.unpack(">II", data[16:24])
+    return {
+        "name": spec.name,
+        "label": spec.label,
+        "title": spec.title,
+        "heading": f"{spec.label}: {spec.title}.",
+        "caption": spec.caption,
+        "alt": f"{spec.title}. {spec.caption}",
+        "width": width,
+        "height": height,
+        "wide": width > 1.2 * COLUMN * RESOLUTION,
+        "source": f"data:image/png;base64,{base64.b64encode(_with_palette(data)).decode()}",
+    }
+
+
+def _with_palette(png: bytes) -> bytes:
+    """The same picture in 256 colours: a third of the bytes. Only colour bars may show it."""
+    small = io.BytesIO()
+    image = Image.open(io.BytesIO(png)).convert("RGB")
+    image.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(
+        small, "png", optimize=True
+    )
+    return small.getvalue()
+
+
+def mean_scores(evaluation: Evaluation) -> dict[str, float]:
+    """Mean meta-objective by name: infinite if any run diverged."""
+    scores = evaluation.meta_objectives()
+    return {name: float(np.mean(row)) for name, row in zip(evaluation.names, scores, strict=True)}
+
+
+def best_baseline(evaluation: Evaluation, learned: str) -> str | None:
+    """Name of the optimizer with the least mean meta-objective beside the learned one."""
+    means = mean_scores(evaluation)
+    others = [name for name in evaluation.names if name != learned]
+    return min(others, key=lambda name: means[name]) if others else None
+
+
+def difference_words(comparison: Comparison) -> str:
+    """A paired difference and its interval."""
+    ends = f"{number(comparison.low)} to {number(comparison.high)}"
+    return f"{number(comparison.difference)} (95 % interval {ends})"

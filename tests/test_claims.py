@@ -1,0 +1,296 @@
+"""Every claim on a planted optimizer that has its mechanism, and on one that lacks it."""
+
+import dataclasses
+import functools
+import math
+from pathlib import Path
+
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from planted import PLANTED, Layers, by_group
+from synthetic_records import evaluation, manifold, mechanisms, parameter_types, tuning
+
+import lrevopt as lo
+from lrevopt import storage
+from lrevopt.analysis import measure_manifold, measure_parameter_types, visit
+from lrevopt.claims import BY_NAME, CLAIMS, Measured, RunNumbers, as_markdown, measure_claims
+from lrevopt.claims.verdicts import between, both, rank_correlation
+from lrevopt.pipeline import claiming
+
+SHIPPED = Path(__file__).parent.parent / "results"
+TASK = lo.LinearRegression(dim=3, log10_eigenvalues=(-1, 0))
+STEPS = 100
+
+MOMENTUM = {"momentum": lo.Momentum(0.5, 0.8), "forgetful": lo.Momentum(0.5, 0.01)}
+# Six memories with the same energy, rate^2 / (1 - momentum^2), each.
+MOMENTA = np.array([0.0, 0.5, 0.8, 0.92, 0.97, 0.99])
+MANY = lo.AggregatedMomentum(list(0.05 * np.sqrt(1 - MOMENTA**2)), list(MOMENTA))
+
+
+@functools.cache
+def analysed(name: str) -> RunNumbers:
+    """Mechanisms of a planted optimizer on a small linear regression."""
+    optimizer = {**PLANTED, **MOMENTUM, "many": MANY}[name]
+    record = lo.analyze(optimizer, TASK, key=jr.key(0), problems=16, steps=STEPS)
+    return RunNumbers(mechanisms=record, tuning={"momentum": tuning_with_rate(0.1)})
+
+
+def record_of(name: str) -> lo.Mechanisms:
+    record = analysed(name).mechanisms
+    assert record is not None
+    return record
+
+
+def tuning_with_rate(rate: float) -> lo.TuningResult:
+    found = tuning("momentum")
+    return dataclasses.replace(found, best={**found.best, "learning_rate": rate})
+
+
+def on_layers(name: str, *curvature: float) -> RunNumbers:
+    task = Layers(jnp.asarray(by_group(*curvature)))
+    record = measure_parameter_types(PLANTED[name], task, key=jr.key(1), problems=8, steps=60)
+    return RunNumbers(parameter_types=record)
+
+
+@functools.cache
+def resting(name: str) -> RunNumbers:
+    task = Layers(jnp.asarray(by_group(0.02, 1.0, 0.01, 3.0)))
+    optimizer = {**PLANTED, **MOMENTUM}[name]
+    visits = visit(optimizer, task, key=jr.key(0), problems=6, steps=60)
+    return RunNumbers(manifold=measure_manifold(optimizer, visits, 50))
+
+
+def compared(learned: float, momentum: float) -> RunNumbers:
+    """Gradient descent at two learning rates: the smaller is slower, everywhere."""
+    entered = {"learned": lo.GradientDescent(learned), "momentum": lo.GradientDescent(momentum)}
+    found = lo.evaluate(entered, TASK, problems=16, steps=20, key=jr.key(2))
+    return RunNumbers(evaluation=found)
+
+
+def tuned(place: str) -> RunNumbers:
+    found = tuning("momentum")
+    low, high = found.ranges["momentum"]
+    inside = float(np.median(found.values["momentum"]))
+    best = {"inside": inside, "low": float(low), "high": float(high)}[place]
+    return RunNumbers(
+        tuning={"momentum": dataclasses.replace(found, best={**found.best, "momentum": best})}
+    )
+
+
+def floor(rate: float) -> RunNumbers:
+    """Momentum, whose rate is 0.5 whatever it meets, beside momentum tuned to another rate."""
+    return dataclasses.replace(analysed("momentum"), tuning={"momentum": tuning_with_rate(rate)})
+
+
+FAST_LATER, FAST_EARLIER = (0.02, 3.0, 0.01, 1.0), (1.0, 0.01, 3.0, 0.02)
+
+PAIRS = {
+    "performance": (lambda: compared(1.0, 0.1), lambda: compared(0.1, 1.0)),
+    "late-momentum": (lambda: compared(0.1, 1.0), lambda: compared(1.0, 0.1)),
+    "baseline-edge": (lambda: tuned("inside"), lambda: tuned("high")),
+    "converge": (lambda: analysed("momentum"), lambda: analysed("latching")),
+    "one-fixed-point": (lambda: analysed("momentum"), lambda: analysed("latching")),
+    "linear-near-fixed-point": (lambda: analysed("momentum"), lambda: analysed("latching")),
+    "momentum-offset": (lambda: analysed("momentum"), lambda: analysed("cautious")),
+    "dominant-mode": (lambda: analysed("momentum"), lambda: analysed("many")),
+    "many-modes": (lambda: analysed("many"), lambda: analysed("momentum")),
+    "saturation": (lambda: analysed("soft_clipping"), lambda: analysed("momentum")),
+    "threshold-constant": (lambda: analysed("soft_clipping"), lambda: analysed("wandering_knee")),
+    "affine-centre": (lambda: analysed("momentum"), lambda: analysed("sign")),
+    "backward-bend": (lambda: analysed("bending"), lambda: analysed("soft_clipping")),
+    "schedule": (lambda: analysed("scheduled"), lambda: analysed("momentum")),
+    "schedule-orthogonal": (lambda: analysed("scheduled"), lambda: analysed("drifting")),
+    "s-curve": (lambda: analysed("cautious"), lambda: analysed("latching")),
+    "rate-falls": (lambda: analysed("cautious"), lambda: analysed("lopsided")),
+    "rate-floor": (lambda: floor(0.3), lambda: floor(5.0)),
+    "adapts-after-several": (lambda: analysed("cautious"), lambda: analysed("forgetful")),
+    "types-separate": (
+        lambda: on_layers("counting", *FAST_LATER),
+        lambda: on_layers("clock", *FAST_LATER),
+    ),
+    "bias-slower": (
+        lambda: on_layers("counting", *FAST_LATER),
+        lambda: on_layers("counting", *FAST_EARLIER),
+    ),
+    "later-faster": (
+        lambda: on_layers("counting", *FAST_LATER),
+        lambda: on_layers("counting", *FAST_EARLIER),
+    ),
+    "bias-gradients": (
+        lambda: on_layers("counting", *FAST_LATER),
+        lambda: on_layers("counting", *FAST_EARLIER),
+    ),
+    "manifold": (lambda: resting("counting"), lambda: resting("momentum")),
+    "manifold-rate": (lambda: resting("counting"), lambda: resting("counting_in_vain")),
+}
+"""For each claim about one run: what has its mechanism, and what lacks it."""
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_a_planted_mechanism_is_seen_and_its_absence_too(name):
+    claim, (there, absent) = BY_NAME[name], PAIRS[name]
+    found, missing = claim.measure(there()), claim.measure(absent())
+    assert (found.holds, missing.holds) == (True, False), (found, missing)
+    # The verdict turns with the mechanism, and with what the paper expects.
+    for task, expected in claim.expected.items():
+        outcomes = [claim.outcome(measured, task) for measured in (found, missing)]
+        assert outcomes == (["reproduced", "differs"] if expected else ["differs", "reproduced"])
+
+
+def test_closed_forms():
+    measured = BY_NAME["adapts-after-several"].measure(analysed("momentum"))
+    assert measured.value == 4  # 0.8^k first falls below a half at k = 4
+    assert BY_NAME["rate-floor"].measure(floor(0.25)).value == pytest.approx(2, rel=1e-12)
+    energy = BY_NAME["dominant-mode"].measure(analysed("momentum"))
+    assert energy.value == pytest.approx(1, rel=1e-12)
+    rise = BY_NAME["schedule"].measure(analysed("scheduled"))
+    steps = np.arange(1, STEPS + 2)
+    rates = 0.3 + 0.95**steps - 0.6**steps
+    assert rise.value == pytest.approx(rates.max() / rates[0], rel=1e-12)
+    falls = BY_NAME["rate-falls"].measure(analysed("cautious"))
+    held = record_of("cautious").held_gradients[-1]
+    # One step without gradient shrinks the mean to 0.8 of tanh g.
+    assert falls.value == pytest.approx(1 / (1 + 4 * (0.8 * np.tanh(held)) ** 2), rel=1e-6)
+    assert BY_NAME["backward-bend"].measure(analysed("momentum")).value == 0
+
+
+def test_edges_are_counted_in_grid_steps():
+    claim, found = BY_NAME["baseline-edge"], tuning("momentum")
+    grid = np.unique(np.append(found.values["momentum"], found.ranges["momentum"]))
+    rates = np.unique(np.append(found.values["learning_rate"], found.ranges["learning_rate"]))
+    for place in (0, 1, 5, len(grid) - 2):
+        best = {"learning_rate": float(np.median(rates)), "momentum": float(grid[place])}
+        numbers = RunNumbers(tuning={"momentum": dataclasses.replace(found, best=best)})
+        expected = min(place, len(grid) - 1 - place)
+        assert claim.measure(numbers).value == expected
+    assert claim.measure(tuned("low")).holds is False
+
+
+def test_clipping_is_ordered_by_task():
+    claim = BY_NAME["saturation-follows-task"]
+    names = ("momentum", "soft_clipping", "bending", "sign")
+    tasks = dict(zip(claim.expected, map(analysed, names), strict=True))
+    measured = claim.measure(tasks)
+    shares = [record_of(name).beyond_knee for name in names]
+    depths = [1 - record_of(name).saturation for name in names]
+    assert measured.value == pytest.approx(rank_correlation(shares, depths))
+    record = mechanisms(3)
+
+    def clipped(sign: int) -> dict[str, RunNumbers]:
+        """The more beyond the knee, the more saturated (1), or the less (-1)."""
+        saturations = 0.5 - sign * 0.1 * np.arange(4)
+        return {
+            str(k): RunNumbers(
+                mechanisms=dataclasses.replace(
+                    record, beyond_knee=0.1 * k, saturation=float(saturations[k])
+                )
+            )
+            for k in range(4)
+        }
+
+    right, wrong = clipped(1), clipped(-1)
+    assert (claim.measure(right).holds, claim.measure(wrong).holds) == (True, False)
+    few = claim.measure({"0": right["0"]})
+    assert few.holds is None
+    assert claim.outcome(few, "all") == "cannot tell"
+
+
+def test_numbers_between_thresholds_or_none_decide_nothing():
+    assert between(0.5, 0.4, 0.6) is None
+    assert between(math.nan, 0.4, 0.6) is None
+    assert [between(x, 0.4, 0.6) for x in (0.4, 0.6)] == [True, False]
+    assert [between(x, 0.6, 0.4) for x in (0.6, 0.4)] == [True, False]
+    assert between(math.inf, 2.0, 3.0) is False
+    assert (both(True, True), both(True, None), both(None, False)) == (True, None, False)
+    assert math.isnan(rank_correlation([1, 1, 1], [1, 2, 3]))
+    equal = compared(0.5, 0.5)
+    assert BY_NAME["performance"].measure(equal).holds is None
+    lost = dataclasses.replace(manifold(found=False), share=0.0)
+    assert BY_NAME["manifold"].measure(RunNumbers(manifold=lost)).holds is False
+    assert BY_NAME["manifold-rate"].measure(RunNumbers(manifold=lost)).holds is None
+    defective = dataclasses.replace(mechanisms(3), mode_energy=np.full(3, np.nan))
+    assert BY_NAME["dominant-mode"].measure(RunNumbers(mechanisms=defective)).holds is None
+    only_decay = dataclasses.replace(mechanisms(3), schedule_rates=np.geomspace(1, 0.5, 21))
+    assert BY_NAME["schedule"].measure(RunNumbers(mechanisms=only_decay)).holds is None
+
+
+def whole_run() -> RunNumbers:
+    return RunNumbers(
+        evaluation=evaluation(),
+        tuning={"momentum": tuning("momentum")},
+        mechanisms=mechanisms(6),
+        parameter_types=parameter_types(),
+        manifold=manifold(),
+    )
+
+
+def test_the_table_has_every_claim_on_every_task_of_the_paper():
+    runs = {task: whole_run() for task in ("linear_regression", "rosenbrock", "two_moons", "mnist")}
+    seeds = {"rosenbrock": {seed: whole_run() for seed in range(5)}}
+    rows = measure_claims(runs, seeds)
+    expected = [
+        (claim.name, task)
+        for claim in CLAIMS
+        for task in (["all"] if claim.joint else claim.expected)
+    ]
+    assert [(row.claim, row.task) for row in rows] == expected
+    for row in rows:
+        appendix = BY_NAME[row.claim].needs[0] in ("momentum_mimic", "meta_dynamics")
+        assert bool(row.value) != appendix
+        if appendix:
+            assert row.outcome == "cannot tell"
+            assert "not been analysed" in row.remark
+        if row.outcome != "reproduced" and not appendix:
+            assert BY_NAME[row.claim].causes in row.remark
+        alone = row.task == "rosenbrock" and BY_NAME[row.claim].needs != ("tuning",)
+        assert bool(row.seeds) == alone
+        if alone:
+            agree = 5 if row.outcome == "reproduced" else 0
+            assert row.seeds.startswith(f"{agree} of 5")
+    text = as_markdown(rows)
+    table = [line for line in text.splitlines() if line.startswith("| ")]
+    assert len(table) == len(rows) + 1
+    assert all(line.replace("\\|", "").count("|") == 8 for line in table)
+    assert f"{len(rows)} measurements of {len(CLAIMS)} claims" in text
+    assert as_markdown(measure_claims(runs, seeds)) == text
+    assert measure_claims({}) == [row for row in measure_claims({}) if row.task == "all"]
+
+
+def test_means_over_seeds_have_students_interval():
+    """Against the textbook: 0.1, 0.2, 0.3 have mean 0.2 and t(0.975, 2) s / sqrt 3 = 0.2484."""
+    record = whole_run()
+    seeds = {
+        seed: dataclasses.replace(
+            record, mechanisms=dataclasses.replace(mechanisms(6), linear_error=error)
+        )
+        for seed, error in enumerate((0.1, 0.2, 0.3))
+    }
+    claim = BY_NAME["linear-near-fixed-point"]
+    (row,) = measure_claims({"rosenbrock": record}, {"rosenbrock": seeds}, [claim])
+    assert row.seeds == "1 of 3; 0.2 [−0.0484, 0.448], 3 seeds"
+
+
+def test_all_of_the_list_is_there():
+    names = {claim.name for claim in CLAIMS}
+    assert len(names) == len(CLAIMS) == 30
+    appendix = {"recovers-momentum", "mode-is-optimal", "one-mode-suffices", "meta-path"}
+    assert set(PAIRS) | {"saturation-follows-task"} | appendix == names
+    assert Measured(1.0, True).detail == ""
+
+
+def test_the_shipped_table_is_what_the_shipped_numbers_say(monkeypatch, tmp_path):
+    written = {}
+    monkeypatch.setattr(storage, "write_atomically", lambda p, text: written.update({p: text}))
+    rows = claiming.write_claims(SHIPPED)
+    for name in (claiming.CLAIMS_PAGE, claiming.CLAIMS_TABLE):
+        assert (SHIPPED / name).read_text() == written[SHIPPED / name]
+    assert {row.claim for row in rows} == set(BY_NAME)
+    seeds = {task: claiming.seed_numbers(SHIPPED / task) for task in ("rosenbrock", "two_moons")}
+    assert list(seeds["rosenbrock"]) == [0, 1, 2]
+    assert list(seeds["two_moons"]) == [0, 1, 2]  # of which 0 is the one in front
+    own = claiming.claims_of(SHIPPED / "rosenbrock")
+    assert own == [row for row in rows if row.task == "rosenbrock"]
+    with pytest.raises(ValueError, match="`results` must be a folder with a run in linear"):
+        claiming.write_claims(tmp_path)

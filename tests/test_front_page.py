@@ -1,0 +1,272 @@
+"""The front page is one self-contained page with everything in it, whatever there is so far."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from synthetic_records import (
+    BASELINES,
+    evaluation,
+    mechanisms,
+    meta_dynamics,
+    momentum_mimic,
+)
+from test_report import PNG, Page
+from test_scripts import call
+
+from lrevopt import storage
+from lrevopt.claims import Row
+from lrevopt.figures import FIGURES
+from lrevopt.front_page import (
+    FrontPageInputs,
+    Picture,
+    render_front_page,
+    write_front_page,
+)
+from lrevopt.pipeline.presenting import front_page_of, shipped_runs
+
+PAPER = "https://arxiv.org/abs/2011.02159"
+NUMBERED = [spec for spec in FIGURES if isinstance(spec.number, int)]
+LARGEST = 10e6
+"""Bytes that the page may have."""
+
+
+def row(claim, task, outcome, **others) -> Row:
+    known = {
+        "says": f"The sentence of {claim}.",
+        "where": "Figure 3a",
+        "statistic": f"statistic of {claim}",
+        "threshold": f"threshold of {claim}",
+        "value": "",
+        "seeds": "",
+        "remark": "",
+    }
+    return Row(claim=claim, task=task, outcome=outcome, **(known | others))
+
+
+ROWS = [
+    row("converge", "rosenbrock", "reproduced", value="0.012 [0.01, 0.02]", seeds="3 of 3"),
+    row(
+        "converge",
+        "mnist",
+        "differs",
+        says="The sentence of converge. (Not here, says the paper.)",
+        value="0.437",
+        seeds="1 of 5",
+        remark="Noise keeps <b>states</b> & runs apart.",
+    ),
+    row("clipping", "all", "cannot tell", remark="Too few tasks."),
+    row("modes", "rosenbrock", "reproduced", value="0.94", remark="Two modes were enough."),
+]
+
+
+@pytest.fixture(scope="module")
+def inputs() -> FrontPageInputs:
+    return FrontPageInputs(
+        title="All <runs> & figures",
+        evaluations={"rosenbrock": evaluation(diverged=True), "linear_regression": evaluation()},
+        reports={"rosenbrock": "rosenbrock/report.html"},
+        documents=[("commands", "README.md")],
+        notes=("MNIST: there is no run.",),
+        claims=ROWS,
+        figures=[Picture(spec, PNG, [f"figures/{spec.name}.npz"]) for spec in NUMBERED],
+        momentum_mimic=momentum_mimic(),
+        meta_dynamics=meta_dynamics(),
+        mechanisms={"rosenbrock": mechanisms(3)},
+        versions={
+            "linear_regression": {"jax": "0.10.2", "python": "3.11.7"},
+            "rosenbrock": {"jax": "0.11.0", "python": "3.11.7"},
+        },
+    )
+
+
+@pytest.fixture(scope="module")
+def source(inputs) -> str:
+    return render_front_page(inputs)
+
+
+@pytest.fixture(scope="module")
+def page(source) -> Page:
+    return Page(source)
+
+
+def words(page: Page) -> str:
+    return " ".join(page.text.split())
+
+
+def links(page: Page) -> list[str]:
+    return [link["href"] or "" for link in page.all("a")]
+
+
+def test_page_is_well_formed_and_fetches_nothing(source, page):
+    assert page.open == []
+    assert not [tag for tag, _ in page.tags if tag in ("script", "link", "iframe", "object")]
+    pictures = [image["src"] or "" for image in page.all("img")]
+    assert all(picture.startswith("data:image/png;base64,") for picture in pictures)
+    assert [link for link in links(page) if ":" in link] == [PAPER]
+    assert re.findall(r"https?://[^\"<\s]+", source) == [PAPER]
+    assert "url(" not in source
+    assert "@import" not in source
+
+
+def test_links_within_the_page_lead_somewhere(page):
+    anchors = [tag["id"] for _, tag in page.tags if "id" in tag]
+    assert len(set(anchors)) == len(anchors)
+    inside = [link.removeprefix("#") for link in links(page) if link.startswith("#")]
+    assert inside
+    assert set(inside) <= set(anchors)
+    assert {spec.name for spec in NUMBERED} <= set(inside)
+
+
+def test_each_figure_is_there_once_in_order_with_caption_and_alternative_text(page):
+    assert [figure["id"] for figure in page.all("figure")] == [spec.name for spec in NUMBERED]
+    for spec in NUMBERED:
+        assert words(page).count(" ".join(spec.caption.split())) >= 1
+        assert f"{spec.label}: {spec.title}. How to read it" in words(page)
+    texts = [image["alt"] or "" for image in page.all("img")]
+    assert texts == [f"{spec.title}. {spec.caption}" for spec in NUMBERED]
+    assert all(image["width"] and image["height"] for image in page.all("img"))
+    assert f"figures/{NUMBERED[0].name}.npz" in links(page)
+
+
+def test_headline_has_every_task_in_the_papers_order(inputs, page):
+    runs = inputs.evaluations["linear_regression"]
+    means = dict(zip(runs.names, runs.meta_objectives().mean(axis=1), strict=True))
+    best = min(BASELINES, key=lambda name: means[name])
+    comparison = runs.compare("learned", best)
+    shown = [*means.values(), comparison.ratio_of_means]
+    text = words(page)
+    start, end = (
+        text.index("learned optimizer and of each baseline"),
+        text.index("Reports, with training"),
+    )
+    table = text[start:end]
+    assert table.index("Linear regression") < table.index("Rosenbrock")
+    assert all(f"{value:.3g}" in table for value in shown)
+    assert f"{comparison.low:.3g} to".replace("-", "\N{MINUS SIGN}") in table
+    assert "2 of 6 diverged" in table
+    # Who wins where: all of the interval below 0.
+    others = [(run, run.compare("learned", best_of(run))) for run in inputs.evaluations.values()]
+    wins = sum(found.high < 0 for _, found in others)
+    assert f"On {wins} of 2 tasks" in text
+
+
+def best_of(run):
+    scores = dict(zip(run.names, run.meta_objectives().mean(axis=1), strict=True))
+    return min(BASELINES, key=lambda name: scores[name])
+
+
+def test_every_claim_is_shown_with_its_verdict_on_each_task(page):
+    text = words(page)
+    table = text[text.index("The paper says") : text.index("Where it differs")]
+    assert "4 measurements of 3 claims: 2 reproduced, 1 different, 1 undecided" in text
+    for claim in ("converge", "clipping", "modes"):
+        assert table.count(f"The sentence of {claim}.") == 1
+        assert f"statistic of {claim}; threshold of {claim}" in table
+    first = table[table.index("The sentence of converge") : table.index("The sentence of clipping")]
+    # Columns are Rosenbrock and MNIST, in this order.
+    expected = ["✓ reproduced", "0.012 [0.01, 0.02]", "seeds: 3 of 3", "≠ differs", "0.437",
+                "seeds: 1 of 5",
+                "(Not here, says the paper.)"]  # fmt: skip
+    assert all(part in first for part in expected)
+    assert [first.index(part) for part in expected] == sorted(map(first.index, expected))
+    assert "all tasks together? cannot tell" in table.replace(" ?", "?")
+    last = table[table.index("The sentence of modes") :]
+    assert last.rstrip().endswith("–"), "the paper does not say it of MNIST"
+    across = [cell for cell in page.all("td") if "colspan" in cell]
+    assert [cell["colspan"] for cell in across] == ["2"]
+
+
+def test_remarks_are_escaped_and_those_that_differ_are_open(source, page):
+    assert "<b>states</b>" not in source
+    assert "Noise keeps <b>states</b> & runs apart." in words(page)
+    groups = [tag for tag in page.all("details") if tag.get("class") == "remarks"]
+    assert ["open" in group for group in groups] == [True, False, False]
+    assert page.text.count("All <runs> & figures") == 2  # title and heading
+
+
+def test_tables_have_headers_and_captions_and_scroll_in_their_own_box(source, page):
+    assert len(page.all("table")) == len(page.all("caption")) == 5
+    assert all("scope" in header for header in page.all("th"))
+    boxes = re.findall(r'<div class="scroll"[^>]*>\s*<table', source)
+    assert len(boxes) == len(page.all("table"))
+
+
+def test_what_appendices_and_versions_say(inputs, page):
+    mimic, text = inputs.momentum_mimic, words(page)
+    assert f"after {mimic.step} meta-steps" in text
+    assert f"learning rate {mimic.top_learning_rate:.3g}" in text
+    assert "0.10.2 (Linear regression); 0.11.0 (Rosenbrock)" in text
+    assert text.count("3.11.7") == 1
+    energy = inputs.mechanisms["rosenbrock"].mode_energy
+    assert f"the best mode explains {100 * energy[0]:.0f} %" in text
+
+
+def test_a_page_of_nothing_stands():
+    page = Page(render_front_page(FrontPageInputs()))
+    assert page.open == []
+    assert "No optimizer has been compared with baselines yet." in words(page)
+    assert "No figures were drawn." in words(page)
+    assert not page.all("table")
+
+
+def test_bad_inputs_are_refused(inputs, tmp_path):
+    with pytest.raises(ValueError, match=r"`learned` must be one of .* got 'gru'"):
+        render_front_page(dataclasses.replace(inputs, learned="gru"))
+    foreign = [Picture(FIGURES[1], b"GIF89a")]
+    with pytest.raises(ValueError, match="`figures` must be PNG"):
+        render_front_page(dataclasses.replace(inputs, figures=foreign))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="must be a folder that can be written"):
+        write_front_page(FrontPageInputs(), tmp_path / "file" / "index.html")
+
+
+@pytest.fixture
+def results(tmp_path) -> Path:
+    """Rosenbrock, all there; MNIST, trained only; two figures."""
+    for task, kind in (("rosenbrock", "Rosenbrock"), ("mnist", "MNIST")):
+        content = {"task": {"kind": kind}, "versions": {"numpy": np.__version__}}
+        storage.save_json(tmp_path / task / storage.SETTINGS, content)
+    run = tmp_path / "rosenbrock"
+    storage.save_record(run / "evaluation.npz", evaluation())
+    (run / "report.html").write_text("a report")
+    (tmp_path / "figures").mkdir()
+    for name in ("figure_01.png", "figure_16.png"):
+        (tmp_path / "figures" / name).write_bytes(PNG)
+    (tmp_path / "figures" / "figure_01.npz").write_bytes(b"numbers")
+    return tmp_path
+
+
+def test_front_page_of_a_folder_has_what_is_there_and_says_what_is_not(
+    results, monkeypatch, capsys
+):
+    assert call(monkeypatch, "front_page.py", results) == 0
+    path = results / "index.html"
+    assert capsys.readouterr().out.strip() == str(path)
+    assert path.stat().st_size < LARGEST
+    page = Page(path.read_text(encoding="utf-8"))
+    assert [figure["id"] for figure in page.all("figure")] == ["figure_01", "figure_16"]
+    for sentence in (
+        "Linear regression: there is no run.",
+        "Rosenbrock: an optimizer is there, not taken apart.",
+        "MNIST: an optimizer is there, not compared with tuned baselines and not taken apart.",
+        "Figures not drawn: 2, 3, 4,",
+    ):
+        assert sentence in words(page)
+    outside = [link for link in links(page) if not link.startswith("#") and link != PAPER]
+    assert set(outside) == {"rosenbrock/report.html", "figures/figure_01.npz"}
+    assert all((results / link).is_file() for link in outside)
+    written = path.read_bytes()
+    front_page_of(results)
+    assert path.read_bytes() == written, "the same records give the same page"
+    front_page_of(results, ROWS)
+    assert "The sentence of converge." in path.read_text(encoding="utf-8")
+    assert [run.name for run in shipped_runs(results)] == ["rosenbrock", "mnist"]
+
+
+def test_a_folder_without_runs_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"`results` must be a folder with a run in .* or mnist"):
+        front_page_of(tmp_path)
+    assert not list(tmp_path.iterdir())
