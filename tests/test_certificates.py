@@ -15,8 +15,9 @@ from tables import OPTIMIZERS
 
 import lrevopt as lo
 from lrevopt import storage
-from lrevopt.analysis import FixedPoints, certificates, find_fixed_points
-from lrevopt.analysis.certificates import Certificates, Interval, certify, exactly
+from lrevopt.analysis import FixedPoints, certificates, enclosures, find_fixed_points, intervals
+from lrevopt.analysis.certificates import Certificates, certify
+from lrevopt.analysis.intervals import Interval, exactly
 from lrevopt.optimizers import AbstractOptimizer
 
 
@@ -262,7 +263,7 @@ def check_enclosures(opt, gradient, center, read, radii):
     frame[:, 0] *= 2
     for radius in radii:
         with np.errstate(all="ignore"):  # as `certify` does
-            values, slopes = certificates._enclose(program, center, read, frame, radius)
+            values, slopes = enclosures.enclose(program, center, read, frame, radius)
         states = np.tile(center, (100, 1))
         states[:, read] += in_ball(rng, 100, np.zeros(len(frame)), radius) @ frame.T
         each = [certificates._expanded(opt, state, gradient) for state in states]
@@ -300,12 +301,12 @@ def test_interval_arithmetic_holds_exact_results(a, b, width, other, s, t):
         (first - second, x - y),
         (first * second, x * y),
         (first.square(), x * x),
-        (certificates._power(first, 5), x**5),
-        (certificates.hull(first, second), x),
+        (enclosures._power(first, 5), x**5),
+        (intervals.hull(first, second), x),
     ]
     if y != 0:
         results.append((second.reciprocal(), 1 / y))
-    for name, (above, function, _) in certificates.SMOOTH.items():
+    for name, (above, function, _) in enclosures.SMOOTH.items():
         if x > above + 1e-3 and a > above:
             exact = {
                 "logistic": lambda v: 1 / (1 + np.exp(-v)),
@@ -322,16 +323,16 @@ def test_products_and_norms_are_bounds(seed):
     a, b = rng.normal(size=(4, 6)), rng.normal(size=(6, 3)) * 10.0 ** rng.integers(-3, 3)
     spread = 10.0 ** rng.integers(-12, 0)
     first = Interval(a - spread * rng.uniform(size=a.shape), a + spread)
-    found = certificates.product(first, exactly(b))
+    found = intervals.product(first, exactly(b))
     inner = first.low + rng.uniform(size=a.shape) * (first.high - first.low)
     exact = inner.astype(np.longdouble) @ b.astype(np.longdouble)
     assert np.all((found.low <= exact) & (exact <= found.high))
     norm = np.linalg.norm(inner, 2)
-    assert norm <= certificates.norm(first)
-    assert np.linalg.norm(np.abs(inner), 2) <= certificates.norm_of_magnitudes(first.magnitude())
+    assert norm <= intervals.norm(first)
+    assert np.linalg.norm(np.abs(inner), 2) <= intervals.norm_of_magnitudes(first.magnitude())
     # Tight: the bound exceeds the norm by no more than the widths do.
-    assert certificates.norm(first) <= norm + 2 * spread * np.sqrt(a.size) + 1e-12
-    assert certificates.norm_of_magnitudes(np.abs(a)) <= 1.01 * np.linalg.norm(np.abs(a), 2)
+    assert intervals.norm(first) <= norm + 2 * spread * np.sqrt(a.size) + 1e-12
+    assert intervals.norm_of_magnitudes(np.abs(a)) <= 1.01 * np.linalg.norm(np.abs(a), 2)
 
 
 PIECES: dict[str, tuple[Callable[[Array], Array], int]] = {

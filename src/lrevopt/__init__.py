@@ -4,12 +4,14 @@ Drawing and reports are apart, in `lrevopt.figures`, `lrevopt.report` and `lrevo
 that importing the package stays light.
 """
 
+from lrevopt.analysis import Certificates as Certificates
 from lrevopt.analysis import FixedPoints as FixedPoints
 from lrevopt.analysis import Linearization as Linearization
 from lrevopt.analysis import Mechanisms as Mechanisms
 from lrevopt.analysis import Modes as Modes
 from lrevopt.analysis import Textbook as Textbook
 from lrevopt.analysis import analyze as analyze
+from lrevopt.analysis import certify as certify
 from lrevopt.analysis import effective_learning_rate as effective_learning_rate
 from lrevopt.analysis import eigenmodes as eigenmodes
 from lrevopt.analysis import find_fixed_points as find_fixed_points
@@ -22,6 +24,9 @@ from lrevopt.analysis import update_function as update_function
 from lrevopt.evaluation import Comparison as Comparison
 from lrevopt.evaluation import Evaluation as Evaluation
 from lrevopt.evaluation import evaluate as evaluate
+from lrevopt.interventions import INTERVENTIONS as INTERVENTIONS
+from lrevopt.interventions import Interventions as Interventions
+from lrevopt.interventions import intervene as intervene
 from lrevopt.meta_training import PRESETS as PRESETS
 from lrevopt.meta_training import History as History
 from lrevopt.meta_training import LearningRateSearch as LearningRateSearch
@@ -44,8 +49,11 @@ from lrevopt.optimizers import LinearOptimizer as LinearOptimizer
 from lrevopt.optimizers import ModeOptimizer as ModeOptimizer
 from lrevopt.optimizers import Momentum as Momentum
 from lrevopt.optimizers import Nesterov as Nesterov
+from lrevopt.optimizers import OptaxOptimizer as OptaxOptimizer
 from lrevopt.optimizers import RecurrentOptimizer as RecurrentOptimizer
 from lrevopt.optimizers import RMSProp as RMSProp
+from lrevopt.optimizers import from_optax as from_optax
+from lrevopt.optimizers import to_optax as to_optax
 from lrevopt.scoring import score_settings as score_settings
 from lrevopt.storage import load as load
 from lrevopt.tasks import MNIST as MNIST

@@ -7,6 +7,8 @@ from lrevopt.analysis.aggregated_momentum import Derivation as Derivation
 from lrevopt.analysis.aggregated_momentum import (
     derive_aggregated_momentum as derive_aggregated_momentum,
 )
+from lrevopt.analysis.certificates import Certificates as Certificates
+from lrevopt.analysis.certificates import certify as certify
 from lrevopt.analysis.clipping import Clipping as Clipping
 from lrevopt.analysis.clipping import measure_clipping as measure_clipping
 from lrevopt.analysis.fixed_points import FixedPoints as FixedPoints

@@ -10,6 +10,10 @@ from lrevopt.optimizers.classical import RMSProp as RMSProp
 from lrevopt.optimizers.interface import AbstractOptimizer as AbstractOptimizer
 from lrevopt.optimizers.linear import LinearOptimizer as LinearOptimizer
 from lrevopt.optimizers.linear import ModeOptimizer as ModeOptimizer
+from lrevopt.optimizers.optax import OptaxOptimizer as OptaxOptimizer
+from lrevopt.optimizers.optax import OptimizerState as OptimizerState
+from lrevopt.optimizers.optax import from_optax as from_optax
+from lrevopt.optimizers.optax import to_optax as to_optax
 from lrevopt.optimizers.recurrent import GRUCell as GRUCell
 from lrevopt.optimizers.recurrent import GRUOptimizer as GRUOptimizer
 from lrevopt.optimizers.recurrent import RecurrentOptimizer as RecurrentOptimizer
