@@ -25,6 +25,7 @@ from lrevopt.front_page import (
     render_front_page,
     write_front_page,
 )
+from lrevopt.pipeline.claiming import claims_of_all
 from lrevopt.pipeline.presenting import front_page_of, shipped_runs
 
 PAPER = "https://arxiv.org/abs/2011.02159"
@@ -259,7 +260,7 @@ def test_front_page_of_a_folder_has_what_is_there_and_says_what_is_not(
     assert set(outside) == {"rosenbrock/report.html", "figures/figure_01.npz"}
     assert all((results / link).is_file() for link in outside)
     written = path.read_bytes()
-    front_page_of(results)
+    front_page_of(results, claims_of_all(results))
     assert path.read_bytes() == written, "the same records give the same page"
     front_page_of(results, ROWS)
     assert "The sentence of converge." in path.read_text(encoding="utf-8")

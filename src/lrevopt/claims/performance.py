@@ -18,7 +18,8 @@ def performance(numbers: RunNumbers) -> Measured:
     """Mean meta-objective minus that of the best tuned baseline, paired: below 0 is better."""
     evaluation = numbers.evaluation
     assert evaluation is not None
-    means = dict(zip(evaluation.names, evaluation.meta_objectives().mean(axis=1), strict=True))
+    scores = evaluation.meta_objectives()
+    means = {name: float(row.mean()) for name, row in zip(evaluation.names, scores, strict=True)}
     best = min((name for name in means if name != LEARNED), key=lambda name: means[name])
     pair = evaluation.compare(LEARNED, best)
     clear = pair.high < 0 or pair.low > 0

@@ -168,8 +168,16 @@ def _mimic(numbers: FigureNumbers) -> Arrays:
     record = numbers.momentum_mimic
     assert record is not None  # `FigureSpec.needs` has seen to it
     curves = np.stack([record.curve(name) for name in record.names])
-    momenta = _flat({"tuned": record.tuned, "optimum": record.optimum})
+    momenta = _flat({"tuned": record.tuned, "optimum": record.optimum, "together": record.together})
     return MIMIC.of(record) | {"mean_losses": curves} | momenta
+
+
+def _dynamics(numbers: FigureNumbers) -> Arrays:
+    """Figure 15: the record, and all modes of a snapshot together."""
+    record = numbers.meta_dynamics
+    assert record is not None  # `FigureSpec.needs` has seen to it
+    rates, momenta = record.together()
+    return _flat(record) | {"together/learning_rate": rates, "together/momentum": momenta}
 
 
 def _searches(task: str) -> Callable[[FigureNumbers], Arrays]:
@@ -209,6 +217,7 @@ DRAWN: dict[int | str, Callable[[FigureNumbers], Arrays]] = {
     ),
     13: lambda numbers: _of_one(numbers.manifolds, "mnist", LINE),
     14: _mimic,
+    15: _dynamics,
     17: _scores,
     18: _searches("linear_regression"),
     19: _searches("rosenbrock"),
