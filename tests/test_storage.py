@@ -143,6 +143,14 @@ class Table(eqx.Module):
     title: str
 
 
+def test_what_is_saved_does_not_name_the_folder_it_was_saved_in(tmp_path):
+    storage.save_arrays(tmp_path / "arrays", {"a": np.arange(3.0)})
+    files = [path for path in (tmp_path / "arrays").rglob("*") if path.is_file()]
+    assert len(files) > 2
+    assert not any(str(tmp_path).encode() in path.read_bytes() for path in files)
+    np.testing.assert_array_equal(storage.load_arrays(tmp_path / "arrays")["a"], np.arange(3.0))
+
+
 def test_records_come_back_as_they_were(tmp_path):
     table = Table(np.array([1.0, np.inf, np.nan]), ("a", "b c"), {"z": np.ones(2) * 1j}, 3, "t")
     storage.save_record(tmp_path / "table.npz", table)

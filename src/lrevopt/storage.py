@@ -169,6 +169,8 @@ def save_arrays(directory: Path | str, arrays: dict[str, np.ndarray]) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
     with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
         checkpointer.save(fresh, arrays | {DIGEST: _digest(arrays)})
+    # Read by nobody on a file system that renames, and it names the folder that was written to.
+    (fresh / "commit_success.txt").unlink(missing_ok=True)
     if directory.exists():
         os.replace(directory, old)
     os.replace(fresh, directory)
