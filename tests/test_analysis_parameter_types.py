@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from jaxtyping import Array, Float, Key
-from tables import QuadraticProblem, gru
+from jaxtyping import Array, Float
+from planted import GROUPS, Layers, by_group
+from tables import gru
 
 import lrevopt as lo
 from lrevopt.analysis import (
@@ -27,32 +28,9 @@ from lrevopt.analysis.parameter_types import (
 )
 from lrevopt.optimizers import AbstractOptimizer
 from lrevopt.storage import load_record, save_record
-from lrevopt.tasks import AbstractTask, sample_problems
+from lrevopt.tasks import sample_problems
 
-GROUPS = {
-    "first.weight": slice(0, 6),
-    "first.bias": slice(6, 8),
-    "second.weight": slice(8, 13),
-    "second.bias": slice(13, 15),
-}
-CURVATURE = np.repeat([0.02, 1.0, 0.01, 3.0], [6, 2, 5, 2])
-
-
-class Layers(AbstractTask):
-    """`1/2 sum_i c_i x_i^2` from random starts, where biases have larger gradients."""
-
-    curvature: Float[Array, " dim"]
-
-    @property
-    def parameter_groups(self) -> dict[str, slice]:
-        return GROUPS
-
-    def sample(self, key: Key[Array, ""]) -> QuadraticProblem:
-        start = 1 + jr.uniform(key, self.curvature.shape)
-        return QuadraticProblem(self.curvature, start)
-
-    def loss(self, problem, parameters, step):
-        return 0.5 * jnp.sum(problem.curvature * parameters**2)
+CURVATURE = by_group(0.02, 1.0, 0.01, 3.0)
 
 
 class Counting(AbstractOptimizer):

@@ -107,7 +107,7 @@ def rest(optimizer, gradient=0.0):
     return points.states[0]
 
 
-def close(found, expected):
+def assert_close(found, expected):
     """To 1e-6, as closed forms are promised; most are exact to round-off."""
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-9)
 
@@ -127,14 +127,14 @@ def test_momentum_is_its_own_mode():
     rate = 0.1 * (1 + np.cos(np.pi * k / 150)) / 2
     opt = from_optax(TRANSFORMATIONS["clipped_momentum"], at_step=k)
     assert opt.coordinates == ("[1][0].trace", "update")
-    close(rest(opt), 0)
+    assert_close(rest(opt), 0)
     model = lo.linearize(opt, rest(opt))
-    close(eigenvalues(model), [beta, 0])
-    close(slope(model), rate)
-    close(lo.steady_state_gain(model), rate / (1 - beta))
+    assert_close(eigenvalues(model), [beta, 0])
+    assert_close(slope(model), rate)
+    assert_close(lo.steady_state_gain(model), rate / (1 - beta))
     # Gradients are clipped at 0.7: 0.3 is not, 5 is.
-    close(rest(opt, 0.3), [0.3 / (1 - beta), -rate * 0.3 / (1 - beta)])
-    close(rest(opt, 5.0)[0], 0.7 / (1 - beta))
+    assert_close(rest(opt, 0.3), [0.3 / (1 - beta), -rate * 0.3 / (1 - beta)])
+    assert_close(rest(opt, 5.0)[0], 0.7 / (1 - beta))
     assert slope(lo.linearize(opt, rest(opt), 5.0)) == 0
 
 
@@ -144,46 +144,46 @@ def test_adam_at_a_step():
     for k in (0, 9, 10**6):
         c1, c2 = 1 - b1 ** (k + 1), 1 - b2 ** (k + 1)
         opt = from_optax(TRANSFORMATIONS["adam"], at_step=k)
-        close(opt.held, k)
-        close(rest(opt), 0)
+        assert_close(opt.held, k)
+        assert_close(rest(opt), 0)
         model = lo.linearize(opt, rest(opt))
-        close(slope(model), rate * (1 - b1) / c1 / epsilon)
-        close(eigenvalues(model), [b2, b1, 0])
+        assert_close(slope(model), rate * (1 - b1) / c1 / epsilon)
+        assert_close(eigenvalues(model), [b2, b1, 0])
         direction = (g / c1) / (np.sqrt(g**2 / c2) + epsilon)
-        close(rest(opt, g), [g, g**2, -rate * direction])
+        assert_close(rest(opt, g), [g, g**2, -rate * direction])
     # Counters stop at the largest integer, and corrections are long gone there.
     opt = from_optax(TRANSFORMATIONS["adam"], at_step=10**12)
     np.testing.assert_array_equal(opt.held, np.iinfo(np.int32).max)
-    close(rest(opt, g), [g, g**2, -rate * g / (g + epsilon)])
+    assert_close(rest(opt, g), [g, g**2, -rate * g / (g + epsilon)])
 
 
 def test_rmsprop_at_rest():
     rate, decay, epsilon, g = 0.1, 0.95, 1e-8, 0.3
     opt = from_optax(TRANSFORMATIONS["rmsprop"])  # keeps no counter, so it rests as it is
     model = lo.linearize(opt, opt.initial_state())
-    close(model.next_state, 0)
-    close(eigenvalues(model), [decay, 0])
-    close(slope(model), rate / np.sqrt(epsilon))
+    assert_close(model.next_state, 0)
+    assert_close(eigenvalues(model), [decay, 0])
+    assert_close(slope(model), rate / np.sqrt(epsilon))
     driven = lo.linearize(opt, jnp.array([g**2, -rate * g / np.sqrt(g**2 + epsilon)]), g)
-    close(driven.next_state, driven.state)
+    assert_close(driven.next_state, driven.state)
 
 
 def test_lion_moves_by_the_sign():
     opt = from_optax(TRANSFORMATIONS["lion"], at_step=0)
     for g in (0.2, -3.0):
         model = lo.linearize(opt, jnp.array([g, -0.1 * np.sign(g)]), g)
-        close(model.next_state, model.state)
-        close(eigenvalues(model), [0.99, 0])
+        assert_close(model.next_state, model.state)
+        assert_close(eigenvalues(model), [0.99, 0])
         assert slope(model) == 0
 
 
 def test_adagrad_never_forgets():
     """Its sum of squares keeps every start: eigenvalue 1, and no rest under a gradient."""
     opt = from_optax(TRANSFORMATIONS["adagrad"])
-    close(rest(opt), [0.1, 0])
+    assert_close(rest(opt), [0.1, 0])
     model = lo.linearize(opt, rest(opt))
-    close(eigenvalues(model), [1, 0])
-    close(slope(model), 0.1 / np.sqrt(0.1 + 1e-7))
+    assert_close(eigenvalues(model), [1, 0])
+    assert_close(slope(model), 0.1 / np.sqrt(0.1 + 1e-7))
     driven = lo.find_fixed_points(opt, rest(opt)[None], 0.3)
     assert not driven.converged.any()
     # However slow the update, the sum grows by g^2 a step.
@@ -192,8 +192,8 @@ def test_adagrad_never_forgets():
 
 def test_a_debiased_average_at_a_step():
     model = lo.linearize(from_optax(TRANSFORMATIONS["ema"], at_step=4), jnp.zeros(2))
-    close(slope(model), 0.1 * (1 - 0.9) / (1 - 0.9**5))
-    close(eigenvalues(model), [0.9, 0])
+    assert_close(slope(model), 0.1 * (1 - 0.9) / (1 - 0.9**5))
+    assert_close(eigenvalues(model), [0.9, 0])
 
 
 def test_amsgrad_behind_a_large_maximum():
@@ -204,8 +204,8 @@ def test_amsgrad_behind_a_large_maximum():
     )
     # The schedule warms up by 0.1 / 20 a step.
     rate = 0.1 * k / 20
-    close(slope(model), rate * (1 - 0.9) / (1 - 0.9 ** (k + 1)) / (np.sqrt(most) + 1e-8))
-    close(eigenvalues(model), [1, 0.95, 0.9, 0])
+    assert_close(slope(model), rate * (1 - 0.9) / (1 - 0.9 ** (k + 1)) / (np.sqrt(most) + 1e-8))
+    assert_close(eigenvalues(model), [1, 0.95, 0.9, 0])
 
 
 def test_adabelief_rests_where_its_epsilon_adds_up():
@@ -216,7 +216,7 @@ def test_adabelief_rests_where_its_epsilon_adds_up():
     update = -0.1 * g / (1 - 0.9 ** (k + 1)) / (root + 1e-8)
     model = lo.linearize(opt, jnp.array([g, variance, update]), g)
     np.testing.assert_allclose(model.next_state, model.state, rtol=1e-12)
-    close(eigenvalues(model), [0.999, 0.9, 0])
+    assert_close(eigenvalues(model), [0.999, 0.9, 0])
 
 
 def test_hyperparameters_of_the_state_are_no_coordinates():
@@ -226,9 +226,9 @@ def test_hyperparameters_of_the_state_are_no_coordinates():
     assert opt.coordinates == names
     rate = 0.01 + 0.09 * (1 + np.cos(np.pi * (60 - 20) / 130)) / 2
     model = lo.linearize(opt, jnp.array([rate, 0.0, 0.0]))
-    close(model.next_state, model.state)
-    close(eigenvalues(model), [0.9, 0, 0])
-    close(slope(model), rate)
+    assert_close(model.next_state, model.state)
+    assert_close(eigenvalues(model), [0.9, 0, 0])
+    assert_close(slope(model), rate)
 
 
 def test_cyclic_counters_are_followed_and_not_extrapolated():
@@ -250,10 +250,10 @@ def test_a_live_counter_counts_and_never_rests():
     points = lo.find_fixed_points(opt, opt.initial_state()[None])
     assert not points.converged.any()
     # Whatever the solver does, a counter moves by 1.
-    close(points.speeds, 0.5)
+    assert_close(points.speeds, 0.5)
     model = lo.linearize(opt, jnp.array([5.0, 0.2, 0.3, 0.0]))
-    close(model.next_state[0], 6)
-    close(model.recurrent[0], [1, 0, 0, 0])
+    assert_close(model.next_state[0], 6)
+    assert_close(model.recurrent[0], [1, 0, 0, 0])
 
 
 OURS = {
@@ -274,12 +274,12 @@ def test_agreement_with_the_hand_written(name):
     theirs = from_optax(transformation, at_step=10**6)
     # All of them rest at 0: a fixed point, where linearising needs no search.
     models = [lo.linearize(opt, jnp.zeros_like(opt.readout)) for opt in (theirs, ours)]
-    close(models[0].next_state, 0)
-    close(slope(models[0]), slope(models[1]))
-    close(*(lo.steady_state_gain(model) for model in models))
+    assert_close(models[0].next_state, 0)
+    assert_close(slope(models[0]), slope(models[1]))
+    assert_close(*(lo.steady_state_gain(model) for model in models))
     # Either may have coordinates that decay at once, and ours powers of b1 and b2.
     found, expected = ({*eigenvalues(model).real.round(9)} - {0} for model in models)
-    close(sorted(found), sorted(expected))
+    assert_close(sorted(found), sorted(expected))
 
 
 @jax.jit
@@ -334,8 +334,8 @@ def test_adam_for_any_hyperparameters(rate, b1, b2, epsilon, k, gradients):
     # 1 - b2^k loses up to 4 digits at b2 = 0.9999.
     np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
     steepest = rate / (1 - b1 ** (k + 1)) / epsilon
-    close(recurrent, [[b1, 0, 0], [0, b2, 0], [-steepest * b1, 0, 0]])
-    close(inputs, [1 - b1, 0, -steepest * (1 - b1)])
+    assert_close(recurrent, [[b1, 0, 0], [0, b2, 0], [-steepest * b1, 0, 0]])
+    assert_close(inputs, [1 - b1, 0, -steepest * (1 - b1)])
 
 
 def test_a_grid_of_rates_is_one_program():
@@ -366,7 +366,9 @@ def test_the_parameter_is_shown_where_it_is_needed():
     opt = from_optax(decayed, parameter=3.0)
     np.testing.assert_allclose(moves(opt, gradients), plain - 0.1 * 0.02 * 3.0, rtol=1e-12)
     held = from_optax(decayed, parameter=3.0, at_step=5)
-    close(held.transition(jnp.array([0.0, 0.0, 9.0]), jnp.zeros(())), [0, 0, -0.1 * 0.02 * 3.0])
+    assert_close(
+        held.transition(jnp.array([0.0, 0.0, 9.0]), jnp.zeros(())), [0, 0, -0.1 * 0.02 * 3.0]
+    )
     # Without decay, optax asks for the parameter all the same and does not use it.
     assert from_optax(TRANSFORMATIONS["lion"]).parameter == 0
 
