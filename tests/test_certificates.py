@@ -15,9 +15,11 @@ from tables import OPTIMIZERS
 
 import lrevopt as lo
 from lrevopt import storage
-from lrevopt.analysis import FixedPoints, certificates, enclosures, find_fixed_points, intervals
-from lrevopt.analysis.certificates import Certificates, certify
-from lrevopt.analysis.intervals import Interval, exactly
+from lrevopt.analysis import FixedPoints, find_fixed_points
+from lrevopt.analysis.certificates import Certificates, certify, functions, intervals
+from lrevopt.analysis.certificates.intervals import Interval, exactly
+from lrevopt.analysis.certificates.programs import enclose
+from lrevopt.analysis.certificates.proofs import value_and_jacobian
 from lrevopt.optimizers import AbstractOptimizer
 
 
@@ -242,7 +244,7 @@ def test_a_thousand_starts_in_each_ball_come_to_its_point(opt, near, gradient):
             ends = iterated(opt, jnp.asarray(states), held, jnp.asarray(300))
             # 0.9^300 is 1e-14.
             np.testing.assert_allclose(ends, np.tile(center, (1000, 1)), atol=1e-9)
-        jacobian = certificates._expanded(opt, center, held)[1]
+        jacobian = value_and_jacobian(opt, center, held)[1]
         inverse = np.linalg.inv(np.eye(len(center)) - jacobian)
         states = in_ball(rng, 1000, center, found.uniqueness_radius[index])
         distances = [np.linalg.norm(states - center, axis=1)]
@@ -263,10 +265,10 @@ def check_enclosures(opt, gradient, center, read, radii):
     frame[:, 0] *= 2
     for radius in radii:
         with np.errstate(all="ignore"):  # as `certify` does
-            values, slopes = enclosures.enclose(program, center, read, frame, radius)
+            values, slopes = enclose(program, center, read, frame, radius)
         states = np.tile(center, (100, 1))
         states[:, read] += in_ball(rng, 100, np.zeros(len(frame)), radius) @ frame.T
-        each = [certificates._expanded(opt, state, gradient) for state in states]
+        each = [value_and_jacobian(opt, state, gradient) for state in states]
         following, jacobians = map(np.array, zip(*each, strict=True))
         for found, samples in ((values, following), (slopes, jacobians[:, :, read] @ frame)):
             # The samples have rounding errors of their own.
@@ -301,12 +303,12 @@ def test_interval_arithmetic_holds_exact_results(a, b, width, other, s, t):
         (first - second, x - y),
         (first * second, x * y),
         (first.square(), x * x),
-        (enclosures._power(first, 5), x**5),
+        (functions.power(first, 5), x**5),
         (intervals.hull(first, second), x),
     ]
     if y != 0:
         results.append((second.reciprocal(), 1 / y))
-    for name, (above, function, _) in enclosures.SMOOTH.items():
+    for name, (above, function, _) in functions.SMOOTH.items():
         if x > above + 1e-3 and a > above:
             exact = {
                 "logistic": lambda v: 1 / (1 + np.exp(-v)),

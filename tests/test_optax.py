@@ -17,7 +17,9 @@ import pytest
 from tables import OPTIMIZERS
 
 import lrevopt as lo
-from lrevopt.optimizers.optax import LONGEST, STEPS, OptimizerState, from_optax, to_optax
+from lrevopt.optimizers.optax import OptimizerState, from_optax, to_optax
+from lrevopt.optimizers.optax.counters import LONGEST
+from lrevopt.optimizers.optax.couplings import STEPS
 from lrevopt.tasks.networks import unpack
 from lrevopt.tasks.two_moons import SHAPES, TwoMoonsProblem
 

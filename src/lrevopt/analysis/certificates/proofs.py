@@ -16,7 +16,7 @@ such r says where the point is, the largest where no other is. Newton's own iter
 is that of the current h, shrinks the distance to the point by `2 kappa / (1 - kappa)`, and so
 converges from balls with kappa below 1/3.
 
-Nothing here asks which optimizer it was given: bounds are those of `analysis.enclosures`, with
+Nothing here asks which optimizer it was given: bounds are those of `.programs`, with
 rounding errors inside. Where F may jump, or where an operation is not known, nothing is certified
 and the record says why.
 
@@ -34,15 +34,10 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jax.extend.core import ClosedJaxpr
-from jaxtyping import Bool, Float
 
-from lrevopt.analysis.enclosures import UnknownPrimitiveError, enclose, image_of_box
-from lrevopt.analysis.fixed_points import SAME_POINT, FixedPoints
-from lrevopt.analysis.intervals import (
+from lrevopt.analysis.certificates.intervals import (
     EPS,
     TINY,
     Interval,
@@ -53,13 +48,8 @@ from lrevopt.analysis.intervals import (
     product,
     upwards,
 )
-from lrevopt.analysis.precision import AnyArray, as_double, double_precision, double_states
-from lrevopt.analysis.projections import spread
-from lrevopt.checks import positive_integer
-from lrevopt.optimizers.interface import AbstractOptimizer, state_size
-
-VISITED = 500
-"""Visited states whose basin is looked for, at most."""
+from lrevopt.analysis.certificates.programs import enclose, image_of_box
+from lrevopt.optimizers.interface import AbstractOptimizer
 
 RESOLUTION = 0.01
 """How far a radius may be below the largest that could be proved, as a share of it."""
@@ -70,9 +60,6 @@ WIDEST = 1e3
 SMALLEST = 1e-300
 """Radius of the smallest ball that is tried, far from the least of double precision."""
 
-CHUNK = 50
-"""Steps between two looks at which states have settled."""
-
 NOT_REGULAR = (
     "I - DF is singular or nearly so: another fixed point as close as rounding errors, or a line "
     "of them, cannot be excluded"
@@ -82,73 +69,8 @@ NOT_SMOOTH = "F has no finite derivative there"
 NOT_FINITE = "a coordinate that F does not read has no finite value there"
 
 
-class Certificates(eqx.Module):
-    """What could be proved of each distinct fixed point. Host arrays in float64.
-
-    All distances are Euclidean, over the coordinates marked in `read`; the others are determined
-    by them.
-
-    - `states`: the points, refined; `residuals`: `||F(h) - h||` there, in float64.
-    - `existence_radius`, `uniqueness_radius`: exactly one fixed point lies within either distance
-      of the state; it is within the first, and the second is the largest that could be proved.
-      Infinite and 0 where nothing could be, and `obstacles` then says why ("" elsewhere).
-    - `newton_radius`: from every state within this distance, Newton's iteration is proved to
-      converge to the point; 0 where nothing could be proved.
-    - `lower`, `upper`: bounds of the true fixed point, coordinate by coordinate.
-    - `spectral_radius` of DF at the state, computed (NaN without a derivative); `stability`:
-      "stable" or "unstable" if that is proved for the true fixed point, else "undecided".
-    - `attraction_radius`: from every state within this distance, iterating F is proved to converge
-      to the point; 0 where nothing could be proved.
-    - `basin_share`: share of `visited` states from which F, iterated, was seen to end at the
-      point; `unsettled`: share that ended at none of them.
-    - `gradient`: the gradient held.
-    """
-
-    states: Float[np.ndarray, "distinct state"]
-    residuals: Float[np.ndarray, " distinct"]
-    existence_radius: Float[np.ndarray, " distinct"]
-    uniqueness_radius: Float[np.ndarray, " distinct"]
-    newton_radius: Float[np.ndarray, " distinct"]
-    lower: Float[np.ndarray, "distinct state"]
-    upper: Float[np.ndarray, "distinct state"]
-    spectral_radius: Float[np.ndarray, " distinct"]
-    stability: tuple[str, ...]
-    attraction_radius: Float[np.ndarray, " distinct"]
-    basin_share: Float[np.ndarray, " distinct"]
-    unsettled: float
-    visited: int
-    obstacles: tuple[str, ...]
-    read: Bool[np.ndarray, " state"]
-    gradient: float
-
-    @property
-    def certified(self) -> Bool[np.ndarray, " distinct"]:
-        """Which points were proved to exist."""
-        return self.uniqueness_radius > 0
-
-
-def certificate_lines(record: Certificates) -> list[str]:
-    """The record in words, one line per fixed point."""
-    lines = []
-    for index, obstacle in enumerate(record.obstacles):
-        line = f"fixed point {index + 1}: residual {record.residuals[index]:.1e}, "
-        if obstacle:
-            line += f"not certified ({obstacle})"
-        else:
-            line += (
-                f"exists within {record.existence_radius[index]:.1e}, unique within "
-                f"{record.uniqueness_radius[index]:.2e}, {record.stability[index]}, attracts from "
-                f"within {record.attraction_radius[index]:.1e}"
-            )
-        lines.append(
-            f"{line}; spectral radius {record.spectral_radius[index]:.4f}; basin "
-            f"{100 * record.basin_share[index]:.1f} % of {record.visited} visited states"
-        )
-    return [*lines, f"in no basin: {100 * record.unsettled:.1f} %"]
-
-
 @dataclasses.dataclass(frozen=True)
-class _Proof:
+class Proof:
     """What was proved of one point."""
 
     state: np.ndarray
@@ -162,66 +84,7 @@ class _Proof:
     obstacle: str = ""
 
 
-def certify(
-    opt: AbstractOptimizer,
-    points: FixedPoints,
-    visited: Float[AnyArray, "visited state"] | None = None,
-    *,
-    steps: int = 10_000,
-) -> Certificates:
-    """Prove what can be proved of every distinct point of a search, and look for its basin.
-
-    `visited` are states whose basins are counted, by default those from which the search began;
-    of more than `VISITED`, evenly spaced ones. Each is iterated for `steps` at most, or until it
-    is as close to a point as two copies of one point may be (`SAME_POINT`).
-
-    Raises `ValueError` for states of another optimizer, no visited states, or fewer than 1 step.
-    """
-    steps = positive_integer("steps", steps)
-    states = double_states(opt, points.distinct, "points.distinct", axes=2)
-    seen = points.start if visited is None else visited
-    cloud = spread(double_states(opt, seen, "visited", axes=2), VISITED)
-    if not len(cloud):
-        raise ValueError("`visited` must hold at least one state, got none.")
-    read = np.ones(state_size(opt), bool)
-    # Bounds that are infinite, or of infinities that cancel, are nothing to warn of.
-    with double_precision(), np.errstate(all="ignore"):
-        opt = as_double(opt)
-        gradient = jnp.asarray(points.gradient)
-        try:
-            program = jax.make_jaxpr(lambda h: opt.transition(h, gradient))(opt.initial_state())
-            read = _read_coordinates(program, len(read))
-            proofs = [_prove(opt, program, read, state, gradient) for state in states]
-        except UnknownPrimitiveError as error:
-            proofs = [_nothing(state, f"no bounds for the operation {error}") for state in states]
-        refined = np.array([proof.state for proof in proofs]).reshape(states.shape)
-        expanded = [_expanded(opt, state, gradient) for state in refined]
-        radii = np.array([_spectral_radius(J) for _, J in expanded])
-        ends = np.asarray(_ends(opt, cloud, refined, radii < 1, gradient, steps))
-    shares = np.array([np.mean(ends == index) for index in range(len(states))])
-    return Certificates(
-        states=refined,
-        residuals=np.array(
-            [np.linalg.norm(image - own) for (image, _), own in zip(expanded, refined, strict=True)]
-        ),
-        existence_radius=np.array([proof.existence for proof in proofs]),
-        uniqueness_radius=np.array([proof.uniqueness for proof in proofs]),
-        newton_radius=np.array([proof.newton for proof in proofs]),
-        lower=np.array([proof.lower for proof in proofs]).reshape(states.shape),
-        upper=np.array([proof.upper for proof in proofs]).reshape(states.shape),
-        spectral_radius=radii,
-        stability=tuple(proof.stability for proof in proofs),
-        attraction_radius=np.array([proof.attraction for proof in proofs]),
-        basin_share=shares,
-        unsettled=float(np.mean(ends < 0)),
-        visited=len(cloud),
-        obstacles=tuple(proof.obstacle for proof in proofs),
-        read=read,
-        gradient=points.gradient,
-    )
-
-
-def _expanded(
+def value_and_jacobian(
     opt: AbstractOptimizer, state: np.ndarray, gradient: Any
 ) -> tuple[np.ndarray, np.ndarray]:
     """F and DF at one state."""
@@ -229,7 +92,7 @@ def _expanded(
     return np.asarray(image), np.asarray(jacobian)
 
 
-def _spectral_radius(matrix: np.ndarray) -> float:
+def spectral_radius_of(matrix: np.ndarray) -> float:
     """Largest |eigenvalue|; NaN if an entry is not finite."""
     if not np.isfinite(matrix).all():
         return np.nan
@@ -241,62 +104,26 @@ def _expand(opt, state, gradient):
     return opt.transition(state, gradient), jax.jacfwd(opt.transition)(state, gradient)
 
 
-@eqx.filter_jit
-def _ends(opt, states, points, attracting, gradient, steps):
-    """Which point each state is at after `steps` of F, -1 if none.
-
-    Ends early when all have come to an attracting point or stand still: a path that passes by a
-    saddle goes on.
-    """
-    reach = SAME_POINT * jnp.maximum(1.0, jnp.linalg.norm(points, axis=1))
-    once = jax.vmap(opt.transition, (0, None))
-
-    def places(states):
-        gaps = jnp.linalg.norm(states[:, None] - points, axis=-1)
-        near = gaps <= reach
-        return jnp.where(near.any(axis=1), jnp.argmin(jnp.where(near, gaps, jnp.inf), axis=1), -1)
-
-    def go_on(carry):
-        states, step = carry
-        where = places(states)
-        settled = (where >= 0) & attracting[where]
-        moved = jnp.linalg.norm(once(states, gradient) - states, axis=1)
-        still = moved <= 1e-14 * jnp.maximum(1.0, jnp.linalg.norm(states, axis=1))
-        return ~jnp.all(settled | still) & (step < steps)
-
-    def body(carry):
-        states, step = carry
-        count = jnp.minimum(CHUNK, steps - step)
-        return lax.fori_loop(0, count, lambda _, h: once(h, gradient), states), step + count
-
-    if not len(points):
-        return jnp.full(len(states), -1)
-    return places(lax.while_loop(go_on, body, (states, 0))[0])
-
-
-# What can be proved of one point.
-
-
-def _nothing(state: np.ndarray, obstacle: str) -> _Proof:
+def nothing_proved(state: np.ndarray, obstacle: str) -> Proof:
     unknown = np.full_like(state, np.inf)
-    return _Proof(state, -unknown, unknown, obstacle=obstacle)
+    return Proof(state, -unknown, unknown, obstacle=obstacle)
 
 
-def _prove(
+def prove(
     opt: AbstractOptimizer, program: ClosedJaxpr, read: np.ndarray, state: np.ndarray, gradient: Any
-) -> _Proof:
+) -> Proof:
     """Existence, uniqueness, stability and attraction of the fixed point near `state`."""
     size = int(read.sum())
     identity = np.eye(size)
-    jacobian = _expanded(opt, state, gradient)[1][np.ix_(read, read)]
+    jacobian = value_and_jacobian(opt, state, gradient)[1][np.ix_(read, read)]
     if not np.isfinite(jacobian).all():
-        return _nothing(state, NOT_SMOOTH)
+        return nothing_proved(state, NOT_SMOOTH)
     try:
         inverse = np.linalg.inv(identity - jacobian)
     except np.linalg.LinAlgError:
-        return _nothing(state, NOT_REGULAR)
+        return nothing_proved(state, NOT_REGULAR)
     if not np.isfinite(inverse).all():
-        return _nothing(state, NOT_REGULAR)
+        return nothing_proved(state, NOT_REGULAR)
     state = _refined(opt, inverse, read, state, gradient)
 
     def derivative(radius: float, frame: np.ndarray = identity) -> Interval:
@@ -318,7 +145,7 @@ def _prove(
     first = 0.0 if exact else length(step.magnitude())
     rough = contraction(0.0)
     if not rough < 1:
-        return _nothing(state, NOT_REGULAR)
+        return nothing_proved(state, NOT_REGULAR)
 
     def bound(radius: float) -> float:
         """Below 1 where T maps the ball into itself and contracts."""
@@ -326,18 +153,18 @@ def _prove(
 
     radius = max(2 * first / (1 - rough), SMALLEST)
     if not bound(radius) < 1:
-        return _nothing(state, NOT_CONTRACTING)
+        return nothing_proved(state, NOT_CONTRACTING)
     existence = 0.0 if exact else upwards(first / (1 - contraction(radius)))
     lower, upper = _bounds(program, state, read, existence)
     if not (np.isfinite(lower).all() and np.isfinite(upper).all()):
-        return _nothing(state, NOT_FINITE)
+        return nothing_proved(state, NOT_FINITE)
     widest = WIDEST * max(1.0, float(np.linalg.norm(state)))
     stability, attraction = _stability(derivative, existence, widest)
     newton = 0.0
     if 3 * contraction(radius) < 1:
         reach = _largest(lambda r: upwards(3 * contraction(r)), radius, widest, 3 * rough)
         newton = max(0.0, (reach - 2 * existence) * (1 - 8 * EPS))
-    return _Proof(
+    return Proof(
         state=state,
         lower=lower,
         upper=upper,
@@ -365,7 +192,7 @@ def _refined(
     """
 
     def image(state: np.ndarray) -> np.ndarray:
-        return _expanded(opt, state, gradient)[0]
+        return value_and_jacobian(opt, state, gradient)[0]
 
     def distance(state: np.ndarray) -> float:
         return float(np.linalg.norm((image(state) - state)[read]))
@@ -435,7 +262,7 @@ def _stability(
     middle, size = jacobian.middle(), len(jacobian.low)
     if not size:
         return "stable", np.inf
-    spectral_radius = _spectral_radius(middle)
+    spectral_radius = spectral_radius_of(middle)
     if spectral_radius < 1:
         # For J / c with spectral_radius < c < 1, so that F contracts by c with the rest to spare.
         P = _lyapunov(middle / ((1 + spectral_radius) / 2))
@@ -488,7 +315,7 @@ def _lyapunov(J: np.ndarray) -> np.ndarray:
     return (P + P.T) / 2
 
 
-def _read_coordinates(program: ClosedJaxpr, size: int) -> np.ndarray:
+def read_coordinates(program: ClosedJaxpr, size: int) -> np.ndarray:
     """Coordinates that F reads, for ever: those whose columns of DF vanish on the whole space are
     left out, then those that only such coordinates read, and so on.
     """

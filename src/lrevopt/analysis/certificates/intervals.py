@@ -72,7 +72,8 @@ class Interval:
         """1 / x; anything where x may be 0."""
         through = (self.low <= 0) & (self.high >= 0)
         low, high = np.where(through, 1.0, self.low), np.where(through, 1.0, self.high)
-        return choose(through, ANYTHING, outwards(1 / high, 1 / low))
+        with np.errstate(over="ignore"):  # of the smallest numbers: infinite, then outwards
+            return choose(through, ANYTHING, outwards(1 / high, 1 / low))
 
     def square(self) -> "Interval":
         """x^2."""

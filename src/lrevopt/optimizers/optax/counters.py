@@ -1,0 +1,78 @@
+"""Step counters of a transformation, at the step at which it is looked at."""
+
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from lrevopt.optimizers.optax.state_leaves import StateLeaf, arrays_of
+from lrevopt.optimizers.optax.trial_runs import CACHED, trial_run
+
+LONGEST = 10_000
+"""Updates after which counters are extrapolated."""
+
+
+@lru_cache(maxsize=CACHED)
+def _counter_paths(transformation: Any) -> dict[int, Array]:
+    """Integers and booleans by their place in the state: from the start on, twice, in a run
+    without gradients and in one with random gradients.
+    """
+    random = np.random.default_rng(0)
+    drawn = 10 ** random.uniform(-3, 3, LONGEST) * random.normal(size=LONGEST)
+    gradients = jnp.asarray(np.stack([np.zeros(LONGEST), drawn])[..., None], float)
+
+    def visited(gradients: Array) -> dict[int, Array]:
+        states = arrays_of(trial_run(transformation, gradients, jnp.zeros_like(gradients))[1])
+        return {
+            place: path
+            for place, path in enumerate(states)
+            if not jnp.issubdtype(path.dtype, jnp.floating)
+        }
+
+    return jax.jit(jax.vmap(visited))(gradients)
+
+
+def held_counters(
+    transformation: Any, leaves: tuple[StateLeaf, ...], at_step: int
+) -> tuple[Array, ...]:
+    """Integers and booleans of the state after `at_step` updates."""
+    places = [place for place, leaf in enumerate(leaves) if leaf.kind in ("counter", "flag")]
+    if not places:
+        return ()
+    paths = _counter_paths(transformation)
+    if isinstance(paths[places[0]], jax.core.Tracer):
+        if at_step > LONGEST:
+            raise ValueError(
+                f"`at_step` must be at most {LONGEST} where hyperparameters are traced, "
+                f"got {at_step}."
+            )
+        return tuple(paths[place][0, at_step] for place in places)
+    held = []
+    for place in places:
+        name, (quiet, driven) = leaves[place].name, np.asarray(paths[place])
+        if not np.array_equal(quiet, driven):
+            raise ValueError(
+                "`transformation` must have counters that do not depend on gradients, to be held "
+                f"at a step, got one with `{name}`: leave `at_step` out."
+            )
+        held.append(jnp.asarray(_extrapolate(name, quiet, at_step)))
+    return tuple(held)
+
+
+def _extrapolate(name: str, path: np.ndarray, at_step: int) -> np.ndarray:
+    """Entry `at_step` of a counter's path, or where it will be if it goes on evenly."""
+    last = len(path) - 1
+    if at_step <= last:
+        return np.asarray(path[at_step])
+    moves = np.diff(path.astype(np.int64), axis=0)[last // 2 :]
+    if np.any(moves != moves[0]):
+        raise ValueError(
+            f"`at_step` must be at most {LONGEST} for a transformation whose counter `{name}` "
+            f"does not count evenly, got {at_step}."
+        )
+    end = path[-1].astype(object) + moves[0].astype(object) * (at_step - last)
+    largest = 1 if path.dtype == bool else np.iinfo(path.dtype).max
+    return np.asarray(np.minimum(end, largest), path.dtype)

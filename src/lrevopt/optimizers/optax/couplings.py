@@ -1,0 +1,106 @@
+"""Does an update of one parameter depend on others? It is found by running a transformation."""
+
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from lrevopt.optimizers.optax.state_leaves import complaint
+from lrevopt.optimizers.optax.trial_runs import CACHED, trial_run
+
+SHAPES = ((1,), (5,), (128, 130))
+"""Arrays in which parameters stand when couplings are looked for. The last is large enough for
+Adafactor to factor it."""
+
+HERE = (np.s_[:, 0], np.s_[:, 2], np.s_[:, 60, 70])
+"""The parameter of each array that is watched, at every step."""
+
+STEPS = 12
+"""Updates of such a run."""
+
+SIZES = (0.0, 3.0, -3.0, 6.0)
+"""Decimal exponents of its gradients, in turn: a bound on a norm shows only beyond the bound."""
+
+ROUND_OFF = 1e-4
+"""Relative difference below which two updates are one: a transformation may compute in single
+precision inside."""
+
+
+def _draw(random: np.random.Generator) -> list[Array]:
+    """Random numbers of all sizes for every step of a run, the same `HERE` in every array."""
+    sizes = 10.0 ** np.resize(SIZES, STEPS)
+    drawn = [sizes * random.normal(size=(*shape, STEPS)) for shape in SHAPES]
+    paths = [np.moveaxis(array, -1, 0) for array in drawn]
+    for path, here in zip(paths, HERE, strict=True):
+        path[here] = paths[0][HERE[0]]
+    return [jnp.asarray(path) for path in paths]
+
+
+@lru_cache(maxsize=CACHED)
+def check_runs(transformation: Any, hidden: bool) -> None:
+    """Refuse a transformation that couples parameters or, if they are `hidden`, looks at them.
+
+    One program is run on several gradients and parameters: what should not matter is changed.
+    """
+    random = np.random.default_rng(0)
+    gradients, starts = _draw(random), _draw(random)
+    # Going down, for those that estimate a distance; not from 0, where LARS does not scale.
+    moving = [
+        start[0] - 1e-3 * jnp.cumsum(path, axis=0)
+        for start, path in zip(starts, gradients, strict=True)
+    ]
+    alone = [
+        jnp.zeros_like(path).at[here].set(path[here])
+        for path, here in zip(gradients, HERE, strict=True)
+    ]
+    run = jax.jit(lambda *given: trial_run(transformation, *given)[0])
+    try:
+        together = run(gradients, moving)
+    except Exception as error:
+        raise ValueError(
+            f"`transformation` must update arrays of any shape, got {complaint(error)}."
+        ) from error
+    if isinstance(together[0], jax.core.Tracer):
+        return
+    _require_component_wise(together, run(alone, moving))
+    # What does not depend on parameters is equal to the last bit.
+    pairs = zip(together, run(gradients, starts), strict=True)
+    if hidden and not all(np.array_equal(a, b, equal_nan=True) for a, b in pairs):
+        raise ValueError(
+            "`parameter` must be the value of x at which to look at this transformation, whose "
+            "updates depend on it (by weight decay, say), got None."
+        )
+
+
+def _require_component_wise(together: list[Array], alone: list[Array]) -> None:
+    """Refuse updates that change when other gradients become 0, or with the array."""
+    before, after = (
+        [np.asarray(path[here]) for path, here in zip(run, HERE, strict=True)]
+        for run in (together, alone)
+    )
+    for shape, one, other in zip(SHAPES, before, after, strict=True):
+        if np.any((gaps := _gaps(one, other)) > ROUND_OFF):
+            raise ValueError(
+                "`transformation` must update every parameter by itself, got one that couples "
+                f"them: the update of one, in an array of shape {shape}, changed when the "
+                f"gradients of others became 0, by {gaps.max():.1e} of its size at step "
+                f"{gaps.argmax() + 1}."
+            )
+    for shape, other in zip(SHAPES[1:], before[1:], strict=True):
+        if np.any(_gaps(before[0], other) > ROUND_OFF):
+            raise ValueError(
+                "`transformation` must not look at the array that a parameter stands in, got one "
+                f"that updates it otherwise in an array of shape {shape} than alone."
+            )
+
+
+def _gaps(one: Float[np.ndarray, " step"], other: Float[np.ndarray, " step"]) -> np.ndarray:
+    """Differences of updates in the unit of the larger; none where both are NaN."""
+    size = np.maximum(np.abs(one), np.abs(other))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        gaps = np.abs(one - other) / size
+    same = (one == other) | (np.isnan(one) & np.isnan(other))
+    return np.where(same, 0.0, np.where(np.isnan(gaps), np.inf, gaps))

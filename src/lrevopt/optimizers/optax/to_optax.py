@@ -1,0 +1,88 @@
+"""Optimizers of this package as optax transformations."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, PyTree
+
+from lrevopt.optimizers.interface import AbstractOptimizer, state_size
+
+
+class OptimizerState(NamedTuple):
+    """What `to_optax` keeps: for every array of parameters, states of shape (state, *shape)."""
+
+    states: PyTree[Float[Array, "state ..."]]
+
+
+def to_optax(optimizer: AbstractOptimizer) -> optax.GradientTransformation:
+    """Any optimizer, a learned one included, as an optax transformation.
+
+        states' = F(states, gradients)        updates = w . states'
+
+    It acts on any pytree of floating-point arrays, alone or in `optax.chain`, `optax.masked` and
+    `optax.MultiSteps`, and is added by `optax.apply_updates`; `None` leaves, as
+    `eqx.filter(model, eqx.is_inexact_array)` has them, stay `None`. The state is an
+    `OptimizerState` of arrays, to be saved with Orbax like any other: `states` has the structure
+    of the parameters, the state axis first, in the optimizer's dtype. Gradients of another dtype
+    are converted, and updates have the dtype of the gradients.
+
+    Inside, all parameters stand side by side in the order of the tree, as in `unroll`: fed the
+    same gradients, a compiled loop with a GRU repeats `unroll` to the last bit on a CPU. With a
+    hand-written optimizer it may differ in the last place, since XLA joins a product and a sum
+    to one operation in some programs and not in others; and in another program the same loss may
+    have other gradients, as those of networks do.
+
+    Raises `ValueError` for an optimizer without a flat state and a readout to match, and, when
+    the transformation is used, for parameters or gradients that are not real floating-point
+    arrays.
+    """
+    size = state_size(optimizer)
+
+    def init(parameters: PyTree) -> OptimizerState:
+        start = optimizer.initial_state()
+
+        def states(path: Any, leaf: Any) -> Array:
+            shape = jnp.shape(_floating("parameters", path, leaf))
+            return jnp.broadcast_to(start.reshape(size, *(1 for _ in shape)), (size, *shape))
+
+        return OptimizerState(jax.tree_util.tree_map_with_path(states, parameters))
+
+    def update(
+        gradients: PyTree, state: OptimizerState, parameters: PyTree | None = None
+    ) -> tuple[PyTree, OptimizerState]:
+        structure: Any
+        named, structure = jax.tree_util.tree_flatten_with_path(gradients)
+        leaves = [jnp.asarray(_floating("gradients", path, leaf)) for path, leaf in named]
+        states = structure.flatten_up_to(state.states)
+        if not leaves:
+            return gradients, state
+        dtype = states[0].dtype
+        lanes = jnp.concatenate([leaf.reshape(-1).astype(dtype) for leaf in leaves])
+        side_by_side = jnp.concatenate([array.reshape(size, -1) for array in states], axis=1)
+        following = jax.vmap(optimizer.transition, (-1, 0), -1)(side_by_side, lanes)
+        ends = np.cumsum([leaf.size for leaf in leaves])[:-1]
+        moved = jnp.split(optimizer.readout @ following, ends)
+        parts = jnp.split(following, ends, axis=1)
+        updates = [
+            part.reshape(leaf.shape).astype(leaf.dtype)
+            for part, leaf in zip(moved, leaves, strict=True)
+        ]
+        kept = [part.reshape(old.shape) for part, old in zip(parts, states, strict=True)]
+        return structure.unflatten(updates), OptimizerState(structure.unflatten(kept))
+
+    return optax.GradientTransformation(init, update)
+
+
+def _floating(name: str, path: Any, leaf: Any) -> Any:
+    dtype = getattr(leaf, "dtype", type(leaf))
+    if not jnp.issubdtype(dtype, jnp.floating):
+        found = getattr(dtype, "__name__", dtype)
+        raise ValueError(
+            f"`{name}` must be real floating-point arrays, got {found} at "
+            f"`{jax.tree_util.keystr(path)}`: leave it out, as `eqx.filter(model, "
+            "eqx.is_inexact_array)` does."
+        )
+    return leaf

@@ -1,0 +1,28 @@
+"""Runs of a transformation on gradients that are given."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, PyTree
+
+CACHED = 32
+"""Transformations whose runs are remembered, for those who look at many steps of one."""
+
+
+def trial_run(transformation: Any, gradients: PyTree[Array], parameters: PyTree[Array]) -> Any:
+    """Updates of a run, and states from its start on, each with an axis of steps."""
+    start = transformation.init(jax.tree.map(lambda path: path[0], parameters))
+    start = jax.tree.map(jnp.asarray, start)
+
+    def body(state: Any, given: Any) -> Any:
+        gradient, parameter = given
+        update, after = transformation.update(gradient, state, parameter)
+        # A scan's carry must not change its dtype.
+        after = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), after, state)
+        return after, (update, after)
+
+    _, (updates, states) = lax.scan(body, start, (gradients, parameters))
+    visited = jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), start, states)
+    return updates, visited
