@@ -287,7 +287,10 @@ def test_the_shipped_table_is_what_the_shipped_numbers_say(monkeypatch, tmp_path
     for name in (claiming.CLAIMS_PAGE, claiming.CLAIMS_TABLE):
         assert (SHIPPED / name).read_text() == written[SHIPPED / name]
     assert {row.claim for row in rows} == set(BY_NAME)
-    seeds = {task: claiming.seed_numbers(SHIPPED / task) for task in ("rosenbrock", "two_moons")}
+    seeds = {
+        task: claiming.seed_numbers(SHIPPED / task, claiming.run_numbers(SHIPPED / task))
+        for task in ("rosenbrock", "two_moons")
+    }
     assert list(seeds["rosenbrock"]) == [0, 1, 2]
     assert list(seeds["two_moons"]) == [0, 1, 2]  # of which 0 is the one in front
     own = claiming.claims_of(SHIPPED / "rosenbrock")

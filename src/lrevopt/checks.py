@@ -8,9 +8,18 @@ Traced values pass: they have no value yet.
 import math
 import operator
 from collections.abc import Sequence
+from typing import TypeVar
 
 import jax
 import numpy as np
+
+Record = TypeVar("Record")
+
+
+def given(record: Record | None) -> Record:
+    """A record that the caller has seen to be there."""
+    assert record is not None
+    return record
 
 
 def positive_integer(name: str, value: object) -> int:

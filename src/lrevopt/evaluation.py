@@ -79,6 +79,17 @@ class Evaluation(eqx.Module):
         losses = np.where(finite[..., None], self.losses, 1.0)
         return np.where(finite, np.asarray(meta_objective(jnp.asarray(losses), objective)), np.inf)
 
+    def mean_scores(self, objective: Objective = "mean") -> dict[str, float]:
+        """Mean meta-objective by name; +inf if any run diverged."""
+        scores = self.meta_objectives(objective)
+        return {name: float(np.mean(row)) for name, row in zip(self.names, scores, strict=True)}
+
+    def best_beside(self, name: str) -> str | None:
+        """Name of the optimizer with the least mean meta-objective of all but `name`, if any."""
+        means = self.mean_scores()
+        others = [other for other in self.names if other != name]
+        return min(others, key=lambda other: means[other]) if others else None
+
     def mean_curve(self) -> Float[np.ndarray, "optimizer visited"]:
         """Mean loss over problems; +inf from where a problem diverges."""
         finite = np.isfinite(self.losses)

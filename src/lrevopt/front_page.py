@@ -12,24 +12,20 @@ from typing import Any
 import numpy as np
 
 from lrevopt.analysis import Mechanisms, MetaDynamics, MomentumMimic
-from lrevopt.claims import Row
+from lrevopt.analysis.linearization import modes_needed
+from lrevopt.claims import ALL, Row
+from lrevopt.claims.momentum import CARRIED
 from lrevopt.evaluation import Evaluation
 from lrevopt.figures.registry import FigureSpec
 from lrevopt.figures.style import looks, readable, tasks_of
 from lrevopt.findings import Facts, number
-from lrevopt.pages import best_baseline, embedded_figure, mean_scores, render_page
+from lrevopt.pages import embedded_figure, render_page
 from lrevopt.storage import write_atomically
 
 TITLE = "Learned optimizers, taken apart"
 
 OUTCOMES = {"reproduced": "✓", "differs": "≠", "cannot tell": "?"}
 """Sign of each outcome, so that none is told by its colour alone."""
-
-ALL = "all"
-"""Task of a claim that is about all of them together."""
-
-CARRIED = 0.9
-"""Share of the energy of the impulse response that modes are counted for."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +115,7 @@ def _verdict(inputs: FrontPageInputs, tasks: list[str]) -> str:
     wins = compared = 0
     for task in tasks:
         evaluation = inputs.evaluations[task]
-        if (baseline := best_baseline(evaluation, inputs.learned)) is not None:
+        if (baseline := evaluation.best_beside(inputs.learned)) is not None:
             compared += 1
             wins += evaluation.compare(inputs.learned, baseline).high < 0
     if not compared:
@@ -134,7 +130,7 @@ def _verdict(inputs: FrontPageInputs, tasks: list[str]) -> str:
 def _headline(inputs: FrontPageInputs, task: str, baselines: list[str]) -> dict[str, Any]:
     """A row of the first table."""
     evaluation, learned = inputs.evaluations[task], inputs.learned
-    means, best = mean_scores(evaluation), best_baseline(evaluation, learned)
+    means, best = evaluation.mean_scores(), evaluation.best_beside(learned)
     compared = None if best is None else evaluation.compare(learned, best)
     diverged = dict(zip(evaluation.names, evaluation.diverged().tolist(), strict=True))
     problems = evaluation.losses.shape[1]
@@ -294,7 +290,7 @@ def _appendix_c(mechanisms: Mapping[str, Mechanisms]) -> Facts:
     for task in tasks_of(mechanisms, "mechanisms") if mechanisms else []:
         energy = mechanisms[task].mode_energy
         if np.isfinite(energy).all():
-            enough = int(np.argmax(energy >= CARRIED)) + 1
+            enough = modes_needed(energy, CARRIED)
             two = energy[min(1, len(energy) - 1)]
             said = (
                 f"the best mode explains {100 * energy[0]:.0f} % of the impulse response, the best "

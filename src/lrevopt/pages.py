@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
 from PIL import Image
 
-from lrevopt.evaluation import Comparison, Evaluation
+from lrevopt.evaluation import Comparison
 from lrevopt.figures.registry import FigureSpec
 from lrevopt.figures.style import COLUMN, RESOLUTION
 from lrevopt.findings import number
@@ -62,19 +61,6 @@ def _with_palette(png: bytes) -> bytes:
         small, "png", optimize=True
     )
     return small.getvalue()
-
-
-def mean_scores(evaluation: Evaluation) -> dict[str, float]:
-    """Mean meta-objective by name: infinite if any run diverged."""
-    scores = evaluation.meta_objectives()
-    return {name: float(np.mean(row)) for name, row in zip(evaluation.names, scores, strict=True)}
-
-
-def best_baseline(evaluation: Evaluation, learned: str) -> str | None:
-    """Name of the optimizer with the least mean meta-objective beside the learned one."""
-    means = mean_scores(evaluation)
-    others = [name for name in evaluation.names if name != learned]
-    return min(others, key=lambda name: means[name]) if others else None
 
 
 def difference_words(comparison: Comparison) -> str:

@@ -30,10 +30,8 @@ from lrevopt.findings import (
 )
 from lrevopt.meta_training import History
 from lrevopt.pages import (
-    best_baseline,
     difference_words,
     embedded_figure,
-    mean_scores,
     render_page,
 )
 from lrevopt.storage import write_atomically
@@ -136,12 +134,12 @@ def _symbol(parameter: str) -> str:
 def _verdict(inputs: ReportInputs) -> str:
     """One sentence: how the learned optimizer compares with the best baseline."""
     names = looks(inputs.evaluation.names)
-    own = number(mean_scores(inputs.evaluation)[inputs.learned])
-    baseline = best_baseline(inputs.evaluation, inputs.learned)
+    own = number(inputs.evaluation.mean_scores()[inputs.learned])
+    baseline = inputs.evaluation.best_beside(inputs.learned)
     if baseline is None:
         return f"The learned optimizer reaches a mean meta-objective of {own}."
     comparison = inputs.evaluation.compare(inputs.learned, baseline)
-    other = number(mean_scores(inputs.evaluation)[baseline])
+    other = number(inputs.evaluation.mean_scores()[baseline])
     if comparison.high < 0:
         outcome = "lower than"
     elif comparison.low > 0:
@@ -158,7 +156,7 @@ def _verdict(inputs: ReportInputs) -> str:
 
 def _comparison(inputs: ReportInputs) -> list[dict[str, Any]]:
     evaluation = inputs.evaluation
-    best = best_baseline(evaluation, inputs.learned)
+    best = evaluation.best_beside(inputs.learned)
     rows = []
     scores = evaluation.meta_objectives()
     named = looks(evaluation.names).items()

@@ -34,7 +34,8 @@ from lrevopt.analysis.linearization import (
     linearize,
     mode_optimizer,
 )
-from lrevopt.analysis.precision import AnyArray, as_double, double_precision
+from lrevopt.analysis.precision import AnyArray, double_precision
+from lrevopt.analysis.update_functions import transition_table
 from lrevopt.checks import finite, positive_integer
 from lrevopt.optimizers.interface import AbstractOptimizer
 
@@ -208,8 +209,7 @@ def _nonlinearity(
     rest: Float[np.ndarray, " state"],
 ) -> float:
     """Residual of equation 4 along a linear run, relative to the distance from h*."""
-    with double_precision():
-        true = np.asarray(_transitions(as_double(optimizer), states[:-1], gradients))
+    true = transition_table(optimizer, states[:-1], gradients)
     return _relative(true - rest, states[1:] - rest)
 
 
@@ -218,11 +218,6 @@ def _relative(left: np.ndarray, right: np.ndarray) -> float:
     if difference == 0:
         return 0.0
     return float(difference / size) if size > 0 else np.inf
-
-
-@eqx.filter_jit
-def _transitions(opt, states, gradients):
-    return jax.vmap(opt.transition)(states, gradients)
 
 
 def _updates(

@@ -190,6 +190,12 @@ def explained_energy(modes: Modes, steps: int = 200) -> Float[np.ndarray, " mode
     return 1 - missing / energy if energy > 0 else np.ones(len(order))
 
 
+def modes_needed(shares: Float[np.ndarray, " mode"], share: float) -> int:
+    """Number of best modes from which on `explained_energy` stays at `share` or above."""
+    short = np.flatnonzero(shares < share)
+    return int(short[-1]) + 2 if short.size else 1
+
+
 def conjugate_mode(modes: Modes, index: int) -> int:
     """Index of the conjugate of a mode; its own where it is real."""
     if modes.eigenvalues[index].imag == 0:

@@ -27,7 +27,7 @@ from lrevopt.analysis.linearization import (
 from lrevopt.analysis.precision import as_double, double_precision
 from lrevopt.analysis.projections import Visits, fit_projection, spread, state_variance, visit
 from lrevopt.analysis.schedules import measure_schedule
-from lrevopt.analysis.update_functions import update_table
+from lrevopt.analysis.update_functions import transition_table, update_table
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.tasks.interface import AbstractTask
 
@@ -178,9 +178,8 @@ def analyze_visits(optimizer: AbstractOptimizer, visits: Visits) -> Mechanisms:
     cloud = visits.states.reshape(-1, visits.states.shape[-1])
     readout = np.asarray(optimizer.readout, float)
     projection = fit_projection(spread(cloud, 100_000))
-    at_rest = find_fixed_points(optimizer, spread(cloud, STARTS))
+    at_rest, model = linearize_at_rest(optimizer, visits)
     center, speed, radius = convergence_point(at_rest)
-    model = linearize(optimizer, center)
     modes = separated_modes(model)
     slow, slow_speeds = slow_manifold(optimizer, spread(cloud, RELAXED), modes)
     shifted, shifts = shifted_states(model, modes, visits.states)
@@ -248,6 +247,15 @@ def analyze_visits(optimizer: AbstractOptimizer, visits: Visits) -> Mechanisms:
         arm_index=arm,
         arm_updates=update_table(optimizer, adaptation.states[arm], gradients),
     )
+
+
+def linearize_at_rest(
+    optimizer: AbstractOptimizer, visits: Visits
+) -> tuple[FixedPoints, Linearization]:
+    """Fixed points at zero gradient that visited states lead to, and F at the convergence point."""
+    cloud = visits.states.reshape(-1, visits.states.shape[-1])
+    found = find_fixed_points(optimizer, spread(cloud, STARTS))
+    return found, linearize(optimizer, convergence_point(found)[0])
 
 
 def convergence_point(found: FixedPoints) -> tuple[Float[np.ndarray, " state"], float, float]:
@@ -341,8 +349,7 @@ def linearization_error(
     first = visits.gradients.shape[1] * 3 // 4
     states = spread(visits.states[:, first:-1].reshape(-1, len(model.state)), 20_000)
     gradients = spread(visits.gradients[:, first:].reshape(-1), 20_000)
-    with double_precision():
-        true = np.asarray(_transitions(as_double(optimizer), states, gradients))
+    true = transition_table(optimizer, states, gradients)
     moved = (states - model.state) @ model.recurrent.T + gradients[:, None] * model.input
     distance = np.linalg.norm(true - model.state)
     error = np.linalg.norm(true - model.next_state - moved)
@@ -362,8 +369,3 @@ def _relax(opt, states, steps):
     once = jax.vmap(lambda h: opt.transition(h, zero))
     relaxed = lax.fori_loop(0, steps, lambda _, h: once(h), states)
     return relaxed, jnp.sum((once(relaxed) - relaxed) ** 2, axis=1) / 2
-
-
-@eqx.filter_jit
-def _transitions(opt, states, gradients):
-    return jax.vmap(opt.transition)(states, gradients)

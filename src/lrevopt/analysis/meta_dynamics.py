@@ -10,11 +10,11 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Int, Key
 
-from lrevopt.analysis.fixed_points import find_fixed_points, is_converged
-from lrevopt.analysis.linearization import linearize, slow_mode
-from lrevopt.analysis.mechanisms import STARTS, convergence_point, separated_modes
+from lrevopt.analysis.fixed_points import is_converged
+from lrevopt.analysis.linearization import slow_mode
+from lrevopt.analysis.mechanisms import convergence_point, linearize_at_rest, separated_modes
 from lrevopt.analysis.momentum_mimic import all_together, hyperparameters
-from lrevopt.analysis.projections import spread, visit
+from lrevopt.analysis.projections import visit
 from lrevopt.optimizers import Momentum
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.tasks.interface import AbstractTask
@@ -83,10 +83,9 @@ def measure_meta_dynamics(
     eigenvalues, rates, top, converged = [], [], [], []
     for optimizer in snapshots:
         visits = visit(optimizer, task, key=key, problems=problems, steps=inner_steps)
-        cloud = visits.states.reshape(-1, visits.states.shape[-1])
-        found = find_fixed_points(optimizer, spread(cloud, STARTS))
+        found, model = linearize_at_rest(optimizer, visits)
         center, speed, _ = convergence_point(found)
-        modes = separated_modes(linearize(optimizer, center))
+        modes = separated_modes(model)
         eigenvalues.append(modes.eigenvalues)
         rates.append(modes.learning_rates)
         top.append(slow_mode(modes))

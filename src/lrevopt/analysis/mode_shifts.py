@@ -8,16 +8,14 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float, Int
 
-from lrevopt.analysis.fixed_points import find_fixed_points
-from lrevopt.analysis.linearization import Modes, conjugate_mode, linearize
+from lrevopt.analysis.linearization import Modes, conjugate_mode
 from lrevopt.analysis.mechanisms import (
-    STARTS,
-    convergence_point,
     gradient_axis,
+    linearize_at_rest,
     separated_modes,
     shifted_states,
 )
-from lrevopt.analysis.projections import Visits, spread
+from lrevopt.analysis.projections import Visits
 from lrevopt.analysis.update_functions import rate_table, update_table
 from lrevopt.checks import positive_integer
 from lrevopt.optimizers.interface import AbstractOptimizer
@@ -53,9 +51,7 @@ def measure_modes(optimizer: AbstractOptimizer, visits: Visits, count: int = 4) 
     Raises `ValueError` for a count below 1.
     """
     count = positive_integer("count", count)
-    cloud = visits.states.reshape(-1, visits.states.shape[-1])
-    center, _, _ = convergence_point(find_fixed_points(optimizer, spread(cloud, STARTS)))
-    model = linearize(optimizer, center)
+    _, model = linearize_at_rest(optimizer, visits)
     modes = separated_modes(model)
     chosen = slowest_modes(modes)[:count]
     moved, shifts = zip(
@@ -63,7 +59,7 @@ def measure_modes(optimizer: AbstractOptimizer, visits: Visits, count: int = 4) 
     )
     states = np.array(moved)
     gradients = gradient_axis(visits.met)
-    flat = states.reshape(-1, len(center))
+    flat = states.reshape(-1, len(model.state))
     updates = update_table(optimizer, flat, gradients).reshape(*states.shape[:2], -1)
     rates = rate_table(optimizer, flat).reshape(states.shape[:2])
     offsets = update_table(optimizer, flat, np.zeros(1)).reshape(states.shape[:2])

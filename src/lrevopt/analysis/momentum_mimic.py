@@ -22,15 +22,13 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Complex, Float, Key
 
-from lrevopt.analysis.fixed_points import find_fixed_points
 from lrevopt.analysis.linearization import (
     Linearization,
     eigenmodes,
-    linearize,
     mode_optimizer,
     slow_mode,
 )
-from lrevopt.analysis.mechanisms import STARTS, convergence_point, gradient_axis
+from lrevopt.analysis.mechanisms import gradient_axis, linearize_at_rest
 from lrevopt.analysis.projections import Projection, fit_projection, spread, visit
 from lrevopt.analysis.update_functions import update_table
 from lrevopt.checks import one_of
@@ -176,9 +174,8 @@ def measure_mimic(
     """
     visits = visit(optimizer, task, key=key, problems=problems, steps=steps, parameters=PATHS)
     cloud = visits.states.reshape(-1, visits.states.shape[-1])
-    center, _, _ = convergence_point(find_fixed_points(optimizer, spread(cloud, STARTS)))
-    model = linearize(optimizer, center)
-    modes = eigenmodes(model)
+    _, model = linearize_at_rest(optimizer, visits)
+    center, modes = model.state, eigenmodes(model)
     top = slow_mode(modes)
     projection = _upright(fit_projection(spread(cloud, 100_000), COMPONENTS), model)
     direction = projection.components[0]

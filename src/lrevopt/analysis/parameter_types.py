@@ -15,10 +15,10 @@ from jaxtyping import Array, Float, Int, Key
 
 from lrevopt.analysis.projections import (
     choose,
+    compared_spans,
     diverged_on_all,
     fit_projection,
     follow,
-    group_spans,
     over_problems,
     side_by_side,
     spread,
@@ -98,12 +98,7 @@ def measure_parameter_types(
     problems = positive_integer("problems", problems)
     steps = positive_integer("steps", steps)
     dim = eqx.filter_eval_shape(task.sample, key).initial_parameters.size
-    spans = group_spans(task, dim)
-    if len(spans) < 2:
-        raise ValueError(
-            f"`task` must name groups of parameters that can be compared, but "
-            f"{type(task).__name__} has one."
-        )
+    spans = compared_spans(task, dim)
     batch = side_by_side(dim, problems)
     # As a tuple: JAX sorts the keys of a dictionary that it passes on.
     found = _measure(optimizer, task, key, problems, steps, tuple(spans.values()), batch)

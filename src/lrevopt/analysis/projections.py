@@ -106,6 +106,17 @@ def group_spans(task: AbstractTask, dim: int) -> dict[str, range]:
     return spans
 
 
+def compared_spans(task: AbstractTask, dim: int) -> dict[str, range]:
+    """`group_spans` of a task; `ValueError` if its parameters are all one group."""
+    spans = group_spans(task, dim)
+    if len(spans) < 2:
+        raise ValueError(
+            f"`task` must name groups of parameters that can be compared, but "
+            f"{type(task).__name__} has one."
+        )
+    return spans
+
+
 def choose(key: Key[Array, ""], span: range, count: int) -> Int[Array, " chosen"]:
     """`count` different indices of a group at random; all of them, if it has no more."""
     return span.start + span.step * jr.permutation(key, len(span))[:count]

@@ -77,6 +77,16 @@ def rate_table(
         return np.asarray(_rate_table(as_double(opt), states, np.zeros(())))
 
 
+def transition_table(
+    opt: AbstractOptimizer,
+    states: Float[np.ndarray, "point state"],
+    gradients: Float[np.ndarray, " point"],
+) -> Float[np.ndarray, "point state"]:
+    """Transitions of many states that each meet a gradient, in float64 on the host."""
+    with double_precision():
+        return np.asarray(_transition_table(as_double(opt), states, gradients))
+
+
 class Textbook(eqx.Module):
     """Update functions of textbook optimizers (Figure 2).
 
@@ -116,6 +126,11 @@ def textbook_update_functions() -> Textbook:
 def _update_table(opt, states, gradients):
     over_gradients = jax.vmap(lambda h, g: opt.readout @ opt.transition(h, g), (None, 0))
     return jax.vmap(over_gradients, (0, None))(states, gradients)
+
+
+@eqx.filter_jit
+def _transition_table(opt, states, gradients):
+    return jax.vmap(opt.transition)(states, gradients)
 
 
 @eqx.filter_jit

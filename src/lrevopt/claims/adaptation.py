@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from lrevopt.analysis import Mechanisms
+from lrevopt.checks import given
 from lrevopt.claims.verdicts import Measured, RunNumbers, between, both
 from lrevopt.findings import number
 
@@ -18,14 +18,9 @@ LARGE = 0.1
 """Held gradients of at least this share of the largest are large."""
 
 
-def _mechanisms(numbers: RunNumbers) -> Mechanisms:
-    assert numbers.mechanisms is not None
-    return numbers.mechanisms
-
-
 def s_curve(numbers: RunNumbers) -> Measured:
     """Share of held gradients with exactly one fixed point, converged and attracting."""
-    record = _mechanisms(numbers)
+    record = given(numbers.mechanisms)
     single = (record.held_distinct == 1) & record.held_converged & (record.held_radius < 1)
     share, points = float(single.mean()), record.held_points
     # Each inner point against the middle of its neighbours: a curve in g* is smooth.
@@ -42,7 +37,7 @@ def s_curve(numbers: RunNumbers) -> Measured:
 
 def rate_falls(numbers: RunNumbers) -> Measured:
     """Learning rate at the largest held gradient over that at zero, the larger of both arms."""
-    rates = _mechanisms(numbers).held_rates
+    rates = given(numbers.mechanisms).held_rates
     centre = float(rates[len(rates) // 2])
     if centre <= 0:
         return Measured(math.nan, None, "The learning rate at the centre is not positive.")
@@ -58,7 +53,7 @@ def rate_falls(numbers: RunNumbers) -> Measured:
 
 def rate_floor(numbers: RunNumbers) -> Measured:
     """Least learning rate under held gradients over that of tuned momentum."""
-    least = float(_mechanisms(numbers).held_rates.min())
+    least = float(given(numbers.mechanisms).held_rates.min())
     tuned = float(numbers.tuning["momentum"].best["learning_rate"])
     ratio = least / tuned
     factor = max(ratio, 1 / ratio) if ratio > 0 else math.inf
@@ -71,7 +66,7 @@ def rate_floor(numbers: RunNumbers) -> Measured:
 
 def adapts_after_several(numbers: RunNumbers) -> Measured:
     """Steps of a large held gradient until half the way to its fixed point is covered; median."""
-    record = _mechanisms(numbers)
+    record = given(numbers.mechanisms)
     sizes = np.abs(record.held_gradients)
     steps = float(np.median(record.held_half_steps[sizes >= LARGE * sizes.max()]))
     if math.isinf(steps):

@@ -5,7 +5,8 @@ import math
 import numpy as np
 from jaxtyping import Float
 
-from lrevopt.analysis import MetaDynamics, MomentumMimic
+from lrevopt.analysis import MetaDynamics
+from lrevopt.checks import given
 from lrevopt.claims.verdicts import Measured, RunNumbers, between, both, rank_correlation
 from lrevopt.findings import number
 
@@ -16,14 +17,9 @@ TIMESCALE, OTHER_TIMESCALE = 0.05, 0.1
 NEAR, STILL_FAR = 0.25, 1.0
 
 
-def _mimic(numbers: RunNumbers) -> MomentumMimic:
-    assert numbers.momentum_mimic is not None
-    return numbers.momentum_mimic
-
-
 def recovers_momentum(numbers: RunNumbers) -> Measured:
     """Share of the variance of visited states in their first principal component."""
-    record = _mimic(numbers)
+    record = given(numbers.momentum_mimic)
     share = float(record.explained_variance[0])
     distance = record.gap("learned", "momentum")
     return Measured(
@@ -36,7 +32,7 @@ def recovers_momentum(numbers: RunNumbers) -> Measured:
 
 def mode_is_optimal(numbers: RunNumbers) -> Measured:
     """Relative difference of the top mode's learning rate from the analytic optimum."""
-    record = _mimic(numbers)
+    record = given(numbers.momentum_mimic)
     rate, timescale = record.top_learning_rate, record.top_momentum
     best_rate, best = (float(record.optimum[name]) for name in ("learning_rate", "momentum"))
     off_rate, off = abs(rate / best_rate - 1), abs(timescale / best - 1)
@@ -50,14 +46,13 @@ def mode_is_optimal(numbers: RunNumbers) -> Measured:
 
 def one_mode_suffices(numbers: RunNumbers) -> Measured:
     """Root mean square over steps of log10 mean loss of one mode alone over the whole's."""
-    distance = _mimic(numbers).gap("one_mode", "learned")
+    distance = given(numbers.momentum_mimic).gap("one_mode", "learned")
     return Measured(distance, between(distance, SAME_CURVE, OTHER_CURVE))
 
 
 def meta_path(numbers: RunNumbers) -> Measured:
     """Least distance of the top mode to the optimum on its path, over that at the start."""
-    record = numbers.meta_dynamics
-    assert record is not None
+    record = given(numbers.meta_dynamics)
     # A readout that is still zero gives no rate, and no distance.
     moves = np.abs(record.top_learning_rates) > 0
     if not moves.any():

@@ -5,7 +5,8 @@ import math
 import numpy as np
 from jaxtyping import Float
 
-from lrevopt.analysis import Mechanisms
+from lrevopt.analysis.linearization import modes_needed
+from lrevopt.checks import given
 from lrevopt.claims.verdicts import Measured, RunNumbers, between, both, rank_correlation
 from lrevopt.findings import number
 
@@ -16,14 +17,9 @@ MONOTONE, TILTED = -0.9, 0.5
 CARRIED, SPREAD_OUT = 0.9, 0.7
 
 
-def _mechanisms(numbers: RunNumbers) -> Mechanisms:
-    assert numbers.mechanisms is not None
-    return numbers.mechanisms
-
-
 def converge(numbers: RunNumbers) -> Measured:
     """Variance of states over parameters and problems at the last step, over its maximum."""
-    variance = _mechanisms(numbers).state_variance
+    variance = given(numbers.mechanisms).state_variance
     top = float(variance.max())
     left = float(variance[-1]) / top if top > 0 else 0.0
     return Measured(left, between(left, VARIANCE_GONE, VARIANCE_LEFT))
@@ -31,7 +27,7 @@ def converge(numbers: RunNumbers) -> Measured:
 
 def one_fixed_point(numbers: RunNumbers) -> Measured:
     """Number of distinct fixed points without gradient that visited states lead a solver to."""
-    record = _mechanisms(numbers)
+    record = given(numbers.mechanisms)
     count, share = int(record.distinct_fixed_points), float(record.converged_share)
     holds: bool | None = count == 1
     if holds and share < REACHED:
@@ -47,13 +43,13 @@ def one_fixed_point(numbers: RunNumbers) -> Measured:
 
 def linear_near_fixed_point(numbers: RunNumbers) -> Measured:
     """Error of the linearised step over the last quarter of test runs, over the distance to h*."""
-    error = float(_mechanisms(numbers).linear_error)
+    error = float(given(numbers.mechanisms).linear_error)
     return Measured(error, between(error, LINEAR, NOT_LINEAR))
 
 
 def momentum_offset(numbers: RunNumbers) -> Measured:
     """Rank correlation of the place on the slow mode with the update at zero gradient."""
-    record = _mechanisms(numbers)
+    record = given(numbers.mechanisms)
     middle = len(record.gradients) // 2
     offsets = record.shift_updates[:, middle]
     step = record.gradients[middle + 1] - record.gradients[middle - 1]
@@ -76,23 +72,21 @@ def momentum_offset(numbers: RunNumbers) -> Measured:
 
 def dominant_mode(numbers: RunNumbers) -> Measured:
     """Share of the energy of the impulse response in the best two modes."""
-    return _energy(_mechanisms(numbers).mode_energy, there=CARRIED, absent=SPREAD_OUT)
+    return _energy(given(numbers.mechanisms).mode_energy, there=CARRIED, absent=SPREAD_OUT)
 
 
 def many_modes(numbers: RunNumbers) -> Measured:
     """The same share; that it is small is the claim."""
-    return _energy(_mechanisms(numbers).mode_energy, there=SPREAD_OUT, absent=CARRIED)
+    return _energy(given(numbers.mechanisms).mode_energy, there=SPREAD_OUT, absent=CARRIED)
 
 
 def _energy(shares: Float[np.ndarray, " mode"], there: float, absent: float) -> Measured:
     if np.isnan(shares).any():
         return Measured(math.nan, None, "The Jacobian is near-defective: modes have no shares.")
     two = float(shares[min(1, len(shares) - 1)])
-    short = np.flatnonzero(shares < CARRIED)
-    needed = int(short[-1]) + 2 if short.size else 1
     return Measured(
         value=two,
         holds=between(two, there, absent),
-        detail=f"One mode has {number(float(shares[0]))}; {needed} are needed for "
-        f"{100 * CARRIED:.0f} %.",
+        detail=f"One mode has {number(float(shares[0]))}; {modes_needed(shares, CARRIED)} are "
+        f"needed for {100 * CARRIED:.0f} %.",
     )

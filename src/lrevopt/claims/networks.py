@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from lrevopt.analysis import Manifold, ParameterTypes
+from lrevopt.checks import given
 from lrevopt.claims.verdicts import Measured, RunNumbers, between, both
 from lrevopt.findings import number
 
@@ -20,19 +20,9 @@ NEAR_ONE, OFF_ONE = 0.02, 0.1
 CHANGES, SAME = 2.0, 1.2
 
 
-def _types(numbers: RunNumbers) -> ParameterTypes:
-    assert numbers.parameter_types is not None
-    return numbers.parameter_types
-
-
-def _manifold(numbers: RunNumbers) -> Manifold:
-    assert numbers.manifold is not None
-    return numbers.manifold
-
-
 def types_separate(numbers: RunNumbers) -> Measured:
     """Distance between mean states of groups over that between parameters of one; maximum."""
-    separation = _types(numbers).separation
+    separation = given(numbers.parameter_types).separation
     largest = float(separation.max())
     return Measured(
         value=largest,
@@ -43,7 +33,7 @@ def types_separate(numbers: RunNumbers) -> Measured:
 
 def bias_slower(numbers: RunNumbers) -> Measured:
     """Learning rate of biases over that of weights, median over steps."""
-    slowness = _types(numbers).bias_slowness
+    slowness = given(numbers.parameter_types).bias_slowness
     middle = float(np.median(slowness))
     return Measured(
         value=middle,
@@ -55,7 +45,7 @@ def bias_slower(numbers: RunNumbers) -> Measured:
 
 def later_faster(numbers: RunNumbers) -> Measured:
     """Rank correlation of depth with learning rate; the lesser of weights' and biases'."""
-    found = _types(numbers).depth_correlation
+    found = given(numbers.parameter_types).depth_correlation
     least = min(found.values(), default=math.nan)
     said = ", ".join(f"{kind} {number(float(value))}" for kind, value in found.items())
     return Measured(float(least), between(least, RISES, DOES_NOT), f"By type: {said}.")
@@ -63,7 +53,7 @@ def later_faster(numbers: RunNumbers) -> Measured:
 
 def bias_gradients(numbers: RunNumbers) -> Measured:
     """Median first |gradient| of biases over that of weights; least of the later layers."""
-    ratios = {layer: float(r) for layer, r in _types(numbers).bias_gradients.items()}
+    ratios = {layer: float(r) for layer, r in given(numbers.parameter_types).bias_gradients.items()}
     later = list(ratios.values())[-LATER:]
     least = min(later, default=math.nan)
     said = ", ".join(f"{layer} {number(ratio)}" for layer, ratio in ratios.items())
@@ -72,7 +62,7 @@ def bias_gradients(numbers: RunNumbers) -> Measured:
 
 def manifold(numbers: RunNumbers) -> Measured:
     """Participation ratio of approximate fixed points without gradient: 1 for a line."""
-    record = _manifold(numbers)
+    record = given(numbers.manifold)
     if not len(record.speeds):
         return Measured(math.nan, False, "No search ended in an approximate fixed point.")
     gap = float(np.median(np.abs(record.nearest - 1)))
@@ -94,7 +84,7 @@ def manifold(numbers: RunNumbers) -> Measured:
 
 def manifold_rate(numbers: RunNumbers) -> Measured:
     """Largest over smallest learning rate along the approximate fixed points."""
-    record = _manifold(numbers)
+    record = given(numbers.manifold)
     if not record.extent > SHORT:  # also NaN
         return Measured(record.rate_ratio, None, "There is no line to move along.")
     return Measured(record.rate_ratio, between(record.rate_ratio, CHANGES, SAME))

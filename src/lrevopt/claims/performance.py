@@ -4,11 +4,11 @@ import math
 
 import numpy as np
 
+from lrevopt.checks import given
 from lrevopt.claims.verdicts import Measured, RunNumbers
 from lrevopt.evaluation import Evaluation, paired_interval
+from lrevopt.experiments import LEARNED
 from lrevopt.findings import number
-
-LEARNED = "learned"
 
 FLOOR = 1e-12
 """Final losses count as no less than this share of the first: below is round-off."""
@@ -16,11 +16,8 @@ FLOOR = 1e-12
 
 def performance(numbers: RunNumbers) -> Measured:
     """Mean meta-objective minus that of the best tuned baseline, paired: below 0 is better."""
-    evaluation = numbers.evaluation
-    assert evaluation is not None
-    scores = evaluation.meta_objectives()
-    means = {name: float(row.mean()) for name, row in zip(evaluation.names, scores, strict=True)}
-    best = min((name for name in means if name != LEARNED), key=lambda name: means[name])
+    evaluation = given(numbers.evaluation)
+    means, best = evaluation.mean_scores(), given(evaluation.best_beside(LEARNED))
     pair = evaluation.compare(LEARNED, best)
     clear = pair.high < 0 or pair.low > 0
     return Measured(
@@ -35,8 +32,7 @@ def performance(numbers: RunNumbers) -> Measured:
 
 def late_momentum(numbers: RunNumbers) -> Measured:
     """Mean log10 of final loss over momentum's, paired: above 0, momentum ends lower."""
-    evaluation = numbers.evaluation
-    assert evaluation is not None
+    evaluation = given(numbers.evaluation)
     ours, theirs = (_final(evaluation, name) for name in (LEARNED, "momentum"))
     mean, low, high = paired_interval(np.log10(ours), np.log10(theirs))
     clear = low > 0 or high < 0

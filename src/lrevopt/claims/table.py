@@ -10,6 +10,9 @@ from lrevopt.claims.registry import CLAIMS
 from lrevopt.claims.verdicts import Claim, Measured, Outcome, RunNumbers
 from lrevopt.findings import number
 
+ALL = "all"
+"""Task of a claim that is about all of them together."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Row:
@@ -46,7 +49,7 @@ def measure_claims(
     for claim in claims:
         if claim.joint:
             known = {t: runs[t] for t in claim.expected if t in runs and claim.measurable(runs[t])}
-            rows.append(_row(claim, "all", claim.measure(known), []))
+            rows.append(_row(claim, ALL, claim.measure(known), []))
             continue
         for task in claim.expected:
             if task in runs:
@@ -149,4 +152,4 @@ def as_markdown(rows: Sequence[Row]) -> str:
 
 
 def _task(row: Row) -> str:
-    return "all tasks" if row.task == "all" else row.task.replace("_", " ")
+    return "all tasks" if row.task == ALL else row.task.replace("_", " ")

@@ -10,11 +10,11 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.legend_handler import HandlerBase, HandlerTuple
 from matplotlib.lines import Line2D
-from matplotlib.patches import Circle
 from matplotlib.ticker import MaxNLocator
 
 from lrevopt.analysis.meta_dynamics import MetaDynamics
 from lrevopt.analysis.momentum_mimic import MomentumMimic
+from lrevopt.figures.momentum import RING, eigenvalue_plane
 from lrevopt.figures.style import (
     BLACK,
     BLUE,
@@ -29,15 +29,11 @@ from lrevopt.figures.style import (
     journal_style,
     letter_panels,
     shades,
-    zero_lines,
 )
 from lrevopt.figures.textbook import update_curves
 
 INSET = (0.5, 0.3)
 """Width and height of the inset of explained variance, in shares of the panel."""
-
-RATES = "flare"
-"""Learning rates, from small (light) to large (dark), as in other figures."""
 
 STEPS = "viridis_r"
 """Meta-steps, from the first (yellow) to the last (purple), as in the paper."""
@@ -55,14 +51,6 @@ CROSS: dict[str, Any] = {
     "markersize": 5.5,
     "color": BLACK,
     "markeredgewidth": 1.1,
-    "linestyle": "none",
-}
-RING: dict[str, Any] = {
-    "marker": "o",
-    "markersize": 8,
-    "color": BLACK,
-    "markerfacecolor": "none",
-    "markeredgewidth": 0.8,
     "linestyle": "none",
 }
 DIAMOND: dict[str, Any] = {
@@ -112,26 +100,6 @@ def example_paths(ax: Axes, record: MomentumMimic) -> None:
     inset.set_ylabel("variance, %", labelpad=1)
 
 
-def mode_plane(ax: Axes, record: MomentumMimic) -> None:
-    """Eigenvalues, coloured by the size of the learning rate; the ring is the top mode."""
-    rates = np.abs(record.learning_rates)
-    order = np.argsort(rates)  # the largest on top
-    eigenvalues = record.eigenvalues[order]
-    ax.add_patch(Circle((0, 0), 1, fill=False, color=GREY, linewidth=0.7, linestyle=(0, (3, 2))))
-    zero_lines(ax)
-    points = ax.scatter(eigenvalues.real, eigenvalues.imag, c=rates[order], cmap=RATES,
-                        vmin=0, vmax=max(rates.max(), np.finfo(float).tiny), s=15, linewidths=0.3,
-                        edgecolors="white", zorder=3)  # fmt: skip
-    top = record.eigenvalues[record.top_mode]
-    ax.plot(top.real, top.imag, **RING, zorder=4)
-    right = max(1.08, 0.08 + eigenvalues.real.max())
-    left = min(-0.08, eigenvalues.real.min() - 0.08)
-    half = max((right - left) / 2, 1.1 * np.abs(eigenvalues.imag).max())
-    ax.set(xlim=(right - 2 * half, right), ylim=(-half, half), aspect="equal")
-    ax.set(xlabel=r"Re $\lambda$", ylabel=r"Im $\lambda$")
-    color_bar(ax, points, r"learning rate $|\alpha|$", ticks=MaxNLocator(6))
-
-
 def mode_scatter(ax: Axes, record: MomentumMimic) -> None:
     """Learning rate and timescale of every mode, beside tuned and analytic momentum."""
     rates, momenta = record.learning_rates.real, np.abs(record.eigenvalues)
@@ -169,7 +137,7 @@ def figure_14(record: MomentumMimic) -> Figure:
     colors = shades("crest", len(record.shifts))
     update_curves(updates, record.gradients, record.shift_updates, colors)
     updates.set(xlabel="gradient $g$", ylabel=r"update $\Delta x$")
-    mode_plane(plane, record)
+    eigenvalue_plane(plane, record.eigenvalues, record.learning_rates, [record.top_mode])
     mode_scatter(scatter, record)
     mimic_losses(losses, record)
     titles = ["States", "Along PC 1", "Modes", "Modes as momenta", "Losses"]

@@ -31,6 +31,16 @@ from lrevopt.figures.style import (
 )
 from lrevopt.figures.textbook import update_curves
 
+RING: dict[str, Any] = {
+    "marker": "o",
+    "markersize": 7,
+    "color": BLACK,
+    "markerfacecolor": "none",
+    "markeredgewidth": 0.8,
+    "linestyle": "none",
+}
+"""Mark of a mode that is meant."""
+
 INSET = (0.42, 0.30)
 """Width and height of the inset of the state projection, in shares of the panel."""
 
@@ -130,19 +140,21 @@ def offset_updates(ax: Axes, record: Mechanisms) -> None:
 
 def eigenvalue_plane(
     ax: Axes,
-    record: Mechanisms,
-    ringed: Sequence[int] | None = None,
+    modes: Complex[np.ndarray, " mode"],
+    learning_rates: Complex[np.ndarray, " mode"],
+    ringed: Sequence[int],
     *,
+    numbered: bool = False,
     bar_below: bool = False,
 ) -> None:
-    """Eigenvalues of the Jacobian at the convergence point, coloured by learning rate.
+    """Eigenvalues `modes` of the Jacobian at the convergence point, coloured by learning rate.
 
-    The window holds all eigenvalues and the right end of the unit circle. A ring marks the slow
-    mode or, with numbers, the modes `ringed`. Modes without rates of their own are grey.
+    The window holds all eigenvalues and the right end of the unit circle. Rings mark the modes
+    `ringed`, with numbers if asked. Modes without rates of their own are grey.
     """
-    rates = np.abs(record.learning_rates)
+    rates = np.abs(learning_rates)
     order = np.argsort(rates)  # the largest on top
-    eigenvalues = record.eigenvalues[order]
+    eigenvalues = modes[order]
     ax.add_patch(Circle((0, 0), 1, fill=False, color=GREY, linewidth=0.7, linestyle=(0, (3, 2))))
     zero_lines(ax)
     largest = rates.max() if rates.max() > 0 else 1.0  # NaN is not above 0
@@ -150,13 +162,12 @@ def eigenvalue_plane(
                         vmin=0, vmax=largest, s=15, linewidths=0.3, edgecolors="white",
                         plotnonfinite=True, zorder=3)  # fmt: skip
     points.set_cmap(points.get_cmap().with_extremes(bad=GREY))
-    rings = record.eigenvalues[[int(record.slow_mode)] if ringed is None else list(ringed)]
-    ax.plot(rings.real, rings.imag, color=BLACK, marker="o", markersize=7, markerfacecolor="none",
-            markeredgewidth=0.8, linestyle="none", zorder=4)  # fmt: skip
+    rings = modes[list(ringed)]
+    ax.plot(rings.real, rings.imag, **RING, zorder=4)
     right = max(1.08, 0.08 + eigenvalues.real.max())
     left = min(-0.08, eigenvalues.real.min() - 0.08)
     half = max((right - left) / 2, 1.1 * np.abs(eigenvalues.imag).max())
-    if ringed is not None:
+    if numbered:
         half = max(half, 1.4 * np.abs(rings.imag).max())  # room for the numbers
         _number_rings(ax, rings, half)
     ax.set(xlim=(right - 2 * half, right), ylim=(-half, half), aspect="equal")
@@ -164,6 +175,12 @@ def eigenvalue_plane(
     place = "bottom" if bar_below else "right"
     marks = MaxNLocator(4 if bar_below else 6)
     color_bar(ax, points, r"learning rate $|\alpha|$", location=place, ticks=marks)
+
+
+def slow_mode_plane(ax: Axes, record: Mechanisms, *, bar_below: bool = False) -> None:
+    """Eigenvalues of a record, with a ring around the slow mode."""
+    eigenvalue_plane(ax, record.eigenvalues, record.learning_rates, [int(record.slow_mode)],
+                     bar_below=bar_below)  # fmt: skip
 
 
 def _number_rings(ax: Axes, rings: Complex[np.ndarray, " shown"], height: float) -> None:
@@ -188,7 +205,7 @@ def figure_03(mechanisms: dict[str, Mechanisms]) -> Figure:
     figure, axes = grid_of_panels(1, 3, height=2.35)
     state_projection(axes[0, 0], mechanisms[task])
     offset_updates(axes[0, 1], mechanisms[task])
-    eigenvalue_plane(axes[0, 2], mechanisms[task])
+    slow_mode_plane(axes[0, 2], mechanisms[task])
     letter_panels(axes[0], [readable(task), "Along the slow mode", "Modes"])
     _legend(figure)
     return figure
@@ -202,7 +219,7 @@ def figure_08(mechanisms: dict[str, Mechanisms]) -> Figure:
     for column, task in enumerate(tasks):
         state_projection(axes[0, column], mechanisms[task])
         offset_updates(axes[1, column], mechanisms[task])
-        eigenvalue_plane(axes[2, column], mechanisms[task], bar_below=True)
+        slow_mode_plane(axes[2, column], mechanisms[task], bar_below=True)
     letter_panels(axes.flat, [readable(task) for task in tasks])
     _legend(figure)
     return figure
@@ -225,7 +242,8 @@ def figure_09(mechanisms: dict[str, Mechanisms], mode_shifts: dict[str, ModeShif
     record, shifts = mechanisms[task], mode_shifts[task]
     figure, axes = grid_of_panels(2, 3, height=2.3)
     panels = list(axes.flat)
-    eigenvalue_plane(panels[0], record, shifts.modes.tolist(), bar_below=True)
+    eigenvalue_plane(panels[0], record.eigenvalues, record.learning_rates, shifts.modes.tolist(),
+                     numbered=True, bar_below=True)  # fmt: skip
     shown = panels[1 : 1 + len(shifts.modes)]
     colors = shades("crest", shifts.shifts.shape[1])
     for ax, updates in zip(shown, shifts.updates, strict=True):

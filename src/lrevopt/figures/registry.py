@@ -8,7 +8,6 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import TypeVar
 
 from matplotlib.figure import Figure
 
@@ -19,6 +18,7 @@ from lrevopt.analysis.mode_shifts import ModeShifts
 from lrevopt.analysis.momentum_mimic import MomentumMimic
 from lrevopt.analysis.parameter_types import ParameterTypes
 from lrevopt.analysis.update_functions import Textbook
+from lrevopt.checks import given
 from lrevopt.evaluation import Evaluation
 from lrevopt.figures.adaptation import figure_06, figure_12
 from lrevopt.figures.clipping import figure_04, figure_10
@@ -201,15 +201,6 @@ HALVED = (
     "that ran in full have a colour, because scores of unequal length cannot be compared."
 )
 
-Record = TypeVar("Record")
-
-
-def _given(record: Record | None) -> Record:
-    """What `FigureSpec.needs` has seen to be there."""
-    assert record is not None
-    return record
-
-
 FIGURES: tuple[FigureSpec, ...] = (
     FigureSpec(
         "training", "Meta-training",
@@ -218,7 +209,7 @@ FIGURES: tuple[FigureSpec, ...] = (
         "snapshot; the star is the snapshot that was kept. (c) Norm of the meta-gradient before "
         "clipping. Gaps are skipped meta-steps.",
         ("history",),
-        lambda numbers: figure_training(_given(numbers.history)),
+        lambda numbers: figure_training(given(numbers.history)),
     ),
     FigureSpec(
         1, "Optimizers on their test problems",
@@ -238,7 +229,7 @@ FIGURES: tuple[FigureSpec, ...] = (
         "(c) Momentum shifts the line by the accumulated velocity. (d) RMSProp changes the slope "
         "with the accumulated squared gradient. Later figures look for these four signatures.",
         ("textbook",),
-        lambda numbers: figure_02(_given(numbers.textbook)),
+        lambda numbers: figure_02(given(numbers.textbook)),
     ),
     FigureSpec(
         3, "Momentum in a learned optimizer", f"(a) {STATES} (b) {OFFSETS} (c) {MODES}",
@@ -304,12 +295,12 @@ FIGURES: tuple[FigureSpec, ...] = (
     FigureSpec(
         14, "A learned optimizer that is momentum", MIMIC,
         ("momentum_mimic",),
-        lambda numbers: figure_14(_given(numbers.momentum_mimic)),
+        lambda numbers: figure_14(given(numbers.momentum_mimic)),
     ),
     FigureSpec(
         15, "How meta-training finds momentum", HISTORY,
         ("meta_dynamics",),
-        lambda numbers: figure_15(_given(numbers.meta_dynamics)),
+        lambda numbers: figure_15(given(numbers.meta_dynamics)),
     ),
     FigureSpec(
         16, "Schematic of a learned optimizer",

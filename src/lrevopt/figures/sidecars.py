@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from lrevopt.checks import given
 from lrevopt.evaluation import Evaluation
 from lrevopt.figures.momentum import tasks_converging
 from lrevopt.figures.performance import finite_mean
@@ -165,8 +166,7 @@ def _many_modes(numbers: FigureNumbers) -> Arrays:
 
 def _mimic(numbers: FigureNumbers) -> Arrays:
     """Figure 14: of the losses, their means over problems."""
-    record = numbers.momentum_mimic
-    assert record is not None  # `FigureSpec.needs` has seen to it
+    record = given(numbers.momentum_mimic)
     curves = np.stack([record.curve(name) for name in record.names])
     momenta = _flat({"tuned": record.tuned, "optimum": record.optimum, "together": record.together})
     return MIMIC.of(record) | {"mean_losses": curves} | momenta
@@ -174,8 +174,7 @@ def _mimic(numbers: FigureNumbers) -> Arrays:
 
 def _dynamics(numbers: FigureNumbers) -> Arrays:
     """Figure 15: the record, and all modes of a snapshot together."""
-    record = numbers.meta_dynamics
-    assert record is not None  # `FigureSpec.needs` has seen to it
+    record = given(numbers.meta_dynamics)
     rates, momenta = record.together()
     return _flat(record) | {"together/learning_rate": rates, "together/momentum": momenta}
 

@@ -10,17 +10,15 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from lrevopt.analysis.fixed_points import FixedPoints, find_fixed_points
+from lrevopt.analysis.fixed_points import FixedPoints
 from lrevopt.analysis.linearization import (
     Linearization,
     Modes,
     conjugate_mode,
-    linearize,
     slow_mode,
 )
-from lrevopt.analysis.mechanisms import STARTS, convergence_point, separated_modes
+from lrevopt.analysis.mechanisms import linearize_at_rest, separated_modes
 from lrevopt.analysis.projections import (
-    spread,
     visit,
 )
 from lrevopt.analysis.schedules import measure_schedule
@@ -64,11 +62,8 @@ def measure_context(
     Raises `ValueError` for counts below 1, or an optimizer that diverges on every problem.
     """
     visits = visit(optimizer, task, key=key, problems=problems, steps=steps)
-    cloud = visits.states.reshape(-1, visits.states.shape[-1])
-    found = find_fixed_points(optimizer, spread(cloud, STARTS))
-    center = convergence_point(found)[0]
-    model = linearize(optimizer, center)
-    modes = separated_modes(model)
+    found, model = linearize_at_rest(optimizer, visits)
+    center, modes = model.state, separated_modes(model)
     slow = slow_mode(modes)
     return Context(
         found=found,

@@ -17,9 +17,9 @@ from jaxtyping import Array, Float, Key
 from lrevopt.analysis.precision import as_double, double_precision
 from lrevopt.analysis.projections import (
     choose,
+    compared_spans,
     diverged_on_all,
     follow,
-    group_spans,
     over_problems,
     side_by_side,
 )
@@ -141,12 +141,7 @@ def measure_streams(
     steps = positive_integer("steps", steps)
     parameters = positive_integer("parameters", parameters)
     dim = eqx.filter_eval_shape(task.sample, key).initial_parameters.size
-    spans = group_spans(task, dim)
-    if len(spans) < 2:
-        raise ValueError(
-            f"`task` must name groups of parameters that can be compared, but "
-            f"{type(task).__name__} has one."
-        )
+    spans = compared_spans(task, dim)
     record_key, change_key = jr.split(key)
     batch = side_by_side(dim, problems)
     streams = np.asarray(

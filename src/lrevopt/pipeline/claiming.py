@@ -40,8 +40,10 @@ def run_numbers(directory: Path, baselines: Path | None = None) -> RunNumbers:
     )
 
 
-def seed_numbers(directory: Path) -> dict[int, RunNumbers]:
-    """Numbers of a run's training seeds: those in its `seeds/`, and its own if not among them."""
+def seed_numbers(directory: Path, front: RunNumbers) -> dict[int, RunNumbers]:
+    """Numbers of a run's training seeds: those in its `seeds/`, and `front`, its own, if it is none
+    of them.
+    """
     found = {
         int(folder.name): run_numbers(folder, directory)
         for folder in (directory / SEEDS).glob("*")
@@ -49,14 +51,14 @@ def seed_numbers(directory: Path) -> dict[int, RunNumbers]:
     }
     own = storage.load_json(directory / storage.SETTINGS).get("seed")
     if isinstance(own, int) and own not in found:
-        found[own] = run_numbers(directory)
+        found[own] = front
     return dict(sorted(found.items()))
 
 
 def claims_of(directory: Path) -> list[Row]:
     """Rows of the claims about one run, without those about several tasks."""
-    task = task_name(directory)
-    rows = measure_claims({task: run_numbers(directory)}, {task: seed_numbers(directory)})
+    task, front = task_name(directory), run_numbers(directory)
+    rows = measure_claims({task: front}, {task: seed_numbers(directory, front)})
     return [row for row in rows if row.task == task]
 
 
@@ -66,10 +68,11 @@ def claims_of_all(results: Path) -> list[Row]:
     Raises `ValueError` if there is none.
     """
     runs = {task_name(folder): folder for folder in shipped_runs(results)}
-    return measure_claims(
-        {task: run_numbers(folder) for task, folder in runs.items()},
-        {task: seed_numbers(folder) for task, folder in runs.items()},
-    )
+    fronts: dict[str, RunNumbers] = {task: run_numbers(folder) for task, folder in runs.items()}
+    seeds: dict[str, dict[int, RunNumbers]] = {
+        task: seed_numbers(folder, fronts[task]) for task, folder in runs.items()
+    }
+    return measure_claims(fronts, seeds)
 
 
 def write_claims(results: Path) -> list[Row]:

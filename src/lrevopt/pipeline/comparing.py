@@ -138,7 +138,7 @@ def evaluate_run(
     facts = {"problems": problems, "steps": steps, "seed": seed}
     storage.save_json(directory / "evaluation.json", facts)
     storage.write_atomically(directory / "comparisons.csv", _comparisons(evaluation))
-    means = dict(zip(evaluation.names, evaluation.meta_objectives().mean(axis=1), strict=True))
+    means = evaluation.mean_scores()
     measured = {
         name: dict(zip(evaluation.names, values.mean(axis=1), strict=True))
         for name, values in evaluation.metrics.items()
