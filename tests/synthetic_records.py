@@ -13,6 +13,13 @@ from lrevopt.analysis import (
 )
 from lrevopt.evaluation import Evaluation
 from lrevopt.figures import FigureNumbers
+from lrevopt.interventions import (
+    CHANGES,
+    EXCHANGED_HALFWAY,
+    INTERVENTIONS,
+    Interventions,
+    Streams,
+)
 from lrevopt.meta_training import History
 from lrevopt.task_pictures import TaskPicture
 from lrevopt.tuning import TuningResult
@@ -267,6 +274,52 @@ def history(*, logarithmic: bool = False) -> History:
     )
 
 
+def interventions(problems: int = 6) -> Interventions:
+    """Removals that cost more and more; one costs beyond any axis, the last diverged somewhere."""
+    names = tuple(INTERVENTIONS)
+    costs = np.linspace(-0.05, 1.0, len(names))
+    costs[-2] = 12.0
+    original = np.linspace(0.1, 0.2, problems)
+    objectives = original * np.exp(costs)[:, None]
+    diverged = np.zeros(len(names), int)
+    objectives[-1, 0], diverged[-1] = np.inf, 1
+    differences = (objectives - original).mean(axis=1)
+    return Interventions(
+        names=names,
+        removed=tuple(one.removes for one in INTERVENTIONS.values()),
+        mechanisms=tuple(one.mechanism for one in INTERVENTIONS.values()),
+        original=original,
+        objectives=objectives,
+        original_diverged=0,
+        diverged=diverged,
+        differences=differences,
+        difference_lows=0.9 * differences,
+        difference_highs=1.1 * differences,
+        log_ratios=costs,
+        log_ratio_lows=costs - 0.1,
+        log_ratio_highs=costs + 0.1,
+        omitted=("one_mode: the Jacobian is near-defective.",),
+    )
+
+
+def streams(steps: int = 20) -> Streams:
+    """Rates that differ by layer because gradients do, and follow them at once."""
+    groups = tuple(f"{layer}.{kind}" for layer in LAYERS for kind in ("weight", "bias"))
+    left = np.linspace(1, 0.2, len(CHANGES))
+    rates = np.linspace(0.1, 0.4, len(groups))[:, None] * (1 + np.arange(steps + 1) / steps)
+    halfway = np.where(np.arange(steps + 1) > steps // 2, 1.0, 0.0)
+    return Streams(
+        groups=groups,
+        names=tuple(CHANGES),
+        rates=left[:, None, None] * rates,
+        separations=left[:, None] * np.ones(4),
+        remaining=left,
+        remaining_lows=left - 0.05,
+        remaining_highs=left + 0.05,
+        followed={"exchanged": np.ones(steps + 1), EXCHANGED_HALFWAY: halfway},
+    )
+
+
 def numbers(*tasks: str) -> FigureNumbers:
     """Numbers of all figures for these tasks; the first has diverged runs and few states."""
     rng = np.random.default_rng(5)
@@ -305,4 +358,6 @@ def numbers(*tasks: str) -> FigureNumbers:
         mode_shifts={task: mode_shifts(1 if task == first else 6) for task in tasks},
         momentum_mimic=momentum_mimic(),
         meta_dynamics=meta_dynamics(),
+        interventions={task: interventions() for task in tasks},
+        streams={task: streams() for task in tasks},
     )

@@ -50,7 +50,10 @@ def drawn_values(figure) -> np.ndarray:
     return values[np.isfinite(values)]
 
 
-@pytest.mark.parametrize("number", [number for number in SPECS if number not in (16, 17)])
+WITHOUT_CURVES = (16, 17, "interventions")
+
+
+@pytest.mark.parametrize("number", [number for number in SPECS if number not in WITHOUT_CURVES])
 def test_everything_drawn_is_among_the_numbers(number):
     spec = SPECS[number]
     drawn, saved = drawn_values(spec.draw(FOUR)), saved_values(spec)
@@ -59,6 +62,18 @@ def test_everything_drawn_is_among_the_numbers(number):
     nearest = np.minimum(np.abs(drawn - saved[above - 1]), np.abs(drawn - saved[above]))
     # Single precision has a relative rounding error of 6e-8, sizes of complex numbers twice that.
     assert np.all(nearest <= 2e-7 * np.abs(drawn))
+
+
+def test_dots_of_interventions_are_the_exponentials_of_the_numbers():
+    spec = SPECS["interventions"]
+    arrays = drawn_numbers(spec, FOUR)
+    panels = spec.draw(FOUR).axes
+    assert len(panels) == len(FOUR.interventions)
+    for ax, task in zip(panels, FOUR.interventions, strict=True):
+        dots = [line for line in ax.lines if line.get_marker() == "o"]
+        ratios = np.sort([line.get_xdata()[0] for line in dots])
+        expected = np.sort(np.exp(arrays[f"{task}/log_ratios"]))[:-1]
+        np.testing.assert_allclose(ratios, expected, rtol=SINGLE)  # the last is beyond the axis
 
 
 def test_losses_are_summed_up_as_they_are_drawn():

@@ -140,16 +140,16 @@ def figure_interventions(interventions: dict[str, Interventions]) -> Figure:
     """What each removal costs, one panel per task with the same rows; colours are mechanisms."""
     tasks = tasks_of(interventions, "interventions")
     names = list(dict.fromkeys(name for task in tasks for name in interventions[task].names))
-    height = 0.75 + 0.185 * len(names)
-    width = min(PAGE, 2.3 + 2.2 * len(tasks))
-    figure, axes = grid_of_panels(1, len(tasks), height=height, width=width, sharey=True)
-    for ax, task in zip(axes[0], tasks, strict=True):
+    columns = min(2, len(tasks))
+    rows = -(-len(tasks) // columns)
+    height = 0.8 + 0.17 * len(names)
+    figure, axes = grid_of_panels(rows, columns, height=height, width=PAGE, sharey=True)
+    panels = axes.ravel()
+    for ax, task in zip(panels, tasks, strict=False):
         costs(ax, interventions[task], names)
-    titles = [readable(task) for task in tasks]
-    if len(tasks) > 1:
-        letter_panels(axes[0], titles)
-    else:
-        axes[0, 0].set_title(titles[0])
+    for ax in panels[len(tasks) :]:
+        ax.set_axis_off()
+    letter_panels(panels[: len(tasks)], [readable(task) for task in tasks])
     mechanisms = dict.fromkeys(one for task in tasks for one in interventions[task].mechanisms)
     handles = [
         Line2D([], [], color=MECHANISM_COLORS.get(one, GREY), marker="o", markersize=4.2,

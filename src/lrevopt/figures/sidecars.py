@@ -79,6 +79,17 @@ MIMIC = Panel(
     ),
     plane=("paths", "fixed_point"),
 )
+COSTS = Panel(
+    (
+        "names",
+        "mechanisms",
+        "log_ratios",
+        "log_ratio_lows",
+        "log_ratio_highs",
+        "original_diverged",
+        "diverged",
+    )
+)
 TRAINING = Panel(("objectives", "gradient_norms", "snapshot_steps", "selection_scores", "selected"))
 
 
@@ -179,6 +190,12 @@ def _dynamics(numbers: FigureNumbers) -> Arrays:
     return _flat(record) | {"together/learning_rate": rates, "together/momentum": momenta}
 
 
+def _streams(numbers: FigureNumbers) -> Arrays:
+    """The whole record of the task that the figure shows."""
+    task = one_task(numbers.streams, "streams", "mnist")
+    return _flat({task: numbers.streams[task]})
+
+
 def _searches(task: str) -> Callable[[FigureNumbers], Arrays]:
     """Figures 18 to 21: every setting tried. `steps` is empty where all ran in full."""
 
@@ -222,6 +239,8 @@ DRAWN: dict[int | str, Callable[[FigureNumbers], Arrays]] = {
     19: _searches("rosenbrock"),
     20: _searches("two_moons"),
     21: _searches("mnist"),
+    "interventions": lambda numbers: _of_all(numbers.interventions, COSTS),
+    "streams": _streams,
 }
 """What a figure draws of the records that it needs; figures not named here draw all of them."""
 

@@ -19,6 +19,7 @@ from lrevopt.evaluation import Evaluation
 from lrevopt.experiments import TaskName, task_name
 from lrevopt.figures import FigureNumbers, FigureSpec, available, save_figure
 from lrevopt.figures.sidecars import save_sidecars
+from lrevopt.interventions import Interventions, Streams
 from lrevopt.meta_training import History
 from lrevopt.pipeline.appendix import APPENDIX_B, DYNAMICS, MIMIC
 from lrevopt.pipeline.comparing import TUNING, load_tuning
@@ -53,12 +54,14 @@ def load_numbers(directories: Iterable[Path]) -> FigureNumbers:
                 TaskPicture, directory / "task_picture.npz"
             )
             textbook = storage.load_record(Textbook, directory / "textbook.npz")
-        grouped: list[tuple[dict[str, Any], type, str]] = [
+        by_task: list[tuple[dict[str, Any], type, str]] = [
             (numbers.parameter_types, ParameterTypes, "parameter_types.npz"),
             (numbers.manifolds, Manifold, "manifold.npz"),
             (numbers.mode_shifts, ModeShifts, "mode_shifts.npz"),
+            (numbers.interventions, Interventions, "interventions.npz"),
+            (numbers.streams, Streams, "streams.npz"),
         ]
-        for records, kind, name in grouped:
+        for records, kind, name in by_task:
             if (directory / name).exists():
                 records[task] = storage.load_record(kind, directory / name)
         if (directory / APPENDIX_B / MIMIC).exists():
