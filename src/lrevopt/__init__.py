@@ -33,10 +33,12 @@ from lrevopt.meta_training import LearningRateSearch as LearningRateSearch
 from lrevopt.meta_training import MemoryPlan as MemoryPlan
 from lrevopt.meta_training import MetaTraining as MetaTraining
 from lrevopt.meta_training import MetaTrainingRun as MetaTrainingRun
+from lrevopt.meta_training import ScaleSearch as ScaleSearch
 from lrevopt.meta_training import meta_gradient as meta_gradient
 from lrevopt.meta_training import meta_train as meta_train
 from lrevopt.meta_training import plan_memory as plan_memory
 from lrevopt.meta_training import search_learning_rate as search_learning_rate
+from lrevopt.meta_training import search_scales as search_scales
 from lrevopt.objectives import meta_objective as meta_objective
 from lrevopt.optimizers import AbstractOptimizer as AbstractOptimizer
 from lrevopt.optimizers import Adam as Adam
@@ -53,6 +55,7 @@ from lrevopt.optimizers import OptaxOptimizer as OptaxOptimizer
 from lrevopt.optimizers import RecurrentOptimizer as RecurrentOptimizer
 from lrevopt.optimizers import RMSProp as RMSProp
 from lrevopt.optimizers import from_optax as from_optax
+from lrevopt.optimizers import rescaled as rescaled
 from lrevopt.optimizers import to_optax as to_optax
 from lrevopt.scoring import score_settings as score_settings
 from lrevopt.storage import load as load

@@ -197,7 +197,10 @@ def _training(inputs: ReportInputs) -> Facts:
             ("Rollbacks", f"{int(history.rollbacks)} (to the best snapshot, at half the rate)"),
             ("Meta-gradient", _estimator(inputs.settings)),
             ("Snapshot kept", f"meta-step {int(history.snapshot_steps[chosen])}"),
-            ("Its selection score", number(float(history.selection_scores[chosen]))),
+            (
+                "Its selection score",
+                number(float(history.selection_scores[chosen])) + _scales(inputs.settings),
+            ),
             ("Time in training", _duration(history.seconds)),
         ]
     for place, stage in enumerate(inputs.settings.get("stages", ()), 1):
@@ -231,7 +234,18 @@ def _stage(stage: Mapping[str, Any]) -> str:
     side = f" {task['side']} x {task['side']}" if "side" in task else ""
     return (
         f"{task['kind']}{side}, {training['steps']} meta-steps planned, unrolls of "
-        f"{training['unroll']}, {training['problems']} problems a step"
+        f"{training['unroll']}, {training['problems']} problems a step{_scales(stage)}"
+    )
+
+
+def _scales(run: Mapping[str, Any]) -> str:
+    """What a search of the scales multiplied them by, after training; nothing if there was none."""
+    if "scales" not in run:
+        return ""
+    inputs, outputs = run["scales"]["chosen"]
+    return (
+        f"; then input scale times {number(inputs)} and output scale times {number(outputs)}, the "
+        f"best of {len(run['scales']['scores'])} pairs on {run['scales']['problems']} problems"
     )
 
 

@@ -17,3 +17,4 @@ from lrevopt.optimizers.optax import to_optax as to_optax
 from lrevopt.optimizers.recurrent import GRUCell as GRUCell
 from lrevopt.optimizers.recurrent import GRUOptimizer as GRUOptimizer
 from lrevopt.optimizers.recurrent import RecurrentOptimizer as RecurrentOptimizer
+from lrevopt.optimizers.recurrent import rescaled as rescaled

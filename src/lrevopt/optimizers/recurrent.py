@@ -8,6 +8,7 @@ paper's.
 
 import abc
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -155,3 +156,27 @@ def GRUOptimizer(
     return RecurrentOptimizer(
         GRUCell(units, key=key), units, input_scale=input_scale, output_scale=output_scale
     )
+
+
+def rescaled(
+    optimizer: RecurrentOptimizer, input_factor: float = 1.0, output_factor: float = 1.0
+) -> RecurrentOptimizer:
+    """The same weights, with both scales multiplied.
+
+    Raises `ValueError` for a factor that is not positive and finite.
+    """
+    finite("input_factor", input_factor, above=0.0)
+    finite("output_factor", output_factor, above=0.0)
+    untrained = RecurrentOptimizer(
+        optimizer.cell,
+        optimizer.start.size,
+        input_scale=input_factor * optimizer.input_scale,
+        output_scale=output_factor * optimizer.output_scale,
+        bias=optimizer.bias is not None,
+    )
+    return eqx.tree_at(_beside_cell, untrained, _beside_cell(optimizer))
+
+
+def _beside_cell(optimizer: RecurrentOptimizer) -> tuple[Any, ...]:
+    parts = (optimizer.start, optimizer.weights, optimizer.bias)
+    return tuple(part for part in parts if part is not None)

@@ -78,7 +78,8 @@ def train(
     facts: dict[str, Any] = {"seed": chosen.seed}
     if start is not None:
         earlier = storage.load_json(start / storage.SETTINGS)
-        this = {name: earlier[name] for name in ("task", "training", "seed") if name in earlier}
+        known = ("task", "training", "seed", "scales")
+        this = {name: earlier[name] for name in known if name in earlier}
         facts |= {"start": str(start), "stages": [*earlier.get("stages", []), this]}
     storage.save_json(directory / storage.SETTINGS, settings | facts)
     return run
