@@ -5,10 +5,19 @@ import html.parser
 
 import numpy as np
 import pytest
-from synthetic_records import BASELINES, evaluation, history, mechanisms, tuning
+from synthetic_records import (
+    BASELINES,
+    evaluation,
+    history,
+    interventions,
+    mechanisms,
+    streams,
+    tuning,
+)
 
 from lrevopt.claims import RunNumbers, measure_claims
 from lrevopt.figures import FIGURES, figure_16, render
+from lrevopt.findings import intervention_facts, number
 from lrevopt.report import ReportInputs, render_report, write_report
 
 PNG = render(figure_16(), "png")
@@ -51,6 +60,8 @@ def inputs() -> ReportInputs:
         history=history(),
         tuning={name: tuning(name) for name in BASELINES},
         mechanisms=mechanisms(3),
+        interventions=interventions(),
+        streams=streams(),
         figures=[(spec, PNG) for spec in FIGURES],
         analytic_momentum={"learning_rate": 3.7585, "momentum": 0.88114},
         versions={"numpy": np.__version__},
@@ -103,6 +114,22 @@ def test_numbers_of_the_run_are_shown(inputs, page):
         assert text in page.text
     diverged = int((inputs.tuning["adam"].diverged > 0).sum())
     assert f"{diverged} of 30" in page.text
+
+
+def test_removals_are_shown_with_what_they_cost(inputs, page):
+    record = inputs.interventions
+    for removed, ratio in zip(record.removed, np.exp(record.log_ratios), strict=True):
+        assert f"Without {removed}" in page.text
+        assert f"meta-objective times {number(float(ratio))}" in page.text
+    assert "where it does not diverge, as it does on 1 of 6" in page.text
+    assert "Gradients of one sign" not in page.text, "names are those of the record"
+    assert "Gradients one sign" in page.text
+
+
+def test_a_removal_that_always_diverges_has_no_ratio():
+    record = interventions()
+    lost = dataclasses.replace(record, diverged=np.full(len(record.names), record.problems))
+    assert {said for _, said in intervention_facts(lost)} == {"diverges on every problem"}
 
 
 def test_what_trained_it_and_how_others_were_tuned_is_said(inputs):

@@ -8,6 +8,7 @@ from lrevopt.analysis.manifolds import Manifold
 from lrevopt.analysis.mechanisms import Mechanisms
 from lrevopt.analysis.mode_shifts import ModeShifts
 from lrevopt.analysis.parameter_types import ParameterTypes
+from lrevopt.interventions import Interventions, Streams
 
 Facts = list[tuple[str, str]]
 
@@ -98,3 +99,34 @@ def _complex(value: complex) -> str:
     if abs(value.imag) <= 1e-6 * abs(value):
         return number(float(value.real))
     return f"{number(float(value.real))} ± {number(abs(float(value.imag)))} i"
+
+
+def intervention_facts(record: Interventions) -> Facts:
+    """What each removal costs: ratios of meta-objectives to the optimizer's own."""
+    facts = []
+    for index, removed in enumerate(record.removed):
+        lost, ends = int(record.diverged[index]), (record.log_ratio_lows, record.log_ratio_highs)
+        ratio, low, high = (float(np.exp(at[index])) for at in (record.log_ratios, *ends))
+        said = f"meta-objective times {number(ratio)} [{number(low)}, {number(high)}]"
+        if lost == record.problems:
+            said = "diverges on every problem"
+        elif lost:
+            said += f" where it does not diverge, as it does on {lost} of {record.problems}"
+        facts.append((f"Without {removed}", said))
+    return facts
+
+
+def stream_facts(record: Streams) -> Facts:
+    """What tells groups of parameters apart: how much is left when it is taken from gradients."""
+    whole = 100 * float(record.separations[0].mean())
+    facts = [("Learning rates of groups", f"differ by {number(whole)} % of their mean")]
+    for index, name in enumerate(record.names[1:], start=1):
+        left, low, high = (
+            float(ends[index])
+            for ends in (record.remaining, record.remaining_lows, record.remaining_highs)
+        )
+        facts.append((
+            f"Gradients {name.replace('_', ' ')}",
+            f"{number(left)} [{number(low)}, {number(high)}] of that is left",
+        ))  # fmt: skip
+    return facts

@@ -22,12 +22,15 @@ from lrevopt.figures.registry import FigureSpec
 from lrevopt.figures.style import looks
 from lrevopt.findings import (
     Facts,
+    intervention_facts,
     manifold_facts,
     mechanism_facts,
     mode_facts,
     number,
+    stream_facts,
     type_facts,
 )
+from lrevopt.interventions import Interventions, Streams
 from lrevopt.meta_training import History
 from lrevopt.pages import (
     difference_words,
@@ -67,6 +70,9 @@ class ReportInputs:
     manifold: Manifold | None = None
     mode_shifts: ModeShifts | None = None
     """More of it, for tasks whose parameters have groups."""
+    interventions: Interventions | None = None
+    streams: Streams | None = None
+    """What happens when a mechanism is taken away, or gradients are exchanged."""
     claims: Sequence[Row] = ()
     """The paper's sentences, measured on it."""
     figures: Sequence[tuple[FigureSpec, bytes | Path]] = ()
@@ -119,6 +125,9 @@ def render_report(inputs: ReportInputs) -> str:
         remarks=_remarks(inputs),
         metrics=[name.replace("_", " ").capitalize() for name in evaluation.metrics],
         mechanisms=_findings(inputs),
+        interventions=None
+        if inputs.interventions is None
+        else intervention_facts(inputs.interventions),
         claims=inputs.claims,
         figures=[embedded_figure(spec, png) for spec, png in inputs.figures],
         settings=list(_flat(settings)),
@@ -313,6 +322,8 @@ def _findings(inputs: ReportInputs) -> Facts:
         facts += manifold_facts(inputs.manifold)
     if inputs.mode_shifts is not None and inputs.mechanisms is not None:
         facts += mode_facts(inputs.mode_shifts, inputs.mechanisms)
+    if inputs.streams is not None:
+        facts += stream_facts(inputs.streams)
     return facts
 
 

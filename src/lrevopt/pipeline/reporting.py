@@ -42,6 +42,8 @@ def report_run(
         parameter_types=numbers.parameter_types.get(task),
         manifold=numbers.manifolds.get(task),
         mode_shifts=numbers.mode_shifts.get(task),
+        interventions=numbers.interventions.get(task),
+        streams=numbers.streams.get(task),
         figures=figures,
         learned=LEARNED,
         claims=claims_of(directory),
