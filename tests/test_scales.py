@@ -1,6 +1,7 @@
 """Scales of a trained optimizer: what they do, their search, and the run that has the best."""
 
 from pathlib import Path
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -63,7 +64,7 @@ def test_scores_are_those_of_evaluate_and_the_best_is_the_least():
 
 def search(**changed):
     """A search of four problems, with some arguments changed."""
-    usual = {"input_factors": (1.0,), "output_factors": (1.0,), "key": jr.key(1), "problems": 4}
+    usual: dict[str, Any] = {"output_factors": (1.0,), "key": jr.key(1), "problems": 4}
     return lo.search_scales(TASK, optimizer(), **(usual | changed))
 
 
@@ -89,6 +90,8 @@ def test_a_rescaled_run_is_a_run(tmp_path):
     found = rescale_run(SHIPPED, tmp_path / "new", input_factors=(1.0,), output_factors=(0.01, 0.5),
                         problems=4, steps=50, say=said.append)  # fmt: skip
     before, after = lo.load(SHIPPED), lo.load(tmp_path / "new")
+    assert isinstance(before, lo.RecurrentOptimizer)
+    assert isinstance(after, lo.RecurrentOptimizer)
     assert found.best == (1.0, 0.5)
     assert after.output_scale == 0.5 * before.output_scale
     assert eqx.tree_equal(lo.rescaled(before, 1.0, 0.5), after)

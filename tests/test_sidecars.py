@@ -71,7 +71,7 @@ def test_dots_of_interventions_are_the_exponentials_of_the_numbers():
     assert len(panels) == len(FOUR.interventions)
     for ax, task in zip(panels, FOUR.interventions, strict=True):
         dots = [line for line in ax.lines if line.get_marker() == "o"]
-        ratios = np.sort([line.get_xdata()[0] for line in dots])
+        ratios = np.sort([np.asarray(line.get_xdata())[0] for line in dots])
         expected = np.sort(np.exp(arrays[f"{task}/log_ratios"]))[:-1]
         np.testing.assert_allclose(ratios, expected, rtol=SINGLE)  # the last is beyond the axis
 

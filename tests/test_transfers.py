@@ -1,0 +1,190 @@
+"""Optimizers away from home: matrices and sweeps, against runs made one by one."""
+
+import csv
+import shutil
+from pathlib import Path
+
+import jax.random as jr
+import numpy as np
+import pytest
+from test_scripts import call
+
+import lrevopt as lo
+from lrevopt.figures.transfers import figure_sweeps, figure_transfer
+from lrevopt.transfers import (
+    ScaledGradients,
+    Sweep,
+    Transfer,
+    measure_transfer,
+    sweep_horizons,
+    sweep_scales,
+    sweep_tasks,
+)
+
+TASK = lo.LinearRegression()
+KEY = jr.key(3)
+OPTIMIZERS = {
+    "slow": lo.Momentum(0.5, 0.5),
+    "fast": lo.Momentum(3.0, 0.9),
+    "wild": lo.GradientDescent(1e4),
+}
+
+
+def scores(optimizer, task=TASK, steps=20, problems=4):
+    """Meta-objectives of one optimizer, by `lo.evaluate`."""
+    found = lo.evaluate({"it": optimizer}, task, problems=problems, steps=steps, key=KEY)
+    return found.meta_objectives()[0]
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0, 30.0])
+def test_scaled_gradients_are_those_of_a_scaled_learning_rate(scale):
+    found = scores(ScaledGradients(lo.Momentum(0.2, 0.9), scale))
+    np.testing.assert_allclose(found, scores(lo.Momentum(0.2 * scale, 0.9)), rtol=1e-10)
+
+
+def test_sweep_of_scales_scales_a_learning_rate():
+    sweep = sweep_scales({"sgd": lo.GradientDescent(0.1)}, TASK, (0.1, 10.0), key=KEY,
+                         problems=4, steps=20)  # fmt: skip
+    expected = [scores(lo.GradientDescent(rate)) for rate in (0.01, 1.0)]
+    np.testing.assert_allclose(sweep.objectives[0], expected, rtol=1e-10)
+    np.testing.assert_allclose(sweep.means()[0], np.mean(expected, axis=1), rtol=1e-12)
+
+
+def test_adam_does_not_see_the_scale():
+    sweep = sweep_scales({"adam": lo.Adam(0.1, epsilon=1e-12)}, TASK, (1.0, 1e3), key=KEY,
+                         problems=4, steps=20)  # fmt: skip
+    np.testing.assert_allclose(sweep.objectives[0, 0], sweep.objectives[0, 1], rtol=1e-6)
+
+
+def test_horizons_are_runs_of_their_own():
+    sweep = sweep_horizons(OPTIMIZERS, TASK, (5, 20), key=KEY, problems=4)
+    for place, name in enumerate(("slow", "fast")):
+        for column, steps in enumerate((5, 20)):
+            expected = scores(OPTIMIZERS[name], steps=steps)
+            np.testing.assert_allclose(sweep.objectives[place, column], expected, rtol=1e-10)
+
+
+def test_a_run_counts_as_diverged_from_the_horizon_on_at_which_it_is():
+    explosive = {"wild": lo.GradientDescent(1e100)}
+    sweep = sweep_horizons(explosive, TASK, (1, 20), key=KEY, problems=4)
+    assert sweep.diverged().tolist() == [[0, 4]]
+    assert np.isfinite(sweep.means()).tolist() == [[True, False]]
+
+
+def test_tasks_are_swept_in_their_order():
+    tasks = {float(dim): lo.LinearRegression(dim) for dim in (2, 7)}
+    sweep = sweep_tasks({"fast": OPTIMIZERS["fast"]}, tasks, key=KEY, problems=4, steps=20)
+    expected = [scores(OPTIMIZERS["fast"], task) for task in tasks.values()]
+    np.testing.assert_allclose(sweep.objectives[0], expected, rtol=1e-10)
+    assert sweep.values.tolist() == [2.0, 7.0]
+
+
+def test_the_matrix_has_each_optimizer_s_own_runs_and_no_distance_from_the_native_to_itself():
+    optimizers = {**OPTIMIZERS, "again": lo.Momentum(0.5, 0.5)}
+    record = measure_transfer(optimizers, TASK, "slow", key=KEY, analysis_key=jr.key(4),
+                              problems=4, analysed=4, steps=20)  # fmt: skip
+    for row, optimizer in zip(record.objectives, optimizers.values(), strict=True):
+        np.testing.assert_allclose(row, scores(optimizer), rtol=1e-10)
+    assert record.distances[[0, 3]].tolist() == [0, 0]
+    assert record.distances[1] > 0.1
+
+
+def test_log_ratios_are_those_of_the_reference():
+    objectives = np.array([[0.1, 0.2], [0.2, 0.4], [np.inf, 0.1]])
+    record = Transfer(("a", "b", "c"), "a", objectives, np.zeros(3))
+    found = record.log_ratios("a")
+    np.testing.assert_allclose(found[:2], [[0, 0, 0], [np.log(2)] * 3], atol=1e-12)
+    assert found[2, 0] == np.inf
+    assert record.diverged().tolist() == [0, 0, 1]
+
+
+@pytest.mark.usefixtures("as_user")
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: sweep_scales(OPTIMIZERS, TASK, (), key=KEY), "`scales` must not be empty"),
+        (lambda: sweep_scales(OPTIMIZERS, TASK, (1.0, 0.0), key=KEY), "`scales` must"),
+        (lambda: sweep_horizons(OPTIMIZERS, TASK, (), key=KEY), "`horizons` must not be empty"),
+        (lambda: sweep_horizons(OPTIMIZERS, TASK, (0,), key=KEY), "`horizons` must"),
+        (lambda: sweep_tasks(OPTIMIZERS, {}, key=KEY), "`tasks` must not be empty"),
+        (
+            lambda: measure_transfer(OPTIMIZERS, TASK, "none", key=KEY, analysis_key=KEY),
+            "`native` must be one of slow, fast, wild",
+        ),
+        (
+            lambda: Transfer(("a",), "a", np.ones((1, 2)), np.zeros(1)).log_ratios("b"),
+            "`reference` must be one of a",
+        ),
+    ],
+)
+def test_refusals_name_the_argument(call, said):
+    with pytest.raises(ValueError, match=said):
+        call()
+
+
+SHIPPED = Path(__file__).parents[1] / "results" / "linear_regression"
+SMALL = ["--measuring.problems", "3", "--measuring.steps", "8", "--measuring.scales", "1", "10",
+         "--measuring.horizons", "2", "4", "--measuring.dimensions", "2", "3"]  # fmt: skip
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """A folder with the shipped run of linear regression, as far as transfer needs it."""
+    target = tmp_path / "runs" / SHIPPED.name
+    target.mkdir(parents=True)
+    shutil.copy2(SHIPPED / "settings.json", target)
+    for name in ("weights", "tuning"):
+        shutil.copytree(SHIPPED / name, target / name)
+    return target.parent
+
+
+def test_the_script_measures_once_and_then_only_draws(runs, monkeypatch, capsys):
+    assert call(monkeypatch, "transfer.py", "--runs", runs, *SMALL) == 0
+    said = capsys.readouterr().out
+    assert "linear_regression: linear_regression/learned has" in said
+    pieces = [*sorted((runs / "transfer").glob("*.npz"))]
+    assert [piece.stem for piece in pieces] == [
+        "dimensions", "horizons_linear_regression", "linear_regression", "scales_linear_regression",
+    ]  # fmt: skip
+    before = [piece.stat().st_mtime_ns for piece in pieces]
+    with (runs / "transfer" / "matrix.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["optimizer"] for row in rows] == ["learned", "momentum", "rmsprop", "adam"]
+    assert float(rows[0]["ratio_to_native"]) == 1
+    assert float(rows[0]["scorecard_distance"]) == 0
+    (runs / "transfer" / "figure_transfer.png").unlink()
+    assert call(monkeypatch, "transfer.py", "--runs", runs, *SMALL) == 0
+    assert [piece.stat().st_mtime_ns for piece in pieces] == before
+    assert (runs / "transfer" / "figure_transfer.png").is_file()
+    assert call(monkeypatch, "transfer.py", "--runs", runs, *SMALL, "--measuring.steps", "9") == 2
+    assert "whose `steps` differ" in capsys.readouterr().err
+
+
+def record(task):
+    """Four optimizers of two homes on one task, one of them diverged somewhere."""
+    names = tuple(
+        f"{home}/{kind}" for home in ("rosenbrock", "mnist") for kind in ("learned", "adam")
+    )
+    objectives = np.linspace(0.1, 2.0, 4)[:, None] * np.ones(3)
+    objectives[3, 0] = np.inf
+    return Transfer(names, f"{task}/learned", objectives, np.array([0.0, 0.5, 1.0, np.nan]))
+
+
+def test_cells_are_ratios_to_the_native_or_counts_of_what_diverged():
+    figure = figure_transfer({task: record(task) for task in ("rosenbrock", "mnist")})
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    own = np.array([0.1, 0.1 + 1.9 / 3, 0.1 + 3.8 / 3])
+    assert [float(text) for text in texts[:6:2]] == pytest.approx(own / 0.1, rel=0.03)
+    assert texts[-2:] == ["1 \N{BALLOT X}", "1 \N{BALLOT X}"]
+    assert len(figure.axes[0].patches) == 4, "one frame for each optimizer at home"
+
+
+def test_curves_end_where_runs_diverge():
+    objectives = np.array([[[0.1], [0.2], [0.3]], [[0.1], [0.4], [np.inf]]])
+    sweep = Sweep(("learned", "adam"), np.array([1.0, 10.0, 100.0]), objectives)
+    figure = figure_sweeps({"rosenbrock": sweep}, {"rosenbrock": sweep})
+    lines = {line.get_label(): np.asarray(line.get_xdata()) for line in figure.axes[0].lines}
+    assert lines["Learned"].tolist() == [1, 10, 100]
+    assert lines["Adam"].tolist() == [1, 10]
+    crosses = [line for line in figure.axes[0].lines if line.get_marker() == "x"]
+    assert [np.asarray(line.get_xdata()).tolist() for line in crosses] == [[100]]
