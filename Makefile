@@ -3,7 +3,8 @@
 #   make test                                        lint, type check and the tests
 # Also: make figures, which draws all figures again from the numbers in results/, without training
 # (make figures RUN=runs/rosenbrock: those of one run, into its folder figures/), make claims, which
-# measures the paper's sentences on them, make lint, make format, make clean.
+# measures the paper's sentences on them, make gallery, which puts fifteen optimizers of optax under
+# the microscope, make lint, make format, make clean.
 # PYTHON=/path/to/python chooses the interpreter.
 
 TASK ?= linear_regression
@@ -18,7 +19,7 @@ PYTHON ?= $(shell for p in $(CANDIDATES); do \
 BIN = .venv/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: test lint format reproduce figures claims clean
+.PHONY: test lint format reproduce figures claims gallery clean
 
 # Whole files go to a worker: what a file compiles and draws once is not done twice.
 test: lint
@@ -41,6 +42,9 @@ figures: .venv/user
 
 claims: .venv/user
 	$(BIN)/python scripts/claims.py $(ARGS)
+
+gallery: .venv/user
+	$(BIN)/python scripts/gallery.py --output results/gallery $(ARGS)
 
 clean:
 	rm -rf .venv

@@ -57,6 +57,8 @@ from lrevopt.optimizers import RMSProp as RMSProp
 from lrevopt.optimizers import from_optax as from_optax
 from lrevopt.optimizers import rescaled as rescaled
 from lrevopt.optimizers import to_optax as to_optax
+from lrevopt.scorecards import Scorecard as Scorecard
+from lrevopt.scorecards import measure_scorecard as measure_scorecard
 from lrevopt.scoring import score_settings as score_settings
 from lrevopt.storage import load as load
 from lrevopt.tasks import MNIST as MNIST
@@ -66,6 +68,8 @@ from lrevopt.tasks import LinearRegression as LinearRegression
 from lrevopt.tasks import Rosenbrock as Rosenbrock
 from lrevopt.tasks import TwoMoons as TwoMoons
 from lrevopt.tasks import sample_problems as sample_problems
+from lrevopt.transfers import Transfer as Transfer
+from lrevopt.transfers import measure_transfer as measure_transfer
 from lrevopt.tuning import Tuning as Tuning
 from lrevopt.tuning import TuningResult as TuningResult
 from lrevopt.tuning import analytic_momentum as analytic_momentum
@@ -74,3 +78,5 @@ from lrevopt.tuning import tune as tune
 from lrevopt.unroll import Trajectory as Trajectory
 from lrevopt.unroll import unroll as unroll
 from lrevopt.unroll import unroll_losses as unroll_losses
+from lrevopt.well_known import WELL_KNOWN as WELL_KNOWN
+from lrevopt.well_known import tune_rate as tune_rate

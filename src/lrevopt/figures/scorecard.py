@@ -38,7 +38,7 @@ def modes(ax: Axes, card: Scorecard) -> None:
     """Eigenvalues at the convergence point; rings around the leading modes."""
     if card.eigenvalues.size:
         eigenvalue_plane(ax, card.eigenvalues, card.learning_rates, card.leading.tolist(),
-                         numbered=True)  # fmt: skip
+                         numbered=True, bar_below=True)  # fmt: skip
     else:
         _say(ax, card.reasons["timescale"])
 
@@ -116,9 +116,9 @@ def curvature_response(ax: Axes, card: Scorecard) -> None:
     ax.plot(card.fastest, card.fastest_radius, "v", color=GREEN, markersize=5, zorder=3,
             label="fastest", clip_on=False)  # fmt: skip
     for end in {card.stable_up_to, card.largest_stable} - {0.0, np.inf}:
-        label = "stable up to here" if end == card.stable_up_to else None
+        label = "stable up to" if end == card.stable_up_to else None
         ax.plot(end, 1, "s", color=VERMILLION, markersize=4, zorder=3, label=label)
-    ax.set(xscale="log", xlabel="curvature $c$ (gradient / x)", ylim=(0, 1.5))
+    ax.set(xscale="log", xlabel="curvature (gradient / x)", ylim=(0, 1.5))
     ax.set(ylabel="spectral radius\n(per update)", xlim=(card.curvatures[0], card.curvatures[-1]))
     ax.legend(loc="lower left")
 
@@ -142,6 +142,8 @@ def table(ax: Axes, card: Scorecard) -> None:
         ax.text(0.51 * column + 0.26, height, in_words(card, name), va="top")
     for index, line in enumerate(below):
         ax.text(0, 1 - (ROWS + 0.5 + index) / lines, line, va="top", color=GREY)
+    for text in ax.texts:
+        text.set_in_layout(False)  # panels need not make room beside the page for it
 
 
 def _notes(card: Scorecard) -> list[str]:

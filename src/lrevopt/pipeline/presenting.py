@@ -63,6 +63,11 @@ def _documents(results: Path) -> list[tuple[str, str]]:
     known = {
         "README.md": "what is shipped, every training run, and the commands",
         "claims.md": "the paper's sentences, measured, as text",
+        "gallery/gallery.png": "fifteen optimizers of optax under the microscope",
+        "gallery/gallery.md": "the gallery in numbers",
+        "transfer/figure_transfer.png": "every optimizer on every task",
+        "transfer/figure_sweeps.png": "other scales of the gradient, and longer runs",
+        "transfer/matrix.csv": "transfer in numbers",
     }
     return [(words, name) for name, words in known.items() if (results / name).is_file()]
 
