@@ -89,6 +89,12 @@ def test_the_matrix_has_each_optimizer_s_own_runs_and_no_distance_from_the_nativ
     assert record.distances[1] > 0.1
 
 
+def test_without_scorecards_there_are_no_distances():
+    record = measure_transfer(OPTIMIZERS, TASK, "slow", key=KEY, analysis_key=KEY, problems=2,
+                              analysed=0, steps=5)  # fmt: skip
+    assert np.isnan(record.distances).all()
+
+
 def test_log_ratios_are_those_of_the_reference():
     objectives = np.array([[0.1, 0.2], [0.2, 0.4], [np.inf, 0.1]])
     record = Transfer(("a", "b", "c"), "a", objectives, np.zeros(3))

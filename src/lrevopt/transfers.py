@@ -47,7 +47,7 @@ class Transfer(eqx.Module):
     - `names`: of the optimizers; `native`: the one that was trained on this task.
     - `objectives`: meta-objective of every run, mean(losses) / losses[0]; +inf where it diverged.
     - `distances`: between the scorecard of each optimizer and the native's, both measured on this
-      task; NaN where one has no figures (it diverged on every problem, say).
+      task; NaN where one has no figures (it diverged on every problem, say), or all were left out.
     """
 
     names: tuple[str, ...]
@@ -103,15 +103,16 @@ def measure_transfer(
 ) -> Transfer:
     """Run every optimizer on the same draws of a task, and compare its scorecard with the native's.
 
-    Scorecards are of `analysed` other draws, from `analysis_key`. Raises `ValueError` for counts
-    below 1, a native that is not among the optimizers, or one without any figures.
+    Scorecards are of `analysed` other draws, from `analysis_key`; 0 leaves them out, and distances
+    are then NaN. Raises `ValueError` for other counts below 1, a native that is not among the
+    optimizers, or one without any figures.
     """
     one_of("native", native, tuple(optimizers))
     problems = positive_integer("problems", problems)
-    analysed = positive_integer("analysed", analysed)
+    analysed = analysed and positive_integer("analysed", analysed)
     evaluation = evaluate(optimizers, task, problems=problems, steps=steps, key=key)
     cards: dict[str, Scorecard] = {}
-    for name, optimizer in optimizers.items():
+    for name, optimizer in optimizers.items() if analysed else ():
         try:
             cards[name] = measure_scorecard(
                 optimizer, task, key=analysis_key, problems=analysed, steps=steps

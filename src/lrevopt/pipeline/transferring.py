@@ -33,9 +33,6 @@ SIZED: TaskName = "linear_regression"
 """The task whose dimension is swept: the only one that has one to choose."""
 
 
-ANALYSED = 16
-"""Most problems that a scorecard is of."""
-
 Record = TypeVar("Record", Transfer, Sweep)
 
 
@@ -61,11 +58,15 @@ class TransferSettings:
     """Updates on MNIST."""
     image_problems: int = 2
     """Test problems of MNIST."""
+    analysed: int = 16
+    """Most problems that a scorecard is of."""
+    image_analysed: int = 0
+    """The same on MNIST, where one takes minutes: 0 leaves them and their distances out."""
     seed: int = 0
     """Of the problems, those of the analysis and those of the test."""
 
     def __post_init__(self) -> None:
-        for name in ("problems", "network_problems", "steps", "image_problems"):
+        for name in ("problems", "network_problems", "steps", "image_problems", "analysed"):
             positive_integer(name, getattr(self, name))
         for name in ("horizons", "dimensions", "image_horizons"):
             for value in getattr(self, name):
@@ -79,6 +80,11 @@ class TransferSettings:
         if task == "mnist":
             return self.image_problems
         return self.network_problems if task == "two_moons" else self.problems
+
+    def analysed_of(self, task: str) -> int:
+        """Problems of the scorecards on a task."""
+        most = self.image_analysed if task == "mnist" else self.analysed
+        return min(self.problems_of(task), most)
 
     def swept(self, task: str) -> tuple[tuple[float, ...], tuple[int, ...]]:
         """Factors on gradients, and lengths of runs, of a task."""
@@ -135,7 +141,7 @@ def transfer(
         transfers[name] = _once(
             Transfer, output / f"{name}.npz", say,
             measure_transfer, everyone, task, f"{name}/{LEARNED}", analysis_key=seen,
-            analysed=min(count, ANALYSED), steps=steps, **shared,
+            analysed=settings.analysed_of(name), steps=steps, **shared,
         )  # fmt: skip
     dimensions = None
     if SIZED in runs:
