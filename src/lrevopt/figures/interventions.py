@@ -131,8 +131,8 @@ def _powers(value: float) -> str:
     """A number with its power of ten, where it has more than four digits."""
     if 1e-3 < value < 1e4:
         return short(value)
-    power = int(np.floor(np.log10(value)))
-    return rf"${value / 10.0**power:.0f}\times10^{{{power}}}$"
+    leading, power = f"{value:.0e}".split("e")
+    return rf"${leading}\times10^{{{int(power)}}}$"
 
 
 @journal_style
