@@ -34,6 +34,9 @@ WORSE = "PuOr_r"
 DECADES = 1.0
 """Ratios beyond a factor of ten have the last colour; their number is in the cell."""
 
+NARROW = 30.0
+"""Within a factor like this there are too few powers of ten to label an axis by."""
+
 MARKERS = {"linear_regression": ("o", BLUE), "rosenbrock": ("s", ORANGE),
            "two_moons": ("^", GREEN), "mnist": ("D", VERMILLION)}  # fmt: skip
 OTHER = ("v", GREY)
@@ -90,6 +93,8 @@ def likeness(ax: Axes, transfers: Mapping[str, Transfer]) -> None:
         record = transfers[task]
         ratios = np.exp(record.log_ratios(record.native)[:, 0])
         marker, color = MARKERS.get(task, OTHER)
+        if np.isnan(record.distances).all():
+            continue
         others = [index for index, name in enumerate(record.names) if name != record.native]
         there = [i for i in others if np.isfinite(ratios[i]) and np.isfinite(record.distances[i])]
         ax.plot(record.distances[there], ratios[there], marker, color=color, markersize=4,
@@ -113,6 +118,9 @@ def curves(ax: Axes, sweep: Sweep, xlabel: str) -> None:
                     markersize=3.5, clip_on=False, transform=ax.get_xaxis_transform())  # fmt: skip
     ax.set(xscale="log", yscale="log", xlabel=xlabel)
     ax.xaxis.set_major_locator(LogLocator(numticks=5))
+    if sweep.values.max() < NARROW * sweep.values.min():
+        ax.set_xticks(sweep.values, [short(value) for value in sweep.values])
+    ax.xaxis.set_minor_formatter(NullFormatter())
     ax.yaxis.set_minor_formatter(NullFormatter())
     ax.grid(axis="y", color=PALE, linewidth=0.5)
 
