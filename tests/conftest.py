@@ -35,3 +35,14 @@ def as_user() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def programs_are_given_back() -> Iterator[None]:
+    """Compiled programs go with the file that compiled them.
+
+    Each holds several memory maps, of which a process may have 65,530: a worker that runs many
+    files would end in the compiler.
+    """
+    yield
+    jax.clear_caches()
