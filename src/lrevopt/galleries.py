@@ -26,7 +26,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Int, Key
 
-from lrevopt.analysis.linearization import Linearization, eigenmodes, linearize
+from lrevopt.analysis.linearization import Linearization, eigenmodes, linearize, timescale
 from lrevopt.analysis.mechanisms import gradient_axis
 from lrevopt.analysis.projections import Visits, spread, visit
 from lrevopt.analysis.update_functions import update_table
@@ -127,9 +127,7 @@ class Gallery(eqx.Module):
 
     def timescale(self, name: str) -> float:
         """Updates in which the slowest mode falls to 1/e; infinite where it does not fall."""
-        slowest = np.abs(self.eigenvalues[name][0])
-        with np.errstate(divide="ignore"):
-            return float(-1 / np.log(slowest)) if slowest < 1 else np.inf
+        return timescale(self.eigenvalues[name][0])
 
     def does(self, name: str) -> str:
         """What its update function does, by the numbers above."""

@@ -196,6 +196,14 @@ def modes_needed(shares: Float[np.ndarray, " mode"], share: float) -> int:
     return int(short[-1]) + 2 if short.size else 1
 
 
+def timescale(eigenvalue: complex) -> float:
+    """Updates in which a mode falls to 1/e, `-1 / ln|lambda|`; infinite where it does not fall."""
+    size = abs(eigenvalue)
+    if size >= 1:
+        return np.inf
+    return float(-1 / np.log(size)) if size > 0 else 0.0
+
+
 def conjugate_mode(modes: Modes, index: int) -> int:
     """Index of the conjugate of a mode; its own where it is real."""
     if modes.eigenvalues[index].imag == 0:

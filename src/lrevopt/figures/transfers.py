@@ -34,6 +34,9 @@ WORSE = "PuOr_r"
 DECADES = 1.0
 """Ratios beyond a factor of ten have the last colour; their number is in the cell."""
 
+LONG = 1e4
+"""Ratios from here on are written with one digit, so that a cell has room."""
+
 NARROW = 30.0
 """Within a factor like this there are too few powers of ten to label an axis by."""
 
@@ -63,14 +66,9 @@ def matrix(ax: Axes, transfers: Mapping[str, Transfer]) -> None:
     for row, name in enumerate(names):
         for column, task in enumerate(tasks):
             lost = int(transfers[task].diverged()[row])
-            value = logs[row, column]
-            said = (
-                f"{lost} \N{BALLOT X}"
-                if lost
-                else short(10**value)
-                if value < 4
-                else f"{10**value:.0e}"
-            )
+            ratio = 10 ** logs[row, column]
+            times = short(ratio) if ratio < LONG else f"{ratio:.0e}"
+            said = f"{lost} \N{BALLOT X}" if lost else times
             color = "white" if abs(shown[row, column]) > 0.75 * DECADES else BLACK
             ax.text(column, row, said, ha="center", va="center", color=color)
             if home_and_kind(name)[0] == task:
@@ -91,10 +89,10 @@ def likeness(ax: Axes, transfers: Mapping[str, Transfer]) -> None:
     """Distance of scorecards from the native's against performance."""
     for task in tasks_of(transfers, "transfers"):
         record = transfers[task]
-        ratios = np.exp(record.log_ratios(record.native)[:, 0])
-        marker, color = MARKERS.get(task, OTHER)
         if np.isnan(record.distances).all():
             continue
+        ratios = np.exp(record.log_ratios(record.native)[:, 0])
+        marker, color = MARKERS.get(task, OTHER)
         others = [index for index, name in enumerate(record.names) if name != record.native]
         there = [i for i in others if np.isfinite(ratios[i]) and np.isfinite(record.distances[i])]
         ax.plot(record.distances[there], ratios[there], marker, color=color, markersize=4,

@@ -26,6 +26,7 @@ from lrevopt.analysis.linearization import (
     impulse_response,
     mode_responses,
     steady_state_gain,
+    timescale,
 )
 from lrevopt.analysis.manifolds import measure_manifold
 from lrevopt.analysis.mechanisms import linearize_at_rest, separated_modes
@@ -166,7 +167,7 @@ def _momentum(
         sentence = "one mode makes all of the response to a gradient"
         parts |= _missing(reasons, sentence, timescales[1], rates[1])
     for group, name, rate in zip(leading, timescales, rates, strict=False):
-        parts[name] = _timescale(modes.eigenvalues[group[0]])
+        parts[name] = timescale(modes.eigenvalues[group[0]])
         parts[rate] = float(modes.learning_rates[group].sum().real)
     if np.isnan(shares).any():
         return parts | _missing(reasons, DEFECTIVE, *rates, *energies)
@@ -203,13 +204,6 @@ def leading_modes(modes: Modes, steps: int) -> tuple[list[list[int]], Float[np.n
     ]
     missed = np.sum((whole - np.cumsum(parts[order], axis=0)) ** 2, axis=1)
     return [groups[index] for index in order], 1 - missed / np.sum(whole**2)
-
-
-def _timescale(eigenvalue: complex) -> float:
-    size = abs(eigenvalue)
-    if size >= 1:
-        return np.inf
-    return float(-1 / np.log(size)) if size > 0 else 0.0
 
 
 def _clipping(
