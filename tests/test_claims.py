@@ -15,8 +15,9 @@ from synthetic_records import evaluation, manifold, mechanisms, parameter_types,
 import lrevopt as lo
 from lrevopt import storage
 from lrevopt.analysis import measure_manifold, measure_parameter_types, visit
+from lrevopt.analysis.ranks import rank_correlation
 from lrevopt.claims import BY_NAME, CLAIMS, Measured, RunNumbers, as_markdown, measure_claims
-from lrevopt.claims.verdicts import between, both, rank_correlation
+from lrevopt.claims.verdicts import between, both
 from lrevopt.pipeline import claiming
 
 SHIPPED = Path(__file__).parent.parent / "results"

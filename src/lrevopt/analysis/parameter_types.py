@@ -23,6 +23,7 @@ from lrevopt.analysis.projections import (
     side_by_side,
     spread,
 )
+from lrevopt.analysis.ranks import rank_correlation
 from lrevopt.analysis.update_functions import effective_learning_rate, rate_table
 from lrevopt.checks import positive_integer
 from lrevopt.optimizers.interface import AbstractOptimizer
@@ -197,7 +198,7 @@ def depth_correlation(
     for kind in kinds:
         along = np.array([rates[own[kind]].mean() for own in layers.values() if kind in own])
         if len(along) > 1:
-            found[kind] = _spearman(along)
+            found[kind] = rank_correlation(np.arange(len(along)), along)
     return found
 
 
@@ -222,14 +223,6 @@ def _ratio(first: float, second: float) -> float:
     if second > 0:
         return first / second
     return float("inf") if first > 0 else float("nan")
-
-
-def _spearman(values: Float[np.ndarray, " layer"]) -> float:
-    """Rank correlation with 0, 1, 2, ...; NaN if all values are equal."""
-    from scipy.stats import rankdata  # slow to import
-
-    ranks = rankdata(values)
-    return float(np.corrcoef(np.arange(len(values)), ranks)[0, 1]) if np.ptp(ranks) else np.nan
 
 
 @eqx.filter_jit

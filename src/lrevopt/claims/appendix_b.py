@@ -6,8 +6,9 @@ import numpy as np
 from jaxtyping import Float
 
 from lrevopt.analysis import MetaDynamics
+from lrevopt.analysis.ranks import rank_correlation
 from lrevopt.checks import given
-from lrevopt.claims.verdicts import Measured, RunNumbers, between, both, rank_correlation
+from lrevopt.claims.verdicts import Measured, RunNumbers, between, both
 from lrevopt.findings import number
 
 NEARLY_ALL, NOT_ALL = 0.9, 0.7

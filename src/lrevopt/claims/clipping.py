@@ -5,8 +5,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from lrevopt.analysis.ranks import rank_correlation
 from lrevopt.checks import given
-from lrevopt.claims.verdicts import Measured, RunNumbers, between, rank_correlation
+from lrevopt.claims.verdicts import Measured, RunNumbers, between
 from lrevopt.findings import number
 
 SATURATED, STRAIGHT = 0.5, 0.8

@@ -6,8 +6,9 @@ import numpy as np
 from jaxtyping import Float
 
 from lrevopt.analysis.linearization import modes_needed
+from lrevopt.analysis.ranks import rank_correlation
 from lrevopt.checks import given
-from lrevopt.claims.verdicts import Measured, RunNumbers, between, both, rank_correlation
+from lrevopt.claims.verdicts import Measured, RunNumbers, between, both
 from lrevopt.findings import number
 
 VARIANCE_GONE, VARIANCE_LEFT = 0.05, 0.25

@@ -5,8 +5,6 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-import numpy as np
-
 from lrevopt.analysis import (
     Manifold,
     Mechanisms,
@@ -106,13 +104,3 @@ def both(*parts: bool | None) -> bool | None:
     if any(part is False for part in parts):
         return False
     return True if all(parts) else None
-
-
-def rank_correlation(first: Any, second: Any) -> float:
-    """Spearman's; NaN if either is constant."""
-    from scipy.stats import rankdata  # slow to import
-
-    ranks = rankdata(np.asarray(first, float)), rankdata(np.asarray(second, float))
-    if any(np.ptp(rank) == 0 for rank in ranks):
-        return math.nan
-    return float(np.corrcoef(*ranks)[0, 1])

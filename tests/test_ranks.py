@@ -1,0 +1,36 @@
+"""Rank correlations are exact."""
+
+import itertools
+import math
+from fractions import Fraction
+
+import hypothesis
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+import scipy.stats
+
+from lrevopt.analysis.ranks import rank_correlation
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 5, 6])
+def test_every_order_has_its_fraction(count):
+    """Without ties, 1 - 6 sum d^2 / (n (n^2 - 1)), rounded once."""
+    for order in itertools.permutations(range(count)):
+        squares = sum((place - rank) ** 2 for place, rank in enumerate(order))
+        expected = 1 - Fraction(6 * squares, count * (count**2 - 1))
+        values = [10.0**-rank for rank in order]
+        assert rank_correlation(np.arange(count), values) == -float(expected)
+
+
+VALUES = st.lists(st.sampled_from([-3.0, 0.0, 0.5, 1e-9, 7.0]), min_size=12, max_size=12)
+
+
+@hypothesis.given(first=VALUES, second=VALUES)
+def test_ties_share_their_mean_rank(first, second):
+    found = rank_correlation(first, second)
+    if len(set(first)) == 1 or len(set(second)) == 1:
+        assert math.isnan(found)
+    else:
+        assert found == pytest.approx(scipy.stats.spearmanr(first, second).statistic, abs=1e-14)
+        assert found == rank_correlation(second, first)
