@@ -13,6 +13,7 @@ from lrevopt.analysis import (
 )
 from lrevopt.evaluation import Evaluation
 from lrevopt.figures import FigureNumbers
+from lrevopt.galleries import Gallery
 from lrevopt.interventions import (
     CHANGES,
     EXCHANGED_HALFWAY,
@@ -21,6 +22,7 @@ from lrevopt.interventions import (
     Streams,
 )
 from lrevopt.meta_training import History
+from lrevopt.scorecards import ENTRIES, Scorecard
 from lrevopt.task_pictures import TaskPicture
 from lrevopt.tuning import TuningResult
 
@@ -317,6 +319,63 @@ def streams(steps: int = 20) -> Streams:
         remaining_lows=left - 0.05,
         remaining_highs=left + 0.05,
         followed={"exchanged": np.ones(steps + 1), EXCHANGED_HALFWAY: halfway},
+    )
+
+
+def scorecard(scale: float = 1.0, reason: str = "") -> Scorecard:
+    """Numbers 1, 2, ... times `scale`; with a reason, none of the rates has one."""
+    values = dict(zip(ENTRIES, scale * np.arange(1.0, len(ENTRIES) + 1), strict=True))
+    missing = ("rate", "gain") if reason else ()
+    line = np.linspace(-1.0, 1.0, 5)
+    return Scorecard(
+        **values | dict.fromkeys(missing, np.nan),
+        reasons=dict.fromkeys(missing, reason),
+        adaptation_at=2.5,
+        angle_of="visited states",
+        fixed_points=1,
+        converged_share=0.75,
+        eigenvalues=np.array([0.9 + 0j]),
+        learning_rates=np.array([0.1 + 0j]),
+        leading=np.array([0]),
+        gradients=line,
+        initial_update=-line,
+        later_updates=np.tile(-line, (2, 1)),
+        edges=line,
+        density=np.full(4, 0.5),
+        schedule_rates=np.full(6, 0.1),
+        held_gradients=line,
+        held_rates=np.full(5, 0.1),
+        held_converged=np.full(5, True),
+        curvatures=line + 2,
+        radii=np.full(5, 0.9),
+    )
+
+
+def gallery() -> Gallery:
+    """Momentum and gradient descent, as they would be."""
+    line = np.linspace(-1.0, 1.0, 5)
+    both = {"sgd": 0.0, "momentum": 0.9}
+    return Gallery(
+        task="Rosenbrock",
+        names=tuple(both),
+        problems=6,
+        steps=20,
+        learning_rates=np.array([0.1, 0.01]),
+        on_edge=np.array([False, True]),
+        scores=np.array([0.25, np.inf]),
+        median_scores=np.array([0.2, 0.15]),
+        diverged=np.array([0, 1]),
+        shown=np.array([0, 10]),
+        gradients=np.tile(line, (2, 1)),
+        updates=np.tile(-line, (2, 2, 1)),
+        states={name: np.zeros(2) for name in both},
+        met=np.array([0.5, 0.5]),
+        eigenvalues={name: np.array([value, 0.0], complex) for name, value in both.items()},
+        mode_rates={name: np.array([0.1, 0.0], complex) for name in both},
+        inseparable=("", ""),
+        shifts=np.array([0.0, 1.2]),
+        tilts=np.ones(2),
+        losses=np.zeros(2),
     )
 
 

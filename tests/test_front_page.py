@@ -9,16 +9,18 @@ import pytest
 from synthetic_records import (
     BASELINES,
     evaluation,
+    gallery,
     mechanisms,
     meta_dynamics,
     momentum_mimic,
+    scorecard,
 )
 from test_report import PNG, Page
 from test_scripts import call
 
 from lrevopt import storage
 from lrevopt.claims import Row
-from lrevopt.figures import FIGURES
+from lrevopt.figures import FIGURES, FigureText
 from lrevopt.front_page import (
     FrontPageInputs,
     Picture,
@@ -30,6 +32,8 @@ from lrevopt.pipeline.presenting import front_page_of, shipped_runs
 
 PAPER = "https://arxiv.org/abs/2011.02159"
 NUMBERED = [spec for spec in FIGURES if isinstance(spec.number, int)]
+SHAPES = FigureText("gallery", "Shapes of updates", "Bent lines clip.")
+AWAY = FigureText("transfer", "Away from home", "Orange is worse.")
 LARGEST = 10e6
 """Bytes that the page may have."""
 
@@ -76,6 +80,12 @@ def inputs() -> FrontPageInputs:
         momentum_mimic=momentum_mimic(),
         meta_dynamics=meta_dynamics(),
         mechanisms={"rosenbrock": mechanisms(3)},
+        scorecards={
+            "rosenbrock": scorecard(reason="updates are <signs>"),
+            "linear_regression": scorecard(0.5),
+        },
+        gallery=gallery(),
+        microscope=[Picture(SHAPES, PNG, ["gallery/gallery.csv"]), Picture(AWAY, PNG)],
         versions={
             "linear_regression": {"jax": "0.10.2", "python": "3.11.7"},
             "rosenbrock": {"jax": "0.11.0", "python": "3.11.7"},
@@ -122,12 +132,13 @@ def test_links_within_the_page_lead_somewhere(page):
 
 
 def test_each_figure_is_there_once_in_order_with_caption_and_alternative_text(page):
-    assert [figure["id"] for figure in page.all("figure")] == [spec.name for spec in NUMBERED]
-    for spec in NUMBERED:
+    shown = [*NUMBERED, SHAPES, AWAY]
+    assert [figure["id"] for figure in page.all("figure")] == [spec.name for spec in shown]
+    for spec in shown:
         assert words(page).count(" ".join(spec.caption.split())) >= 1
         assert f"{spec.label}: {spec.title}. How to read it" in words(page)
     texts = [image["alt"] or "" for image in page.all("img")]
-    assert texts == [f"{spec.title}. {spec.caption}" for spec in NUMBERED]
+    assert texts == [f"{spec.title}. {spec.caption}" for spec in shown]
     assert all(image["width"] and image["height"] for image in page.all("img"))
     assert f"figures/{NUMBERED[0].name}.npz" in links(page)
 
@@ -189,7 +200,7 @@ def test_remarks_are_escaped_and_those_that_differ_are_open(source, page):
 
 
 def test_tables_have_headers_and_captions_and_scroll_in_their_own_box(source, page):
-    assert len(page.all("table")) == len(page.all("caption")) == 5
+    assert len(page.all("table")) == len(page.all("caption")) == 7
     assert all("scope" in header for header in page.all("th"))
     boxes = re.findall(r'<div class="scroll"[^>]*>\s*<table', source)
     assert len(boxes) == len(page.all("table"))
@@ -203,6 +214,30 @@ def test_what_appendices_and_versions_say(inputs, page):
     assert text.count("3.11.7") == 1
     energy = inputs.mechanisms["rosenbrock"].mode_energy
     assert f"the best mode explains {100 * energy[0]:.0f} %" in text
+
+
+def test_scorecards_stand_beside_each_other_and_say_what_is_missing(source, page):
+    text = words(page)
+    table = text[text.index("Numbers of each learned optimizer") : text.index("Shapes of updates")]
+    assert table.index("Linear regression") < table.index("Rosenbrock")
+    first = table[table.index("momentum timescale") : table.index("momentum learning rate")]
+    assert first.replace(" ", "") == "momentumtimescale0.5updates1updates"
+    for label in ("learning rate at rest", "steady-state learning rate"):
+        row = table[table.index(label) :]
+        assert row.index("x / gradient") < row.index("not availableupdates are <signs>")
+    assert "<signs>" not in source
+    assert text.count("updates are <signs>") == 2
+
+
+def test_the_gallery_is_a_table_below_its_figure(page):
+    text = words(page)
+    table = text[text.index("The gallery in numbers") :]
+    order = ["Shapes of updates. How to read it", "The gallery in numbers", "Away from home. How"]
+    assert sorted(order, key=text.index) == order
+    row = "momentum0.01yes\N{INFINITY}0.151of60.9(0.1)9.491.210%shifts"
+    assert row in table.replace(" ", "")
+    assert "Rosenbrock: learning rates tuned on 6 problems" in table
+    assert "gallery/gallery.csv" in links(page)
 
 
 def test_a_page_of_nothing_stands():
@@ -237,6 +272,10 @@ def results(tmp_path) -> Path:
     for name in ("figure_01.png", "figure_16.png"):
         (tmp_path / "figures" / name).write_bytes(PNG)
     (tmp_path / "figures" / "figure_01.npz").write_bytes(b"numbers")
+    storage.save_record(run / "scorecard" / "scorecard.npz", scorecard())
+    storage.save_record(tmp_path / "gallery" / "gallery.npz", gallery())
+    for name in ("gallery/gallery.png", "transfer/figure_sweeps.png"):
+        storage.write_atomically(tmp_path / name, PNG)
     return tmp_path
 
 
@@ -248,7 +287,10 @@ def test_front_page_of_a_folder_has_what_is_there_and_says_what_is_not(
     assert capsys.readouterr().out.strip() == str(path)
     assert path.stat().st_size < LARGEST
     page = Page(path.read_text(encoding="utf-8"))
-    assert [figure["id"] for figure in page.all("figure")] == ["figure_01", "figure_16"]
+    assert [figure["id"] for figure in page.all("figure")] == [
+        "figure_01", "figure_16", "figure_gallery", "figure_sweeps",
+    ]  # fmt: skip
+    assert "momentum timescale 1 updates" in words(page)
     for sentence in (
         "Linear regression: there is no run.",
         "Rosenbrock: an optimizer is there, not taken apart.",
@@ -257,7 +299,9 @@ def test_front_page_of_a_folder_has_what_is_there_and_says_what_is_not(
     ):
         assert sentence in words(page)
     outside = [link for link in links(page) if not link.startswith("#") and link != PAPER]
-    assert set(outside) == {"rosenbrock/report.html", "figures/figure_01.npz"}
+    assert set(outside) == {
+        "rosenbrock/report.html", "figures/figure_01.npz", "gallery/gallery.npz",
+    }  # fmt: skip
     assert all((results / link).is_file() for link in outside)
     written = path.read_bytes()
     front_page_of(results, claims_of_all(results))

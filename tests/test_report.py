@@ -11,6 +11,7 @@ from synthetic_records import (
     history,
     interventions,
     mechanisms,
+    scorecard,
     streams,
     tuning,
 )
@@ -62,6 +63,7 @@ def inputs() -> ReportInputs:
         mechanisms=mechanisms(3),
         interventions=interventions(),
         streams=streams(),
+        scorecard=scorecard(reason="updates are signs"),
         figures=[(spec, PNG) for spec in FIGURES],
         analytic_momentum={"learning_rate": 3.7585, "momentum": 0.88114},
         versions={"numpy": np.__version__},
@@ -114,6 +116,13 @@ def test_numbers_of_the_run_are_shown(inputs, page):
         assert text in page.text
     diverged = int((inputs.tuning["adam"].diverged > 0).sum())
     assert f"{diverged} of 30" in page.text
+
+
+def test_the_scorecard_is_shown_with_units_and_reasons(page):
+    text = " ".join(page.text.split())
+    assert "momentum timescale1 updates" in text
+    assert "learning rate at restnot available: updates are signs" in text
+    assert "adaptation, rest / held13 times, held at 2.5" in text
 
 
 def test_removals_are_shown_with_what_they_cost(inputs, page):

@@ -16,10 +16,12 @@ from lrevopt.analysis.linearization import modes_needed
 from lrevopt.claims import ALL, Row
 from lrevopt.claims.momentum import CARRIED
 from lrevopt.evaluation import Evaluation
-from lrevopt.figures.registry import FigureSpec
+from lrevopt.figures.registry import FigureText
 from lrevopt.figures.style import looks, readable, tasks_of
 from lrevopt.findings import Facts, number
+from lrevopt.galleries import Gallery, gallery_caption, gallery_rows
 from lrevopt.pages import embedded_figure, render_page
+from lrevopt.scorecards import Scorecard, scorecard_facts
 from lrevopt.storage import write_atomically
 
 TITLE = "Learned optimizers, taken apart"
@@ -32,7 +34,7 @@ OUTCOMES = {"reproduced": "✓", "differs": "≠", "cannot tell": "?"}
 class Picture:
     """A figure with its PNG, or the path of it, and links to files that belong to it."""
 
-    spec: FigureSpec
+    spec: FigureText
     png: bytes | Path
     files: Sequence[str] = ()
 
@@ -60,6 +62,12 @@ class FrontPageInputs:
     """The optimizer that is momentum, and its history (paper, appendix B)."""
     mechanisms: Mapping[str, Mechanisms] = dataclasses.field(default_factory=dict)
     """Analyses by task, of which the page shows how many modes carry them (appendix C)."""
+    scorecards: Mapping[str, Scorecard] = dataclasses.field(default_factory=dict)
+    """Of each task's learned optimizer, on that task."""
+    gallery: Gallery | None = None
+    """Well-known optimizers beside each other: a table below the figure called `gallery`."""
+    microscope: Sequence[Picture] = ()
+    """Figures of optimizers beyond the paper's, and of what they do away from home."""
     versions: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
     """Software that trained each task's optimizer, by task and then by name."""
     learned: str = "learned"
@@ -103,7 +111,10 @@ def render_front_page(inputs: FrontPageInputs) -> str:
         columns=[readable(task) for task in columns],
         claims=_claims(inputs.claims, columns),
         remarks=_remarks(inputs.claims),
-        figures=[embedded_figure(p.spec, p.png) | {"files": _files(p)} for p in inputs.figures],
+        figures=[_figure(picture) for picture in inputs.figures],
+        cards=_cards(inputs.scorecards),
+        gallery=_gallery(inputs.gallery),
+        microscope=[_figure(picture) for picture in inputs.microscope],
         appendix_b=_appendix_b(inputs.momentum_mimic, inputs.meta_dynamics),
         appendix_c=_appendix_c(inputs.mechanisms),
         versions=_versions(inputs.versions),
@@ -241,9 +252,13 @@ def _remarks(claims: Sequence[Row]) -> list[dict[str, Any]]:
     return groups
 
 
+def _figure(picture: Picture) -> dict[str, Any]:
+    return embedded_figure(picture.spec, picture.png) | {"files": _files(picture)}
+
+
 def _files(picture: Picture) -> list[tuple[str, str]]:
     """Links to a figure's files, by what they hold."""
-    kinds = {".svg": "vector graphics", ".npz": "numbers", ".txt": "caption"}
+    kinds = {".svg": "vector graphics", ".npz": "numbers", ".txt": "caption", ".csv": "table"}
     return [(kinds.get(Path(link).suffix, Path(link).name), link) for link in picture.files]
 
 
@@ -300,6 +315,27 @@ def _appendix_c(mechanisms: Mapping[str, Mechanisms]) -> Facts:
             said = "the Jacobian is near-defective: modes have no learning rates of their own"
         facts.append((readable(task), said))
     return facts
+
+
+def _cards(scorecards: Mapping[str, Scorecard]) -> dict[str, Any] | None:
+    """A row for each number of the scorecards, with a cell per task."""
+    if not scorecards:
+        return None
+    tasks = tasks_of(scorecards, "scorecards")
+    by_task = [scorecard_facts(scorecards[task]) for task in tasks]
+    rows = [
+        {"label": own[0][0], "cells": [(said, reason) for _, said, reason in own]}
+        for own in zip(*by_task, strict=True)
+    ]
+    return {"tasks": [readable(task) for task in tasks], "rows": rows}
+
+
+def _gallery(gallery: Gallery | None) -> dict[str, Any] | None:
+    """The table of the gallery, and what its numbers are."""
+    if gallery is None:
+        return None
+    heads, rows = gallery_rows(gallery)
+    return {"heads": heads, "rows": rows, "caption": gallery_caption(gallery)}
 
 
 def _versions(versions: Mapping[str, Mapping[str, str]]) -> Facts:

@@ -329,17 +329,15 @@ def gallery_table(gallery: Gallery) -> str:
     return text.getvalue()
 
 
-def gallery_markdown(gallery: Gallery) -> str:
-    """The record as a table in Markdown, in three digits and two, and what the numbers are.
+def gallery_rows(gallery: Gallery) -> tuple[list[str], list[list[str]]]:
+    """The record in three digits and two: heads of the columns, and a row for each optimizer.
 
     Modes at 0 without a learning rate, mostly the update itself, are left out.
     """
-    rows = [
-        ["optimizer", "learning rate", "on edge", "score", "median", "diverged",
-         "eigenvalues (their learning rates)", "slowest, in updates", "shift", "tilt", "lost",
-         "its update function"],
-    ]  # fmt: skip
-    rows.append(["---", *["---:"] * 5, "---", *["---:"] * 4, "---"])
+    heads = ["optimizer", "learning rate", "on edge", "score", "median", "diverged",
+             "eigenvalues (their learning rates)", "slowest, in updates", "shift", "tilt", "lost",
+             "its update function"]  # fmt: skip
+    rows = []
     for place, name in enumerate(gallery.names):
         pairs = zip(gallery.eigenvalues[name], gallery.mode_rates[name], strict=True)
         rows.append(
@@ -359,7 +357,14 @@ def gallery_markdown(gallery: Gallery) -> str:
                 gallery.does(name),
             ]
         )
-    table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return heads, rows
+
+
+def gallery_markdown(gallery: Gallery) -> str:
+    """The record as a table in Markdown, and what the numbers are."""
+    heads, rows = gallery_rows(gallery)
+    lines = [heads, ["---", *["---:"] * 5, "---", *["---:"] * 4, "---"], *rows]
+    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     return f"{table}\n\n{gallery_caption(gallery)}\n"
 
 

@@ -13,7 +13,7 @@ import jinja2
 from PIL import Image
 
 from lrevopt.evaluation import Comparison
-from lrevopt.figures.registry import FigureSpec
+from lrevopt.figures.registry import FigureText
 from lrevopt.figures.style import COLUMN, RESOLUTION
 from lrevopt.findings import number
 
@@ -30,7 +30,7 @@ def render_page(template: str, **content: Any) -> str:
     return environment.get_template(template).render(**content)
 
 
-def embedded_figure(spec: FigureSpec, png: bytes | Path) -> dict[str, Any]:
+def embedded_figure(spec: FigureText, png: bytes | Path) -> dict[str, Any]:
     """A figure as templates show it, its picture as a data address.
 
     Raises `ValueError` if it is not a PNG.

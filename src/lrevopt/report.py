@@ -37,6 +37,7 @@ from lrevopt.pages import (
     embedded_figure,
     render_page,
 )
+from lrevopt.scorecards import Scorecard, scorecard_facts
 from lrevopt.storage import write_atomically
 from lrevopt.tuning import TuningResult
 
@@ -73,6 +74,8 @@ class ReportInputs:
     interventions: Interventions | None = None
     streams: Streams | None = None
     """What happens when a mechanism is taken away, or gradients are exchanged."""
+    scorecard: Scorecard | None = None
+    """The learned optimizer on its own task, in one page of numbers."""
     claims: Sequence[Row] = ()
     """The paper's sentences, measured on it."""
     figures: Sequence[tuple[FigureSpec, bytes | Path]] = ()
@@ -128,6 +131,7 @@ def render_report(inputs: ReportInputs) -> str:
         interventions=None
         if inputs.interventions is None
         else intervention_facts(inputs.interventions),
+        scorecard=_scorecard(inputs.scorecard),
         claims=inputs.claims,
         figures=[embedded_figure(spec, png) for spec, png in inputs.figures],
         settings=list(_flat(settings)),
@@ -325,6 +329,16 @@ def _findings(inputs: ReportInputs) -> Facts:
     if inputs.streams is not None:
         facts += stream_facts(inputs.streams)
     return facts
+
+
+def _scorecard(card: Scorecard | None) -> Facts:
+    """Numbers with their units, or with the reason why they are missing."""
+    if card is None:
+        return []
+    return [
+        (label, f"{said}: {reason}" if reason else said)
+        for label, said, reason in scorecard_facts(card)
+    ]
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

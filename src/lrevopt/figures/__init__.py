@@ -16,6 +16,7 @@ from lrevopt.figures.performance import figure_17 as figure_17
 from lrevopt.figures.registry import FIGURES as FIGURES
 from lrevopt.figures.registry import FigureNumbers as FigureNumbers
 from lrevopt.figures.registry import FigureSpec as FigureSpec
+from lrevopt.figures.registry import FigureText as FigureText
 from lrevopt.figures.registry import available as available
 from lrevopt.figures.schedules import figure_05 as figure_05
 from lrevopt.figures.schedules import figure_11 as figure_11

@@ -125,3 +125,24 @@ GRADIENT_STREAMS = (
     "from the middle of the run (dotted line) on: 0 is the rate of their own stream, 1 that of the "
     "new."
 )
+
+GALLERY = (
+    "One panel per optimizer. Left: update functions of a typical parameter at five moments of its "
+    "run, the later the darker. Curves that are shifted up and down mean momentum, curves that "
+    "tilt adaptation, curves that bend clipping. Right: eigenvalues of the last of these updates "
+    "beside the unit circle; the colour is the learning rate of the mode over the largest of the "
+    "optimizer, hollow marks have less than a millionth of it, triangles a negative one."
+)
+TRANSFER = (
+    "(a) Every learned optimizer and every tuned baseline, on every task: geometric mean over test "
+    "problems of its meta-objective over that of the task's own learned optimizer. Framed: at "
+    "home. A number with a cross counts the problems on which a run diverged. (b) The same ratio "
+    "against the distance between scorecards, both measured on that task: if being alike meant "
+    "being as good, points would rise from the lower left. (c) Mean meta-objective on linear "
+    "regression with other numbers of parameters."
+)
+SWEEPS = (
+    "Each task's learned optimizer and baselines, one column per task. Top: every gradient is "
+    "multiplied by the same factor; at 1 is what they were trained and tuned for. Bottom: runs of "
+    "other lengths; they were trained and tuned for 200 updates. Crosses stand where runs diverged."
+)

@@ -37,6 +37,7 @@ from lrevopt.figures.training import figure_training
 from lrevopt.figures.tuning import figure_18, figure_19, figure_20, figure_21
 from lrevopt.interventions import Interventions, Streams
 from lrevopt.meta_training import History
+from lrevopt.scorecards import Scorecard
 from lrevopt.task_pictures import TaskPicture
 from lrevopt.tuning import TuningResult
 
@@ -65,27 +66,16 @@ class FigureNumbers:
     meta_dynamics: MetaDynamics | None = None
     interventions: dict[str, Interventions] = dataclasses.field(default_factory=dict)
     streams: dict[str, Streams] = dataclasses.field(default_factory=dict)
+    scorecards: dict[str, Scorecard] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
-class FigureSpec:
-    """A figure of the paper, or an unnumbered one of our own, which has a name for a number.
-
-    `caption` says how to read it. `needs` names the fields of `FigureNumbers` it cannot do
-    without, and `task` the task that they must cover, for a figure of one task.
-    """
+class FigureText:
+    """What a figure is called and how it is read: one of the paper's, or one with a name."""
 
     number: int | str
     title: str
     caption: str
-    needs: tuple[str, ...]
-    draw: Callable[[FigureNumbers], Figure]
-    task: str | None = None
-
-    def possible(self, numbers: FigureNumbers) -> bool:
-        """Whether there are numbers for it."""
-        fields = [getattr(numbers, need) for need in self.needs]
-        return all(field and (self.task is None or self.task in field) for field in fields)
 
     @property
     def label(self) -> str:
@@ -96,6 +86,24 @@ class FigureSpec:
     def name(self) -> str:
         """Name of its files without suffix."""
         return figure_name(self.number)
+
+
+@dataclasses.dataclass(frozen=True)
+class FigureSpec(FigureText):
+    """A figure that is drawn from runs.
+
+    `needs` names the fields of `FigureNumbers` it cannot do without, and `task` the task that they
+    must cover, for a figure of one task.
+    """
+
+    needs: tuple[str, ...]
+    draw: Callable[[FigureNumbers], Figure]
+    task: str | None = None
+
+    def possible(self, numbers: FigureNumbers) -> bool:
+        """Whether there are numbers for it."""
+        fields = [getattr(numbers, need) for need in self.needs]
+        return all(field and (self.task is None or self.task in field) for field in fields)
 
 
 FIGURES: tuple[FigureSpec, ...] = (

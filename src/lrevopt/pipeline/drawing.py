@@ -23,6 +23,7 @@ from lrevopt.interventions import Interventions, Streams
 from lrevopt.meta_training import History
 from lrevopt.pipeline.appendix import APPENDIX_B, DYNAMICS, MIMIC
 from lrevopt.pipeline.comparing import TUNING, load_tuning
+from lrevopt.scorecards import Scorecard
 from lrevopt.task_pictures import TaskPicture
 
 
@@ -60,6 +61,7 @@ def load_numbers(directories: Iterable[Path]) -> FigureNumbers:
             (numbers.mode_shifts, ModeShifts, "mode_shifts.npz"),
             (numbers.interventions, Interventions, "interventions.npz"),
             (numbers.streams, Streams, "streams.npz"),
+            (numbers.scorecards, Scorecard, "scorecard/scorecard.npz"),
         ]
         for records, kind, name in by_task:
             if (directory / name).exists():

@@ -7,9 +7,10 @@ from typing import get_args
 from lrevopt import storage
 from lrevopt.claims import Row
 from lrevopt.experiments import TaskName
-from lrevopt.figures import FIGURES
+from lrevopt.figures import FIGURES, FigureText, captions
 from lrevopt.figures.style import readable
 from lrevopt.front_page import FrontPageInputs, Picture, write_front_page
+from lrevopt.galleries import Gallery
 from lrevopt.pipeline.drawing import load_numbers
 
 RESULTS = Path("results")
@@ -54,6 +55,9 @@ def front_page_of(results: Path, claims: Sequence[Row] = ()) -> Path:
         momentum_mimic=numbers.momentum_mimic,
         meta_dynamics=numbers.meta_dynamics,
         mechanisms=numbers.mechanisms,
+        scorecards=numbers.scorecards,
+        gallery=_gallery(results),
+        microscope=_microscope(results),
         versions={task: own.get("versions", {}) for task, own in settings.items()},
     )
     return write_front_page(inputs, results / "index.html")
@@ -63,11 +67,7 @@ def _documents(results: Path) -> list[tuple[str, str]]:
     known = {
         "README.md": "what is shipped, every training run, and the commands",
         "claims.md": "the paper's sentences, measured, as text",
-        "gallery/gallery.png": "fifteen optimizers of optax under the microscope",
-        "gallery/gallery.md": "the gallery in numbers",
-        "transfer/figure_transfer.png": "every optimizer on every task",
-        "transfer/figure_sweeps.png": "other scales of the gradient, and longer runs",
-        "transfer/matrix.csv": "transfer in numbers",
+        "transfer/matrix.csv": "every optimizer on every task, in numbers",
     }
     return [(words, name) for name, words in known.items() if (results / name).is_file()]
 
@@ -104,7 +104,38 @@ def _pictures(results: Path) -> list[Picture]:
     for spec in FIGURES:
         png = results / FIGURES_FOLDER / f"{spec.name}.png"
         if png.is_file():
-            beside = [png.with_suffix(suffix) for suffix in (".svg", ".npz", ".txt")]
-            files = [f"{FIGURES_FOLDER}/{file.name}" for file in beside if file.is_file()]
-            pictures.append(Picture(spec, png, files))
+            pictures.append(Picture(spec, png, _beside(png, results)))
     return pictures
+
+
+def _beside(png: Path, results: Path) -> list[str]:
+    """Links to what lies beside a figure under its name."""
+    kinds = (".svg", ".npz", ".csv", ".txt")
+    files = [png.with_suffix(kind) for kind in kinds]
+    return [file.relative_to(results).as_posix() for file in files if file.is_file()]
+
+
+def _gallery(results: Path) -> Gallery | None:
+    record = results / "gallery" / "gallery.npz"
+    return storage.load_record(Gallery, record) if record.is_file() else None
+
+
+MICROSCOPE = {
+    "gallery/gallery.png": FigureText(
+        "gallery", "Well-known optimizers under the microscope", captions.GALLERY
+    ),
+    "transfer/figure_transfer.png": FigureText("transfer", "Away from home", captions.TRANSFER),
+    "transfer/figure_sweeps.png": FigureText(
+        "sweeps", "Other scales of the gradient, and other lengths", captions.SWEEPS
+    ),
+}
+"""Figures that scripts leave in folders beside runs."""
+
+
+def _microscope(results: Path) -> list[Picture]:
+    pngs = {name: results / name for name in MICROSCOPE}
+    return [
+        Picture(MICROSCOPE[name], png, _beside(png, results))
+        for name, png in pngs.items()
+        if png.is_file()
+    ]

@@ -44,6 +44,7 @@ def report_run(
         mode_shifts=numbers.mode_shifts.get(task),
         interventions=numbers.interventions.get(task),
         streams=numbers.streams.get(task),
+        scorecard=numbers.scorecards.get(task),
         figures=figures,
         learned=LEARNED,
         claims=claims_of(directory),

@@ -9,6 +9,7 @@ from lrevopt.scorecards.record import Entry as Entry
 from lrevopt.scorecards.record import Scorecard as Scorecard
 from lrevopt.scorecards.record import distance as distance
 from lrevopt.scorecards.record import in_words as in_words
+from lrevopt.scorecards.record import scorecard_facts as scorecard_facts
 from lrevopt.scorecards.record import scorecard_lines as scorecard_lines
 from lrevopt.scorecards.record import scorecard_table as scorecard_table
 from lrevopt.scorecards.record import sentences as sentences

@@ -189,23 +189,39 @@ def sentences(card: Scorecard) -> list[str]:
 
 def in_words(card: Scorecard, name: str) -> str:
     """A number with its unit, or which of the `sentences` says why it is missing."""
+    return _plain(card, name) + _note(card, card.reasons.get(name, ""))
+
+
+def _note(card: Scorecard, reason: str) -> str:
+    return f" [{sentences(card).index(reason) + 1}]" if reason else ""
+
+
+def _plain(card: Scorecard, name: str) -> str:
     value, unit = getattr(card, name), ENTRIES[name].unit
     if np.isnan(value):
-        return f"{number(value)} [{sentences(card).index(card.reasons[name]) + 1}]"
+        return number(value)
     return f"{number(100 * value)} %" if unit == "share" else f"{number(value)} {unit}"
+
+
+def scorecard_facts(card: Scorecard) -> list[tuple[str, str, str]]:
+    """Each number: what it is called, in words with its unit, and why it is missing, if it is."""
+    words = {name: _plain(card, name) for name in ENTRIES}
+    if np.isfinite(card.adaptation):
+        words["adaptation"] += f", held at {number(card.adaptation_at)}"
+    if np.isfinite(card.readout_angle):
+        words["readout_angle"] += f", of the {card.angle_of}"
+    facts = [
+        (ENTRIES[name].label, said, card.reasons.get(name, "")) for name, said in words.items()
+    ]
+    found = f"{card.fixed_points}, from {number(100 * card.converged_share)} % of searches"
+    return [*facts, ("fixed points without gradient", found, "")]
 
 
 def scorecard_lines(card: Scorecard) -> list[str]:
     """The numbers with their units, one a line, and why some are missing."""
-    found = "fixed points without gradient"
-    rows = {entry.label: in_words(card, name) for name, entry in ENTRIES.items()}
-    rows[found] = f"{card.fixed_points}, from {number(100 * card.converged_share)} % of searches"
-    if np.isfinite(card.adaptation):
-        rows[ENTRIES["adaptation"].label] += f", held at {number(card.adaptation_at)}"
-    if np.isfinite(card.readout_angle):
-        rows[ENTRIES["readout_angle"].label] += f", of the {card.angle_of}"
-    widest = max(map(len, rows))
-    lines = [f"{label:{widest}}  {text}" for label, text in rows.items()]
+    facts = scorecard_facts(card)
+    widest = max(len(label) for label, _, _ in facts)
+    lines = [f"{label:{widest}}  {said}{_note(card, reason)}" for label, said, reason in facts]
     return lines + [f"[{place}] {sentence}." for place, sentence in enumerate(sentences(card), 1)]
 
 
