@@ -1,8 +1,15 @@
 """Every test runs in float64, with strict dtype promotion and checked shapes, on the CPU."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+# Programs are kept however small, see below.
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 from collections.abc import Iterator
 
@@ -13,6 +20,14 @@ import pytest
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+# What one worker, or a script that it starts, has compiled is not compiled again in the same run of
+# tests. With this variable set to a folder, programs stay from one run to the next.
+PROGRAMS = "JAX_COMPILATION_CACHE_DIR"
+if PROGRAMS not in os.environ:
+    os.environ[PROGRAMS] = tempfile.mkdtemp(prefix="programs_")
+    atexit.register(shutil.rmtree, os.environ[PROGRAMS], ignore_errors=True)
+jax.config.update("jax_compilation_cache_dir", os.environ[PROGRAMS])
 
 # Stays installed, so that modules which are first imported inside a test are checked as well.
 # The numeric tower lets an int pass for a float, as it does for every type checker.

@@ -106,8 +106,12 @@ def flat(tree: object) -> np.ndarray:
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
 
 
-@pytest.mark.parametrize("task", [lo.TwoMoons(), DIGITS], ids=["two_moons", "mnist"])
-def test_plans_do_not_change_the_meta_gradient(task):
+@pytest.mark.parametrize(
+    ("task", "plans"),
+    [(lo.TwoMoons(), [(1, 2), (2, 4)]), (DIGITS, [(1, 4)])],
+    ids=["two_moons", "mnist"],
+)
+def test_plans_do_not_change_the_meta_gradient(task, plans):
     """Of a network's optimizer: to 1e-9 of the largest entry."""
     settings = dataclasses.replace(SETTINGS, unroll=6, problems=2, objective="log_mean")
     keys = jr.split(jr.key(1), 2)
@@ -120,7 +124,7 @@ def test_plans_do_not_change_the_meta_gradient(task):
         return lo.meta_objective(eqx.filter_vmap(one)(keys), "log_mean").mean()
 
     value, expected = eqx.filter_jit(eqx.filter_value_and_grad(by_autodiff))(gru(0.5))
-    for micro_batch, segment in ((1, 2), (2, 4)):
+    for micro_batch, segment in plans:
         planned = dataclasses.replace(settings, micro_batch=micro_batch, segment=segment)
         found, gradient = ours(gru(0.5), task, keys, planned)
         np.testing.assert_allclose(found, value, rtol=1e-12)
