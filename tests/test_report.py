@@ -84,7 +84,7 @@ def test_page_is_well_formed_and_fetches_nothing(inputs, page):
     assert "https://" not in render_report(inputs)
     assert not [tag for tag, _ in page.tags if tag in ("script", "link", "iframe", "object")]
     assert all(
-        (image["src"] or "").startswith("data:image/png;base64,") for image in page.all("img")
+        (image["src"] or "").startswith("data:image/webp;base64,") for image in page.all("img")
     )
 
 
