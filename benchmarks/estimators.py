@@ -21,9 +21,9 @@ import jax.random as jr
 import numpy as np
 
 import lrevopt as lo
-from lrevopt.console import parse, plain_errors
 from lrevopt.meta_training import first_particles
 from lrevopt.meta_training.estimators import estimate
+from lrevopt.runs.command_line import parse, plain_errors
 
 ESTIMATORS: tuple[str, ...] = ("exact", "clipped", "first_order", "es", "pes")
 

@@ -18,9 +18,9 @@ import jax.random as jr
 import tyro
 
 import lrevopt as lo
-from lrevopt.console import parse, plain_errors
-from lrevopt.experiments import Images, TaskName, make_task
 from lrevopt.meta_training.settings import Estimator
+from lrevopt.runs.command_line import parse, plain_errors
+from lrevopt.runs.experiment import Images, TaskName, make_task
 
 GIBIBYTE = 2**30
 

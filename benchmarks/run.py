@@ -24,7 +24,7 @@ import optax
 from jaxtyping import Array
 
 import lrevopt as lo
-from lrevopt.console import parse, plain_errors
+from lrevopt.runs.command_line import parse, plain_errors
 
 
 class Job(NamedTuple):

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import tyro
 
-from lrevopt.console import parse, plain_errors
-from lrevopt.findings import mechanism_facts
-from lrevopt.pipeline import analyze_run
+from lrevopt.analysis.mechanisms import mechanism_facts
+from lrevopt.runs.analyze import analyze_run
+from lrevopt.runs.command_line import parse, plain_errors
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import tyro
 
-from lrevopt.console import parse, plain_errors
-from lrevopt.pipeline import appendix_b
+from lrevopt.paper.appendices.stage import appendix_b
+from lrevopt.runs.command_line import parse, plain_errors
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import tyro
 
-from lrevopt.console import parse, plain_errors
-from lrevopt.pipeline import write_claims
+from lrevopt.paper.claims.saved_runs import write_claims
+from lrevopt.runs.command_line import parse, plain_errors
 
 
 @dataclasses.dataclass(frozen=True)

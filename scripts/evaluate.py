@@ -8,8 +8,8 @@ from pathlib import Path
 
 import tyro
 
-from lrevopt.console import parse, plain_errors
-from lrevopt.pipeline import evaluate_run
+from lrevopt.runs.command_line import parse, plain_errors
+from lrevopt.runs.evaluate import evaluate_run
 
 
 @dataclasses.dataclass(frozen=True)

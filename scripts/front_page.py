@@ -8,9 +8,9 @@ from pathlib import Path
 
 import tyro
 
-from lrevopt.console import parse, plain_errors
-from lrevopt.pipeline import claims_of_all, front_page_of
-from lrevopt.pipeline.presenting import RESULTS
+from lrevopt.paper.claims.saved_runs import claims_of_all
+from lrevopt.paper.front_page import RESULTS, front_page_of
+from lrevopt.runs.command_line import parse, plain_errors
 
 
 @dataclasses.dataclass(frozen=True)

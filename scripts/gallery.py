@@ -8,12 +8,13 @@ from pathlib import Path
 
 import tyro
 
-from lrevopt import galleries, storage
-from lrevopt.console import parse, plain_errors
-from lrevopt.experiments import Images, TaskName, key_stream, make_task
-from lrevopt.figures.gallery import figure_gallery
-from lrevopt.figures.style import render
-from lrevopt.well_known import WELL_KNOWN
+from lrevopt import storage
+from lrevopt.plots.gallery import figure_gallery
+from lrevopt.plots.style import render
+from lrevopt.runs.command_line import parse, plain_errors
+from lrevopt.runs.experiment import Images, TaskName, key_stream, make_task
+from lrevopt.studies import gallery as galleries
+from lrevopt.tuning.well_known import WELL_KNOWN
 
 
 @dataclasses.dataclass(frozen=True)

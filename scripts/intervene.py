@@ -8,11 +8,13 @@ from pathlib import Path
 
 import tyro
 
-from lrevopt import interventions, storage
-from lrevopt.analysis.certificates import certificate_lines, certify
-from lrevopt.console import parse, plain_errors
-from lrevopt.experiments import key_stream, load_task, tested_problems
-from lrevopt.pipeline.analysing import analysed_problems
+from lrevopt import storage
+from lrevopt.certificates import certificate_lines, certify
+from lrevopt.optimizers import saved
+from lrevopt.runs.analyze import analysed_problems
+from lrevopt.runs.command_line import parse, plain_errors
+from lrevopt.runs.experiment import key_stream, load_task, tested_problems
+from lrevopt.studies import gradient_replay, interventions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +40,7 @@ if __name__ == "__main__":
     with plain_errors():
         name, task = load_task(settings.run, settings.data_dir)
         output, steps = settings.output or settings.run, settings.steps
-        opt, seen = storage.load(settings.run), analysed_problems(task)
+        opt, seen = saved.load(settings.run), analysed_problems(task)
         keys = [key_stream(stream, settings.seed) for stream in ("analysis", "test")]
         tested = tested_problems(name) if settings.problems is None else settings.problems
         context = interventions.measure_context(opt, task, key=keys[0], problems=seen, steps=steps)
@@ -53,6 +55,6 @@ if __name__ == "__main__":
         storage.write_atomically(output / "interventions.csv", table)
         print("\n".join(interventions.intervention_lines(record)), flush=True)
         if len(task.parameter_groups) > 1:
-            streams = interventions.measure_streams(opt, task, key=keys[0], steps=steps)
+            streams = gradient_replay.measure_streams(opt, task, key=keys[0], steps=steps)
             storage.save_record(output / "streams.npz", streams)
-            print("\n".join(interventions.stream_lines(streams)))
+            print("\n".join(gradient_replay.stream_lines(streams)))

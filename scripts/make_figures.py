@@ -11,9 +11,9 @@ from pathlib import Path
 
 import tyro
 
-from lrevopt.console import parse, plain_errors
-from lrevopt.pipeline.drawing import draw_figures
-from lrevopt.pipeline.presenting import FIGURES_FOLDER, RESULTS, shipped_runs
+from lrevopt.paper.figures.drawing import draw_figures
+from lrevopt.paper.front_page import FIGURES_FOLDER, RESULTS, shipped_runs
+from lrevopt.runs.command_line import parse, plain_errors
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,8 +8,8 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from lrevopt.console import TrainingSettings, exit_code, parse_by_task, plain_errors
-from lrevopt.pipeline import train
+from lrevopt.runs.command_line import TrainingSettings, exit_code, parse_by_task, plain_errors
+from lrevopt.runs.train import train
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import tyro
 
-from lrevopt.console import parse, plain_errors
-from lrevopt.pipeline import draw_figures, report_run
+from lrevopt.paper.figures.drawing import draw_figures
+from lrevopt.runs.command_line import parse, plain_errors
+from lrevopt.runs.report import report_run
 
 
 @dataclasses.dataclass(frozen=True)

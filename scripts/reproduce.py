@@ -9,9 +9,9 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from lrevopt.console import TrainingSettings, exit_code, parse_by_task, plain_errors
-from lrevopt.pipeline import reproduce
-from lrevopt.tuning import Tuning
+from lrevopt.paper.reproduce import reproduce
+from lrevopt.runs.command_line import TrainingSettings, exit_code, parse_by_task, plain_errors
+from lrevopt.tuning.random_search import Tuning
 
 
 @dataclasses.dataclass(frozen=True)

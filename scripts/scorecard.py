@@ -5,8 +5,8 @@ python scripts/scorecard.py --run results/rosenbrock
 python scripts/scorecard.py --run results/rosenbrock --baseline adam
 """
 
-from lrevopt.console import parse, plain_errors
-from lrevopt.pipeline.carding import CardSettings, write_scorecard
+from lrevopt.runs.command_line import parse, plain_errors
+from lrevopt.runs.scorecard import CardSettings, write_scorecard
 
 if __name__ == "__main__":
     settings = parse(CardSettings)

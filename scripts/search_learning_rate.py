@@ -5,9 +5,9 @@ python scripts/search_learning_rate.py rosenbrock --training.steps 300 --candida
 
 import dataclasses
 
-from lrevopt.console import ExperimentSettings, parse_by_task, plain_errors
-from lrevopt.experiments import key_stream
 from lrevopt.meta_training import search_learning_rate
+from lrevopt.runs.command_line import ExperimentSettings, parse_by_task, plain_errors
+from lrevopt.runs.experiment import key_stream
 
 
 @dataclasses.dataclass(frozen=True)

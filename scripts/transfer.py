@@ -10,8 +10,8 @@ one only draws.
 import dataclasses
 from pathlib import Path
 
-from lrevopt.console import parse, plain_errors
-from lrevopt.pipeline.transferring import TransferSettings, transfer
+from lrevopt.paper.transfer import TransferSettings, transfer
+from lrevopt.runs.command_line import parse, plain_errors
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import tyro
 
-from lrevopt.console import parse_by_task, plain_errors
-from lrevopt.experiments import Images, TaskName, make_task
-from lrevopt.pipeline import tune_baselines
-from lrevopt.tuning import Tuning
+from lrevopt.runs.command_line import parse_by_task, plain_errors
+from lrevopt.runs.evaluate import tune_baselines
+from lrevopt.runs.experiment import Images, TaskName, make_task
+from lrevopt.tuning.random_search import Tuning
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import tyro
 
-from lrevopt.console import parse, plain_errors
-from lrevopt.pipeline.scaling import rescale_run
+from lrevopt.runs.command_line import parse, plain_errors
+from lrevopt.runs.tune_scales import rescale_run
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,26 +5,21 @@ import numpy as np
 from lrevopt.analysis import (
     Manifold,
     Mechanisms,
-    MetaDynamics,
     ModeShifts,
-    MomentumMimic,
     ParameterTypes,
     textbook_update_functions,
 )
-from lrevopt.evaluation import Evaluation
-from lrevopt.figures import FigureNumbers
-from lrevopt.galleries import Gallery
-from lrevopt.interventions import (
-    CHANGES,
-    EXCHANGED_HALFWAY,
-    INTERVENTIONS,
-    Interventions,
-    Streams,
-)
+from lrevopt.inner_loop.evaluation import Evaluation
 from lrevopt.meta_training import History
-from lrevopt.scorecards import ENTRIES, Scorecard
-from lrevopt.task_pictures import TaskPicture
-from lrevopt.tuning import TuningResult
+from lrevopt.paper.appendices.meta_dynamics import MetaDynamics
+from lrevopt.paper.appendices.momentum_mimic import MomentumMimic
+from lrevopt.paper.figures.registry import FigureNumbers
+from lrevopt.studies.gallery import Gallery
+from lrevopt.studies.gradient_replay import CHANGES, EXCHANGED_HALFWAY, Streams
+from lrevopt.studies.interventions import INTERVENTIONS, Interventions
+from lrevopt.studies.scorecard import ENTRIES, Scorecard
+from lrevopt.tasks.pictures import TaskPicture
+from lrevopt.tuning.random_search import TuningResult
 
 BASELINES = {
     "momentum": ("learning_rate", "momentum"),

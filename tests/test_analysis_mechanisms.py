@@ -18,10 +18,10 @@ from lrevopt.analysis import (
     measure_clipping,
     measure_schedule,
     projections,
-    visit,
 )
 from lrevopt.analysis.mechanisms import convergence_point
-from lrevopt.analysis.projections import spread, state_variance
+from lrevopt.analysis.projections import state_variance
+from lrevopt.inner_loop.sampled_states import spread, visit
 from lrevopt.optimizers import AbstractOptimizer
 
 MET = np.random.default_rng(0).normal(size=5000)

@@ -17,7 +17,6 @@ from lrevopt.analysis import (
     measure_manifold,
     measure_modes,
     measure_parameter_types,
-    visit,
 )
 from lrevopt.analysis.parameter_types import (
     bias_slowness,
@@ -26,6 +25,7 @@ from lrevopt.analysis.parameter_types import (
     log_histograms,
     separation,
 )
+from lrevopt.inner_loop.sampled_states import visit
 from lrevopt.optimizers import AbstractOptimizer
 from lrevopt.storage import load_record, save_record
 from lrevopt.tasks import sample_problems

@@ -18,18 +18,27 @@ from hypothesis.extra.numpy import arrays
 from synthetic_records import BASELINES, meta_dynamics, momentum_mimic, tuning
 
 import lrevopt as lo
-from lrevopt import figures, pipeline, storage
-from lrevopt.analysis import (
-    MetaDynamics,
+from lrevopt import storage
+from lrevopt.meta_training import MetaTraining
+from lrevopt.optimizers import saved
+from lrevopt.paper import figures
+from lrevopt.paper.appendices.meta_dynamics import MetaDynamics, measure_meta_dynamics
+from lrevopt.paper.appendices.momentum_mimic import (
     MomentumMimic,
+    all_together,
     curve_gaps,
-    measure_meta_dynamics,
     measure_mimic,
 )
-from lrevopt.analysis.momentum_mimic import all_together
-from lrevopt.experiments import Experiment, Learned, key_stream
-from lrevopt.meta_training import MetaTraining
-from lrevopt.pipeline.appendix import load_snapshots, nearest_snapshot, selection_runs
+from lrevopt.paper.appendices.stage import (
+    APPENDIX_B,
+    appendix_b,
+    load_snapshots,
+    nearest_snapshot,
+    selection_runs,
+)
+from lrevopt.paper.figures.drawing import load_numbers
+from lrevopt.runs.experiment import Experiment, Learned, key_stream
+from lrevopt.runs.train import train
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 TASK = lo.LinearRegression()
@@ -200,7 +209,7 @@ SHORT = MetaTraining(
 def run(tmp_path_factory):
     """A very short run on linear regression, and made-up baselines beside it."""
     folder = tmp_path_factory.mktemp("appendix") / "run"
-    pipeline.train(Experiment("linear_regression", Learned(3), SHORT), folder)
+    train(Experiment("linear_regression", Learned(3), SHORT), folder)
     description = storage.load_json(folder / storage.SETTINGS)["task"]
     (folder / "tuning").mkdir()
     storage.save_json(folder / "tuning" / storage.SETTINGS, {"task": description})
@@ -217,7 +226,7 @@ def test_problems_of_the_choice_are_those_that_scored_the_snapshots(run):
     # Scores are kept in single precision.
     np.testing.assert_allclose(scores, history.selection_scores, rtol=1e-6)
     np.testing.assert_array_equal(
-        np.asarray(snapshots[int(history.selected)].readout), np.asarray(storage.load(run).readout)
+        np.asarray(snapshots[int(history.selected)].readout), np.asarray(saved.load(run).readout)
     )
 
 
@@ -266,7 +275,7 @@ def call(monkeypatch, script, *arguments) -> int:
 
 
 def test_script_leaves_an_optimizer_and_the_records_of_its_figures(run, monkeypatch, capsys):
-    output = run / pipeline.APPENDIX_B
+    output = run / APPENDIX_B
     counts = ["--problems", 2, "--test-problems", 3, "--steps", 8]
     arguments = [run, "--baselines", run, "--output", output, *counts]
     assert call(monkeypatch, "appendix_b.py", *arguments) == 0
@@ -277,11 +286,11 @@ def test_script_leaves_an_optimizer_and_the_records_of_its_figures(run, monkeypa
     snapshots, history = load_snapshots(run)
     chosen, gaps = nearest_snapshot(run, snapshots, TASK, tuned)
     pairs = zip(
-        jax.tree.leaves(snapshots[chosen]), jax.tree.leaves(storage.load(output)), strict=True
+        jax.tree.leaves(snapshots[chosen]), jax.tree.leaves(saved.load(output)), strict=True
     )
     for ours, theirs in pairs:
         np.testing.assert_array_equal(ours, theirs)
-    numbers = pipeline.drawing.load_numbers([run])
+    numbers = load_numbers([run])
     mimic, dynamics = numbers.momentum_mimic, numbers.meta_dynamics
     assert isinstance(mimic, MomentumMimic)
     assert isinstance(dynamics, MetaDynamics)
@@ -292,7 +301,7 @@ def test_script_leaves_an_optimizer_and_the_records_of_its_figures(run, monkeypa
         {"learned": snapshots[chosen]}, TASK, problems=3, steps=8, key=key_stream("test", 0)
     )
     np.testing.assert_array_equal(mimic.losses[0], tested.losses[0])
-    facts = storage.load_json(output / storage.SETTINGS)[pipeline.APPENDIX_B]
+    facts = storage.load_json(output / storage.SETTINGS)[APPENDIX_B]
     assert (facts["snapshot"], facts["curve_gap"]) == (mimic.step, gaps[chosen])
     with (output / "snapshots.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -304,10 +313,10 @@ def test_runs_without_a_known_optimum_or_without_snapshots_are_refused(run, tmp_
     other = settings | {"task": storage.describe(lo.Rosenbrock())}
     storage.save_json(tmp_path / storage.SETTINGS, other)
     with pytest.raises(ValueError, match="must hold a run on linear_regression, .* is on rosenb"):
-        pipeline.appendix_b(tmp_path, run, tmp_path / "out")
+        appendix_b(tmp_path, run, tmp_path / "out")
     storage.save_json(tmp_path / storage.SETTINGS, settings)
     with pytest.raises(ValueError, match="cannot be read"):
-        pipeline.appendix_b(tmp_path, run, tmp_path / "out")
+        appendix_b(tmp_path, run, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

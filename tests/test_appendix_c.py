@@ -14,9 +14,14 @@ import pytest
 from tables import OPTIMIZERS, Quadratic
 
 import lrevopt as lo
-from lrevopt import pipeline, storage
-from lrevopt.analysis import derive_aggregated_momentum
-from lrevopt.analysis.aggregated_momentum import CORRECTED, PRINTED
+from lrevopt import storage
+from lrevopt.optimizers import saved
+from lrevopt.paper.appendices.aggregated_momentum import (
+    CORRECTED,
+    PRINTED,
+    derive_aggregated_momentum,
+)
+from lrevopt.paper.appendices.stage import appendix_c
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 
@@ -128,11 +133,11 @@ def test_what_cannot_be_derived_is_refused():
 def test_script_prints_every_equation_of_a_run(tmp_path, monkeypatch, capsys):
     optimizer = OPTIMIZERS["gru"](0.1)
     storage.save_json(tmp_path / storage.SETTINGS, {"optimizer": storage.describe(optimizer)})
-    storage.save_optimizer(tmp_path, optimizer)
+    saved.save_optimizer(tmp_path, optimizer)
     monkeypatch.setattr(sys, "argv", ["appendix_c.py", str(tmp_path), "--steps", "40"])
     runpy.run_path(str(SCRIPTS / "appendix_c.py"), run_name="__main__")
     said = capsys.readouterr().out
-    found = pipeline.appendix_c(tmp_path, steps=40)
+    found = appendix_c(tmp_path, steps=40)
     assert len(found.equations) == 10
     for equation in found.equations:
         row = f"{equation.name:14} {equation.form:11} {equation.residual:8.1e}  {equation.formula}"

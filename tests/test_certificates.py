@@ -16,10 +16,10 @@ from tables import OPTIMIZERS
 import lrevopt as lo
 from lrevopt import storage
 from lrevopt.analysis import FixedPoints, find_fixed_points
-from lrevopt.analysis.certificates import Certificates, certify, functions, intervals
-from lrevopt.analysis.certificates.intervals import Interval, exactly
-from lrevopt.analysis.certificates.programs import enclose
-from lrevopt.analysis.certificates.proofs import value_and_jacobian
+from lrevopt.certificates import Certificates, certify, functions, intervals
+from lrevopt.certificates.intervals import Interval, exactly
+from lrevopt.certificates.programs import enclose
+from lrevopt.certificates.proofs import value_and_jacobian
 from lrevopt.optimizers import AbstractOptimizer
 
 

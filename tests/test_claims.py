@@ -14,11 +14,12 @@ from synthetic_records import evaluation, manifold, mechanisms, parameter_types,
 
 import lrevopt as lo
 from lrevopt import storage
-from lrevopt.analysis import measure_manifold, measure_parameter_types, visit
+from lrevopt.analysis import measure_manifold, measure_parameter_types
 from lrevopt.analysis.ranks import rank_correlation
-from lrevopt.claims import BY_NAME, CLAIMS, Measured, RunNumbers, as_markdown, measure_claims
-from lrevopt.claims.verdicts import between, both
-from lrevopt.pipeline import claiming
+from lrevopt.inner_loop.sampled_states import visit
+from lrevopt.paper.claims import BY_NAME, CLAIMS, Measured, RunNumbers, as_markdown, measure_claims
+from lrevopt.paper.claims import saved_runs as claiming
+from lrevopt.paper.claims.verdicts import between, both
 
 SHIPPED = Path(__file__).parent.parent / "results"
 TASK = lo.LinearRegression(dim=3, log10_eigenvalues=(-1, 0))

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 import lrevopt as lo
-from lrevopt.evaluation import Evaluation, evaluate, paired_interval
-from lrevopt.experiments import key_stream
-from lrevopt.pipeline import comparing
+from lrevopt.inner_loop.evaluation import Evaluation, evaluate, paired_interval
+from lrevopt.runs import evaluate as comparing
+from lrevopt.runs.experiment import key_stream
 from lrevopt.tasks import AbstractTask, sample_problems
 
 TASK = lo.LinearRegression(dim=3)

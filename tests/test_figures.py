@@ -23,10 +23,10 @@ from synthetic_records import (
 )
 
 import lrevopt as lo
-from lrevopt import figures
-from lrevopt.figures import FIGURES, FigureNumbers, available, render, save_figure
-from lrevopt.figures.style import LOOKS, figure_name, looks
-from lrevopt.task_pictures import task_picture
+from lrevopt.paper import figures
+from lrevopt.paper.figures.registry import FIGURES, FigureNumbers, available
+from lrevopt.plots.style import LOOKS, figure_name, looks, render, save_figure
+from lrevopt.tasks.pictures import task_picture
 
 ONE, BOTH = numbers("rosenbrock"), numbers("linear_regression", "rosenbrock")
 FOUR = numbers("linear_regression", "rosenbrock", "two_moons", "mnist")

@@ -19,16 +19,16 @@ from test_report import PNG, Page
 from test_scripts import call
 
 from lrevopt import storage
-from lrevopt.claims import Row
-from lrevopt.figures import FIGURES, FigureText
-from lrevopt.front_page import (
+from lrevopt.paper.claims import Row
+from lrevopt.paper.claims.saved_runs import claims_of_all
+from lrevopt.paper.figures.registry import FIGURES, FigureText
+from lrevopt.paper.front_page import front_page_of, shipped_runs
+from lrevopt.paper.front_page_content import (
     FrontPageInputs,
     Picture,
     render_front_page,
     write_front_page,
 )
-from lrevopt.pipeline.claiming import claims_of_all
-from lrevopt.pipeline.presenting import front_page_of, shipped_runs
 
 PAPER = "https://arxiv.org/abs/2011.02159"
 NUMBERED = [spec for spec in FIGURES if isinstance(spec.number, int)]

@@ -16,9 +16,10 @@ import pytest
 
 import lrevopt as lo
 from lrevopt import storage
-from lrevopt.analysis import Visits
-from lrevopt.figures.gallery import FAINTEST, figure_gallery
-from lrevopt.galleries import (
+from lrevopt.inner_loop.sampled_states import Visits
+from lrevopt.optimizers import from_optax
+from lrevopt.plots.gallery import FAINTEST, figure_gallery
+from lrevopt.studies.gallery import (
     Gallery,
     gallery_markdown,
     gallery_table,
@@ -27,8 +28,7 @@ from lrevopt.galleries import (
     shown_steps,
     typical_path,
 )
-from lrevopt.optimizers import from_optax
-from lrevopt.well_known import WELL_KNOWN
+from lrevopt.tuning.well_known import WELL_KNOWN
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "gallery.py"
 PROBLEMS, STEPS, KEY = 6, 30, jr.key(1)

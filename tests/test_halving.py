@@ -19,12 +19,14 @@ from matplotlib.text import Text
 from tables import Quadratic, QuadraticProblem
 
 import lrevopt as lo
-from lrevopt import figures, scoring, storage
-from lrevopt.evaluation import evaluate
-from lrevopt.experiments import BASELINES
-from lrevopt.scoring import score_settings
+from lrevopt import storage
+from lrevopt.inner_loop import scoring
+from lrevopt.inner_loop.evaluation import evaluate
+from lrevopt.inner_loop.scoring import score_settings
+from lrevopt.paper import figures
+from lrevopt.runs.experiment import BASELINES
 from lrevopt.tasks import AbstractTask, sample_problems
-from lrevopt.tuning import (
+from lrevopt.tuning.random_search import (
     LARGE_NETWORK_TUNING,
     NETWORK_TUNING,
     Tuning,
@@ -49,7 +51,7 @@ def counted(monkeypatch) -> list[tuple[int, int, int]]:
         calls.append((scores[0].size, len(problems.initial_parameters), steps))
         return scores
 
-    monkeypatch.setattr("lrevopt.tuning.score_settings", spy)
+    monkeypatch.setattr("lrevopt.tuning.random_search.score_settings", spy)
     return calls
 
 

@@ -16,23 +16,23 @@ from matplotlib.figure import Figure
 from tables import OPTIMIZERS, Quadratic, QuadraticProblem
 
 import lrevopt as lo
-from lrevopt import interventions, storage
+from lrevopt import storage
 from lrevopt.analysis import FixedPoints, linearize, measure_schedule
 from lrevopt.analysis.linearization import conjugate_mode, slow_mode
 from lrevopt.analysis.mechanisms import separated_modes
-from lrevopt.figures.interventions import figure_interventions, figure_streams
-from lrevopt.figures.style import render
-from lrevopt.interventions import (
+from lrevopt.optimizers import AbstractOptimizer
+from lrevopt.plots.interventions import figure_interventions, figure_streams
+from lrevopt.plots.style import render
+from lrevopt.studies import gradient_replay, interventions
+from lrevopt.studies.gradient_replay import Streams, measure_streams
+from lrevopt.studies.interventions import (
     INTERVENTIONS,
     Context,
     Intervention,
     Interventions,
-    Streams,
     intervene,
     measure_context,
-    measure_streams,
 )
-from lrevopt.optimizers import AbstractOptimizer
 from lrevopt.tasks import AbstractTask
 
 RATE, MEMORY = 0.1, 0.8
@@ -346,7 +346,7 @@ def test_squares_are_all_that_rmsprop_sees(streams):
     assert remaining["random_order"] > 0.8
     assert remaining["one_size"] < 0.1
     assert remaining["one_size_at_each_step"] < 0.1
-    lines = interventions.stream_lines(streams)
+    lines = gradient_replay.stream_lines(streams)
     assert len(lines) == len(streams.names) + 2
 
 
@@ -368,7 +368,7 @@ def test_an_optimizer_that_hears_agreement_loses_it_with_the_signs():
 def test_changes_of_streams_keep_what_they_should():
     rng = np.random.default_rng(0)
     given = rng.normal(size=(2, 3, 4, 50)) * np.array([1.0, 10.0, 0.0])[:, None, None]
-    for name, change in interventions.CHANGES.items():
+    for name, change in gradient_replay.CHANGES.items():
         found = change(given, np.random.default_rng(1))
         assert found.shape == given.shape
         sizes = np.abs(found)
@@ -378,8 +378,8 @@ def test_changes_of_streams_keep_what_they_should():
             np.testing.assert_array_equal(np.sort(found), np.sort(given))
             assert not np.array_equal(found, given)
     # The third group has no gradients: the others have no common size with it, and stay.
-    np.testing.assert_array_equal(interventions.CHANGES["one_size"](given, rng), given)
-    found = interventions.CHANGES["one_size"](given[:, :2], rng)
+    np.testing.assert_array_equal(gradient_replay.CHANGES["one_size"](given, rng), given)
+    found = gradient_replay.CHANGES["one_size"](given[:, :2], rng)
     roots = np.sqrt(np.mean(found**2, axis=(2, 3)))
     np.testing.assert_allclose(roots[:, 0], roots[:, 1], rtol=1e-12)
     ratio = found[:, 0] / given[:, 0]

@@ -16,10 +16,13 @@ from synthetic_records import (
     tuning,
 )
 
-from lrevopt.claims import RunNumbers, measure_claims
-from lrevopt.figures import FIGURES, figure_16, render
-from lrevopt.findings import intervention_facts, number
-from lrevopt.report import ReportInputs, render_report, write_report
+from lrevopt.paper.claims import RunNumbers, measure_claims
+from lrevopt.paper.figures.registry import FIGURES
+from lrevopt.paper.figures.schematic import figure_16
+from lrevopt.plots.style import render
+from lrevopt.runs.report_page import ReportInputs, render_report, write_report
+from lrevopt.studies.interventions.costs import intervention_facts
+from lrevopt.text import number
 
 PNG = render(figure_16(), "png")
 VOID = {"meta", "img", "br"}

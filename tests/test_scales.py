@@ -11,9 +11,11 @@ import pytest
 from test_scripts import call
 
 import lrevopt as lo
-from lrevopt import report, storage
-from lrevopt.experiments import key_stream
-from lrevopt.pipeline.scaling import rescale_run
+from lrevopt import storage
+from lrevopt.optimizers import saved
+from lrevopt.runs import report_page as report
+from lrevopt.runs.experiment import key_stream
+from lrevopt.runs.tune_scales import rescale_run
 
 SHIPPED = Path(__file__).parents[1] / "results" / "rosenbrock"
 TASK = lo.LinearRegression()
@@ -117,7 +119,7 @@ def test_images_of_another_size_are_where_training_goes_on(tmp_path):
     settings = {"task": storage.describe(task), "optimizer": storage.describe(optimizer())}
     (tmp_path / "small").mkdir()
     storage.save_json(tmp_path / "small" / storage.SETTINGS, settings)
-    storage.save_optimizer(tmp_path / "small", optimizer())
+    saved.save_optimizer(tmp_path / "small", optimizer())
     found = rescale_run(tmp_path / "small", tmp_path / "new", input_factors=(1.0,), side=7,
                         output_factors=(0.1,), problems=1, steps=1, say=lambda _: None)  # fmt: skip
     smaller = lo.MNIST("digits", side=7)

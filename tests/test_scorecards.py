@@ -25,12 +25,12 @@ from tables import OPTIMIZERS, Quadratic
 
 import lrevopt as lo
 from lrevopt import storage
-from lrevopt.analysis import visit
 from lrevopt.analysis.linearization import explained_energy
-from lrevopt.figures.scorecard import figure_scorecard
-from lrevopt.figures.style import render
+from lrevopt.inner_loop.sampled_states import visit
 from lrevopt.optimizers import AbstractOptimizer, from_optax
-from lrevopt.scorecards import (
+from lrevopt.plots.scorecard import figure_scorecard
+from lrevopt.plots.style import render
+from lrevopt.studies.scorecard import (
     ENTRIES,
     Scorecard,
     coupled_map,
@@ -41,9 +41,9 @@ from lrevopt.scorecards import (
     scorecard_table,
     sentences,
 )
-from lrevopt.scorecards.curvature import spectral_radius
-from lrevopt.scorecards.measuring import Rescaled, leading_modes, remembered
-from lrevopt.well_known import WELL_KNOWN
+from lrevopt.studies.scorecard.curvature import spectral_radius
+from lrevopt.studies.scorecard.measuring import Rescaled, leading_modes, remembered
+from lrevopt.tuning.well_known import WELL_KNOWN
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 RATE, MEMORY, STEPS = 0.1, 0.9, 25

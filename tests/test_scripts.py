@@ -17,9 +17,11 @@ import numpy as np
 import pytest
 
 import lrevopt as lo
-from lrevopt import pipeline, storage
-from lrevopt.experiments import Experiment, Learned
+from lrevopt import storage
 from lrevopt.meta_training import History
+from lrevopt.runs.evaluate import baseline_settings, load_tuning, tune_baselines
+from lrevopt.runs.experiment import Experiment, Learned
+from lrevopt.runs.train import LATER, train
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 
@@ -128,13 +130,13 @@ def test_baselines_of_another_task_are_refused(as_user, tmp_path):
     record = {"task": storage.describe(lo.LinearRegression())}
     storage.save_json(storage.writable_directory(tmp_path / "tuning") / "settings.json", record)
     with pytest.raises(ValueError, match="belongs to the task LinearRegression, not to this Rosen"):
-        pipeline.load_tuning(tmp_path, lo.Rosenbrock())
+        load_tuning(tmp_path, lo.Rosenbrock())
     storage.save_json(tmp_path / "settings.json", record)
     with pytest.raises(ValueError, match="belongs to the task LinearRegression, not to this Rosen"):
-        pipeline.tune_baselines(lo.Rosenbrock(), lo.Tuning(), tmp_path)
+        tune_baselines(lo.Rosenbrock(), lo.Tuning(), tmp_path)
     with pytest.raises(ValueError, match="`ranges` must name any of .* got 'foo'"):
-        pipeline.baseline_settings(lo.Tuning(ranges={"foo": (0.1, 0.2)}))
-    each = pipeline.baseline_settings(lo.Tuning(ranges={"momentum": (0.1, 0.9)}))
+        baseline_settings(lo.Tuning(ranges={"foo": (0.1, 0.2)}))
+    each = baseline_settings(lo.Tuning(ranges={"momentum": (0.1, 0.9)}))
     assert {name: list(settings.ranges) for name, settings in each.items()} == {
         "momentum": ["momentum"],
         "rmsprop": [],
@@ -145,13 +147,13 @@ def test_baselines_of_another_task_are_refused(as_user, tmp_path):
 def test_overwriting_removes_what_was_said_of_the_old_run(tmp_path):
     training = lo.MetaTraining(steps=2, unroll=3, problems=2, selection_problems=2)
     first, second = (Experiment("linear_regression", Learned(2), training, seed) for seed in (0, 1))
-    pipeline.train(first, tmp_path / "run")
-    for name in pipeline.LATER:
+    train(first, tmp_path / "run")
+    for name in LATER:
         (tmp_path / "run" / name).write_text("old")
-    pipeline.train(first, tmp_path / "run", resume=True)
-    assert all((tmp_path / "run" / name).exists() for name in pipeline.LATER)
-    pipeline.train(second, tmp_path / "run", overwrite=True)
-    assert not any((tmp_path / "run" / name).exists() for name in pipeline.LATER)
+    train(first, tmp_path / "run", resume=True)
+    assert all((tmp_path / "run" / name).exists() for name in LATER)
+    train(second, tmp_path / "run", overwrite=True)
+    assert not any((tmp_path / "run" / name).exists() for name in LATER)
     assert storage.load_json(tmp_path / "run" / "settings.json")["seed"] == 1
 
 
@@ -159,11 +161,11 @@ def test_the_next_stage_goes_on_from_the_last(tmp_path):
     """With the optimizer that the first stage chose; the second lists the first, also resumed."""
     training = lo.MetaTraining(steps=2, unroll=3, problems=2, selection_problems=2)
     first = Experiment("linear_regression", Learned(2), training)
-    pipeline.train(first, tmp_path / "first")
+    train(first, tmp_path / "first")
     longer = Experiment("rosenbrock", Learned(2), dataclasses.replace(training, unroll=5))
     options: dict[str, Any] = {"start": tmp_path / "first"}
-    pipeline.train(longer, tmp_path / "second", time_limit=1e-9, **options)
-    whole = pipeline.train(longer, tmp_path / "second", resume=True)
+    train(longer, tmp_path / "second", time_limit=1e-9, **options)
+    whole = train(longer, tmp_path / "second", resume=True)
     assert whole.history.steps == 2
     begun = storage.load_arrays(tmp_path / "first" / "weights")
     start = jax.tree.map(lambda leaf: leaf[0], whole.snapshots)
@@ -197,7 +199,7 @@ def test_digits_go_through_everything_without_data_and_network(monkeypatch, caps
     assert "Test accuracy" in page
     assert "held to 1.0 times the rest of each cotangent" in page
     # Figures need the numbers alone, not the images.
-    monkeypatch.setattr("lrevopt.experiments.make_task", None)
+    monkeypatch.setattr("lrevopt.runs.experiment.make_task", None)
     assert call(monkeypatch, "make_figures.py", run, "--figure", 7, "--output", "seven") == 0
 
 

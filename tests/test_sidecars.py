@@ -10,9 +10,10 @@ from matplotlib.collections import PathCollection
 from synthetic_records import BASELINES, evaluation, history, numbers
 from test_scripts import call
 
-from lrevopt import pipeline, storage
-from lrevopt.figures import FigureNumbers, available
-from lrevopt.figures.sidecars import drawn_numbers, save_sidecars
+from lrevopt import storage
+from lrevopt.paper.figures.drawing import draw_figures
+from lrevopt.paper.figures.figure_data import drawn_numbers, save_sidecars
+from lrevopt.paper.figures.registry import FigureNumbers, available
 
 FOUR = numbers("linear_regression", "rosenbrock", "two_moons", "mnist")
 SPECS = {spec.number: spec for spec in available(FOUR)}
@@ -167,7 +168,7 @@ def files_of(*numbers):
 
 
 def test_figures_of_stages_that_are_missing_are_left_out(results):
-    drawn = pipeline.draw_figures([results / "two_moons"], results / "two_moons" / "figures")
+    drawn = draw_figures([results / "two_moons"], results / "two_moons" / "figures")
     assert [spec.number for spec, _ in drawn] == [1, 16, 17]
     there = sorted(path.name for path in (results / "two_moons" / "figures").iterdir())
     assert there == files_of(1, 16, 17)

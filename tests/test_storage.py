@@ -11,6 +11,7 @@ import pytest
 
 import lrevopt as lo
 from lrevopt import storage
+from lrevopt.optimizers import saved
 
 SMALL = lo.MetaTraining(steps=9, unroll=5, problems=2, snapshot_every=4, selection_problems=4)
 TASK = lo.LinearRegression(dim=2)
@@ -96,7 +97,7 @@ def test_half_written_and_foreign_runs_are_refused(whole, tmp_path):
     (tmp_path / "settings.json").write_text('{"optimizer": {"kind": "Other"}}')
     with pytest.raises(ValueError, match="holds no trained weights yet"):
         lo.load(tmp_path)
-    storage.save_optimizer(tmp_path, lo.GRUOptimizer(3, key=jr.key(0)))
+    saved.save_optimizer(tmp_path, lo.GRUOptimizer(3, key=jr.key(0)))
     with pytest.raises(ValueError, match="cannot be rebuilt|can be rebuilt: pass"):
         lo.load(tmp_path)
     with pytest.raises(ValueError, match=r"weight \.cell\.bias where this optimizer has \(12,\)"):

@@ -10,8 +10,8 @@ import pytest
 from test_scripts import call
 
 import lrevopt as lo
-from lrevopt.figures.transfers import figure_sweeps, figure_transfer
-from lrevopt.transfers import (
+from lrevopt.plots.transfers import figure_sweeps, figure_transfer
+from lrevopt.studies.transfer import (
     ScaledGradients,
     Sweep,
     Transfer,

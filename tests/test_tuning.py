@@ -11,11 +11,17 @@ import numpy as np
 import pytest
 
 import lrevopt as lo
-from lrevopt.evaluation import evaluate
-from lrevopt.objectives import OBJECTIVES, meta_objective
-from lrevopt.scoring import score_settings
+from lrevopt.inner_loop.evaluation import evaluate
+from lrevopt.inner_loop.objectives import OBJECTIVES, meta_objective
+from lrevopt.inner_loop.scoring import score_settings
 from lrevopt.tasks import AbstractProblem, AbstractTask, sample_problems
-from lrevopt.tuning import SearchRange, Tuning, analytic_momentum, stack_settings, tune
+from lrevopt.tuning.random_search import (
+    SearchRange,
+    Tuning,
+    analytic_momentum,
+    stack_settings,
+    tune,
+)
 
 TASK = lo.LinearRegression(dim=3)
 SMALL = Tuning(settings=60, problems=6, steps=12, grid=25, finalists=5, fresh_problems=7)

@@ -10,7 +10,7 @@ from tables import Quadratic
 
 import lrevopt as lo
 from lrevopt.optimizers import from_optax
-from lrevopt.well_known import RATES, WELL_KNOWN, tune_rate
+from lrevopt.tuning.well_known import RATES, WELL_KNOWN, tune_rate
 
 CURVATURE, STEPS = 4.0, 200
 

@@ -16,26 +16,28 @@ import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 import numpy as np
 import orbax.checkpoint as ocp
-from jaxtyping import Array, Key, PyTree
-
-from lrevopt.optimizers.interface import AbstractOptimizer
-from lrevopt.optimizers.recurrent import GRUCell, RecurrentOptimizer
+from jaxtyping import PyTree
 
 SETTINGS = "settings.json"
+
+
 WEIGHTS = "weights"
+
+
 DIGEST = "sha256"
 
+
 Record = TypeVar("Record")
+
+
 Tree = TypeVar("Tree")
 
 
@@ -253,12 +255,12 @@ def arrays_to_tree(arrays: dict[str, np.ndarray], like: Tree, source: Path | str
 def describe(module: eqx.Module) -> dict[str, Any]:
     """Class and settings of a task, optimizer or cell, as JSON: arrays by shape, not by value."""
     kind = type(module)
-    return {"kind": kind.__name__, "package": _package(kind)} | {
+    return {"kind": kind.__name__, "package": package_of(kind)} | {
         field.name: _plain(getattr(module, field.name)) for field in dataclasses.fields(module)
     }
 
 
-def _package(kind: type) -> str:
+def package_of(kind: type) -> str:
     return kind.__module__.partition(".")[0]
 
 
@@ -272,60 +274,3 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     return getattr(value, "__name__", type(value).__name__)
-
-
-CELLS: dict[str, Callable[[int, Key[Array, ""]], Any]] = {
-    "gru": lambda units, key: GRUCell(units, key=key),
-    "equinox_gru": lambda units, key: eqx.nn.GRUCell(1, units, key=key),
-}
-"""Cells that `load` can rebuild from a run's settings, by the name used in scripts."""
-
-
-def save_optimizer(directory: Path | str, optimizer: AbstractOptimizer) -> None:
-    """Weights of an optimizer into a run directory (`weights/`)."""
-    save_arrays(Path(directory) / WEIGHTS, tree_to_arrays(optimizer))
-
-
-def load(directory: Path | str, like: AbstractOptimizer | None = None) -> AbstractOptimizer:
-    """The learned optimizer of a run directory, shipped or your own.
-
-    `like` is an optimizer of the same structure, needed only for cells of your own, which the
-    directory's settings cannot rebuild. Raises `ValueError` for a directory that is missing, is
-    not a run, has not finished its first stretch of training, or is damaged.
-    """
-    directory = Path(directory)
-    if not directory.is_dir():
-        raise ValueError(f"`{directory}` is not a run directory: it does not exist.")
-    if not (directory / SETTINGS).is_file():
-        raise ValueError(f"`{directory}` is not a run directory: it has no {SETTINGS}.")
-    settings = load_json(directory / SETTINGS)
-    if not (directory / WEIGHTS).is_dir():
-        raise ValueError(
-            f"`{directory}` holds no trained weights yet: its run was interrupted; continue it "
-            f"with `--resume`."
-        )
-    like = _skeleton(settings, directory) if like is None else like
-    return arrays_to_tree(load_arrays(directory / WEIGHTS), like, directory)
-
-
-def _skeleton(settings: dict[str, Any], directory: Path) -> AbstractOptimizer:
-    """An untrained optimizer with the structure that `describe` wrote."""
-    try:
-        optimizer = settings["optimizer"]
-        (units,) = optimizer["start"]["shape"]
-        key = jr.key(0)
-        kinds = {name: type(make(1, key)) for name, make in CELLS.items()}
-        wanted = (optimizer["cell"]["package"], optimizer["cell"]["kind"])
-        (name,) = [n for n, kind in kinds.items() if (_package(kind), kind.__name__) == wanted]
-        return RecurrentOptimizer(
-            CELLS[name](units, key),
-            units,
-            input_scale=optimizer["input_scale"],
-            output_scale=optimizer["output_scale"],
-            bias=optimizer["bias"] is not None,
-        )
-    except (KeyError, TypeError, ValueError):
-        raise ValueError(
-            f"`{directory}/{SETTINGS}` does not describe an optimizer that can be rebuilt: pass "
-            f"one of the same structure as `like`."
-        ) from None

@@ -3,12 +3,6 @@
 from lrevopt.analysis.adaptation import Adaptation as Adaptation
 from lrevopt.analysis.adaptation import held_gradients as held_gradients
 from lrevopt.analysis.adaptation import measure_adaptation as measure_adaptation
-from lrevopt.analysis.aggregated_momentum import Derivation as Derivation
-from lrevopt.analysis.aggregated_momentum import (
-    derive_aggregated_momentum as derive_aggregated_momentum,
-)
-from lrevopt.analysis.certificates import Certificates as Certificates
-from lrevopt.analysis.certificates import certify as certify
 from lrevopt.analysis.clipping import Clipping as Clipping
 from lrevopt.analysis.clipping import measure_clipping as measure_clipping
 from lrevopt.analysis.fixed_points import FixedPoints as FixedPoints
@@ -25,19 +19,12 @@ from lrevopt.analysis.manifolds import measure_manifold as measure_manifold
 from lrevopt.analysis.mechanisms import Mechanisms as Mechanisms
 from lrevopt.analysis.mechanisms import analyze as analyze
 from lrevopt.analysis.mechanisms import analyze_visits as analyze_visits
-from lrevopt.analysis.meta_dynamics import MetaDynamics as MetaDynamics
-from lrevopt.analysis.meta_dynamics import measure_meta_dynamics as measure_meta_dynamics
 from lrevopt.analysis.mode_shifts import ModeShifts as ModeShifts
 from lrevopt.analysis.mode_shifts import measure_modes as measure_modes
-from lrevopt.analysis.momentum_mimic import MomentumMimic as MomentumMimic
-from lrevopt.analysis.momentum_mimic import curve_gaps as curve_gaps
-from lrevopt.analysis.momentum_mimic import measure_mimic as measure_mimic
 from lrevopt.analysis.parameter_types import ParameterTypes as ParameterTypes
 from lrevopt.analysis.parameter_types import measure_parameter_types as measure_parameter_types
 from lrevopt.analysis.projections import Projection as Projection
-from lrevopt.analysis.projections import Visits as Visits
 from lrevopt.analysis.projections import fit_projection as fit_projection
-from lrevopt.analysis.projections import visit as visit
 from lrevopt.analysis.schedules import Schedule as Schedule
 from lrevopt.analysis.schedules import measure_schedule as measure_schedule
 from lrevopt.analysis.update_functions import Textbook as Textbook

@@ -11,8 +11,8 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
-from lrevopt.analysis.projections import spread
 from lrevopt.analysis.update_functions import rate_table, update_table
+from lrevopt.inner_loop.sampled_states import spread
 from lrevopt.optimizers.interface import AbstractOptimizer
 
 BINS = 101

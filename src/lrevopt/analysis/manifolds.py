@@ -22,10 +22,12 @@ from jaxtyping import Array, Bool, Complex, Float, Int
 from lrevopt.analysis.fixed_points import BLOCK
 from lrevopt.analysis.mechanisms import gradient_axis
 from lrevopt.analysis.precision import as_double, double_precision
-from lrevopt.analysis.projections import Visits, fit_projection, over_problems, spread
+from lrevopt.analysis.projections import fit_projection
 from lrevopt.analysis.update_functions import rate_table, update_table
 from lrevopt.checks import positive_integer
+from lrevopt.inner_loop.sampled_states import Visits, over_problems, spread
 from lrevopt.optimizers.interface import AbstractOptimizer
+from lrevopt.text import Facts, number, percent
 
 SLOW = 1e-8
 """Speed, per unit of max(1, ||h||^2), of an approximate fixed point: 200 steps lead 3 % of the
@@ -224,3 +226,17 @@ def _descend(
 
     # A block waits for its slowest member only.
     return over_problems(search, starts, BLOCK)
+
+
+def manifold_facts(record: Manifold) -> Facts:
+    """Where the state may rest without gradient, as pairs of a name and a sentence."""
+    facts = [
+        ("Approximate fixed points", f"{percent(record.share)} of searches end in one; they "
+         f"extend over {percent(record.extent)} of what visited states do, with participation "
+         f"ratio {number(record.participation_ratio)}, and {percent(record.persistence)} of "
+         "that is left after another run without gradient"),
+    ]  # fmt: skip
+    if record.rates.size:
+        low, high = float(record.rates.min()), float(record.rates.max())
+        facts.append(("Effective learning rate along them", f"{number(low)} to {number(high)}"))
+    return facts

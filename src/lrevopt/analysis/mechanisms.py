@@ -25,11 +25,13 @@ from lrevopt.analysis.linearization import (
     slow_mode,
 )
 from lrevopt.analysis.precision import as_double, double_precision
-from lrevopt.analysis.projections import Visits, fit_projection, spread, state_variance, visit
+from lrevopt.analysis.projections import fit_projection, state_variance
 from lrevopt.analysis.schedules import measure_schedule
 from lrevopt.analysis.update_functions import transition_table, update_table
+from lrevopt.inner_loop.sampled_states import Visits, spread, visit
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.tasks.interface import AbstractTask
+from lrevopt.text import Facts, complex_number, number
 
 STARTS = 500
 """Visited states that fixed points are searched from."""
@@ -369,3 +371,35 @@ def _relax(opt, states, steps):
     once = jax.vmap(lambda h: opt.transition(h, zero))
     relaxed = lax.fori_loop(0, steps, lambda _, h: once(h), states)
     return relaxed, jnp.sum((once(relaxed) - relaxed) ** 2, axis=1) / 2
+
+
+def mechanism_facts(record: Mechanisms) -> Facts:
+    """What the analysis found, as pairs of a name and a sentence."""
+    slow = int(record.slow_mode)
+    eigenvalue, rate = record.eigenvalues[slow], record.learning_rates[slow]
+    own = (
+        "none of its own (the Jacobian is near-defective)"
+        if np.isnan(rate)
+        else complex_number(rate)
+    )
+    centre = record.held_rates[np.argmin(np.abs(record.held_gradients))]
+    ends = record.held_rates[[0, -1]]
+    stable = "stable" if record.fixed_point_stable else "not stable"
+    share = 100 * record.converged_share
+    return [
+        ("Fixed points without gradient", f"{record.distinct_fixed_points:.0f} distinct"),
+        ("Searches that reached one", f"{share:.1f} %"),
+        ("Convergence point", f"speed {number(record.fixed_point_speed)}, spectral radius "
+         f"{number(record.fixed_point_radius)} ({stable})"),
+        ("Slow mode", f"eigenvalue {complex_number(eigenvalue)}, learning rate {own}"),
+        ("Error of the linearised optimizer", f"{number(record.linear_error)} (relative, last "
+         "quarter of test runs)"),
+        ("Saturation", f"at the 99.9 % gradient, updates are {number(record.saturation)} of what "
+         "they would be without clipping"),
+        ("Gradients beyond the knee", f"{100 * record.beyond_knee:.2g} %"),
+        ("Effective learning rate without gradient", f"{number(record.schedule_rates[0])} at the "
+         f"start, {number(record.schedule_rates.max())} at most, "
+         f"{number(record.schedule_rates[-1])} at the end"),
+        ("Effective learning rate under held gradients", f"{number(centre)} in the centre, "
+         f"{number(ends[0])} and {number(ends[1])} at the ends of the arms"),
+    ]  # fmt: skip

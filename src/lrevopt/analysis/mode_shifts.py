@@ -10,15 +10,17 @@ from jaxtyping import Float, Int
 
 from lrevopt.analysis.linearization import Modes, conjugate_mode
 from lrevopt.analysis.mechanisms import (
+    Mechanisms,
     gradient_axis,
     linearize_at_rest,
     separated_modes,
     shifted_states,
 )
-from lrevopt.analysis.projections import Visits
 from lrevopt.analysis.update_functions import rate_table, update_table
 from lrevopt.checks import positive_integer
+from lrevopt.inner_loop.sampled_states import Visits
 from lrevopt.optimizers.interface import AbstractOptimizer
+from lrevopt.text import Facts, complex_number, percent
 
 
 class ModeShifts(eqx.Module):
@@ -88,3 +90,15 @@ def _change(values: Float[np.ndarray, "shown shift"], unit: float) -> Float[np.n
     change = np.abs(values - values[:, values.shape[1] // 2, None]).max(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(change > 0, change / unit, 0.0)
+
+
+def mode_facts(record: ModeShifts, mechanisms: Mechanisms) -> Facts:
+    """What moving along the slowest modes does, as pairs of a name and a sentence."""
+    eigenvalues = mechanisms.eigenvalues[record.modes]
+    rows = zip(eigenvalues, record.tilt, record.lift, strict=True)
+    return [
+        (f"Moving along mode {mode}", f"eigenvalue {complex_number(eigenvalue)}; changes the "
+         f"learning rate by {percent(tilt)} of itself, and shifts updates by {percent(lift)} of "
+         "their range")
+        for mode, (eigenvalue, tilt, lift) in enumerate(rows, 1)
+    ]  # fmt: skip

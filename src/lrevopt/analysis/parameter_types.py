@@ -13,21 +13,22 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from lrevopt.analysis.projections import (
+from lrevopt.analysis.projections import fit_projection
+from lrevopt.analysis.ranks import rank_correlation
+from lrevopt.analysis.update_functions import effective_learning_rate, rate_table
+from lrevopt.checks import positive_integer
+from lrevopt.inner_loop.sampled_states import (
     choose,
     compared_spans,
     diverged_on_all,
-    fit_projection,
     follow,
     over_problems,
     side_by_side,
     spread,
 )
-from lrevopt.analysis.ranks import rank_correlation
-from lrevopt.analysis.update_functions import effective_learning_rate, rate_table
-from lrevopt.checks import positive_integer
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.tasks.interface import AbstractTask, sample_problems
+from lrevopt.text import Facts, number
 
 WEIGHT, BIAS = "weight", "bias"
 
@@ -262,3 +263,18 @@ def _measure(optimizer, task, key, problems, steps, spans, batch):
         return *along, jax.grad(task.loss, argnums=1)(problem, start, 0)
 
     return over_problems(one, (drawn, jr.split(parameter_key, problems)), batch)
+
+
+def type_facts(record: ParameterTypes) -> Facts:
+    """How groups of parameters are treated, as pairs of a name and a sentence."""
+    depth = ", ".join(f"{kind} {number(r)}" for kind, r in record.depth_correlation.items())
+    first = ", ".join(f"{layer} {number(r)}" for layer, r in record.bias_gradients.items())
+    return [
+        ("States of parameter types", f"means of groups are {number(record.separation.max())} "
+         "times as far apart, at most, as parameters of one group, "
+         f"{number(record.separation[-1])} times at the end"),
+        ("Learning rate of biases over that of weights",
+         f"{number(float(np.median(record.bias_slowness)))} (median over steps)"),
+        ("Learning rate and depth, rank correlation", depth or "not available"),
+        ("First gradients of biases over those of weights, medians", first or "not available"),
+    ]  # fmt: skip

@@ -10,8 +10,6 @@ from lrevopt.meta_training.memory import MemoryPlan as MemoryPlan
 from lrevopt.meta_training.memory import plan_memory as plan_memory
 from lrevopt.meta_training.outer_step import first_state as first_state
 from lrevopt.meta_training.outer_step import outer_step as outer_step
-from lrevopt.meta_training.scales import ScaleSearch as ScaleSearch
-from lrevopt.meta_training.scales import search_scales as search_scales
 from lrevopt.meta_training.search import LearningRateSearch as LearningRateSearch
 from lrevopt.meta_training.search import search_learning_rate as search_learning_rate
 from lrevopt.meta_training.settings import PRESETS as PRESETS

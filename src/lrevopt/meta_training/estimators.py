@@ -26,11 +26,11 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Int, Key, PyTree
 
+from lrevopt.inner_loop.objectives import meta_objective
+from lrevopt.inner_loop.unroll import advance_losses, start_of_runs, unroll_losses
 from lrevopt.meta_training.settings import MetaTraining
-from lrevopt.objectives import meta_objective
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.tasks.interface import AbstractTask, sample_problems
-from lrevopt.unroll import advance_losses, start_of_runs, unroll_losses
 
 Gradient = tuple[Float[Array, ""], AbstractOptimizer]
 """Objective and meta-gradient."""

@@ -22,11 +22,11 @@ import jax
 import jax.random as jr
 
 from lrevopt.checks import finite
+from lrevopt.inner_loop.unroll import side_by_side, unroll_losses
 from lrevopt.meta_training.estimators import first_particles, meta_gradient
 from lrevopt.meta_training.settings import MetaTraining
 from lrevopt.optimizers.interface import AbstractOptimizer, state_size
 from lrevopt.tasks.interface import AbstractTask
-from lrevopt.unroll import side_by_side, unroll_losses
 
 GIBIBYTE = 2**30
 

@@ -9,12 +9,12 @@ import jax.random as jr
 import optax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
+from lrevopt.inner_loop.objectives import meta_objective
+from lrevopt.inner_loop.unroll import run_all
 from lrevopt.meta_training.estimators import Particles, estimate
 from lrevopt.meta_training.settings import MetaTraining
-from lrevopt.objectives import meta_objective
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.tasks.interface import AbstractTask
-from lrevopt.unroll import run_all
 
 MEDIAN_WINDOW = 100
 """Meta-steps whose median gradient norm says what an outlier is."""

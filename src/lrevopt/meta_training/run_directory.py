@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from lrevopt import storage
 from lrevopt.meta_training.outer_step import OuterState
+from lrevopt.optimizers import saved
 from lrevopt.optimizers.interface import AbstractOptimizer
 
 PUBLISHED = ("checkpoints", storage.WEIGHTS, "snapshots", "history.npz")
@@ -154,6 +155,6 @@ class RunDirectory:
         """Write what `load` and the reports read: best weights, snapshots, history."""
         if self.path is None:
             return
-        storage.save_optimizer(self.path, optimizer)
+        saved.save_optimizer(self.path, optimizer)
         storage.save_arrays(self.path / "snapshots", storage.tree_to_arrays(snapshots))
         storage.save_record(self.path / "history.npz", history)

@@ -1,5 +1,0 @@
-"""Fixed points with a proof: where exactly one lies, whether it attracts, and from how far."""
-
-from lrevopt.analysis.certificates.certify import Certificates as Certificates
-from lrevopt.analysis.certificates.certify import certificate_lines as certificate_lines
-from lrevopt.analysis.certificates.certify import certify as certify

@@ -1,0 +1,1 @@
+"""Running an optimizer on problems, differentiating the run, and scoring it."""

@@ -1,0 +1,183 @@
+"""States and gradients of sampled parameters along test runs (paper, 5.1, footnote 4)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float, Int, Key
+
+from lrevopt.checks import positive_integer
+from lrevopt.optimizers.interface import AbstractOptimizer, state_size
+from lrevopt.tasks.interface import AbstractTask, check_task, sample_problems
+
+SIDE_BY_SIDE = 2**14
+"""Parameters that are run side by side: small problems many at a time, large ones alone."""
+
+
+KEPT_GRADIENTS, MET = 1000, 2**22
+"""Parameters of each problem whose gradients are kept, and gradients kept in all, at most."""
+
+
+class Visits(eqx.Module):
+    """What some parameters of test problems went through. A *path* is one parameter of one.
+
+    `states[:, k]` met `gradients[:, k]`. Where a task names groups of parameters, each group has
+    as many paths as any other (unless it is smaller), so that a bias among 80,000 weights is
+    seen. `met` are gradients of more parameters, in no order and whatever their group: their
+    distribution is that of all gradients.
+    Host arrays in float64. Paths that left the finite numbers are gone; `lost` counts them.
+    """
+
+    states: Float[np.ndarray, "path visited state"]
+    gradients: Float[np.ndarray, "path step"]
+    met: Float[np.ndarray, " met"]
+    lost: int
+
+
+def visit(
+    optimizer: AbstractOptimizer,
+    task: AbstractTask,
+    *,
+    key: Key[Array, ""],
+    problems: int = 64,
+    steps: int = 200,
+    parameters: int = 20,
+) -> Visits:
+    """Run an optimizer on fresh problems and keep about `parameters` random paths of each.
+
+    Parameters are chosen beforehand and nothing else is kept, so that memory does not depend on
+    the size of the problems. Raises `ValueError` for counts below 1, or if no run stayed finite.
+    """
+    problems = positive_integer("problems", problems)
+    steps = positive_integer("steps", steps)
+    parameters = positive_integer("parameters", parameters)
+    dim = eqx.filter_eval_shape(task.sample, key).initial_parameters.size
+    spans = tuple(group_spans(task, dim).values())
+    met = min(KEPT_GRADIENTS, dim, max(1, MET // (problems * steps)))
+    states, gradients, met_gradients = _visit(
+        optimizer, task, key, problems, steps, spans, (parameters, met), side_by_side(dim, problems)
+    )
+    states = np.asarray(states, float).reshape(-1, *states.shape[2:])
+    gradients = np.asarray(gradients, float).reshape(-1, steps)
+    every = np.asarray(met_gradients, float).reshape(-1, steps)
+    whole = np.isfinite(states).all(axis=(1, 2)) & np.isfinite(gradients).all(axis=1)
+    if not whole.any():
+        raise ValueError(diverged_on_all(optimizer, task, problems))
+    return Visits(
+        states=states[whole],
+        gradients=gradients[whole],
+        met=every[np.isfinite(every).all(axis=1)].ravel(),
+        lost=int(np.sum(~whole)),
+    )
+
+
+def group_spans(task: AbstractTask, dim: int) -> dict[str, range]:
+    """Indices of each group of a task's parameters.
+
+    Raises `ValueError` for a group without parameters.
+    """
+    spans = {name: range(dim)[place] for name, place in task.parameter_groups.items()}
+    if empty := [name for name, span in spans.items() if not span]:
+        raise ValueError(f"`task.parameter_groups` must not be empty, but {empty[0]!r} is.")
+    return spans
+
+
+def compared_spans(task: AbstractTask, dim: int) -> dict[str, range]:
+    """`group_spans` of a task; `ValueError` if its parameters are all one group."""
+    spans = group_spans(task, dim)
+    if len(spans) < 2:
+        raise ValueError(
+            f"`task` must name groups of parameters that can be compared, but "
+            f"{type(task).__name__} has one."
+        )
+    return spans
+
+
+def choose(key: Key[Array, ""], span: range, count: int) -> Int[Array, " chosen"]:
+    """`count` different indices of a group at random; all of them, if it has no more."""
+    return span.start + span.step * jr.permutation(key, len(span))[:count]
+
+
+def side_by_side(dim: int, problems: int) -> int:
+    """How many problems of this size to run at a time."""
+    return max(1, min(problems, SIDE_BY_SIDE // dim))
+
+
+def diverged_on_all(optimizer: AbstractOptimizer, task: AbstractTask, problems: int) -> str:
+    """The sentence that says so."""
+    return (
+        f"`optimizer` must stay finite on some problem of {type(task).__name__}, but this "
+        f"{type(optimizer).__name__} diverged on all {problems}."
+    )
+
+
+def follow(
+    optimizer: AbstractOptimizer,
+    task: AbstractTask,
+    problem: Any,
+    steps: int,
+    keep: Callable[[Float[Array, "state dim"], Float[Array, " dim"]], Any],
+) -> tuple[Any, Float[Array, "state dim"]]:
+    """One run of which only `keep(states, gradients)` of each step remains, and the last states.
+
+    `states` are those that meet `gradients`. The run is that of `unroll`.
+    """
+    check_task(task, problem)
+    state_size(optimizer)
+    parameters, start = problem.initial_parameters, optimizer.initial_state()
+
+    def body(carry: tuple[Array, Array], step: Array) -> Any:
+        parameters, states = carry
+        gradients = jax.grad(task.loss, argnums=1)(problem, parameters, step)
+        following = jax.vmap(optimizer.transition, (-1, 0), -1)(states, gradients)
+        moved = parameters + optimizer.readout @ following
+        return (moved, following), keep(states, gradients)
+
+    begin = parameters, jnp.broadcast_to(start[:, None], (start.size, parameters.size))
+    (_, last), kept = lax.scan(body, begin, jnp.arange(steps))
+    return kept, last
+
+
+def over_problems(run: Callable, inputs: Any, batch: int) -> Any:
+    """`run` on each entry of `inputs` along the first axis, `batch` at a time."""
+    return lax.map(run, inputs, batch_size=batch if batch > 1 else None)
+
+
+@eqx.filter_jit
+def _visit(optimizer, task, key, problems, steps, spans, counts, batch):
+    problem_key, parameter_key = jr.split(key)
+    # Drawn together, as everywhere else, so that the same key gives the same problems.
+    drawn = sample_problems(task, problem_key, problems)
+    parameters, met = counts
+
+    def one(inputs):
+        problem, key = inputs
+        order = jr.permutation(key, problem.initial_parameters.size)
+        if len(spans) == 1:
+            chosen = order[:parameters]
+        else:
+            each = -(-parameters // len(spans))
+            keys = jr.split(key, len(spans))
+            picked = [choose(k, s, each) for k, s in zip(keys, spans, strict=True)]
+            chosen = jnp.concatenate(picked)
+
+        def keep(states, gradients):
+            return states[:, chosen].T, gradients[chosen], gradients[order[:met]]
+
+        (states, gradients, met_gradients), last = follow(optimizer, task, problem, steps, keep)
+        states = jnp.concatenate([states, last[:, chosen].T[None]]).swapaxes(0, 1)
+        return states, gradients.T, met_gradients.T
+
+    return over_problems(one, (drawn, jr.split(parameter_key, problems)), batch)
+
+
+def spread(array: np.ndarray, count: int) -> np.ndarray:
+    """At most `count` entries, evenly spaced along the first axis."""
+    if len(array) <= count:
+        return array
+    return array[np.linspace(0, len(array) - 1, count).round().astype(int)]

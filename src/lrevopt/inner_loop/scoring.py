@@ -1,0 +1,244 @@
+"""Many settings of one optimizer on the same problems, scored without keeping their losses.
+
+There are two layouts, for small and for large problems:
+
+- up to `LARGE` parameters, the inner step of `unroll` is laid out for many settings: they are the
+  last axis of every array, so that a problem's matrices multiply contiguous rows of settings.
+  `BLOCK` settings run side by side;
+- above, where settings inside a network's layers would turn each product into many small ones,
+  whole runs go through `unroll_losses`, as many at a time as `side_by_side` advises.
+
+Of a run's losses only the first, the last and the mean are used. Where a block's runs on all
+problems would take more than `MEMORY`, fewer settings share a block, down to one, and then the
+problems go through in batches too.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from lrevopt.checks import one_of, positive_integer
+from lrevopt.inner_loop.objectives import OBJECTIVES, Objective, objective_of_summary
+from lrevopt.inner_loop.unroll import side_by_side, unroll_losses
+from lrevopt.optimizers.interface import AbstractOptimizer, state_size
+from lrevopt.tasks.interface import AbstractTask, check_task
+
+BLOCK = 250
+"""Settings that are run side by side: enough to vectorise, few enough to stay in cache."""
+
+LARGE = 1000
+"""Parameters of a problem above which settings no longer stand on the last axis."""
+
+MEMORY = 2**29
+"""Bytes that runs side by side may take."""
+
+Objectives = tuple[Float[Array, "problem setting"], Bool[Array, "problem setting"]]
+"""Meta-objective of each run, and whether it stayed finite."""
+
+
+def score_settings(
+    task: AbstractTask,
+    optimizers: AbstractOptimizer,
+    problems: PyTree[Array],
+    steps: int,
+    objective: Objective = "mean",
+    *,
+    memory: int = MEMORY,
+) -> tuple[Float[Array, " setting"], Int[Array, " setting"]]:
+    """Mean meta-objective of many settings over stacked problems, and how many diverged.
+
+    `optimizers` is one module whose every array has a leading axis `setting`. A setting that
+    diverges on any problem scores inf; the second result counts on how many it does. Equal to
+    `evaluate` setting by setting, and on small problems several times faster than mapping
+    `unroll_losses`. Runs side by side take at most `memory` bytes by the upper estimate of
+    `bytes_of_a_run`, unless a single one takes more.
+
+    Most time goes into `task.loss` and its gradient. Where value and gradient share a product,
+    as in `1/2 x'Hx + v'x`, automatic differentiation does it twice; a loss with a
+    `jax.custom_jvp` rule that uses the shared product for both takes half the time here.
+
+    Raises `ValueError` for steps or memory below 1, an unknown objective, arrays of unequal first
+    axis, or a task whose loss is not a scalar.
+    """
+    steps = positive_integer("steps", steps)
+    memory = positive_integer("memory", memory)
+    one_of("objective", objective, OBJECTIVES)
+    _check_stacked("optimizers", optimizers)
+    _check_stacked("problems", problems)
+    check_task(task, _first(problems))
+    large = problems.initial_parameters.shape[1] > LARGE
+    return _score_settings(optimizers, task, problems, steps, objective, memory, large)
+
+
+def bytes_of_a_run(optimizer: AbstractOptimizer, task: AbstractTask, problem: Any) -> int:
+    """An upper estimate of what one step of one run takes.
+
+    Parameters and state before and after, gradient and move; and every array that loss and
+    gradient compute on the way, as if none shared memory with another.
+    """
+    parameters = problem.initial_parameters
+    both = jax.value_and_grad(lambda x: task.loss(problem, x, 0))
+    carried = parameters.size * (2 * state_size(optimizer) + 4) * parameters.dtype.itemsize
+    return carried + sum(_array_bytes(jax.make_jaxpr(both)(parameters).jaxpr))
+
+
+def _array_bytes(jaxpr: Any) -> Iterator[int]:
+    """Bytes of every array that a program computes, also in the programs inside it."""
+    for equation in jaxpr.eqns:
+        inside = [
+            getattr(part, "jaxpr", part)
+            for value in equation.params.values()
+            for part in (value if isinstance(value, list | tuple) else [value])
+        ]
+        for program in inside:
+            if hasattr(program, "eqns"):
+                yield from _array_bytes(program)
+        for variable in equation.outvars:
+            yield math.prod(variable.aval.shape) * variable.aval.dtype.itemsize
+
+
+def _check_stacked(name: str, tree: Any) -> None:
+    shapes = [leaf.shape for leaf in jax.tree.leaves(eqx.filter(tree, eqx.is_array))]
+    if not shapes or () in shapes or len({shape[0] for shape in shapes}) != 1:
+        raise ValueError(
+            f"`{name}` must be arrays with one common first axis, got shapes {shapes}."
+        )
+
+
+def _first(stacked: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf[0] if eqx.is_array(leaf) else leaf, stacked)
+
+
+@eqx.filter_jit
+def _score_settings(
+    optimizers: AbstractOptimizer,
+    task: AbstractTask,
+    problems: Any,
+    steps: int,
+    objective: Objective,
+    memory: int,
+    large: bool,
+) -> tuple[Float[Array, " setting"], Int[Array, " setting"]]:
+    """Blocks of settings one after another, and within each, batches of problems."""
+    arrays, fixed = eqx.partition(optimizers, eqx.is_array)
+    settings = jax.tree.leaves(arrays)[0].shape[0]
+    count, dim = problems.initial_parameters.shape
+    one = _first(optimizers)
+    fitting = max(1, memory // bytes_of_a_run(one, task, _first(problems)))
+    if large:
+        state_bytes = dim * state_size(one) * problems.initial_parameters.dtype.itemsize
+        fitting = min(fitting, side_by_side(state_bytes))
+    run = _run_whole if large else _run_block
+
+    def score(rows: Int[Array, " block"]) -> tuple[Array, Array]:
+        block = eqx.combine(jax.tree.map(lambda leaf: leaf[rows], arrays), fixed)
+
+        def on(batch: Any) -> Objectives:
+            return run(block, task, batch, steps, objective)
+
+        if fitting >= count:
+            objectives, finished = on(problems)
+        else:
+            objectives, finished = _in_rows(
+                lambda places: on(jax.tree.map(lambda leaf: leaf[places], problems)), count, fitting
+            )
+        scores = jnp.where(finished, objectives, jnp.inf).mean(axis=0)
+        return scores, (~finished).sum(axis=0)
+
+    return _in_rows(score, settings, min(BLOCK, max(1, fitting // count)))
+
+
+def _in_rows(function: Callable[[Int[Array, " row"]], Any], count: int, most: int) -> Any:
+    """`function` of the indices below `count`, in even rows of at most `most`.
+
+    The last row is filled up by repeating the last index.
+    """
+    rows = -(-count // most)
+    size = -(-count // rows)
+    indices = jnp.minimum(jnp.arange(rows * size), count - 1).reshape(rows, size)
+    parts = lax.map(function, indices)
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:count], parts)
+
+
+def _run_whole(
+    optimizers: AbstractOptimizer,
+    task: AbstractTask,
+    problems: Any,
+    steps: int,
+    objective: Objective,
+) -> Objectives:
+    """Each setting's own run on each problem."""
+
+    def run(optimizer: AbstractOptimizer) -> tuple[Array, Array]:
+        losses = unroll_losses(optimizer, task, problems, steps)
+        return _objectives(losses[:, 0], losses.mean(axis=1), losses[:, -1], objective)
+
+    return eqx.filter_vmap(run, out_axes=1)(optimizers)
+
+
+def _run_block(
+    optimizers: AbstractOptimizer,
+    task: AbstractTask,
+    problems: Any,
+    steps: int,
+    objective: Objective,
+) -> Objectives:
+    """The runs of a block, with settings on the last axis.
+
+    State coordinates are a tuple of arrays (problem, dim, setting): stacked, each step would copy
+    them together and apart.
+    """
+    state_size(_first(optimizers))
+    over_settings = eqx.filter_vmap
+    start = problems.initial_parameters
+    states = over_settings(lambda o: o.initial_state(), out_axes=-1)(optimizers)
+    readout = over_settings(lambda o: o.readout, out_axes=-1)(optimizers)
+    shape = (*start.shape, states.shape[-1])
+
+    def transition(
+        optimizer: AbstractOptimizer, state: tuple[Array, ...], gradient: Array
+    ) -> tuple[Array, ...]:
+        return tuple(optimizer.transition(jnp.stack(state), gradient))
+
+    def over_problems(function: Callable) -> Callable:
+        # Settings inside: the other order transposes at each step.
+        return jax.vmap(jax.vmap(function, (None, -1, None), -1), (0, 0, None))
+
+    transitions = over_settings(transition)
+    for _ in ("dim", "problem"):
+        transitions = over_settings(transitions, in_axes=(None, 0, 0))
+    both = over_problems(jax.value_and_grad(task.loss, argnums=1))
+
+    def body(carry: Any, step: Int[Array, ""]) -> tuple[Any, None]:
+        parameters, states, first, _, total = carry
+        losses, gradients = both(problems, parameters, step)
+        first = jnp.where(step == 0, losses, first)
+        # Without the barrier XLA recomputes the transition inside each use of it.
+        states = lax.optimization_barrier(transitions(optimizers, states, gradients))
+        moves = sum(weight * state for weight, state in zip(readout, states, strict=True))
+        return (parameters + moves, states, first, losses, total + losses), None
+
+    parameters = jnp.broadcast_to(start[..., None], shape)
+    unknown = jnp.zeros((shape[0], shape[-1]), start.dtype)
+    states = tuple(jnp.broadcast_to(state, shape) for state in states)
+    # The last loss takes a step more, whose move is dropped: outside the loop XLA's CPU compiler
+    # (jax 0.10.2, float32) fuses sums over so many settings into wrong numbers.
+    carry = (parameters, states, unknown, unknown, unknown)
+    (_, _, first, last, total), _ = lax.scan(body, carry, jnp.arange(steps + 1))
+    return _objectives(first, total / (steps + 1), last, objective)
+
+
+def _objectives(
+    first: Float[Array, "problem *setting"],
+    mean: Float[Array, "problem *setting"],
+    last: Float[Array, "problem *setting"],
+    objective: Objective,
+) -> tuple[Float[Array, "problem *setting"], Bool[Array, "problem *setting"]]:
+    """Meta-objective of each run from its first, mean and last loss, and whether it was finite."""
+    return objective_of_summary(first, mean, last, objective), jnp.isfinite(mean)

@@ -1,0 +1,1 @@
+"""Appendix B, the optimizer that is momentum, and appendix C, aggregated momentum."""

@@ -1,0 +1,103 @@
+"""How an optimizer's modes change while it is meta-trained (paper, B.2).
+
+Every snapshot of a run is linearised at the point that its own states converge to. Each mode is a
+momentum of its own (see `linearization`), with learning rate alpha and timescale lambda.
+"""
+
+from collections.abc import Sequence
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Array, Bool, Complex, Float, Int, Key
+
+from lrevopt.analysis.fixed_points import is_converged
+from lrevopt.analysis.linearization import slow_mode
+from lrevopt.analysis.mechanisms import convergence_point, linearize_at_rest, separated_modes
+from lrevopt.inner_loop.sampled_states import visit
+from lrevopt.optimizers import Momentum
+from lrevopt.optimizers.interface import AbstractOptimizer
+from lrevopt.paper.appendices.momentum_mimic import all_together, hyperparameters
+from lrevopt.tasks.interface import AbstractTask
+
+
+class MetaDynamics(eqx.Module):
+    """Modes of every snapshot of a run (Figure 15). Host arrays in float64.
+
+    - `steps`: meta-step of each snapshot; `scores`: its meta-objective on selection problems.
+    - `eigenvalues`, `learning_rates`: of its modes at its convergence point, slowest first,
+      complex. Learning rates are NaN where the Jacobian is near-defective, and 0 before training,
+      when the readout is.
+    - `top_learning_rates`, `top_momenta`: sizes |alpha| and |lambda| of its top mode, the one that
+      gives most of the steady-state gain (of no learning rates at all, the slowest).
+    - `converged`: whether its convergence point is a fixed point, by the usual speed.
+    - `optimum`: `learning_rate` and `momentum` of analytically best momentum.
+    """
+
+    steps: Int[np.ndarray, " snapshot"]
+    scores: Float[np.ndarray, " snapshot"]
+    eigenvalues: Complex[np.ndarray, "snapshot mode"]
+    learning_rates: Complex[np.ndarray, "snapshot mode"]
+    top_learning_rates: Float[np.ndarray, " snapshot"]
+    top_momenta: Float[np.ndarray, " snapshot"]
+    converged: Bool[np.ndarray, " snapshot"]
+    optimum: dict[str, float]
+
+    def together(self) -> tuple[Float[np.ndarray, " snapshot"], Float[np.ndarray, " snapshot"]]:
+        """Learning rates and momenta of the momentum that all modes of a snapshot are together.
+
+        See `momentum_mimic`: they do not depend on how modes that are nearly parallel share it.
+        """
+        return all_together(self.eigenvalues, self.learning_rates)
+
+    def distances(self) -> dict[str, Float[np.ndarray, " snapshot"]]:
+        """Relative differences of the top modes from the optimum, signed, along training."""
+        return {
+            "learning_rate": self.top_learning_rates / self.optimum["learning_rate"] - 1,
+            "momentum": self.top_momenta / self.optimum["momentum"] - 1,
+        }
+
+
+def measure_meta_dynamics(
+    snapshots: Sequence[AbstractOptimizer],
+    steps: Sequence[int] | Int[np.ndarray, " snapshot"],
+    scores: Sequence[float] | Float[np.ndarray, " snapshot"],
+    task: AbstractTask,
+    optimum: Momentum,
+    *,
+    key: Key[Array, ""],
+    problems: int = 64,
+    inner_steps: int = 200,
+) -> MetaDynamics:
+    """Linearise optimizers of one structure, each where its own runs converge.
+
+    States are visited as in `measure_mimic`, so that the same key finds the same modes.
+
+    Raises `ValueError` for no snapshots, lists of different lengths, counts below 1, or an
+    optimizer that diverges on every problem.
+    """
+    if not snapshots or not len(snapshots) == len(steps) == len(scores):
+        raise ValueError(
+            "`snapshots`, `steps` and `scores` must be lists of one length of at least 1, got "
+            f"{len(snapshots)}, {len(steps)} and {len(scores)}."
+        )
+    eigenvalues, rates, top, converged = [], [], [], []
+    for optimizer in snapshots:
+        visits = visit(optimizer, task, key=key, problems=problems, steps=inner_steps)
+        found, model = linearize_at_rest(optimizer, visits)
+        center, speed, _ = convergence_point(found)
+        modes = separated_modes(model)
+        eigenvalues.append(modes.eigenvalues)
+        rates.append(modes.learning_rates)
+        top.append(slow_mode(modes))
+        converged.append(bool(is_converged(center[None], np.array([speed]))[0]))
+    every = np.arange(len(top))
+    return MetaDynamics(
+        steps=np.asarray(steps, int),
+        scores=np.asarray(scores, float),
+        eigenvalues=np.array(eigenvalues),
+        learning_rates=np.array(rates),
+        top_learning_rates=np.abs(rates)[every, top],
+        top_momenta=np.abs(eigenvalues)[every, top],
+        converged=np.array(converged),
+        optimum=hyperparameters(optimum),
+    )

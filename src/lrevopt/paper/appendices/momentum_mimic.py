@@ -1,0 +1,226 @@
+"""A learned optimizer that is momentum: how near it is, and by which mode (paper, B.1).
+
+Early in training on linear regression a GRU may do what tuned momentum does, before it gets
+better. Whether a snapshot is that optimizer is asked of what it does, not of what is inside: of
+all snapshots of one run, the *mimic* is the one whose mean loss curve on selection problems is
+nearest to tuned momentum's,
+
+    gap(a, b) = sqrt(mean over k of (log10 a_k - log10 b_k)^2)      a_k: mean loss after k updates
+
+in decades. Its modes are looked at afterwards: if the paper is right, one of them is momentum, and
+its learning rate and eigenvalue are the analytic optimum of this task.
+
+Modes may also be momentum only together: two that are nearly parallel have large learning rates of
+opposite signs, and neither does alone what both do. What all do together does not depend on how it
+is split. One unit of gradient moves the parameter by sum(alpha) at once and by sum(alpha / (1 -
+lambda)) in all, as momentum would with
+
+    learning_rate = sum(alpha)        momentum = 1 - sum(alpha) / sum(alpha / (1 - lambda))
+"""
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Array, Complex, Float, Key
+
+from lrevopt.analysis.linearization import Linearization, eigenmodes, mode_optimizer, slow_mode
+from lrevopt.analysis.mechanisms import gradient_axis, linearize_at_rest
+from lrevopt.analysis.projections import Projection, fit_projection
+from lrevopt.analysis.update_functions import update_table
+from lrevopt.checks import one_of
+from lrevopt.inner_loop.evaluation import evaluate
+from lrevopt.inner_loop.sampled_states import spread, visit
+from lrevopt.optimizers import Momentum
+from lrevopt.optimizers.interface import AbstractOptimizer
+from lrevopt.tasks.interface import AbstractTask
+
+COMPONENTS = 8
+"""Principal components whose share of the variance is kept."""
+
+PATHS = 20
+"""Parameters of each problem whose states are kept, at most."""
+
+
+class MomentumMimic(eqx.Module):
+    """One optimizer beside momentum (Figure 14). Host arrays in float64, but losses as run.
+
+    *Projected* means: minus the mean of the states visited on test runs, times their principal
+    components (zeros beyond the size of the state). The first is signed so that a positive
+    gradient adds to it. Losses are counted from the start.
+
+    - `step`: meta-step of the snapshot.
+    - `explained_variance`: share of the variance of visited states in each component.
+    - `paths`: projected states of up to 20 parameters (here all five) of one example problem, the
+      first that stayed finite; `fixed_point`: the point that states converge to without gradient,
+      projected.
+    - `shifts`: displacements from that point along the first component, in units of the state,
+      symmetric around 0, as far as test runs go; `gradients`: a symmetric axis over the central
+      98 % of met gradients; `shift_updates`: the update functions of the displaced states.
+    - `eigenvalues`, `learning_rates`: of the modes at the fixed point, slowest first; `top_mode`:
+      index of the mode that gives most of the steady-state gain.
+    - `optimum`, `tuned`: `learning_rate` and `momentum` of analytically best and of tuned
+      momentum.
+    - `names`, `losses`: on the same test problems, `learned` (the whole optimizer), `one_mode`
+      (its top mode alone, with its conjugate if it has one, from rest), `momentum` (tuned) and
+      `analytic`. Infinite where a run diverged.
+    """
+
+    step: int
+    explained_variance: Float[np.ndarray, " component"]
+    paths: Float[np.ndarray, "path visited component"]
+    fixed_point: Float[np.ndarray, " component"]
+    gradients: Float[np.ndarray, " grid"]
+    shifts: Float[np.ndarray, " shift"]
+    shift_updates: Float[np.ndarray, "shift grid"]
+    eigenvalues: Complex[np.ndarray, " mode"]
+    learning_rates: Complex[np.ndarray, " mode"]
+    top_mode: int
+    optimum: dict[str, float]
+    tuned: dict[str, float]
+    names: tuple[str, ...]
+    losses: Float[np.ndarray, "optimizer problem visited"]
+
+    @property
+    def top_learning_rate(self) -> float:
+        """Size |alpha| of the top mode's learning rate."""
+        return float(np.abs(self.learning_rates[self.top_mode]))
+
+    @property
+    def top_momentum(self) -> float:
+        """Size |lambda| of the top mode's eigenvalue: its timescale."""
+        return float(np.abs(self.eigenvalues[self.top_mode]))
+
+    @property
+    def together(self) -> dict[str, float]:
+        """`learning_rate` and `momentum` of the momentum that all modes are together."""
+        (rate,), (momentum,) = all_together(self.eigenvalues[None], self.learning_rates[None])
+        return {"learning_rate": float(rate), "momentum": float(momentum)}
+
+    def distances(self, reference: dict[str, float]) -> dict[str, float]:
+        """Relative differences of the top mode from `optimum` or `tuned`, signed.
+
+        Of the learning rate, of the momentum, and of the forgetting 1 - momentum, which says how
+        different two long memories are.
+        """
+        best, rate = reference["momentum"], reference["learning_rate"]
+        return {
+            "learning_rate": self.top_learning_rate / rate - 1,
+            "momentum": self.top_momentum / best - 1,
+            "forgetting": (1 - self.top_momentum) / (1 - best) - 1,
+        }
+
+    def curve(self, name: str) -> Float[np.ndarray, " visited"]:
+        """Mean loss over test problems of one of `names`; `ValueError` for another name."""
+        runs = self.losses[self.names.index(one_of("name", name, self.names))]
+        return runs.mean(axis=0, dtype=float)  # single precision overflows near divergence
+
+    def gap(self, first: str, second: str) -> float:
+        """Distance of two mean loss curves in decades; infinite if one diverged."""
+        return float(curve_gaps(self.curve(first)[None], self.curve(second))[0])
+
+
+def all_together(
+    eigenvalues: Complex[np.ndarray, "point mode"],
+    learning_rates: Complex[np.ndarray, "point mode"],
+) -> tuple[Float[np.ndarray, " point"], Float[np.ndarray, " point"]]:
+    """Learning rate and momentum with the immediate and the total response of all modes.
+
+    Momentum is NaN where there is no response in all, as before training.
+    """
+    rates = learning_rates.sum(axis=1).real
+    gains = (learning_rates / (1 - eigenvalues)).sum(axis=1).real
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return rates, np.where(gains == 0, np.nan, 1 - rates / gains)
+
+
+def curve_gaps(
+    curves: Float[np.ndarray, "curve visited"], reference: Float[np.ndarray, " visited"]
+) -> Float[np.ndarray, " curve"]:
+    """Root mean square over steps of the difference of log10, in decades.
+
+    Infinite for a curve that is not finite and positive throughout, or beside such a reference.
+    """
+    proper = np.all(np.isfinite(curves) & (curves > 0), axis=1)
+    if not np.all(np.isfinite(reference) & (reference > 0)):
+        return np.full(len(curves), np.inf)
+    kept = np.where(proper[:, None], curves, 1.0)
+    gaps = np.sqrt(np.mean((np.log10(kept) - np.log10(reference)) ** 2, axis=1))
+    return np.where(proper, gaps, np.inf)
+
+
+def measure_mimic(
+    optimizer: AbstractOptimizer,
+    task: AbstractTask,
+    tuned: Momentum,
+    optimum: Momentum,
+    *,
+    key: Key[Array, ""],
+    test_key: Key[Array, ""],
+    step: int = 0,
+    problems: int = 64,
+    test_problems: int = 256,
+    steps: int = 200,
+) -> MomentumMimic:
+    """Take an optimizer apart that may be momentum, and run its top mode alone.
+
+    States are visited on `problems` problems from `key`; losses are of problems from `test_key`.
+    `step` is kept for the record.
+
+    Raises `ValueError` for counts below 1, an optimizer that diverges on every problem, or one
+    whose modes are near-defective (see `eigenmodes`).
+    """
+    visits = visit(optimizer, task, key=key, problems=problems, steps=steps, parameters=PATHS)
+    cloud = visits.states.reshape(-1, visits.states.shape[-1])
+    _, model = linearize_at_rest(optimizer, visits)
+    center, modes = model.state, eigenmodes(model)
+    top = slow_mode(modes)
+    projection = _upright(fit_projection(spread(cloud, 100_000), COMPONENTS), model)
+    direction = projection.components[0]
+    reach = float(np.quantile(np.abs((cloud - center) @ direction), 0.95))
+    shifts = np.linspace(-reach, reach, 5)
+    gradients = gradient_axis(visits.met)
+    contestants = {
+        "learned": optimizer,
+        "one_mode": mode_optimizer(modes, top),
+        "momentum": tuned,
+        "analytic": optimum,
+    }
+    evaluation = evaluate(contestants, task, problems=test_problems, steps=steps, key=test_key)
+    return MomentumMimic(
+        step=step,
+        explained_variance=projection.explained_variance,
+        paths=projection(visits.states[: paths_of_one(task, key)]),
+        fixed_point=projection(center),
+        gradients=gradients,
+        shifts=shifts,
+        shift_updates=update_table(optimizer, center + shifts[:, None] * direction, gradients),
+        eigenvalues=modes.eigenvalues,
+        learning_rates=modes.learning_rates,
+        top_mode=top,
+        optimum=hyperparameters(optimum),
+        tuned=hyperparameters(tuned),
+        names=evaluation.names,
+        losses=np.where(evaluation.finite()[..., None], evaluation.losses, np.inf),
+    )
+
+
+def paths_of_one(task: AbstractTask, key: Key[Array, ""]) -> int:
+    """How many paths `visit` keeps of each problem of a task without groups."""
+    return min(PATHS, eqx.filter_eval_shape(task.sample, key).initial_parameters.size)
+
+
+def _upright(projection: Projection, model: Linearization) -> Projection:
+    """The first component turned so that a positive gradient adds to it."""
+    if projection.components[0] @ model.input >= 0:
+        return projection
+    signs = np.ones(len(projection.components))
+    signs[0] = -1.0
+    turned = projection.components * signs[:, None]
+    return eqx.tree_at(lambda p: p.components, projection, turned)
+
+
+def hyperparameters(optimizer: Momentum) -> dict[str, float]:
+    """Learning rate and momentum as numbers."""
+    return {
+        "learning_rate": float(optimizer.learning_rate),
+        "momentum": float(optimizer.momentum),
+    }

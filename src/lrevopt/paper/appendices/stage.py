@@ -1,0 +1,194 @@
+"""Appendices B and C of the paper on run directories.
+
+Appendix B is about an optimizer that is momentum, found among the snapshots of one run. The
+criterion was fixed before any snapshot was looked at: the *mimic* is the snapshot whose mean loss
+curve on the run's selection problems is nearest to that of tuned momentum on the same problems, as
+root mean square over steps of the difference of log10 (`curve_gaps`). Of several runs that differ
+in settings, the one with the least gap is the one to ship. Neither asks which learning rate and
+timescale the modes have.
+"""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import jax.random as jr
+import numpy as np
+from jaxtyping import Float
+
+from lrevopt import storage
+from lrevopt.analysis import find_fixed_points, measure_schedule
+from lrevopt.inner_loop.evaluation import Evaluation, evaluate
+from lrevopt.meta_training import History
+from lrevopt.optimizers import AbstractOptimizer, Momentum, saved
+from lrevopt.paper.appendices.aggregated_momentum import Derivation, derive_aggregated_momentum
+from lrevopt.paper.appendices.meta_dynamics import MetaDynamics, measure_meta_dynamics
+from lrevopt.paper.appendices.momentum_mimic import MomentumMimic, curve_gaps, measure_mimic
+from lrevopt.runs.evaluate import Say, load_tuning
+from lrevopt.runs.experiment import key_stream, load_task
+from lrevopt.tasks import AbstractTask, LinearRegression
+from lrevopt.tuning.random_search import analytic_momentum
+
+APPENDIX_B = "appendix_b"
+"""Folder within a run on linear regression that keeps the mimic and its records."""
+
+MIMIC, DYNAMICS = "momentum_mimic.npz", "meta_dynamics.npz"
+
+UNTIL_REST = 1000
+"""Steps without gradient after which a fixed point is searched for."""
+
+
+def appendix_b(
+    run_directory: Path,
+    baselines: Path,
+    output: Path,
+    *,
+    problems: int = 64,
+    test_problems: int = 256,
+    steps: int = 200,
+    seed: int = 0,
+    say: Say = print,
+) -> tuple[MomentumMimic, MetaDynamics]:
+    """Choose the mimic among a run's snapshots, take it and its history apart, and save both.
+
+    `baselines` is a folder with tuned momentum; `output` becomes a folder that `load` reads. It
+    gets `snapshots.csv` as well, with gap, score and top mode of each snapshot.
+
+    Raises `ValueError` for a run that is not on linear regression, whose optimum alone is known,
+    or has no snapshots.
+    """
+    name, task = load_task(run_directory)
+    if not isinstance(task, LinearRegression):
+        raise ValueError(
+            f"`run_directory` must hold a run on linear_regression, but that in `{run_directory}` "
+            f"is on {name}."
+        )
+    tuned = Momentum(**load_tuning(baselines, task)["momentum"].best)
+    optimum = analytic_momentum(task.log10_eigenvalues)
+    snapshots, history = load_snapshots(run_directory)
+    storage.writable_directory(output)
+    taken, scores = history.snapshot_steps[: len(snapshots)], history.selection_scores
+    chosen, gaps = nearest_snapshot(run_directory, snapshots, task, tuned)
+    say(
+        f"{len(snapshots)} snapshots; nearest to tuned momentum after {taken[chosen]} meta-steps, "
+        f"by {gaps[chosen]:.3f} decades, selection score {scores[chosen]:.4f}"
+    )
+    analysis_key = key_stream("analysis", seed)
+    mimic = measure_mimic(
+        snapshots[chosen],
+        task,
+        tuned,
+        optimum,
+        key=analysis_key,
+        test_key=key_stream("test", seed),
+        step=int(taken[chosen]),
+        problems=problems,
+        test_problems=test_problems,
+        steps=steps,
+    )
+    dynamics = measure_meta_dynamics(
+        snapshots,
+        taken,
+        scores[: len(snapshots)],
+        task,
+        optimum,
+        key=analysis_key,
+        problems=problems,
+        inner_steps=steps,
+    )
+    settings = storage.load_json(run_directory / storage.SETTINGS)
+    facts = {
+        "snapshot": int(taken[chosen]),
+        "curve_gap": float(gaps[chosen]),
+        "problems": problems,
+        "test_problems": test_problems,
+        "steps": steps,
+        "seed": seed,
+    }
+    storage.save_json(output / storage.SETTINGS, settings | {APPENDIX_B: facts})
+    saved.save_optimizer(output, snapshots[chosen])
+    storage.save_record(output / MIMIC, mimic)
+    storage.save_record(output / DYNAMICS, dynamics)
+    storage.write_atomically(output / "snapshots.csv", _table(dynamics, gaps))
+    return mimic, dynamics
+
+
+def load_snapshots(directory: Path) -> tuple[list[AbstractOptimizer], History]:
+    """The snapshots that a run took before it ended, and its history.
+
+    Raises `ValueError` for a folder that has none.
+    """
+    history = storage.load_record(History, directory / "history.npz")
+    like, folder = saved.load(directory), directory / "snapshots"
+    stacked = storage.load_arrays(folder)
+    count = int(np.sum(~np.isnan(history.selection_scores)))
+    each = [{name: array[i] for name, array in stacked.items()} for i in range(count)]
+    return [storage.arrays_to_tree(arrays, like, folder) for arrays in each], history
+
+
+def selection_runs(
+    directory: Path, optimizers: Mapping[str, AbstractOptimizer], task: AbstractTask
+) -> Evaluation:
+    """Optimizers on the problems that chose the run's best snapshot.
+
+    These are neither trained nor tested on.
+    """
+    settings = storage.load_json(directory / storage.SETTINGS)
+    training = settings["training"]
+    _, selection_key = jr.split(key_stream("training", settings["seed"]))
+    return evaluate(
+        optimizers,
+        task,
+        problems=training["selection_problems"],
+        steps=training.get("selection_unroll") or training["unroll"],
+        key=selection_key,
+    )
+
+
+def nearest_snapshot(
+    directory: Path, snapshots: Sequence[AbstractOptimizer], task: AbstractTask, tuned: Momentum
+) -> tuple[int, Float[np.ndarray, " snapshot"]]:
+    """Index of the mimic, and the gap of every snapshot to tuned momentum, in decades."""
+    named = {str(index): snapshot for index, snapshot in enumerate(snapshots)}
+    runs = selection_runs(directory, named | {"momentum": tuned}, task)
+    *curves, reference = runs.mean_curve()
+    gaps = curve_gaps(np.array(curves), reference)
+    return int(np.argmin(gaps)), gaps
+
+
+def _table(dynamics: MetaDynamics, gaps: Float[np.ndarray, " snapshot"]) -> str:
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["step", "score", "curve_gap", "learning_rate", "momentum", "converged"])
+    table.writerows(
+        zip(
+            dynamics.steps,
+            dynamics.scores,
+            gaps,
+            dynamics.top_learning_rates,
+            dynamics.top_momenta,
+            dynamics.converged,
+            strict=True,
+        )
+    )
+    return text.getvalue()
+
+
+def appendix_c(
+    run_directory: Path, *, steps: int = 200, scale: float = 1e-3, seed: int = 0
+) -> Derivation:
+    """The equations of appendix C on the learned optimizer of a run, where it comes to rest.
+
+    Raises `ValueError` as `derive_aggregated_momentum` does, for an optimizer without a fixed
+    point in particular.
+    """
+    optimizer = saved.load(run_directory)
+    ends = measure_schedule(optimizer, UNTIL_REST).states[-1:]
+    return derive_aggregated_momentum(
+        optimizer,
+        find_fixed_points(optimizer, ends).states[0],
+        key=key_stream("analysis", seed),
+        steps=steps,
+        scale=scale,
+    )

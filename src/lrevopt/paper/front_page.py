@@ -1,0 +1,142 @@
+"""The front page of all runs in one folder, from what is saved there."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+from lrevopt import storage
+from lrevopt.paper.claims import Row
+from lrevopt.paper.figures import captions
+from lrevopt.paper.figures.drawing import load_numbers
+from lrevopt.paper.figures.registry import FIGURES, FigureText
+from lrevopt.paper.front_page_content import FrontPageInputs, Picture, write_front_page
+from lrevopt.plots.style import readable
+from lrevopt.runs.experiment import TaskName
+from lrevopt.studies.gallery import Gallery
+
+RESULTS = Path("results")
+"""Where shipped runs lie, from the root of the repository."""
+
+FIGURES_FOLDER = "figures"
+"""Folder of figures, beside or inside runs."""
+
+
+def shipped_runs(results: Path) -> list[Path]:
+    """Folders of runs in `results`, named as their tasks are, in the paper's order.
+
+    Raises `ValueError` if there is none.
+    """
+    tasks = get_args(TaskName)
+    runs = [results / task for task in tasks if (results / task / storage.SETTINGS).is_file()]
+    if not runs:
+        raise ValueError(
+            f"`results` must be a folder with a run in {', '.join(tasks[:-1])} or {tasks[-1]}, "
+            f"got `{results}`."
+        )
+    return runs
+
+
+def front_page_of(results: Path, claims: Sequence[Row] = ()) -> Path:
+    """Write `index.html` into a folder of runs, with what they have so far; its path.
+
+    Figures are those in its folder `figures`, as `draw_figures` left them. Raises `ValueError` if
+    there is no run, or the folder cannot be written.
+    """
+    runs = shipped_runs(results)
+    numbers = load_numbers(runs)
+    reports = [run for run in runs if (run / "report.html").is_file()]
+    settings = {run.name: storage.load_json(run / storage.SETTINGS) for run in runs}
+    inputs = FrontPageInputs(
+        evaluations=numbers.evaluations,
+        reports={run.name: f"{run.name}/report.html" for run in reports},
+        documents=_documents(results),
+        notes=[*_gaps(runs), *_undrawn(results)],
+        claims=claims,
+        figures=_pictures(results),
+        momentum_mimic=numbers.momentum_mimic,
+        meta_dynamics=numbers.meta_dynamics,
+        mechanisms=numbers.mechanisms,
+        scorecards=numbers.scorecards,
+        gallery=_gallery(results),
+        microscope=_microscope(results),
+        versions={task: own.get("versions", {}) for task, own in settings.items()},
+    )
+    return write_front_page(inputs, results / "index.html")
+
+
+def _documents(results: Path) -> list[tuple[str, str]]:
+    known = {
+        "README.md": "what is shipped, every training run, and the commands",
+        "claims.md": "the paper's sentences, measured, as text",
+        "transfer/matrix.csv": "every optimizer on every task, in numbers",
+    }
+    return [(words, name) for name, words in known.items() if (results / name).is_file()]
+
+
+def _gaps(runs: list[Path]) -> list[str]:
+    """What is not there of the paper's tasks, a sentence each."""
+    stages = {
+        "evaluation.npz": "not compared with tuned baselines",
+        "mechanisms.npz": "not taken apart",
+    }
+    by_task = {run.name: run for run in runs}
+    sentences = []
+    for task in get_args(TaskName):
+        if task not in by_task:
+            sentences.append(f"{readable(task)}: there is no run.")
+            continue
+        lacking = [said for file, said in stages.items() if not (by_task[task] / file).is_file()]
+        if lacking:
+            sentences.append(f"{readable(task)}: an optimizer is there, {' and '.join(lacking)}.")
+    return sentences
+
+
+def _undrawn(results: Path) -> list[str]:
+    """Which of the paper's figures are not there, in one sentence if any."""
+    there = {picture.spec.number for picture in _pictures(results)}
+    missing = [spec for spec in FIGURES if isinstance(spec.number, int)]
+    labels = [str(spec.number) for spec in missing if spec.number not in there]
+    return [f"Figures not drawn: {', '.join(labels)}."] if labels else []
+
+
+def _pictures(results: Path) -> list[Picture]:
+    """Figures that lie in the folder of figures, each with its other files."""
+    pictures = []
+    for spec in FIGURES:
+        png = results / FIGURES_FOLDER / f"{spec.name}.png"
+        if png.is_file():
+            pictures.append(Picture(spec, png, _beside(png, results)))
+    return pictures
+
+
+def _beside(png: Path, results: Path) -> list[str]:
+    """Links to what lies beside a figure under its name."""
+    kinds = (".svg", ".npz", ".csv", ".txt")
+    files = [png.with_suffix(kind) for kind in kinds]
+    return [file.relative_to(results).as_posix() for file in files if file.is_file()]
+
+
+def _gallery(results: Path) -> Gallery | None:
+    record = results / "gallery" / "gallery.npz"
+    return storage.load_record(Gallery, record) if record.is_file() else None
+
+
+MICROSCOPE = {
+    "gallery/gallery.png": FigureText(
+        "gallery", "Well-known optimizers under the microscope", captions.GALLERY
+    ),
+    "transfer/figure_transfer.png": FigureText("transfer", "Away from home", captions.TRANSFER),
+    "transfer/figure_sweeps.png": FigureText(
+        "sweeps", "Other scales of the gradient, and other lengths", captions.SWEEPS
+    ),
+}
+"""Figures that scripts leave in folders beside runs."""
+
+
+def _microscope(results: Path) -> list[Picture]:
+    pngs = {name: results / name for name in MICROSCOPE}
+    return [
+        Picture(MICROSCOPE[name], png, _beside(png, results))
+        for name, png in pngs.items()
+        if png.is_file()
+    ]

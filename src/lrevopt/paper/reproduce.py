@@ -1,0 +1,73 @@
+"""All stages, one after another."""
+
+import dataclasses
+import time
+from pathlib import Path
+
+from lrevopt import storage
+from lrevopt.checks import positive_integer
+from lrevopt.paper.figures.drawing import draw_figures
+from lrevopt.runs.analyze import analyze_run
+from lrevopt.runs.evaluate import Say, baseline_settings, evaluate_run, tune_baselines
+from lrevopt.runs.experiment import Experiment
+from lrevopt.runs.report import report_run
+from lrevopt.runs.train import train
+from lrevopt.tuning.random_search import Tuning
+
+
+def reproduce(
+    chosen: Experiment,
+    directory: Path,
+    *,
+    tuning: Tuning,
+    test_problems: int = 256,
+    overwrite: bool = False,
+    time_limit: float | None = None,
+    save_every: float = 30.0,
+    memory_limit: float | None = None,
+    start: Path | None = None,
+    say: Say = print,
+) -> str:
+    """All stages for one experiment; the outcome of its training.
+
+    A folder that holds this run already is continued. After a time limit the best optimizer so
+    far goes through the later stages; after a signal nothing follows. Baselines are tuned, and all
+    are tested, on runs as long as those that chose the optimizer, whatever `tuning` says of that.
+    """
+    positive_integer("test_problems", test_problems)
+    steps = chosen.training.selection_unroll or chosen.training.unroll
+    settings = dataclasses.replace(tuning, steps=steps)
+    baseline_settings(settings)
+    begin = time.monotonic()
+
+    def stage(name: str) -> None:
+        say(f"[{time.monotonic() - begin:4.0f} s] {name}")
+
+    stage(f"meta-training on {chosen.task}")
+    resume = (directory / storage.SETTINGS).exists() and not overwrite
+    run = train(
+        chosen,
+        directory,
+        resume=resume,
+        overwrite=overwrite,
+        time_limit=time_limit,
+        save_every=save_every,
+        memory_limit=memory_limit,
+        start=start,
+    )
+    say(run.history.summary())
+    if run.history.outcome.startswith("SIG"):
+        say(f"stopped ({run.history.outcome}); the same command continues")
+        return run.history.outcome
+    data_dir = chosen.images.data_dir
+    stage("tuning baselines")
+    tune_baselines(chosen.make_task(), settings, directory, say)
+    stage(f"evaluating on {test_problems} test problems")
+    evaluate_run(directory, test_problems, steps, say, data_dir=data_dir)
+    stage("analysing")
+    analyze_run(directory, None, steps, data_dir=data_dir)
+    stage("drawing figures")
+    figures = draw_figures([directory], directory / "figures")
+    report = report_run(directory, figures, time.monotonic() - begin)
+    stage(f"done: {report}")
+    return run.history.outcome

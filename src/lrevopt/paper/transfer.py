@@ -1,0 +1,242 @@
+"""Transfer of all runs in a folder: measured piece by piece, drawn and tabulated."""
+
+import csv
+import dataclasses
+import io
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from lrevopt import storage
+from lrevopt.checks import finite, positive_integer
+from lrevopt.optimizers import AbstractOptimizer
+from lrevopt.paper.front_page import shipped_runs
+from lrevopt.plots.style import save_figure
+from lrevopt.plots.transfers import figure_sweeps, figure_transfer, home_and_kind
+from lrevopt.runs.evaluate import contestants
+from lrevopt.runs.experiment import LEARNED, TaskName, key_stream, load_task
+from lrevopt.studies.transfer import (
+    Sweep,
+    Transfer,
+    measure_transfer,
+    sweep_horizons,
+    sweep_scales,
+    sweep_tasks,
+)
+from lrevopt.tasks import AbstractTask, LinearRegression
+
+SIZED: TaskName = "linear_regression"
+"""The task whose dimension is swept: the only one that has one to choose."""
+
+
+Record = TypeVar("Record", Transfer, Sweep)
+
+
+@dataclasses.dataclass(frozen=True)
+class TransferSettings:
+    """How much is run. Raises `ValueError` for counts below 1 or factors that are not positive."""
+
+    problems: int = 64
+    """Test problems of vectors: linear regression, Rosenbrock."""
+    network_problems: int = 4
+    """Test problems of networks."""
+    steps: int = 200
+    """Updates in each run of the matrix and of the sweeps of scale and dimension."""
+    scales: tuple[float, ...] = (1e-3, 1e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0, 1000.0)
+    """Factors on every gradient."""
+    horizons: tuple[int, ...] = (50, 100, 200, 500, 1000, 2000)
+    """Updates after which a run is scored."""
+    dimensions: tuple[int, ...] = (2, 5, 10, 20, 50, 100)
+    """Parameters of linear regression."""
+    image_scales: tuple[float, ...] = (0.3, 1.0, 3.0)
+    """Factors on MNIST, where a run takes ten seconds."""
+    image_horizons: tuple[int, ...] = (50, 100, 200, 400)
+    """Updates on MNIST."""
+    image_problems: int = 2
+    """Test problems of MNIST."""
+    analysed: int = 16
+    """Most problems that a scorecard is of."""
+    image_analysed: int = 0
+    """The same on MNIST, where one takes minutes: 0 leaves them and their distances out."""
+    seed: int = 0
+    """Of the problems, those of the analysis and those of the test."""
+
+    def __post_init__(self) -> None:
+        for name in ("problems", "network_problems", "steps", "image_problems", "analysed"):
+            positive_integer(name, getattr(self, name))
+        for name in ("horizons", "dimensions", "image_horizons"):
+            for value in getattr(self, name):
+                positive_integer(name, value)
+        for name in ("scales", "image_scales"):
+            for value in getattr(self, name):
+                finite(name, value, above=0.0)
+
+    def problems_of(self, task: str) -> int:
+        """Test problems of a task."""
+        if task == "mnist":
+            return self.image_problems
+        return self.network_problems if task == "two_moons" else self.problems
+
+    def analysed_of(self, task: str) -> int:
+        """Problems of the scorecards on a task."""
+        most = self.image_analysed if task == "mnist" else self.analysed
+        return min(self.problems_of(task), most)
+
+    def swept(self, task: str) -> tuple[tuple[float, ...], tuple[int, ...]]:
+        """Factors on gradients, and lengths of runs, of a task."""
+        if task == "mnist":
+            return self.image_scales, self.image_horizons
+        return self.scales, self.horizons
+
+
+def transfer(
+    results: Path,
+    output: Path,
+    settings: TransferSettings = TransferSettings(),
+    *,
+    data_dir: Path | None = None,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Measure what is not yet in `output`, then write tables and figures there.
+
+    `TASK.npz`, `scales_TASK.npz`, `horizons_TASK.npz` and `dimensions.npz` are kept together with
+    `settings.json`. Raises `ValueError` for a folder without runs, runs without tuned baselines,
+    a folder that cannot be written, or one that was measured with other settings or weights.
+    """
+    runs = {run.name: run for run in shipped_runs(results)}
+    tasks: dict[str, AbstractTask] = {}
+    by_home: dict[str, dict[str, AbstractOptimizer]] = {}
+    for name, run in runs.items():
+        _, tasks[name] = load_task(run, data_dir)
+        by_home[name] = contestants(run, run, tasks[name])
+    everyone = {
+        f"{home}/{kind}": optimizer
+        for home, own in by_home.items()
+        for kind, optimizer in own.items()
+    }
+    storage.writable_directory(output)
+    _check_or_keep(output, settings, everyone)
+    test, seen = (key_stream(name, settings.seed) for name in ("test", "analysis"))
+    steps = settings.steps
+    transfers: dict[str, Transfer] = {}
+    scales: dict[str, Sweep] = {}
+    horizons: dict[str, Sweep] = {}
+    for name in runs:
+        task, own = tasks[name], by_home[name]
+        count = settings.problems_of(name)
+        factors, lengths = settings.swept(name)
+        shared: dict[str, Any] = {"key": test, "problems": count}
+        scales[name] = _once(
+            Sweep, output / f"scales_{name}.npz", say,
+            sweep_scales, own, task, factors, steps=steps, **shared,
+        )  # fmt: skip
+        horizons[name] = _once(
+            Sweep, output / f"horizons_{name}.npz", say,
+            sweep_horizons, own, task, lengths, **shared,
+        )  # fmt: skip
+        transfers[name] = _once(
+            Transfer, output / f"{name}.npz", say,
+            measure_transfer, everyone, task, f"{name}/{LEARNED}", analysis_key=seen,
+            analysed=settings.analysed_of(name), steps=steps, **shared,
+        )  # fmt: skip
+    dimensions = None
+    if SIZED in runs:
+        variants = {float(dim): LinearRegression(dim) for dim in settings.dimensions}
+        dimensions = _once(
+            Sweep, output / "dimensions.npz", say,
+            sweep_tasks, by_home[SIZED], variants, key=test, problems=settings.problems,
+            steps=steps,
+        )  # fmt: skip
+    storage.write_atomically(output / "matrix.csv", transfer_table(transfers))
+    save_figure(figure_transfer(transfers, dimensions), output, "transfer")
+    save_figure(figure_sweeps(scales, horizons), output, "sweeps")
+    for line in transfer_lines(transfers):
+        say(line)
+
+
+def _once(
+    kind: type[Record],
+    path: Path,
+    say: Callable[[str], None],
+    measure: Callable[..., Record],
+    *inputs: Any,
+    **options: Any,
+) -> Record:
+    """The record that is there, or else measured and saved."""
+    if path.exists():
+        return storage.load_record(kind, path)
+    start = time.monotonic()
+    record = measure(*inputs, **options)
+    storage.save_record(path, record)
+    say(f"{path.stem}: {time.monotonic() - start:.0f} s")
+    return record
+
+
+def _check_or_keep(
+    output: Path, settings: TransferSettings, optimizers: Mapping[str, AbstractOptimizer]
+) -> None:
+    """Refuse a folder that was measured with other settings or weights; note them in a new one."""
+    own = json.loads(
+        json.dumps(
+            dataclasses.asdict(settings)
+            | {"weights": {name: storage.digest_of(opt) for name, opt in optimizers.items()}}
+        )
+    )
+    path = output / storage.SETTINGS
+    if path.exists():
+        found = storage.load_json(path)
+        other = [key for key in own if found.get(key) != own[key]]
+        if other:
+            raise ValueError(
+                f"`output` must be a folder that was measured with the same settings, got "
+                f"`{output}`, whose `{other[0]}` differ: choose another folder, or remove it."
+            )
+    else:
+        storage.save_json(path, own)
+
+
+def transfer_table(transfers: Mapping[str, Transfer]) -> str:
+    """CSV with a row for each optimizer on each task."""
+    lines = io.StringIO()
+    writer = csv.writer(lines, lineterminator="\n")
+    columns = ["task", "home", "optimizer", "mean_objective", "diverged", "problems",
+               "ratio_to_native", "low", "high", "scorecard_distance"]  # fmt: skip
+    writer.writerow(columns)
+    for task, record in transfers.items():
+        ratios = np.exp(record.log_ratios(record.native))
+        for place, name in enumerate(record.names):
+            row = record.objectives[place]
+            writer.writerow([
+                task, *home_and_kind(name), f"{row.mean():.6g}", int(record.diverged()[place]),
+                row.size, *(f"{value:.6g}" for value in ratios[place]),
+                f"{record.distances[place]:.6g}",
+            ])  # fmt: skip
+    return lines.getvalue()
+
+
+def transfer_lines(transfers: Mapping[str, Transfer]) -> list[str]:
+    """For each task, what its own optimizer reaches, and how those from elsewhere compare."""
+    lines = []
+    for task, record in transfers.items():
+        own = record.objectives[record.names.index(record.native)].mean()
+        logs, lost = record.log_ratios(record.native), record.diverged()
+        away = [i for i, name in enumerate(record.names) if home_and_kind(name)[0] != task]
+        said = [f"{task}: {record.native} has {own:.4f}"]
+        if away:
+            best = min(away, key=lambda index: logs[index, 0])
+            ratio, low, high = np.exp(logs[best])
+            said.append(
+                f"best from elsewhere {record.names[best]}, "
+                f"{ratio:.3g} [{low:.3g}, {high:.3g}] of it"
+            )
+        for index in away:
+            if home_and_kind(record.names[index])[1] == LEARNED:
+                times = f"{np.exp(logs[index, 0]):.3g} of it"
+                outcome = f"diverged on {lost[index]}" if lost[index] else times
+                said.append(f"{record.names[index]} {outcome}")
+        lines.append("; ".join(said))
+    return lines

@@ -1,0 +1,68 @@
+"""What HTML pages share: one look, embedded figures, comparisons in words.
+
+A page is a single file: its figures are inside, nothing is fetched from elsewhere.
+"""
+
+import base64
+import io
+import struct
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from PIL import Image
+
+from lrevopt.inner_loop.evaluation import Comparison
+from lrevopt.paper.figures.registry import FigureText
+from lrevopt.plots.style import COLUMN, RESOLUTION
+from lrevopt.text import number
+
+
+def render_page(template: str, **content: Any) -> str:
+    """A template of the package, filled in; what is filled in is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("lrevopt"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(**content)
+
+
+def embedded_figure(spec: FigureText, png: bytes | Path) -> dict[str, Any]:
+    """A figure as templates show it, its picture as a data address.
+
+    Raises `ValueError` if it is not a PNG.
+    """
+    data = png if isinstance(png, bytes) else png.read_bytes()
+    if data[:8] != b"\x89PNG\r\n\x1a\n":
+        raise ValueError(f"`figures` must be PNG files, got another kind for {spec.label}.")
+    width, height = struct.unpack(">II", data[16:24])
+    return {
+        "name": spec.name,
+        "label": spec.label,
+        "title": spec.title,
+        "heading": f"{spec.label}: {spec.title}.",
+        "caption": spec.caption,
+        "alt": f"{spec.title}. {spec.caption}",
+        "width": width,
+        "height": height,
+        "wide": width > 1.2 * COLUMN * RESOLUTION,
+        "source": f"data:image/webp;base64,{base64.b64encode(_smaller(data)).decode()}",
+    }
+
+
+def _smaller(png: bytes) -> bytes:
+    """The same picture in 256 colours, as lossless WebP. Only colour bars may show it."""
+    small = io.BytesIO()
+    image = Image.open(io.BytesIO(png)).convert("RGB")
+    few = image.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    few.convert("RGB").save(small, "webp", lossless=True, quality=80, method=4)
+    return small.getvalue()
+
+
+def difference_words(comparison: Comparison) -> str:
+    """A paired difference and its interval."""
+    ends = f"{number(comparison.low)} to {number(comparison.high)}"
+    return f"{number(comparison.difference)} (95 % interval {ends})"

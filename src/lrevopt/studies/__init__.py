@@ -1,0 +1,1 @@
+"""Questions asked of whole optimizers: interventions, scorecards, a gallery, transfer."""

@@ -1,0 +1,272 @@
+"""Which property of gradients tells layers apart (paper, section 5.5)?
+
+The paper leaves open whether parameters of different layers get different learning rates because
+of the gradients that they meet, and because of which property of these.
+"""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float, Key
+
+from lrevopt.analysis.precision import as_double, double_precision
+from lrevopt.checks import positive_integer
+from lrevopt.inner_loop.evaluation import paired_interval
+from lrevopt.inner_loop.sampled_states import (
+    choose,
+    compared_spans,
+    diverged_on_all,
+    follow,
+    over_problems,
+    side_by_side,
+)
+from lrevopt.optimizers.interface import AbstractOptimizer
+from lrevopt.tasks.interface import AbstractTask, sample_problems
+from lrevopt.text import Facts, number
+
+CHOSEN = 16
+"""Parameters of each group and problem whose gradients are replayed."""
+
+OWN, EXCHANGED, EXCHANGED_HALFWAY = "own", "exchanged", "exchanged_halfway"
+
+
+class Streams(eqx.Module):
+    """Learning rates of groups of parameters when their gradients are replayed, changed.
+
+    States of an optimizer start alike for all parameters, so that all they can know of their layer
+    is the stream of gradients they meet. Streams recorded in test runs are changed in one property
+    and replayed to fresh states: the rates say whether that property had told groups apart.
+
+    - `groups`: names of the groups; `names`: of the changes, `own` (none) first, as in `CHANGES`.
+    - `rates`: effective learning rate, mean over parameters and problems.
+    - `separations`: standard deviation over groups of the rate, averaged over the run, relative to
+      its mean size over groups, for each problem.
+    - `remaining`: mean separation over that of `own`, with the ends of the 95 % interval of the
+      mean difference, in the same unit; NaN where `own` has none.
+    - `followed`: how far groups that are given the next group's stream take over its rates, at each
+      step: 0 is the rate of their own stream, 1 that of the other; from the start
+      (`exchanged`), and from the middle of the run on (`exchanged_halfway`). NaN while rates are
+      equal.
+    """
+
+    groups: tuple[str, ...]
+    names: tuple[str, ...]
+    rates: Float[np.ndarray, "change group visited"]
+    separations: Float[np.ndarray, "change problem"]
+    remaining: Float[np.ndarray, " change"]
+    remaining_lows: Float[np.ndarray, " change"]
+    remaining_highs: Float[np.ndarray, " change"]
+    followed: dict[str, Float[np.ndarray, " visited"]]
+
+
+Recorded = Float[np.ndarray, "problem group path step"]
+
+
+def _exchanged(streams: Recorded, rng: np.random.Generator) -> Recorded:
+    return np.roll(streams, -1, axis=1)
+
+
+def _exchanged_halfway(streams: Recorded, rng: np.random.Generator) -> Recorded:
+    middle = streams.shape[-1] // 2
+    return np.concatenate(
+        [streams[..., :middle], np.roll(streams, -1, axis=1)[..., middle:]], axis=-1
+    )
+
+
+def _of_one_size(streams: Recorded, rng: np.random.Generator) -> Recorded:
+    return _rescaled(streams, (2, 3))
+
+
+def _of_one_size_at_each_step(streams: Recorded, rng: np.random.Generator) -> Recorded:
+    return _rescaled(streams, (2,))
+
+
+def _rescaled(streams: Recorded, axes: tuple[int, ...]) -> Recorded:
+    """Groups scaled to one root mean square over some axes, the geometric mean of theirs."""
+    sizes = np.sqrt(np.mean(streams**2, axis=axes, keepdims=True))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        common = np.exp(np.mean(np.log(sizes), axis=1, keepdims=True))
+        factors = common / sizes
+    # A group without any gradient keeps none, and the others stay as they are.
+    return streams * np.where(np.isfinite(factors) & (factors > 0), factors, 1.0)
+
+
+def _in_random_order(streams: Recorded, rng: np.random.Generator) -> Recorded:
+    return rng.permuted(streams, axis=-1)
+
+
+def _of_random_signs(streams: Recorded, rng: np.random.Generator) -> Recorded:
+    return streams * rng.choice([-1.0, 1.0], size=streams.shape)
+
+
+def _of_one_sign(streams: Recorded, rng: np.random.Generator) -> Recorded:
+    return np.abs(streams)
+
+
+CHANGES: dict[str, Callable[[Recorded, np.random.Generator], Recorded]] = {
+    OWN: lambda streams, rng: streams,
+    EXCHANGED: _exchanged,
+    EXCHANGED_HALFWAY: _exchanged_halfway,
+    "one_size": _of_one_size,
+    "one_size_at_each_step": _of_one_size_at_each_step,
+    "random_order": _in_random_order,
+    "random_signs": _of_random_signs,
+    "one_sign": _of_one_sign,
+}
+"""Changes of recorded streams. Given to the next group (the last one's to the first), or scaled so
+that groups have gradients of one size (over the run, or at every step): what is left is how they
+vary. In random order, of random signs, or all positive: what is left is how large they are."""
+
+
+def measure_streams(
+    optimizer: AbstractOptimizer,
+    task: AbstractTask,
+    *,
+    key: Key[Array, ""],
+    problems: int = 8,
+    steps: int = 200,
+    parameters: int = CHOSEN,
+) -> Streams:
+    """Record gradients of `parameters` of each group, change them, and replay them to states.
+
+    A group with fewer parameters gives some of its streams several times. Problems on which the
+    optimizer leaves the finite numbers are left out. Raises `ValueError` for counts below 1, a
+    task whose parameters are one group, or an optimizer that diverges on every problem.
+    """
+    problems = positive_integer("problems", problems)
+    steps = positive_integer("steps", steps)
+    parameters = positive_integer("parameters", parameters)
+    dim = eqx.filter_eval_shape(task.sample, key).initial_parameters.size
+    spans = compared_spans(task, dim)
+    record_key, change_key = jr.split(key)
+    batch = side_by_side(dim, problems)
+    streams = np.asarray(
+        _record(optimizer, task, record_key, problems, steps, tuple(spans.values()), parameters,
+                batch), float,
+    )  # fmt: skip
+    whole = np.isfinite(streams).all(axis=(1, 2, 3))
+    if not whole.any():
+        raise ValueError(diverged_on_all(optimizer, task, problems))
+    streams = streams[whole]
+    rng = np.random.default_rng(np.asarray(jr.key_data(change_key)))
+    with double_precision():
+        replayed = {
+            name: np.asarray(_replay(as_double(optimizer), change(streams, rng)))
+            for name, change in CHANGES.items()
+        }
+    separations = np.array([_separation(rates) for rates in replayed.values()])
+    unit = separations[0].mean()
+    intervals = np.array([paired_interval(own, separations[0]) for own in separations])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        remaining = 1 + intervals / unit
+    rates = {name: own.mean(axis=0) for name, own in replayed.items()}
+    return Streams(
+        groups=tuple(spans),
+        names=tuple(CHANGES),
+        rates=np.array(list(rates.values())),
+        separations=separations,
+        remaining=remaining[:, 0],
+        remaining_lows=remaining[:, 1],
+        remaining_highs=remaining[:, 2],
+        followed={
+            name: _followed(rates[OWN], rates[name]) for name in (EXCHANGED, EXCHANGED_HALFWAY)
+        },
+    )
+
+
+def _separation(
+    rates: Float[np.ndarray, "problem group visited"],
+) -> Float[np.ndarray, " problem"]:
+    """Spread of groups' mean rates over their mean size."""
+    means = rates.mean(axis=-1)
+    size = np.abs(means).mean(axis=1)
+    return np.where(size > 0, means.std(axis=1) / np.where(size > 0, size, 1.0), 0.0)
+
+
+def _followed(
+    own: Float[np.ndarray, "group visited"], changed: Float[np.ndarray, "group visited"]
+) -> Float[np.ndarray, " visited"]:
+    """Least-squares share of the way from the own stream's rates to the next group's."""
+    way = np.roll(own, -1, axis=0) - own
+    length = np.sum(way**2, axis=0)
+    # Below round-off of the rates there is no way to go.
+    there = length > 1e-24 * np.sum(own**2, axis=0)
+    share = np.sum((changed - own) * way, axis=0) / np.where(there, length, 1.0)
+    return np.where(there, share, np.nan)
+
+
+def stream_lines(record: Streams) -> list[str]:
+    """The record in words, one line per change."""
+    lines = [
+        f"learning rates of {len(record.groups)} groups differ by "
+        f"{100 * record.separations[0].mean():.3g} % of their mean (standard deviation)"
+    ]
+    for index, name in enumerate(record.names[1:], start=1):
+        lines.append(
+            f"{name}: {record.remaining[index]:.3g} "
+            f"[{record.remaining_lows[index]:.3g}, {record.remaining_highs[index]:.3g}] of that"
+        )
+    for name, shares in record.followed.items():
+        lines.append(f"{name}: rates followed the stream by {shares[-1]:.4g} at the end")
+    return lines
+
+
+@eqx.filter_jit
+def _record(optimizer, task, key, problems, steps, spans, parameters, batch):
+    problem_key, parameter_key = jr.split(key)
+    drawn = sample_problems(task, problem_key, problems)
+
+    def one(inputs):
+        problem, key = inputs
+        picked = [
+            jnp.resize(choose(k, span, parameters), (parameters,))
+            for k, span in zip(jr.split(key, len(spans)), spans, strict=True)
+        ]
+        chosen = jnp.stack(picked)
+        kept, _ = follow(optimizer, task, problem, steps, lambda _, gradients: gradients[chosen])
+        return jnp.moveaxis(kept, 0, -1)
+
+    return over_problems(one, (drawn, jr.split(parameter_key, problems)), batch)
+
+
+@eqx.filter_jit
+def _replay(opt, streams):
+    """Mean effective learning rate over paths, before each gradient and after the last."""
+    one = jnp.ones((), streams.dtype)
+
+    def rate(state):
+        slope = jax.jvp(lambda g: opt.transition(state, g), (jnp.zeros_like(one),), (one,))[1]
+        return -opt.readout @ slope
+
+    def path(stream):
+        start = opt.initial_state()
+        last, rates = lax.scan(lambda h, g: (opt.transition(h, g), rate(h)), start, stream)
+        return jnp.append(rates, rate(last))
+
+    def group(paths):
+        return jax.vmap(path)(paths).mean(axis=0)
+
+    # One problem and group at a time, so that states stay in cache.
+    flat = streams.reshape(-1, *streams.shape[2:])
+    return lax.map(group, flat).reshape(*streams.shape[:2], -1)
+
+
+def stream_facts(record: Streams) -> Facts:
+    """What tells groups of parameters apart: how much is left when it is taken from gradients."""
+    whole = 100 * float(record.separations[0].mean())
+    facts = [("Learning rates of groups", f"differ by {number(whole)} % of their mean")]
+    for index, name in enumerate(record.names[1:], start=1):
+        left, low, high = (
+            float(ends[index])
+            for ends in (record.remaining, record.remaining_lows, record.remaining_highs)
+        )
+        facts.append((
+            f"Gradients {name.replace('_', ' ')}",
+            f"{number(left)} [{number(low)}, {number(high)}] of that is left",
+        ))  # fmt: skip
+    return facts

@@ -1,0 +1,177 @@
+"""What interventions cost on test problems."""
+
+import csv
+import io
+from collections.abc import Mapping
+
+import equinox as eqx
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+
+from lrevopt.checks import positive_integer
+from lrevopt.inner_loop.evaluation import evaluate, paired_interval
+from lrevopt.optimizers.interface import AbstractOptimizer
+from lrevopt.studies.interventions.registry import INTERVENTIONS, Intervention
+from lrevopt.studies.interventions.rest_analysis import Context, measure_context
+from lrevopt.tasks.interface import AbstractTask
+from lrevopt.text import Facts, number
+
+ORIGINAL = "original"
+"""Name of the optimizer as it is."""
+
+
+class Interventions(eqx.Module):
+    """What each intervention costs, on test problems. Host arrays in float64.
+
+    - `names`, `removed`, `mechanisms`: of the interventions, as in `INTERVENTIONS`.
+    - `original`, `objectives`: meta-objective of every run, mean(losses) / losses[0]; +inf where it
+      diverged. `diverged`, `original_diverged` count these.
+    - `differences`: mean of intervention minus original, with the ends of its 95 % interval;
+      infinite where runs diverged (see `evaluation.paired_interval`).
+    - `log_ratios`: mean log of intervention over original, with its interval, on the problems on
+      which neither diverged; NaN if there are none. 0 is no change.
+    - `omitted`: sentences on interventions that this optimizer does not admit.
+    """
+
+    names: tuple[str, ...]
+    removed: tuple[str, ...]
+    mechanisms: tuple[str, ...]
+    original: Float[np.ndarray, " problem"]
+    objectives: Float[np.ndarray, "intervention problem"]
+    original_diverged: int
+    diverged: Int[np.ndarray, " intervention"]
+    differences: Float[np.ndarray, " intervention"]
+    difference_lows: Float[np.ndarray, " intervention"]
+    difference_highs: Float[np.ndarray, " intervention"]
+    log_ratios: Float[np.ndarray, " intervention"]
+    log_ratio_lows: Float[np.ndarray, " intervention"]
+    log_ratio_highs: Float[np.ndarray, " intervention"]
+    omitted: tuple[str, ...]
+
+    @property
+    def problems(self) -> int:
+        """Number of test problems."""
+        return self.original.size
+
+
+def intervene(
+    optimizer: AbstractOptimizer,
+    task: AbstractTask,
+    *,
+    key: Key[Array, ""],
+    problems: int = 64,
+    steps: int = 200,
+    context: Context | None = None,
+    interventions: Mapping[str, Intervention] = INTERVENTIONS,
+) -> Interventions:
+    """Run an optimizer and what interventions make of it on the same `problems` draws.
+
+    These are the draws of `evaluate` with the same key. Without a `context` one is measured first,
+    on other problems (both keys are then split from `key`). An intervention that the optimizer does
+    not admit is left out, and said so.
+
+    Raises `ValueError` for counts below 1, a name that is taken, or an optimizer that diverges on
+    every problem of the context.
+    """
+    if ORIGINAL in interventions:
+        raise ValueError(f"`interventions` must not contain {ORIGINAL!r}, the optimizer itself.")
+    problems = positive_integer("problems", problems)
+    if context is None:
+        context_key, key = jr.split(key)
+        context = measure_context(optimizer, task, key=context_key, steps=steps)
+    optimizers: dict[str, AbstractOptimizer] = {ORIGINAL: optimizer}
+    omitted = []
+    for name, intervention in interventions.items():
+        try:
+            optimizers[name] = intervention.apply(optimizer, context)
+        except ValueError as error:
+            omitted.append(f"{name}: {error}")
+    evaluation = evaluate(optimizers, task, problems=problems, steps=steps, key=key)
+    objectives = np.asarray(evaluation.meta_objectives(), float)
+    original, changed = objectives[0], objectives[1:]
+    names = evaluation.names[1:]
+    differences = [paired_interval(own, original) for own in changed]
+    ratios = [_log_ratio(own, original) for own in changed]
+    return Interventions(
+        names=names,
+        removed=tuple(interventions[name].removes for name in names),
+        mechanisms=tuple(interventions[name].mechanism for name in names),
+        original=original,
+        objectives=changed,
+        original_diverged=int(np.isinf(original).sum()),
+        diverged=np.isinf(changed).sum(axis=1),
+        differences=np.array([mean for mean, _, _ in differences]),
+        difference_lows=np.array([low for _, low, _ in differences]),
+        difference_highs=np.array([high for _, _, high in differences]),
+        log_ratios=np.array([mean for mean, _, _ in ratios]),
+        log_ratio_lows=np.array([low for _, low, _ in ratios]),
+        log_ratio_highs=np.array([high for _, _, high in ratios]),
+        omitted=tuple(omitted),
+    )
+
+
+def _log_ratio(
+    values: Float[np.ndarray, " problem"], baseline: Float[np.ndarray, " problem"]
+) -> tuple[float, float, float]:
+    both = np.isfinite(values) & np.isfinite(baseline)
+    if not both.any():
+        return np.nan, np.nan, np.nan
+    return paired_interval(np.log(values[both]), np.log(baseline[both]))
+
+
+def intervention_table(record: Interventions) -> str:
+    """The record as CSV: one row per intervention, the original first."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow([
+        "name", "mechanism", "removes", "meta_objective", "difference", "difference_low",
+        "difference_high", "ratio", "ratio_low", "ratio_high", "diverged", "problems",
+    ])  # fmt: skip
+    mean = record.original.mean()
+    nothing = [mean, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, record.original_diverged, record.problems]
+    table.writerow([ORIGINAL, "", "", *nothing])
+    for index, name in enumerate(record.names):
+        ends = (record.log_ratios, record.log_ratio_lows, record.log_ratio_highs)
+        table.writerow([
+            name, record.mechanisms[index], record.removed[index], record.objectives[index].mean(),
+            record.differences[index], record.difference_lows[index],
+            record.difference_highs[index], *(np.exp(end[index]) for end in ends),
+            record.diverged[index], record.problems,
+        ])  # fmt: skip
+    return text.getvalue()
+
+
+def intervention_lines(record: Interventions) -> list[str]:
+    """The record in words, one line per intervention, the original first."""
+    lines = [
+        f"{ORIGINAL}: {record.original.mean():.4f} on {record.problems} test problems, "
+        f"{record.original_diverged} diverged"
+    ]
+    for index, name in enumerate(record.names):
+        ratio, low, high = (
+            np.exp(ends[index])
+            for ends in (record.log_ratios, record.log_ratio_lows, record.log_ratio_highs)
+        )
+        lines.append(
+            f"{name} ({record.mechanisms[index]}): {record.objectives[index].mean():.4g}, "
+            f"difference {record.differences[index]:.4g} [{record.difference_lows[index]:.4g}, "
+            f"{record.difference_highs[index]:.4g}], ratio {ratio:.4g} [{low:.4g}, {high:.4g}], "
+            f"{record.diverged[index]} diverged"
+        )
+    return lines + [f"left out, {sentence}" for sentence in record.omitted]
+
+
+def intervention_facts(record: Interventions) -> Facts:
+    """What each removal costs: ratios of meta-objectives to the optimizer's own."""
+    facts = []
+    for index, removed in enumerate(record.removed):
+        lost, ends = int(record.diverged[index]), (record.log_ratio_lows, record.log_ratio_highs)
+        ratio, low, high = (float(np.exp(at[index])) for at in (record.log_ratios, *ends))
+        said = f"meta-objective times {number(ratio)} [{number(low)}, {number(high)}]"
+        if lost == record.problems:
+            said = "diverges on every problem"
+        elif lost:
+            said += f" where it does not diverge, as it does on {lost} of {record.problems}"
+        facts.append((f"Without {removed}", said))
+    return facts

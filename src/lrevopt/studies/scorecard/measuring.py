@@ -1,0 +1,315 @@
+"""A scorecard measured: runs on fresh problems, then each part of the analysis in turn.
+
+Optax's step counters never rest, so that two optimizers may be looked at. *Runs*, and what is
+true of a moment (clipping, and the schedule that counters are there for), are those of the
+first. *Rest* needs counters that stand still: the second, a snapshot such as
+`from_optax(t, at_step=200)`, is shown the gradients that the first met on its runs, and its
+visited states are those that it then has.
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float, Key
+
+from lrevopt.analysis.adaptation import held_gradients, measure_adaptation
+from lrevopt.analysis.clipping import measure_clipping
+from lrevopt.analysis.fixed_points import FixedPoints
+from lrevopt.analysis.linearization import (
+    Linearization,
+    Modes,
+    conjugate_mode,
+    impulse_response,
+    mode_responses,
+    steady_state_gain,
+    timescale,
+)
+from lrevopt.analysis.manifolds import measure_manifold
+from lrevopt.analysis.mechanisms import linearize_at_rest, separated_modes
+from lrevopt.analysis.precision import as_double, double_precision
+from lrevopt.analysis.projections import fit_projection
+from lrevopt.analysis.schedules import Schedule, measure_schedule
+from lrevopt.inner_loop.sampled_states import Visits, spread, visit
+from lrevopt.optimizers.classical import as_float
+from lrevopt.optimizers.interface import AbstractOptimizer
+from lrevopt.studies.scorecard.curvature import curvature_response
+from lrevopt.studies.scorecard.record import Scorecard
+from lrevopt.tasks.interface import AbstractTask
+
+SEARCHES = 64
+"""Visited states from which the manifold is searched: a dimension needs fewer than a picture."""
+
+NOTHING = 1e-20
+"""Share of the response's energy below which a mode is round-off, 1e-10 of its size."""
+
+NO_REST = "no fixed point was found without gradient (a step counter has none: give `at_rest`)"
+NO_SLOPE = "updates have slope 0 at zero gradient, as those made of signs do"
+DEFECTIVE = "the Jacobian is near-defective, so that modes have no rates of their own"
+
+Part = dict[str, Any]
+"""Fields of a scorecard by name."""
+
+
+def measure_scorecard(
+    optimizer: AbstractOptimizer,
+    task: AbstractTask,
+    *,
+    key: Key[Array, ""],
+    problems: int = 64,
+    steps: int = 200,
+    at_rest: AbstractOptimizer | None = None,
+) -> Scorecard:
+    """Take the numbers of one optimizer on fresh problems of one task.
+
+    `at_rest` is the optimizer to look at for what needs rest, by default the same. Numbers that
+    do not exist are NaN with a reason. Raises `ValueError` for counts below 1, or an optimizer
+    that diverges on every problem.
+    """
+    visits = visit(optimizer, task, key=key, problems=problems, steps=steps)
+    resting, seen = optimizer, visits
+    if at_rest is not None:
+        resting, seen = at_rest, remembered(at_rest, visits)
+    reasons: dict[str, str] = {}
+    schedule = measure_schedule(optimizer, steps)
+    path = schedule if at_rest is None else measure_schedule(at_rest, steps)
+    found, model = linearize_at_rest(resting, seen)
+    absent = _absent(found, model, steps)
+    return Scorecard(
+        **_momentum(model, steps, absent, reasons),
+        **_clipping(optimizer, visits, float(schedule.rates[0]), reasons),
+        **_schedule(schedule, reasons),
+        **_adaptation(resting, model, visits.met, steps, absent, reasons),
+        **_manifold(resting, seen, path, reasons),
+        **_curvature(model, absent, reasons),
+        reasons=reasons,
+        fixed_points=len(found.distinct),
+        converged_share=float(found.converged.mean()),
+    )
+
+
+def remembered(optimizer: AbstractOptimizer, visits: Visits) -> Visits:
+    """The visits with the states that another optimizer has under the same gradients."""
+    with double_precision():
+        states = np.asarray(_replay(as_double(optimizer), visits.gradients))
+    return eqx.tree_at(lambda v: v.states, visits, states)
+
+
+@eqx.filter_jit
+def _replay(opt, gradients):
+    start = opt.initial_state()
+
+    def path(row):
+        _, states = lax.scan(lambda h, g: (opt.transition(h, g),) * 2, start, row)
+        return jnp.concatenate([start[None], states])
+
+    return jax.vmap(path)(gradients)
+
+
+class Rescaled(AbstractOptimizer):
+    """An optimizer whose coordinates are measured in units of their own: `z = h / unit`.
+
+    It makes the same updates. A sum of squares and a step may differ by ten decades, and no
+    distance between states would say anything of the smaller.
+    """
+
+    optimizer: AbstractOptimizer
+    unit: Float[Array, " state"]
+
+    @property
+    def readout(self) -> Float[Array, " state"]:
+        return self.unit * self.optimizer.readout
+
+    def initial_state(self) -> Float[Array, " state"]:
+        return self.optimizer.initial_state() / self.unit
+
+    def transition(
+        self, state: Float[Array, " state"], gradient: Float[Array, ""]
+    ) -> Float[Array, " state"]:
+        return self.optimizer.transition(self.unit * state, gradient) / self.unit
+
+
+def _missing(reasons: dict[str, str], sentence: str, *names: str) -> Part:
+    reasons |= dict.fromkeys(names, sentence)
+    return dict.fromkeys(names, np.nan)
+
+
+def _absent(found: FixedPoints, model: Linearization, steps: int) -> str | None:
+    """Why there is no response to a gradient at the convergence point, if there is none."""
+    if not found.converged.any():
+        return NO_REST
+    return None if impulse_response(model, steps).any() else NO_SLOPE
+
+
+def _momentum(
+    model: Linearization, steps: int, absent: str | None, reasons: dict[str, str]
+) -> Part:
+    timescales, rates = ("timescale", "second_timescale"), ("mode_rate", "second_mode_rate")
+    energies = ("energy_of_one", "energy_of_two")
+    none = np.zeros(0, complex)
+    parts: Part = {"eigenvalues": none, "learning_rates": none, "leading": np.zeros(0, int)}
+    if absent is not None:
+        return parts | _missing(reasons, absent, *timescales, *rates, *energies, "rate", "gain")
+    parts |= _gain(model, reasons)
+    try:
+        modes = separated_modes(model)
+    except ValueError:
+        return parts | _missing(reasons, DEFECTIVE, *timescales, *rates, *energies)
+    leading, shares = leading_modes(modes, steps)
+    parts |= {
+        "eigenvalues": modes.eigenvalues,
+        "learning_rates": modes.learning_rates,
+        "leading": np.array([group[0] for group in leading[:2]]),
+    }
+    if len(leading) == 1:
+        sentence = "one mode makes all of the response to a gradient"
+        parts |= _missing(reasons, sentence, timescales[1], rates[1])
+    for group, name, rate in zip(leading, timescales, rates, strict=False):
+        parts[name] = timescale(modes.eigenvalues[group[0]])
+        parts[rate] = float(modes.learning_rates[group].sum().real)
+    if np.isnan(shares).any():
+        return parts | _missing(reasons, DEFECTIVE, *rates, *energies)
+    return parts | dict(zip(energies, [float(shares[0]), float(shares[:2][-1])], strict=True))
+
+
+def _gain(model: Linearization, reasons: dict[str, str]) -> Part:
+    parts: Part = {"rate": float(-model.readout @ model.input)}
+    try:
+        return parts | {"gain": steady_state_gain(model)}
+    except ValueError:
+        sentence = "the Jacobian has the eigenvalue 1, so that there is no steady state"
+        return parts | _missing(reasons, sentence, "gain")
+
+
+def leading_modes(modes: Modes, steps: int) -> tuple[list[list[int]], Float[np.ndarray, " first"]]:
+    """Modes by falling energy of their responses over `steps`, conjugates together, and the share
+    of the whole response's energy that the first k + 1 of them explain.
+
+    Modes that are round-off are left out. Without rates: by falling |eigenvalue|, shares NaN.
+    """
+    pairs = {min(i, conjugate_mode(modes, i)): i for i in range(len(modes.eigenvalues))}
+    groups = [sorted({first, last}) for first, last in pairs.items()]
+    if np.isnan(modes.learning_rates).any():
+        return groups, np.full(len(groups), np.nan)
+    responses = mode_responses(modes, steps)
+    parts = np.array([responses[group].sum(axis=0).real for group in groups])
+    whole = parts.sum(axis=0)
+    energies = np.sum(parts**2, axis=1)
+    order = [
+        index
+        for index in np.argsort(-energies, kind="stable")
+        if energies[index] > NOTHING * energies.max()
+    ]
+    missed = np.sum((whole - np.cumsum(parts[order], axis=0)) ** 2, axis=1)
+    return [groups[index] for index in order], 1 - missed / np.sum(whole**2)
+
+
+def _clipping(
+    optimizer: AbstractOptimizer, visits: Visits, rate: float, reasons: dict[str, str]
+) -> Part:
+    """`rate` is that of the initial state."""
+    start = np.asarray(optimizer.initial_state(), float)
+    # Later states come from paths and times that differ: evenly spaced over both.
+    cloud = visits.states.reshape(-1, len(start))
+    later = spread(cloud[:: max(1, visits.gradients.shape[1] // 3)], 5)
+    found = measure_clipping(optimizer, np.concatenate([start[None], later]), visits.met)
+    parts: Part = {
+        "gradients": found.gradients,
+        "initial_update": found.updates[0],
+        "later_updates": found.updates[1:],
+        "edges": found.edges,
+        "density": found.density,
+    }
+    if rate == 0:
+        return parts | _missing(reasons, NO_SLOPE, "knee", "beyond_knee")
+    return parts | {"knee": float(found.knees[0]), "beyond_knee": float(found.beyond_knee[0])}
+
+
+def _schedule(schedule: Schedule, reasons: dict[str, str]) -> Part:
+    rates = schedule.rates
+    parts: Part = {"schedule_rates": rates}
+    if rates[0] == 0 or not np.isfinite(rates).all():
+        sentence = NO_SLOPE if not rates.any() else "the first learning rate is 0, or one is none"
+        return parts | _missing(reasons, sentence, "schedule_largest", "schedule_last")
+    largest, last = float(rates.max() / rates[0]), float(rates[-1] / rates[0])
+    return parts | {"schedule_largest": largest, "schedule_last": last}
+
+
+def _adaptation(
+    optimizer: AbstractOptimizer,
+    model: Linearization,
+    met: Float[np.ndarray, " met"],
+    steps: int,
+    absent: str | None,
+    reasons: dict[str, str],
+) -> Part:
+    large = float(np.quantile(np.abs(met), 0.99))
+    sweep = held_gradients(large if large > 0 else 1.0)
+    others = np.zeros((0, len(model.state)))
+    held = measure_adaptation(optimizer, model.state, sweep, others, steps)
+    parts: Part = {
+        "held_gradients": sweep,
+        "held_rates": held.rates,
+        "held_converged": held.converged,
+        "adaptation_at": np.nan,
+    }
+    if absent is not None:
+        return parts | _missing(reasons, absent, "adaptation")
+    middle = len(sweep) // 2
+    both = np.flatnonzero((held.converged & held.converged[::-1])[middle + 1 :])
+    if not both.size:
+        sentence = "no fixed points were found under any held gradient and its negative"
+        return parts | _missing(reasons, sentence, "adaptation")
+    place = middle + 1 + int(both[-1])
+    centre, ends = float(held.rates[middle]), float(held.rates[[place, -1 - place]].mean())
+    if centre == 0 or ends == 0:
+        return parts | _missing(reasons, NO_SLOPE, "adaptation")
+    return parts | {"adaptation": centre / ends, "adaptation_at": float(sweep[place])}
+
+
+def _manifold(
+    optimizer: AbstractOptimizer, visits: Visits, path: Schedule, reasons: dict[str, str]
+) -> Part:
+    sizes = np.sqrt(np.mean(visits.states**2, axis=(0, 1)))
+    unit = np.where(sizes > 0, sizes, 1.0)
+    rescaled = Rescaled(optimizer, as_float(unit))
+    scaled = eqx.tree_at(lambda v: v.states, visits, visits.states / unit)
+    found = measure_manifold(rescaled, scaled, SEARCHES)
+    parts = _readout_angle(rescaled, scaled, path, reasons)
+    if not len(found.speeds):
+        return parts | _missing(reasons, NO_REST, "manifold_dimension", "manifold_extent")
+    parts |= {"manifold_dimension": found.participation_ratio}
+    if np.isnan(found.extent):
+        return parts | _missing(reasons, "visited states are all the same", "manifold_extent")
+    return parts | {"manifold_extent": found.extent}
+
+
+def _readout_angle(
+    rescaled: Rescaled, visits: Visits, path: Schedule, reasons: dict[str, str]
+) -> Part:
+    if path.projection.components[0].any():
+        return {"readout_angle": path.readout_angle, "angle_of": "path without gradient"}
+    cloud = visits.states.reshape(-1, visits.states.shape[-1])
+    direction = fit_projection(spread(cloud, 100_000), 1).components[0]
+    readout = np.asarray(rescaled.readout, float)
+    lengths = np.linalg.norm(direction) * np.linalg.norm(readout)
+    parts: Part = {"angle_of": "visited states"}
+    if lengths == 0:
+        return parts | _missing(reasons, "states, or the readout, do not move", "readout_angle")
+    cosine = min(abs(direction @ readout) / lengths, 1.0)
+    return parts | {"readout_angle": float(np.degrees(np.arccos(cosine)))}
+
+
+def _curvature(model: Linearization, absent: str | None, reasons: dict[str, str]) -> Part:
+    names = ("stable_up_to", "largest_stable", "fastest", "fastest_radius")
+    parts: Part = {"curvatures": np.zeros(0), "radii": np.zeros(0)}
+    if absent is not None:
+        return parts | _missing(reasons, absent, *names)
+    try:
+        response = curvature_response(model)
+    except ValueError as error:
+        return parts | _missing(reasons, str(error), *names)
+    return {name: getattr(response, name) for name in (*parts, *names)}

@@ -1,0 +1,236 @@
+"""The record of a scorecard, in words, as a table, and the distance between two."""
+
+import csv
+import io
+from collections.abc import Callable
+from typing import NamedTuple
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Bool, Complex, Float, Int
+
+from lrevopt.text import number
+
+
+class Scorecard(eqx.Module):
+    """One optimizer on one task, as numbers. Host arrays in float64.
+
+    A number that does not exist is NaN, and `reasons` has a sentence by its name. What needs rest
+    is that of the optimizer at rest, on the gradients of runs (see `measure_scorecard`). A *mode*
+    here is a real mode or a pair of conjugates, and the first is the one whose response to one
+    gradient has the most energy. *Rates* are effective learning rates: minus the slope of the
+    update at zero gradient.
+
+    Momentum, at the convergence point h* = F(h*, 0):
+    - `timescale`, `second_timescale`: `-1 / ln|lambda|` of the first two modes, infinite from
+      `|lambda| = 1` on; `mode_rate`, `second_mode_rate`: their parts of the rate. Where modes have
+      no rates of their own, timescales are those of the slowest.
+    - `energy_of_one`, `energy_of_two`: share of the energy of the response to one gradient that
+      the first mode, and the first two together, explain.
+    - `rate` at h*, and `gain`: the learning rate after many steps of one gradient.
+
+    Clipping:
+    - `knee`: gradient at which the tangent of the initial state's update reaches its largest
+      update, which for a straight line is the largest gradient met; `beyond_knee`: share of met
+      gradients that are larger.
+
+    Schedule, along `h' = F(h, 0)` from the initial state, counters going on:
+    - `schedule_largest`, `schedule_last`: largest and last rate over the first.
+
+    Adaptation:
+    - `adaptation`: rate at h* over the mean of those at the fixed points of a held gradient and of
+      its negative; `adaptation_at`: that gradient's size, the 99 % magnitude of met ones or, where
+      no fixed points were found, the next smaller one that has them.
+
+    Where it may rest:
+    - `manifold_dimension`: participation ratio of approximate fixed points, 1 for a line, in
+      states whose coordinates are each in units of their own size; `manifold_extent`: how far
+      these points are apart, over how far visited states are.
+    - `readout_angle`: degrees between the readout and the first principal component of the path
+      without gradient or, where that does not move, of visited states in units of their own size;
+      `angle_of` says which.
+
+    Curvature, of a quadratic on which the optimizer is at rest (see `scorecards.curvature`):
+    - `stable_up_to`, `largest_stable`, `fastest`, `fastest_radius`.
+
+    Evidence, and what the figure draws:
+    - `fixed_points`: distinct ones that were found; `converged_share`: share of visited states
+      from which one was.
+    - `eigenvalues`, `learning_rates`: of all modes, pairs apart; `leading`: indices of the first
+      two.
+    - `gradients`, `initial_update`, `later_updates`: update functions; `edges`, `density`:
+      histogram of met gradients.
+    - `schedule_rates`; `held_gradients`, `held_rates`, `held_converged`; `curvatures`, `radii`.
+    """
+
+    timescale: float
+    mode_rate: float
+    second_timescale: float
+    second_mode_rate: float
+    energy_of_one: float
+    energy_of_two: float
+    rate: float
+    gain: float
+    knee: float
+    beyond_knee: float
+    schedule_largest: float
+    schedule_last: float
+    adaptation: float
+    manifold_dimension: float
+    manifold_extent: float
+    readout_angle: float
+    stable_up_to: float
+    largest_stable: float
+    fastest: float
+    fastest_radius: float
+    reasons: dict[str, str]
+    adaptation_at: float
+    angle_of: str
+    fixed_points: int
+    converged_share: float
+    eigenvalues: Complex[np.ndarray, " mode"]
+    learning_rates: Complex[np.ndarray, " mode"]
+    leading: Int[np.ndarray, " first"]
+    gradients: Float[np.ndarray, " wide"]
+    initial_update: Float[np.ndarray, " wide"]
+    later_updates: Float[np.ndarray, "later wide"]
+    edges: Float[np.ndarray, " edge"]
+    density: Float[np.ndarray, " bin"]
+    schedule_rates: Float[np.ndarray, " visited"]
+    held_gradients: Float[np.ndarray, " held"]
+    held_rates: Float[np.ndarray, " held"]
+    held_converged: Bool[np.ndarray, " held"]
+    curvatures: Float[np.ndarray, " curvature"]
+    radii: Float[np.ndarray, " curvature"]
+
+
+def decades(value: float) -> float:
+    """Decimal logarithm; NaN for what is not positive."""
+    return float(np.log10(value)) if value > 0 else np.nan
+
+
+def decades_above_one(value: float) -> float:
+    """Decimal logarithm of 1 + value, of what may be 0."""
+    return decades(1 + value)
+
+
+def right_angles(value: float) -> float:
+    """Degrees over 90."""
+    return value / 90
+
+
+def as_it_is(value: float) -> float:
+    """Shares need no other scale."""
+    return value
+
+
+class Entry(NamedTuple):
+    """A number of the scorecard: what it is called, its unit, and the scale of `distance`."""
+
+    label: str
+    unit: str
+    scale: Callable[[float], float]
+
+
+PER_GRADIENT = "x / gradient"
+"""Unit of learning rates: a step of the parameter per unit of gradient."""
+
+ENTRIES: dict[str, Entry] = {
+    "timescale": Entry("momentum timescale", "updates", decades_above_one),
+    "mode_rate": Entry("momentum learning rate", PER_GRADIENT, decades),
+    "second_timescale": Entry("second timescale", "updates", decades_above_one),
+    "second_mode_rate": Entry("second learning rate", PER_GRADIENT, decades),
+    "energy_of_one": Entry("energy of the first mode", "share", as_it_is),
+    "energy_of_two": Entry("energy of two modes", "share", as_it_is),
+    "rate": Entry("learning rate at rest", PER_GRADIENT, decades),
+    "gain": Entry("steady-state learning rate", PER_GRADIENT, decades),
+    "knee": Entry("clipping knee", "gradient", decades),
+    "beyond_knee": Entry("gradients beyond it", "share", as_it_is),
+    "schedule_largest": Entry("schedule, largest / first", "times", decades),
+    "schedule_last": Entry("schedule, last / first", "times", decades),
+    "adaptation": Entry("adaptation, rest / held", "times", decades),
+    "manifold_dimension": Entry("manifold dimension", "dimensions", decades_above_one),
+    "manifold_extent": Entry("manifold extent", "share", as_it_is),
+    "readout_angle": Entry("readout angle", "degrees", right_angles),
+    "stable_up_to": Entry("stable up to curvature", "gradient / x", decades),
+    "largest_stable": Entry("largest stable curvature", "gradient / x", decades),
+    "fastest": Entry("fastest curvature", "gradient / x", decades),
+    "fastest_radius": Entry("spectral radius there", "per update", as_it_is),
+}
+"""The numbers that are compared, by field, in the order in which they are printed."""
+
+
+def distance(first: Scorecard, second: Scorecard) -> float:
+    """Root-mean-square difference of two scorecards over the numbers that are finite in both.
+
+    Each number is put on a scale on which 1 is a large difference of its kind: a decade of a
+    rate, gradient, curvature or ratio, since tasks differ in their units and optimizers are tuned
+    by factors; a decade of 1 + t for timescales and dimensions, which may be 0 (gradient descent
+    has no memory); a right angle; the whole of a share; and radii as they are. What is not
+    positive where a logarithm is taken, and what is missing or infinite in either, is left out:
+    a mean over what is left does not grow with its number.
+
+    Symmetric, and 0 for equal optimizers. NaN if no number is finite in both. It is no metric:
+    pairs that have different numbers in common need not obey the triangle inequality.
+    """
+    scaled = [
+        [entry.scale(getattr(card, name)) for name, entry in ENTRIES.items()]
+        for card in (first, second)
+    ]
+    both = np.isfinite(scaled).all(axis=0)
+    gaps = np.subtract(*np.array(scaled)[:, both])
+    return float(np.sqrt(np.mean(gaps**2))) if gaps.size else np.nan
+
+
+def sentences(card: Scorecard) -> list[str]:
+    """Why numbers are missing, each reason once."""
+    return list(dict.fromkeys(card.reasons.values()))
+
+
+def in_words(card: Scorecard, name: str) -> str:
+    """A number with its unit, or which of the `sentences` says why it is missing."""
+    return _plain(card, name) + _note(card, card.reasons.get(name, ""))
+
+
+def _note(card: Scorecard, reason: str) -> str:
+    return f" [{sentences(card).index(reason) + 1}]" if reason else ""
+
+
+def _plain(card: Scorecard, name: str) -> str:
+    value, unit = getattr(card, name), ENTRIES[name].unit
+    if np.isnan(value):
+        return number(value)
+    return f"{number(100 * value)} %" if unit == "share" else f"{number(value)} {unit}"
+
+
+def scorecard_facts(card: Scorecard) -> list[tuple[str, str, str]]:
+    """Each number: what it is called, in words with its unit, and why it is missing, if it is."""
+    words = {name: _plain(card, name) for name in ENTRIES}
+    if np.isfinite(card.adaptation):
+        words["adaptation"] += f", held at {number(card.adaptation_at)}"
+    if np.isfinite(card.readout_angle):
+        words["readout_angle"] += f", of the {card.angle_of}"
+    facts = [
+        (ENTRIES[name].label, said, card.reasons.get(name, "")) for name, said in words.items()
+    ]
+    found = f"{card.fixed_points}, from {number(100 * card.converged_share)} % of searches"
+    return [*facts, ("fixed points without gradient", found, "")]
+
+
+def scorecard_lines(card: Scorecard) -> list[str]:
+    """The numbers with their units, one a line, and why some are missing."""
+    facts = scorecard_facts(card)
+    widest = max(len(label) for label, _, _ in facts)
+    lines = [f"{label:{widest}}  {said}{_note(card, reason)}" for label, said, reason in facts]
+    return lines + [f"[{place}] {sentence}." for place, sentence in enumerate(sentences(card), 1)]
+
+
+def scorecard_table(card: Scorecard) -> str:
+    """The numbers as CSV, one a row."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["name", "value", "unit", "label", "reason"])
+    for name, entry in ENTRIES.items():
+        reason = card.reasons.get(name, "")
+        table.writerow([name, getattr(card, name), entry.unit, entry.label, reason])
+    return text.getvalue()

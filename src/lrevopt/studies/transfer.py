@@ -1,0 +1,202 @@
+"""How optimizers do away from home: on other tasks, scales of the gradient, sizes and horizons.
+
+A learned optimizer is made for one family of problems, and so is the learning rate of a tuned
+one. `measure_transfer` runs all of them on one task; `sweep_scales`, `sweep_horizons` and
+`sweep_tasks` change one thing at a time.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from lrevopt.checks import finite, one_of, positive_integer
+from lrevopt.inner_loop.evaluation import Evaluation, evaluate, paired_interval
+from lrevopt.optimizers.classical import as_float
+from lrevopt.optimizers.interface import AbstractOptimizer
+from lrevopt.studies.scorecard import Scorecard, distance, measure_scorecard
+from lrevopt.tasks.interface import AbstractTask
+
+
+class ScaledGradients(AbstractOptimizer):
+    """An optimizer that meets `scale` times each gradient: what it does where losses are scaled.
+
+    Meta-objectives are relative to the first loss, so that only its moves see the scale.
+    """
+
+    optimizer: AbstractOptimizer
+    scale: Float[Array, ""] = eqx.field(converter=as_float)
+
+    @property
+    def readout(self) -> Float[Array, " state"]:
+        return self.optimizer.readout
+
+    def initial_state(self) -> Float[Array, " state"]:
+        return self.optimizer.initial_state()
+
+    def transition(
+        self, state: Float[Array, " state"], gradient: Float[Array, ""]
+    ) -> Float[Array, " state"]:
+        return self.optimizer.transition(state, self.scale * gradient)
+
+
+class Transfer(eqx.Module):
+    """Optimizers of several homes on one task.
+
+    - `names`: of the optimizers; `native`: the one that was trained on this task.
+    - `objectives`: meta-objective of every run, mean(losses) / losses[0]; +inf where it diverged.
+    - `distances`: between the scorecard of each optimizer and the native's, both measured on this
+      task; NaN where one has no figures (it diverged on every problem, say), or all were left out.
+    """
+
+    names: tuple[str, ...]
+    native: str
+    objectives: Float[np.ndarray, "optimizer problem"]
+    distances: Float[np.ndarray, " optimizer"]
+
+    def diverged(self) -> np.ndarray:
+        """Number of problems on which each optimizer diverged, an integer each."""
+        return np.isinf(self.objectives).sum(axis=1)
+
+    def log_ratios(self, reference: str) -> Float[np.ndarray, "optimizer 3"]:
+        """Mean natural log of objective over `reference`'s on the same problems, low, high.
+
+        Ends are those of `paired_interval`; a mean with a diverged run is +inf. Raises `ValueError`
+        for a name that is not there.
+        """
+        one_of("reference", reference, self.names)
+        logs = np.log(self.objectives)
+        row = logs[self.names.index(reference)]
+        return np.array([paired_interval(own, row) for own in logs])
+
+
+class Sweep(eqx.Module):
+    """Optimizers while one thing changes.
+
+    `objectives` are as in `Transfer`, for each of the `values` of what changes.
+    """
+
+    names: tuple[str, ...]
+    values: Float[np.ndarray, " value"]
+    objectives: Float[np.ndarray, "optimizer value problem"]
+
+    def means(self) -> Float[np.ndarray, "optimizer value"]:
+        """Mean over problems; +inf if any diverged."""
+        return self.objectives.mean(axis=-1)
+
+    def diverged(self) -> np.ndarray:
+        """Number of diverged problems, (optimizer, value)."""
+        return np.isinf(self.objectives).sum(axis=-1)
+
+
+def measure_transfer(
+    optimizers: Mapping[str, AbstractOptimizer],
+    task: AbstractTask,
+    native: str,
+    *,
+    key: Key[Array, ""],
+    analysis_key: Key[Array, ""],
+    problems: int = 64,
+    analysed: int = 16,
+    steps: int = 200,
+) -> Transfer:
+    """Run every optimizer on the same draws of a task, and compare its scorecard with the native's.
+
+    Scorecards are of `analysed` other draws, from `analysis_key`; 0 leaves them out, and distances
+    are then NaN. Raises `ValueError` for other counts below 1, a native that is not among the
+    optimizers, or one without any figures.
+    """
+    one_of("native", native, tuple(optimizers))
+    problems = positive_integer("problems", problems)
+    analysed = analysed and positive_integer("analysed", analysed)
+    evaluation = evaluate(optimizers, task, problems=problems, steps=steps, key=key)
+    cards: dict[str, Scorecard] = {}
+    for name, optimizer in optimizers.items() if analysed else ():
+        try:
+            cards[name] = measure_scorecard(
+                optimizer, task, key=analysis_key, problems=analysed, steps=steps
+            )
+        except ValueError:
+            if name == native:
+                raise
+    distances = [distance(cards[n], cards[native]) if n in cards else np.nan for n in optimizers]
+    return Transfer(
+        names=tuple(optimizers),
+        native=native,
+        objectives=np.asarray(evaluation.meta_objectives(), float),
+        distances=np.array(distances, float),
+    )
+
+
+def sweep_scales(
+    optimizers: Mapping[str, AbstractOptimizer],
+    task: AbstractTask,
+    scales: Sequence[float],
+    *,
+    key: Key[Array, ""],
+    problems: int = 64,
+    steps: int = 200,
+) -> Sweep:
+    """Multiply every gradient, as a loss in other units would.
+
+    Raises `ValueError` for no scales, or one that is not positive and finite.
+    """
+    for scale in _some("scales", scales):
+        finite("scales", scale, above=0.0)
+    rows = []
+    for optimizer in optimizers.values():
+        scaled = {f"{s:g}": ScaledGradients(optimizer, as_float(s)) for s in scales}
+        evaluation = evaluate(scaled, task, problems=problems, steps=steps, key=key)
+        rows.append(evaluation.meta_objectives())
+    return _sweep(optimizers, scales, np.stack(rows))
+
+
+def sweep_horizons(
+    optimizers: Mapping[str, AbstractOptimizer],
+    task: AbstractTask,
+    horizons: Sequence[int],
+    *,
+    key: Key[Array, ""],
+    problems: int = 64,
+) -> Sweep:
+    """Meta-objectives of the first so many updates of one run, as long as the longest horizon.
+
+    Raises `ValueError` for no horizons, or one below 1.
+    """
+    for horizon in _some("horizons", horizons):
+        positive_integer("horizons", horizon)
+    evaluation = evaluate(optimizers, task, problems=problems, steps=max(horizons), key=key)
+    names, losses = evaluation.names, evaluation.losses
+    each = [Evaluation(names, losses[..., : steps + 1]).meta_objectives() for steps in horizons]
+    return _sweep(optimizers, horizons, np.stack(each, axis=1))
+
+
+def sweep_tasks(
+    optimizers: Mapping[str, AbstractOptimizer],
+    tasks: Mapping[float, AbstractTask],
+    *,
+    key: Key[Array, ""],
+    problems: int = 64,
+    steps: int = 200,
+) -> Sweep:
+    """Variants of a task, by the number that tells them apart: its dimension, say.
+
+    Raises `ValueError` for no tasks.
+    """
+    values = _some("tasks", tuple(tasks))
+    each = [
+        evaluate(optimizers, task, problems=problems, steps=steps, key=key).meta_objectives()
+        for task in tasks.values()
+    ]
+    return _sweep(optimizers, values, np.stack(each, axis=1))
+
+
+def _some(name: str, values: Sequence) -> Sequence:
+    if not len(values):
+        raise ValueError(f"`{name}` must not be empty, got {values!r}.")
+    return values
+
+
+def _sweep(names: Mapping[str, object], values: Sequence, objectives: np.ndarray) -> Sweep:
+    return Sweep(tuple(names), np.asarray(values, float), np.asarray(objectives, float))

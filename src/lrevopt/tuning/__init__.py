@@ -1,0 +1,1 @@
+"""Choosing hyperparameters: random search, successive halving, learning rates, scales."""
