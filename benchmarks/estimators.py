@@ -58,7 +58,7 @@ def measure(task: lo.TwoMoons, optimizer: Any, settings: Settings) -> None:
     for name in ESTIMATORS:
         chosen: Any = name
         training = lo.MetaTraining(
-            unroll=settings.unroll, problems=1, estimator=chosen, segment=7, es_window=20
+            unroll=settings.unroll, problems=1, estimator=chosen, checkpoint_every=7, es_window=20
         )
         particles = None
         if name == "pes":
@@ -102,9 +102,9 @@ def train(task: lo.TwoMoons, settings: Settings) -> None:
         chosen: Any = name
         training = lo.MetaTraining(
             steps=100_000, unroll=settings.training_unroll, problems=1, estimator=chosen,
-            segment=10, micro_batch=1, learning_rate=1e-3, warm_up=20, schedule="constant",
+            checkpoint_every=10, micro_batch=1, learning_rate=1e-3, warm_up=20, schedule="constant",
             clip=1.0, snapshot_every=20, early_snapshots=False, selection_problems=4,
-            rollback=None, selection_unroll=200, es_window=20,
+            rollback_ratio=None, selection_unroll=200, es_window=20,
         )  # fmt: skip
         key = jr.key(5)
         # One meta-step compiles the program, which the timed run then finds.

@@ -48,7 +48,7 @@ if __name__ == "__main__":
             away = ", ".join(
                 f"{key} {share:+.1%}" for key, share in mimic.distances(reference).items()
             )
-            print(f"top mode against {name} momentum: {away}")
+            print(f"dominant mode against {name} momentum: {away}")
         together = ", ".join(f"{key} {value:.4g}" for key, value in mimic.together.items())
         print(f"all modes together: {together}")
         print(f"first principal component: {mimic.explained_variance[0]:.1%} of the variance")

@@ -1,4 +1,4 @@
-"""Look at well-known optimizers on a task: tune, run and linearise each, and draw them together.
+"""Look at well-known optimizers on a task: tune, run and linearize each, and draw them together.
 
 python scripts/gallery.py rosenbrock --output results/gallery
 """

@@ -43,18 +43,20 @@ if __name__ == "__main__":
         opt, seen = saved.load(settings.run), analysed_problems(task)
         keys = [key_stream(stream, settings.seed) for stream in ("analysis", "test")]
         tested = tested_problems(name) if settings.problems is None else settings.problems
-        context = interventions.measure_context(opt, task, key=keys[0], problems=seen, steps=steps)
-        proofs = certify(opt, context.found)
+        rest_analysis = interventions.analyze_rest(
+            opt, task, key=keys[0], problems=seen, steps=steps
+        )
+        proofs = certify(opt, rest_analysis.found)
         storage.save_record(output / "certificates.npz", proofs)
         print("\n".join(certificate_lines(proofs)), flush=True)
         record = interventions.intervene(
-            opt, task, key=keys[1], problems=tested, steps=steps, context=context
+            opt, task, key=keys[1], problems=tested, steps=steps, rest_analysis=rest_analysis
         )
         storage.save_record(output / "interventions.npz", record)
         table = interventions.intervention_table(record)
         storage.write_atomically(output / "interventions.csv", table)
         print("\n".join(interventions.intervention_lines(record)), flush=True)
         if len(task.parameter_groups) > 1:
-            streams = gradient_replay.measure_streams(opt, task, key=keys[0], steps=steps)
-            storage.save_record(output / "streams.npz", streams)
-            print("\n".join(gradient_replay.stream_lines(streams)))
+            replay = gradient_replay.measure_gradient_replay(opt, task, key=keys[0], steps=steps)
+            storage.save_record(output / "streams.npz", replay)
+            print("\n".join(gradient_replay.gradient_replay_lines(replay)))

@@ -15,7 +15,7 @@ from lrevopt.paper.appendices.meta_dynamics import MetaDynamics
 from lrevopt.paper.appendices.momentum_mimic import MomentumMimic
 from lrevopt.paper.figures.registry import FigureNumbers
 from lrevopt.studies.gallery import Gallery
-from lrevopt.studies.gradient_replay import CHANGES, EXCHANGED_HALFWAY, Streams
+from lrevopt.studies.gradient_replay import CHANGES, EXCHANGED_HALFWAY, GradientReplay
 from lrevopt.studies.interventions import INTERVENTIONS, Interventions
 from lrevopt.studies.scorecard import ENTRIES, Scorecard
 from lrevopt.tasks.pictures import TaskPicture
@@ -69,7 +69,7 @@ def mechanisms(states: int = 3, *, converged: bool = True) -> Mechanisms:
         shift_updates=-shifts[:, None] - 0.1 * gradients,
         eigenvalues=np.array(pairs, complex),
         learning_rates=np.array(rates, complex),
-        slow_mode=np.array(0),
+        dominant_mode=np.array(0),
         mode_energy=np.ones(len(pairs)),
         linear_error=0.1,
         clip_gradients=wide,
@@ -202,7 +202,7 @@ def momentum_mimic() -> MomentumMimic:
         shift_updates=-shifts[:, None] - 3.6 * gradients,
         eigenvalues=np.array([0.87, *bulk, *bulk.conj()]),
         learning_rates=np.array([3.6, *(0.2 * bulk), *(0.2 * bulk.conj())]),
-        top_mode=0,
+        dominant_mode=0,
         optimum=OPTIMUM,
         tuned={"learning_rate": 3.55, "momentum": 0.874},
         names=("learned", "one_mode", "momentum", "analytic"),
@@ -220,8 +220,8 @@ def meta_dynamics() -> MetaDynamics:
         scores=np.geomspace(1.0, 0.045, 6),
         eigenvalues=eigenvalues,
         learning_rates=rates,
-        top_learning_rates=np.abs(rates[:, 0]),
-        top_momenta=np.abs(eigenvalues[:, 0]),
+        dominant_learning_rates=np.abs(rates[:, 0]),
+        dominant_momenta=np.abs(eigenvalues[:, 0]),
         converged=np.arange(6) != 1,
         optimum=OPTIMUM,
     )
@@ -299,13 +299,13 @@ def interventions(problems: int = 6) -> Interventions:
     )
 
 
-def streams(steps: int = 20) -> Streams:
+def replay(steps: int = 20) -> GradientReplay:
     """Rates that differ by layer because gradients do, and follow them at once."""
     groups = tuple(f"{layer}.{kind}" for layer in LAYERS for kind in ("weight", "bias"))
     left = np.linspace(1, 0.2, len(CHANGES))
     rates = np.linspace(0.1, 0.4, len(groups))[:, None] * (1 + np.arange(steps + 1) / steps)
     halfway = np.where(np.arange(steps + 1) > steps // 2, 1.0, 0.0)
-    return Streams(
+    return GradientReplay(
         groups=groups,
         names=tuple(CHANGES),
         rates=left[:, None, None] * rates,
@@ -364,7 +364,7 @@ def gallery() -> Gallery:
         gradients=np.tile(line, (2, 1)),
         updates=np.tile(-line, (2, 2, 1)),
         states={name: np.zeros(2) for name in both},
-        met=np.array([0.5, 0.5]),
+        last_gradients=np.array([0.5, 0.5]),
         eigenvalues={name: np.array([value, 0.0], complex) for name, value in both.items()},
         mode_rates={name: np.array([0.1, 0.0], complex) for name in both},
         inseparable=("", ""),
@@ -413,5 +413,5 @@ def numbers(*tasks: str) -> FigureNumbers:
         momentum_mimic=momentum_mimic(),
         meta_dynamics=meta_dynamics(),
         interventions={task: interventions() for task in tasks},
-        streams={task: streams() for task in tasks},
+        replay={task: replay() for task in tasks},
     )

@@ -1,4 +1,4 @@
-"""Linearisation and modes: exact cases, two identities, and runs that must agree."""
+"""Linearization and modes: exact cases, two identities, and runs that must agree."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ from lrevopt.analysis import (
     mode_optimizer,
     steady_state_gain,
 )
-from lrevopt.analysis.linearization import explained_energy, slow_mode
+from lrevopt.analysis.linearization import dominant_mode, explained_energy
 
 DRAW = eqx.filter_jit(lo.GRUOptimizer)
 
@@ -32,7 +32,7 @@ def transitions(opt, states, gradients):
 
 
 def rest(opt):
-    """Linearised at its fixed point."""
+    """Linearized at its fixed point."""
     return linearize(opt, find_fixed_points(opt, opt.initial_state()[None]).states[0])
 
 
@@ -86,7 +86,7 @@ def test_two_identities(name):
     assert np.all(np.diff(np.abs(modes.eigenvalues)) <= 1e-15)
     np.testing.assert_allclose(modes.left @ modes.right, np.eye(len(model.state)), atol=1e-8)
     np.testing.assert_allclose(explained_energy(modes)[-1], 1, rtol=1e-9)
-    assert 0 <= slow_mode(modes) < len(model.state)
+    assert 0 <= dominant_mode(modes) < len(model.state)
 
 
 def test_identities_hold_for_many_random_grus():
@@ -103,7 +103,7 @@ def test_identities_hold_for_many_random_grus():
 
 @pytest.mark.parametrize("name", ["gru", "nesterov", "linear", "modes"])
 def test_linear_and_all_modes_answer_alike(name):
-    """All modes together move parameters as the linearised optimizer does, less `w . h*`."""
+    """All modes together move parameters as the linearized optimizer does, less `w . h*`."""
     model = rest(OPTIMIZERS[name](0.1))
     modes = eigenmodes(model)
     gradients = np.random.default_rng(3).normal(size=30)
@@ -113,7 +113,7 @@ def test_linear_and_all_modes_answer_alike(name):
 
 
 def test_small_gradients_see_only_the_linearization():
-    """The error of the linearised answer is of second order in the gradient."""
+    """The error of the linearized answer is of second order in the gradient."""
     opt = OPTIMIZERS["gru"](0.1)
     model = rest(opt)
     linear = linear_optimizer(model)

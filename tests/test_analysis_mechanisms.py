@@ -19,12 +19,12 @@ from lrevopt.analysis import (
     measure_schedule,
     projections,
 )
-from lrevopt.analysis.mechanisms import convergence_point
+from lrevopt.analysis.mechanisms import main_fixed_point
 from lrevopt.analysis.projections import state_variance
-from lrevopt.inner_loop.sampled_states import spread, visit
+from lrevopt.inner_loop.sampled_states import evenly_spaced, sample_states
 from lrevopt.optimizers import AbstractOptimizer
 
-MET = np.random.default_rng(0).normal(size=5000)
+POOLED_GRADIENTS = np.random.default_rng(0).normal(size=5000)
 
 
 class Creeping(AbstractOptimizer):
@@ -51,9 +51,9 @@ def sweep(opt, largest):
 
 def test_momentum_has_no_mechanism_but_momentum():
     opt = lo.Momentum(0.3, 0.9)
-    clipping = measure_clipping(opt, np.array([[0.0], [2.0]]), MET)
+    clipping = measure_clipping(opt, np.array([[0.0], [2.0]]), POOLED_GRADIENTS)
     np.testing.assert_allclose(clipping.saturation, 1, rtol=1e-12)
-    np.testing.assert_allclose(clipping.knees, np.abs(MET).max(), rtol=1e-12)
+    np.testing.assert_allclose(clipping.knees, np.abs(POOLED_GRADIENTS).max(), rtol=1e-12)
     np.testing.assert_array_equal(clipping.beyond_knee, 0)
     np.testing.assert_allclose(clipping.affine_fit, 1, rtol=1e-12)
     schedule = measure_schedule(opt, 20)
@@ -71,10 +71,14 @@ def test_momentum_has_no_mechanism_but_momentum():
 
 
 def test_clipping_has_its_knee_at_the_threshold():
-    clipping = measure_clipping(lo.ClippedGradientDescent(0.1, 0.8), np.zeros((1, 1)), MET)
+    clipping = measure_clipping(
+        lo.ClippedGradientDescent(0.1, 0.8), np.zeros((1, 1)), POOLED_GRADIENTS
+    )
     np.testing.assert_allclose(clipping.knees, 0.8, rtol=1e-12)
-    np.testing.assert_allclose(clipping.beyond_knee, np.mean(np.abs(MET) > 0.8), atol=1e-3)
-    far = np.quantile(np.abs(MET), 0.999)
+    np.testing.assert_allclose(
+        clipping.beyond_knee, np.mean(np.abs(POOLED_GRADIENTS) > 0.8), atol=1e-3
+    )
+    far = np.quantile(np.abs(POOLED_GRADIENTS), 0.999)
     np.testing.assert_allclose(clipping.saturation, 0.8 / far, rtol=1e-12)
     assert clipping.affine_fit[0] < 0.99
     np.testing.assert_allclose(np.sum(clipping.density * np.diff(clipping.edges)), 1, rtol=1e-12)
@@ -126,40 +130,40 @@ def test_visits_are_runs_however_many_go_at_a_time(monkeypatch):
     task = Quadratic(jnp.array([1.0, 0.3, 0.1]), jnp.array([1.0, -2.0, 3.0]))
     opt = gru(0.1)
     run = lo.unroll(opt, task, task.sample(jr.key(0)), 6)
-    visits = visit(opt, task, key=jr.key(1), problems=3, steps=6)
-    assert visits.states.shape == (9, 7, 8)
+    sampled = sample_states(opt, task, key=jr.key(1), problems=3, steps=6)
+    assert sampled.states.shape == (9, 7, 8)
     # Every problem of this task is the same, and all three parameters are kept, in any order.
-    order = np.argsort(visits.gradients[:, 0].reshape(3, 3), axis=1)
+    order = np.argsort(sampled.gradients[:, 0].reshape(3, 3), axis=1)
     start = np.argsort(run.gradients[0])
     for p in range(3):
-        states = visits.states.reshape(3, 3, 7, 8)[p, order[p]]
+        states = sampled.states.reshape(3, 3, 7, 8)[p, order[p]]
         expected = np.swapaxes(run.states, 0, 1)[start]
         np.testing.assert_allclose(states, expected, rtol=1e-9, atol=1e-12)
-    met = np.sort(np.tile(run.gradients, 3).ravel())
-    np.testing.assert_allclose(np.sort(visits.met), met, atol=1e-12)
+    pooled = np.sort(np.tile(run.gradients, 3).ravel())
+    np.testing.assert_allclose(np.sort(sampled.pooled_gradients), pooled, atol=1e-12)
     monkeypatch.setattr(projections, "SIDE_BY_SIDE", 1)
-    alone = visit(opt, task, key=jr.key(1), problems=3, steps=6)
+    alone = sample_states(opt, task, key=jr.key(1), problems=3, steps=6)
     # Another program, the same algebra.
-    np.testing.assert_allclose(alone.states, visits.states, rtol=1e-9, atol=1e-12)
-    assert alone.lost == 0
+    np.testing.assert_allclose(alone.states, sampled.states, rtol=1e-9, atol=1e-12)
+    assert alone.diverged == 0
 
 
 def test_lost_paths_are_counted_and_all_lost_is_refused():
     task = Quadratic(jnp.array([1.0, 1e6]), jnp.array([1.0, 1.0]))
-    visits = visit(lo.Momentum(1.0, 0.5), task, key=jr.key(0), problems=2, steps=100)
-    assert (visits.lost, len(visits.states)) == (2, 2)
-    assert np.isfinite(visits.met).all()
+    sampled = sample_states(lo.Momentum(1.0, 0.5), task, key=jr.key(0), problems=2, steps=100)
+    assert (sampled.diverged, len(sampled.states)) == (2, 2)
+    assert np.isfinite(sampled.pooled_gradients).all()
     steep = Quadratic(jnp.array([1e6]), jnp.array([1.0]))
     with pytest.raises(ValueError, match="diverged on all 2"):
-        visit(lo.Momentum(1.0, 0.5), steep, key=jr.key(0), problems=2, steps=100)
+        sample_states(lo.Momentum(1.0, 0.5), steep, key=jr.key(0), problems=2, steps=100)
 
 
 def test_state_variance_and_spread():
     states = np.zeros((4, 3, 2))
     states[:2, 1] = 1.0  # half of the paths at (1, 1): variance 1/4 in each coordinate
     np.testing.assert_array_equal(state_variance(states), [0, 0.5, 0])
-    np.testing.assert_array_equal(spread(np.arange(11), 3), [0, 5, 10])
-    np.testing.assert_array_equal(spread(np.arange(2), 3), [0, 1])
+    np.testing.assert_array_equal(evenly_spaced(np.arange(11), 3), [0, 5, 10])
+    np.testing.assert_array_equal(evenly_spaced(np.arange(2), 3), [0, 1])
 
 
 @pytest.mark.parametrize("name", ["momentum", "gru"])
@@ -180,9 +184,9 @@ def test_analysis_of_the_whole(name):
     assert np.all(offsets < 0) or np.all(offsets > 0)
     np.testing.assert_array_equal(record.held_gradients[record.arm_index[0]], 0)
     assert record.arm_index[-1] == len(record.held_gradients) - 1
-    # Sweeps pass through the convergence point, which is projected alike.
-    center = record.held_points[record.arm_index[0]]
-    np.testing.assert_allclose(center, record.fixed_point, atol=1e-8)
+    # Sweeps pass through the fixed point, which is projected alike.
+    fixed_point = record.held_points[record.arm_index[0]]
+    np.testing.assert_allclose(fixed_point, record.fixed_point, atol=1e-8)
     if name == "momentum":
         assert record.linear_error < 1e-12
         np.testing.assert_allclose(record.learning_rates, 0.02, rtol=1e-15)
@@ -211,9 +215,9 @@ def test_a_line_of_fixed_points_can_be_analysed():
     np.testing.assert_allclose(record.fixed_point_radius, 1, rtol=1e-12)
     # No held gradient but 0 has a fixed point, and the record says so.
     np.testing.assert_array_equal(record.held_converged, record.held_gradients == 0)
-    # Among so many equals, the convergence point is in their midst.
+    # Among so many equals, the fixed point is in their midst.
     starts = np.stack([np.linspace(-1, 3, 9), np.zeros(9)], axis=1)
-    middle, speed, radius = convergence_point(find_fixed_points(opt, starts))
+    middle, speed, radius = main_fixed_point(find_fixed_points(opt, starts))
     np.testing.assert_allclose(middle[0], 1, atol=0.01)  # its neighbours are 0.5 away
     assert speed < 1e-16
     np.testing.assert_allclose(radius, 1, rtol=1e-12)
@@ -249,6 +253,6 @@ def test_refusals():
     with pytest.raises(ValueError, match="`problems` must be an integer of at least 1, got 0"):
         analyze(opt, task, key=jr.key(0), problems=0)
     with pytest.raises(ValueError, match="`steps` must be an integer of at least 1, got -3"):
-        visit(opt, task, key=jr.key(0), steps=-3)
+        sample_states(opt, task, key=jr.key(0), steps=-3)
     with pytest.raises(ValueError, match="`steps` must be an integer of at least 1, got 0"):
         measure_schedule(opt, 0)

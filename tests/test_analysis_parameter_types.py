@@ -13,7 +13,7 @@ from tables import gru
 
 import lrevopt as lo
 from lrevopt.analysis import (
-    analyze_visits,
+    analyze_sampled,
     measure_manifold,
     measure_modes,
     measure_parameter_types,
@@ -25,7 +25,7 @@ from lrevopt.analysis.parameter_types import (
     log_histograms,
     separation,
 )
-from lrevopt.inner_loop.sampled_states import visit
+from lrevopt.inner_loop.sampled_states import sample_states
 from lrevopt.optimizers import AbstractOptimizer
 from lrevopt.storage import load_record, save_record
 from lrevopt.tasks import sample_problems
@@ -48,8 +48,8 @@ class Counting(AbstractOptimizer):
         return jnp.zeros(2)
 
     def transition(self, state: Float[Array, "2"], gradient: Float[Array, ""]) -> Float[Array, "2"]:
-        met = state[0] + jnp.abs(gradient)
-        return jnp.stack([met, gradient / (1 + met)])
+        pooled = state[0] + jnp.abs(gradient)
+        return jnp.stack([pooled, gradient / (1 + pooled)])
 
 
 class Restless(AbstractOptimizer):
@@ -137,11 +137,11 @@ def test_refusals():
         measure_parameter_types(lo.Momentum(0.1, 0.9), lo.Rosenbrock(), key=jr.key(0))
     with pytest.raises(ValueError, match="`problems` must be an integer of at least 1, got 0"):
         measure_parameter_types(lo.Momentum(0.1, 0.9), TASK, key=jr.key(0), problems=0)
-    visits = visit(lo.Momentum(0.1, 0.9), TASK, key=jr.key(0), problems=2, steps=3)
+    sampled = sample_states(lo.Momentum(0.1, 0.9), TASK, key=jr.key(0), problems=2, steps=3)
     with pytest.raises(ValueError, match="`count` must be an integer of at least 1, got 0"):
-        measure_modes(lo.Momentum(0.1, 0.9), visits, 0)
+        measure_modes(lo.Momentum(0.1, 0.9), sampled, 0)
     with pytest.raises(ValueError, match="`searches` must be an integer of at least 1, got 0"):
-        measure_manifold(lo.Momentum(0.1, 0.9), visits, 0)
+        measure_manifold(lo.Momentum(0.1, 0.9), sampled, 0)
 
 
 def test_separation_is_distance_between_over_distance_within():
@@ -186,27 +186,29 @@ def test_histograms_count_zeros_in_their_total():
 
 def test_visits_take_each_group_alike_and_gradients_as_they_come():
     key = jr.key(3)
-    visits = visit(Counting(0.1), TASK, key=key, problems=5, steps=4, parameters=8)
+    sampled = sample_states(Counting(0.1), TASK, key=key, problems=5, steps=4, parameters=8)
     states, gradients = trajectories(Counting(0.1), TASK, key, 5, 4)
     # Eight parameters over four groups are two of each, here all of a bias.
-    assert visits.states.shape == (5 * 8, 5, 2)
-    first = visits.gradients[:, 0].reshape(5, 4, 2)
+    assert sampled.states.shape == (5 * 8, 5, 2)
+    first = sampled.gradients[:, 0].reshape(5, 4, 2)
     for index, place in enumerate(GROUPS.values()):
         for p in range(5):
             own = gradients[p, 0, place]
             kept = [np.flatnonzero(np.isclose(own, g, rtol=1e-12)).item() for g in first[p, index]]
             assert len(set(kept)) == 2
             expected = np.swapaxes(states[p][:, place][:, kept], 0, 1)
-            got = visits.states.reshape(5, 4, 2, 5, 2)[p, index]
+            got = sampled.states.reshape(5, 4, 2, 5, 2)[p, index]
             np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-15)
     # Fewer parameters than are kept: all gradients, each once.
-    np.testing.assert_allclose(np.sort(visits.met), np.sort(gradients.ravel()), rtol=1e-12)
+    np.testing.assert_allclose(
+        np.sort(sampled.pooled_gradients), np.sort(gradients.ravel()), rtol=1e-12
+    )
 
 
 def test_a_line_of_fixed_points_is_found_with_its_learning_rates():
     opt = Counting(0.5)
-    visits = visit(opt, TASK, key=jr.key(0), problems=6, steps=20)
-    line = measure_manifold(opt, visits, 50)
+    sampled = sample_states(opt, TASK, key=jr.key(0), problems=6, steps=20)
+    line = measure_manifold(opt, sampled, 50)
     assert line.share == 1
     # The searches leave the count alone, and the step within sqrt(2e-8) of 0.
     np.testing.assert_allclose(line.participation_ratio, 1, rtol=1e-7)
@@ -217,7 +219,7 @@ def test_a_line_of_fixed_points_is_found_with_its_learning_rates():
     # 90 % of four decades; quantiles lie between two of the points, 0.08 decades apart.
     np.testing.assert_allclose(even.speed_decades, 3.6, atol=0.01)
     counts = 0.5 / line.rates - 1
-    size = np.sqrt(visits.states.reshape(-1, 2).var(axis=0).sum())
+    size = np.sqrt(sampled.states.reshape(-1, 2).var(axis=0).sum())
     place = size * (line.positions - line.positions[0])
     np.testing.assert_allclose(np.abs(place), np.abs(counts - counts[0]), atol=1e-3)
     np.testing.assert_allclose(line.rate_ratio, line.rates.max() / line.rates.min())
@@ -229,8 +231,8 @@ def test_a_line_of_fixed_points_is_found_with_its_learning_rates():
 
 def test_one_fixed_point_is_not_taken_for_a_line():
     opt = lo.Momentum(0.1, 0.9)
-    visits = visit(opt, TASK, key=jr.key(0), problems=6, steps=20)
-    point = measure_manifold(opt, visits, 50)
+    sampled = sample_states(opt, TASK, key=jr.key(0), problems=6, steps=20)
+    point = measure_manifold(opt, sampled, 50)
     assert point.share == 1
     # Slow within 1.4e-4 / (1 - 0.9), of velocities about 10.
     assert point.extent < 2e-3
@@ -241,8 +243,8 @@ def test_one_fixed_point_is_not_taken_for_a_line():
 
 def test_an_optimizer_without_rest_has_no_points():
     opt = Restless(jnp.array([-0.1]))
-    visits = visit(opt, TASK, key=jr.key(0), problems=2, steps=5)
-    nothing = measure_manifold(opt, visits, 10)
+    sampled = sample_states(opt, TASK, key=jr.key(0), problems=2, steps=5)
+    nothing = measure_manifold(opt, sampled, 10)
     assert nothing.share == 0
     assert nothing.points.shape == (0, 3)
     assert nothing.participation_ratio == 0
@@ -253,8 +255,8 @@ def test_an_optimizer_without_rest_has_no_points():
 def test_modes_of_momentum_lift_and_do_not_tilt():
     rates, momenta = np.array([0.3, 0.2, 0.1]), np.array([0.5, 0.95, 0.8])
     opt = lo.AggregatedMomentum(rates.tolist(), momenta.tolist())
-    visits = visit(opt, TASK, key=jr.key(0), problems=4, steps=20)
-    moved = measure_modes(opt, visits)
+    sampled = sample_states(opt, TASK, key=jr.key(0), problems=4, steps=20)
+    moved = measure_modes(opt, sampled)
     assert len(moved.modes) == 3  # all there are
     slowest = [1, 2, 0]
     # Moving velocity j by s moves the update by -rate_j momentum_j s.
@@ -267,8 +269,8 @@ def test_modes_of_momentum_lift_and_do_not_tilt():
 
 
 def test_moving_along_a_line_of_fixed_points_tilts():
-    visits = visit(Counting(0.5), TASK, key=jr.key(0), problems=4, steps=20)
-    moved = measure_modes(Counting(0.5), visits)
+    sampled = sample_states(Counting(0.5), TASK, key=jr.key(0), problems=4, steps=20)
+    moved = measure_modes(Counting(0.5), sampled)
     assert moved.modes[0] == 0
     assert moved.tilt[0] > 0.1
     assert moved.lift[0] == 0
@@ -277,9 +279,9 @@ def test_moving_along_a_line_of_fixed_points_tilts():
 def test_of_a_conjugate_pair_one_is_shown():
     eigenvalues = jnp.array([0.9, 0.6 + 0.2j, 0.6 - 0.2j])
     opt = lo.ModeOptimizer(eigenvalues, 0.1 * jnp.array([1.0, 0.2 + 0.1j, 0.2 - 0.1j]))
-    visits = visit(opt, TASK, key=jr.key(0), problems=2, steps=10)
+    sampled = sample_states(opt, TASK, key=jr.key(0), problems=2, steps=10)
     # Each complex coordinate is a state of two, whose own conjugate is a mode without effect.
-    sizes = np.abs(analyze_visits(opt, visits).eigenvalues[measure_modes(opt, visits).modes])
+    sizes = np.abs(analyze_sampled(opt, sampled).eigenvalues[measure_modes(opt, sampled).modes])
     np.testing.assert_allclose(sizes, [0.9, 0.9, *[np.hypot(0.6, 0.2)] * 2], rtol=1e-12)
 
 
@@ -287,14 +289,14 @@ def test_a_network_can_be_taken_apart_and_the_records_saved(tmp_path):
     """All of the analysis on a small convolutional network, for a few steps."""
     task = lo.MNIST(source="digits", side=14, batch=20)
     opt = gru(0.01)
-    visits = visit(opt, task, key=jr.key(0), problems=2, steps=3)
+    sampled = sample_states(opt, task, key=jr.key(0), problems=2, steps=3)
     groups = len(task.parameter_groups)
-    assert len(visits.states) == 2 * groups * 3  # 20 parameters are three of each of 8 groups
+    assert len(sampled.states) == 2 * groups * 3  # 20 parameters are three of each of 8 groups
     types = measure_parameter_types(opt, task, key=jr.key(0), problems=2, steps=3)
     assert types.sizes.sum() == task.sample(jr.key(0)).initial_parameters.size
     assert set(types.depth_correlation) == {"weight", "bias"}
     assert len(types.bias_gradients) == groups // 2
-    records = (types, measure_manifold(opt, visits, 20), measure_modes(opt, visits))
+    records = (types, measure_manifold(opt, sampled, 20), measure_modes(opt, sampled))
     for record in records:
         save_record(tmp_path / "record.npz", record)
         again = load_record(type(record), tmp_path / "record.npz")

@@ -60,7 +60,7 @@ def test_planted_momentum_is_its_own_mimic():
     assert record.distances(record.optimum) == dict.fromkeys(
         ("learning_rate", "momentum", "forgetting"), 0.0
     )
-    assert record.top_momentum == float(OPTIMUM.momentum)
+    assert record.dominant_momentum == float(OPTIMUM.momentum)
     # 1 - alpha / (alpha / (1 - beta)) in round-off.
     assert record.together == pytest.approx(record.optimum, rel=1e-14)
     # One coordinate is all there is; the rest is padding.
@@ -86,7 +86,7 @@ def test_what_is_not_momentum_is_not_its_top_mode():
     """The mode of a clipped optimizer is gradient descent, and leaves it behind."""
     record = taken_apart(lo.ClippedGradientDescent(1.0, 1e-3))
     assert record.gap("one_mode", "learned") > 0.05
-    assert record.top_momentum == 0
+    assert record.dominant_momentum == 0
     assert record.distances(record.optimum)["momentum"] == -1
 
 
@@ -103,7 +103,7 @@ def test_components_are_signed_by_what_a_positive_gradient_does():
     # Only one direction is ever visited.
     np.testing.assert_allclose(record.explained_variance[:2], [1, 0], atol=1e-12)
     np.testing.assert_allclose(
-        (record.top_learning_rate, record.top_momentum), (3.5, 0.87), rtol=1e-12
+        (record.dominant_learning_rate, record.dominant_momentum), (3.5, 0.87), rtol=1e-12
     )
     # A state moved along the first component holds more gradient, so it moves parameters down;
     # the constant is w . h*.
@@ -148,8 +148,8 @@ def test_meta_dynamics_of_planted_momenta_are_these_momenta():
     )  # fmt: skip
     np.testing.assert_array_equal(record.learning_rates[:, 0], [rate for rate, _ in planted])
     np.testing.assert_array_equal(record.eigenvalues[:, 0], [beta for _, beta in planted])
-    np.testing.assert_array_equal(record.top_learning_rates, record.learning_rates[:, 0].real)
-    np.testing.assert_array_equal(record.top_momenta, record.eigenvalues[:, 0].real)
+    np.testing.assert_array_equal(record.dominant_learning_rates, record.learning_rates[:, 0].real)
+    np.testing.assert_array_equal(record.dominant_momenta, record.eigenvalues[:, 0].real)
     np.testing.assert_array_equal(record.steps, [0, 10, 20, 30])
     assert record.converged.all()
     away = record.distances()["momentum"]
@@ -166,8 +166,8 @@ def test_top_mode_of_several_is_the_one_with_most_of_the_steady_response():
         snapshots, [0, 1], [0.2, 0.1], TASK, OPTIMUM, key=jr.key(0), problems=2, inner_steps=20
     )
     # Eigenvectors of a diagonal matrix are exact; alpha is a product of two numbers and 1.
-    np.testing.assert_allclose(record.top_learning_rates, [0.1, 1.0], rtol=1e-14)
-    np.testing.assert_allclose(record.top_momenta, [0.95, 0.3], rtol=1e-14)
+    np.testing.assert_allclose(record.dominant_learning_rates, [0.1, 1.0], rtol=1e-14)
+    np.testing.assert_allclose(record.dominant_momenta, [0.95, 0.3], rtol=1e-14)
     np.testing.assert_allclose(record.eigenvalues, [[0.95, 0.3]] * 2, rtol=1e-14)
     # All modes together: 1.1 at once and 2 + 10 / 7 in all, then 1.05 and 1 + 10 / 7.
     rates, momenta = record.together()
@@ -180,13 +180,13 @@ def test_an_untrained_optimizer_has_no_rates_and_still_has_dynamics():
     record = measure_meta_dynamics(
         [untrained], [0], [1.0], TASK, OPTIMUM, key=jr.key(0), problems=2, inner_steps=8
     )
-    assert record.top_learning_rates == 0
+    assert record.dominant_learning_rates == 0
     assert np.isnan(record.together()[1])
     # The start and all biases are zero, and so is the fixed point, where both gates are open by
     # half: no mode of it is slower than 1/2 + 1/4 |candidate weights|.
     assert isinstance(untrained.cell, lo.GRUCell)
     bound = 0.5 + 0.25 * np.linalg.norm(np.asarray(untrained.cell.candidate), 2)
-    assert 0 < record.top_momenta[0] <= bound
+    assert 0 < record.dominant_momenta[0] <= bound
     assert record.converged.all()
 
 
@@ -281,7 +281,7 @@ def test_script_leaves_an_optimizer_and_the_records_of_its_figures(run, monkeypa
     assert call(monkeypatch, "appendix_b.py", *arguments) == 0
     said = capsys.readouterr().out
     assert "3 snapshots; nearest to tuned momentum after" in said
-    assert "top mode against optimum momentum: learning_rate" in said
+    assert "dominant mode against optimum momentum: learning_rate" in said
     tuned = lo.Momentum(**tuning("momentum").best)
     snapshots, history = load_snapshots(run)
     chosen, gaps = nearest_snapshot(run, snapshots, TASK, tuned)

@@ -81,7 +81,7 @@ def test_printed_equations_miss_by_twice_what_the_fixed_point_keeps(name):
 
 
 @pytest.mark.parametrize("name", ["gru", "equinox_gru"])
-def test_linearisation_is_an_approximation_of_first_order(name):
+def test_linearization_is_an_approximation_of_first_order(name):
     """The error is of second order, so relative to the distance it falls with the gradients."""
     errors = [derived(name, scale=scale)[1].residual("4", PRINTED) for scale in (0.1, 0.01)]
     # A tenth, up to third-order terms of relative size 0.1 times the state's derivatives.

@@ -16,7 +16,7 @@ import lrevopt as lo
 from lrevopt import storage
 from lrevopt.analysis import measure_manifold, measure_parameter_types
 from lrevopt.analysis.ranks import rank_correlation
-from lrevopt.inner_loop.sampled_states import visit
+from lrevopt.inner_loop.sampled_states import sample_states
 from lrevopt.paper.claims import BY_NAME, CLAIMS, Measured, RunNumbers, as_markdown, measure_claims
 from lrevopt.paper.claims import saved_runs as claiming
 from lrevopt.paper.claims.verdicts import between, both
@@ -60,8 +60,8 @@ def on_layers(name: str, *curvature: float) -> RunNumbers:
 def resting(name: str) -> RunNumbers:
     task = Layers(jnp.asarray(by_group(0.02, 1.0, 0.01, 3.0)))
     optimizer = {**PLANTED, **MOMENTUM}[name]
-    visits = visit(optimizer, task, key=jr.key(0), problems=6, steps=60)
-    return RunNumbers(manifold=measure_manifold(optimizer, visits, 50))
+    sampled = sample_states(optimizer, task, key=jr.key(0), problems=6, steps=60)
+    return RunNumbers(manifold=measure_manifold(optimizer, sampled, 50))
 
 
 def compared(learned: float, momentum: float) -> RunNumbers:

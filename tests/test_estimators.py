@@ -13,7 +13,7 @@ from jax import lax
 from tables import NoisyQuadratic, gru
 
 import lrevopt as lo
-from lrevopt.meta_training.estimators import estimate, first_particles, hessian_bound
+from lrevopt.meta_training.estimators import cotangent_clip, estimate, first_particles
 from lrevopt.tasks import sample_problems
 
 NOISY = NoisyQuadratic(jnp.asarray(np.random.default_rng(0).normal(size=(41, 2))))
@@ -72,15 +72,22 @@ def test_backpropagation_is_that_of_a_plain_scan(case, given):
 
     @eqx.filter_jit
     @eqx.filter_value_and_grad
-    def ours(optimizer, segment):
+    def ours(optimizer, checkpoint_every):
         bound = 0.0 if given else math.inf
         return weighted(
-            lo.unroll_losses(optimizer, task, problems, steps, segment=segment, hessian_bound=bound)
+            lo.unroll_losses(
+                optimizer,
+                task,
+                problems,
+                steps,
+                checkpoint_every=checkpoint_every,
+                cotangent_clip=bound,
+            )
         )
 
     value, expected = plainly(optimizer)
-    for segment in (None, 3):
-        found, gradient = ours(optimizer, segment)
+    for checkpoint_every in (None, 3):
+        found, gradient = ours(optimizer, checkpoint_every)
         np.testing.assert_allclose(found, value, rtol=1e-12)
         scale = np.abs(flat(expected)).max()
         assert scale > 0
@@ -138,7 +145,9 @@ def test_clipped_cotangents_follow_their_recursion():
     @eqx.filter_jit
     @eqx.filter_grad
     def ours(optimizer):
-        losses = lo.unroll_losses(optimizer, task, stacked, steps, segment=3, hessian_bound=0.01)
+        losses = lo.unroll_losses(
+            optimizer, task, stacked, steps, checkpoint_every=3, cotangent_clip=0.01
+        )
         return jnp.sum(losses[0] * cotangent)
 
     np.testing.assert_allclose(flat(ours(optimizer)), flat(expected), rtol=1e-9, atol=1e-12)
@@ -158,7 +167,7 @@ def test_bounds_far_out_change_nothing():
     np.testing.assert_allclose(far, exact, rtol=1e-12)
     none = gradient(estimator="clipped", cotangent_clip=0.0)
     np.testing.assert_allclose(none, first, rtol=1e-12)
-    assert hessian_bound(SETTINGS) == math.inf
+    assert cotangent_clip(SETTINGS) == math.inf
 
 
 def estimates(settings, task, optimizer, count, particles=None):
@@ -300,5 +309,5 @@ def test_what_does_not_backpropagate_is_refused():
         lo.meta_gradient(MOMENTUM, ONE, jr.split(jr.key(0), 3), settings)
     problems = sample_problems(ONE, jr.key(0), 2)
     for bound in (-1.0, math.nan):
-        with pytest.raises(ValueError, match="`hessian_bound` must be a number of at least 0"):
-            lo.unroll_losses(MOMENTUM, ONE, problems, 3, hessian_bound=bound)
+        with pytest.raises(ValueError, match="`cotangent_clip` must be a number of at least 0"):
+            lo.unroll_losses(MOMENTUM, ONE, problems, 3, cotangent_clip=bound)

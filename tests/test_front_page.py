@@ -209,7 +209,7 @@ def test_tables_have_headers_and_captions_and_scroll_in_their_own_box(source, pa
 def test_what_appendices_and_versions_say(inputs, page):
     mimic, text = inputs.momentum_mimic, words(page)
     assert f"after {mimic.step} meta-steps" in text
-    assert f"learning rate {mimic.top_learning_rate:.3g}" in text
+    assert f"learning rate {mimic.dominant_learning_rate:.3g}" in text
     assert "0.10.2 (Linear regression); 0.11.0 (Rosenbrock)" in text
     assert text.count("3.11.7") == 1
     energy = inputs.mechanisms["rosenbrock"].mode_energy

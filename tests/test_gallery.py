@@ -16,7 +16,7 @@ import pytest
 
 import lrevopt as lo
 from lrevopt import storage
-from lrevopt.inner_loop.sampled_states import Visits
+from lrevopt.inner_loop.sampled_states import SampledStates
 from lrevopt.optimizers import from_optax
 from lrevopt.plots.gallery import FAINTEST, figure_gallery
 from lrevopt.studies.gallery import (
@@ -101,7 +101,9 @@ MODES = {form.__name__: form for form in (sgd, momentum, nesterov, adagrad, rmsp
 def test_modes_are_those_of_the_closed_form(gallery, name):
     """By hand from each optimizer's equations, at the state and gradient that are on record."""
     place = gallery.names.index(name)
-    expected = MODES[name](gallery.learning_rates[place], gallery.states[name], gallery.met[place])
+    expected = MODES[name](
+        gallery.learning_rates[place], gallery.states[name], gallery.last_gradients[place]
+    )
     found = zip(gallery.eigenvalues[name], gallery.mode_rates[name], strict=True)
     moving = [(value, rate) for value, rate in found if value or rate]
     assert len(moving) == len(expected)
@@ -188,8 +190,10 @@ def test_the_typical_path_is_in_the_middle_of_all():
     states[:, 2] = np.stack([-(10.0**sizes), sizes / 1e6], axis=1)
     gradients = np.zeros((5, 3))
     gradients[:, 2] = -sizes
-    visits = Visits(states=states, gradients=gradients, met=gradients.ravel(), lost=0)
-    assert typical_path(states, visits) == 2
+    sampled = SampledStates(
+        states=states, gradients=gradients, pooled_gradients=gradients.ravel(), diverged=0
+    )
+    assert typical_path(states, sampled) == 2
 
 
 @pytest.mark.parametrize(
@@ -231,7 +235,7 @@ def fifteen(gallery: Gallery) -> Gallery:
     arrays: Any = {
         field: getattr(gallery, field)[places]
         for field in ("learning_rates", "on_edge", "scores", "median_scores", "diverged",
-                      "gradients", "updates", "met", "shifts", "tilts", "losses")
+                      "gradients", "updates", "last_gradients", "shifts", "tilts", "losses")
     }  # fmt: skip
     return Gallery(
         task=gallery.task,

@@ -18,20 +18,20 @@ from tables import OPTIMIZERS, Quadratic, QuadraticProblem
 import lrevopt as lo
 from lrevopt import storage
 from lrevopt.analysis import FixedPoints, linearize, measure_schedule
-from lrevopt.analysis.linearization import conjugate_mode, slow_mode
+from lrevopt.analysis.linearization import conjugate_mode, dominant_mode
 from lrevopt.analysis.mechanisms import separated_modes
 from lrevopt.optimizers import AbstractOptimizer
-from lrevopt.plots.interventions import figure_interventions, figure_streams
+from lrevopt.plots.interventions import figure_gradient_replay, figure_interventions
 from lrevopt.plots.style import render
 from lrevopt.studies import gradient_replay, interventions
-from lrevopt.studies.gradient_replay import Streams, measure_streams
+from lrevopt.studies.gradient_replay import GradientReplay, measure_gradient_replay
 from lrevopt.studies.interventions import (
     INTERVENTIONS,
-    Context,
     Intervention,
     Interventions,
+    RestAnalysis,
+    analyze_rest,
     intervene,
-    measure_context,
 )
 from lrevopt.tasks import AbstractTask
 
@@ -70,31 +70,31 @@ class Planted(AbstractOptimizer):
         return jnp.stack([velocity, schedule / 2, squares, step])
 
 
-def context_of(opt: AbstractOptimizer, steps: int = 30) -> Context:
-    """As `measure_context` does it, without the search: all that is planted rests at 0."""
-    center = np.zeros(opt.initial_state().size)
+def context_of(opt: AbstractOptimizer, steps: int = 30) -> RestAnalysis:
+    """As `analyze_rest` does it, without the search: all that is planted rests at 0."""
+    fixed_point = np.zeros(opt.initial_state().size)
     found = FixedPoints(
-        states=center[None],
+        states=fixed_point[None],
         speeds=np.zeros(1),
         converged=np.ones(1, bool),
-        start=center[None],
+        start=fixed_point[None],
         spectral_radius=np.zeros(1),
         stable=np.ones(1, bool),
-        distinct=center[None],
+        distinct=fixed_point[None],
         assignment=np.zeros(1, int),
         gradient=0.0,
     )
-    model = linearize(opt, center)
+    model = linearize(opt, fixed_point)
     modes = separated_modes(model)
-    slow = slow_mode(modes)
-    return Context(
+    slow = dominant_mode(modes)
+    return RestAnalysis(
         found=found,
-        center=center,
+        fixed_point=fixed_point,
         model=model,
         modes=modes,
         slow=np.unique([slow, conjugate_mode(modes, slow)]),
         rates=measure_schedule(opt, steps).rates,
-        rate=float(lo.effective_learning_rate(opt, center)),
+        rate=float(lo.effective_learning_rate(opt, fixed_point)),
     )
 
 
@@ -168,7 +168,7 @@ def test_each_intervention_gives_its_hand_written_counterpart(opt, name, expecte
 
 def test_counterparts_that_are_formulas():
     """Updates that forget, beside states that go on."""
-    # Without its slow mode's memory, the scheduled optimizer is gradient descent with the schedule.
+    # Without its dominant mode's memory, it is gradient descent with the schedule.
     opt = Planted(schedule=3.0)
     schedule = 1 + 3 * 0.5 ** np.arange(len(GRADIENTS))
     np.testing.assert_allclose(
@@ -220,7 +220,7 @@ def record() -> Interventions:
     )
 
 
-def refuse(opt: AbstractOptimizer, context: Context) -> AbstractOptimizer:
+def refuse(opt: AbstractOptimizer, rest_analysis: RestAnalysis) -> AbstractOptimizer:
     raise ValueError("there is nothing to take.")
 
 
@@ -258,11 +258,17 @@ def test_costs_are_paired_and_divergence_is_counted(record):
 
 def test_where_everything_diverges_there_is_no_ratio():
     steep = Quadratic(jnp.array([1e9]), jnp.array([1.0]))
-    context = context_of(MOMENTUM)
+    rest_analysis = context_of(MOMENTUM)
     stays = lo.GradientDescent(1e-9)
     explode = {"explode": Intervention("all", "none", lambda opt, _: lo.GradientDescent(1e9))}
     found = intervene(
-        stays, steep, key=jr.key(0), problems=2, steps=40, context=context, interventions=explode
+        stays,
+        steep,
+        key=jr.key(0),
+        problems=2,
+        steps=40,
+        rest_analysis=rest_analysis,
+        interventions=explode,
     )
     assert found.diverged.tolist() == [2]
     assert found.differences.tolist() == [np.inf]
@@ -316,42 +322,42 @@ class ByConsistency(AbstractOptimizer):
 
 
 @pytest.fixture(scope="module")
-def streams() -> Streams:
+def replay() -> GradientReplay:
     """RMSProp, which knows of a stream no more than the squares of its gradients."""
-    return measure_streams(
+    return measure_gradient_replay(
         lo.RMSProp(1e-3, 0.8, 1e-3), Groups(), key=jr.key(0), problems=3, steps=24
     )
 
 
-def test_rates_follow_streams_and_not_groups(streams):
-    place = {name: index for index, name in enumerate(streams.names)}
-    own, given = streams.rates[place["own"]], streams.rates[place["exchanged"]]
+def test_rates_follow_streams_and_not_groups(replay):
+    place = {name: index for index, name in enumerate(replay.names)}
+    own, given = replay.rates[place["own"]], replay.rates[place["exchanged"]]
     # The same numbers through the same program: to the bit.
     np.testing.assert_array_equal(given, own[::-1])
-    np.testing.assert_allclose(streams.followed["exchanged"][1:], 1, rtol=1e-12)
-    assert np.isnan(streams.followed["exchanged"][0])  # all states start alike
-    halfway = streams.followed["exchanged_halfway"]
+    np.testing.assert_allclose(replay.followed["exchanged"][1:], 1, rtol=1e-12)
+    assert np.isnan(replay.followed["exchanged"][0])  # all states start alike
+    halfway = replay.followed["exchanged_halfway"]
     np.testing.assert_array_equal(halfway[1:13], 0)
     assert np.all(np.diff(halfway[12:18]) > 0)
     # 0.8^12 of the old second moment is left at the end, which is a hundred times the new one.
     assert 0.5 < halfway[-1] < 1
 
 
-def test_squares_are_all_that_rmsprop_sees(streams):
-    remaining = dict(zip(streams.names, streams.remaining, strict=True))
-    assert streams.separations[0].min() > 0.25
+def test_squares_are_all_that_rmsprop_sees(replay):
+    remaining = dict(zip(replay.names, replay.remaining, strict=True))
+    assert replay.separations[0].min() > 0.25
     # Signs do not matter, nor does the order beyond the length of memory; sizes do.
     for name in ("random_signs", "one_sign", "own", "exchanged"):
         np.testing.assert_allclose(remaining[name], 1, rtol=1e-12)
     assert remaining["random_order"] > 0.8
     assert remaining["one_size"] < 0.1
     assert remaining["one_size_at_each_step"] < 0.1
-    lines = gradient_replay.stream_lines(streams)
-    assert len(lines) == len(streams.names) + 2
+    lines = gradient_replay.gradient_replay_lines(replay)
+    assert len(lines) == len(replay.names) + 2
 
 
 def test_an_optimizer_that_hears_agreement_loses_it_with_the_signs():
-    found = measure_streams(
+    found = measure_gradient_replay(
         ByConsistency(jnp.array([0.0, -1e-5])), Groups(), key=jr.key(0), problems=3, steps=24
     )
     remaining = dict(zip(found.names, found.remaining, strict=True))
@@ -359,7 +365,7 @@ def test_an_optimizer_that_hears_agreement_loses_it_with_the_signs():
     # Steps are too small to turn a gradient round.
     np.testing.assert_allclose(remaining["one_sign"], 1, rtol=1e-9)
     assert remaining["one_size"] < 0.1
-    nothing = measure_streams(MOMENTUM, Groups(), key=jr.key(0), problems=2, steps=4)
+    nothing = measure_gradient_replay(MOMENTUM, Groups(), key=jr.key(0), problems=2, steps=4)
     np.testing.assert_array_equal(nothing.separations, 0)
     assert np.isnan(nothing.remaining).all()
     assert np.isnan(nothing.followed["exchanged"]).all()
@@ -387,31 +393,31 @@ def test_changes_of_streams_keep_what_they_should():
     np.testing.assert_allclose(ratio, np.broadcast_to(ratio[:, :1, :1], ratio.shape), rtol=1e-9)
 
 
-def test_streams_are_kept_and_drawn(streams, tmp_path):
-    storage.save_record(tmp_path / "streams.npz", streams)
-    again = storage.load_record(Streams, tmp_path / "streams.npz")
-    for field, value in streams.__dict__.items():
+def test_streams_are_kept_and_drawn(replay, tmp_path):
+    storage.save_record(tmp_path / "streams.npz", replay)
+    again = storage.load_record(GradientReplay, tmp_path / "streams.npz")
+    for field, value in replay.__dict__.items():
         np.testing.assert_equal(getattr(again, field), value)
-    figure = figure_streams({"rosenbrock": again})
+    figure = figure_gradient_replay({"rosenbrock": again})
     drawn = np.asarray(figure.axes[0].lines[0].get_ydata(), float)
-    np.testing.assert_allclose(drawn, streams.rates[0, 0], rtol=1e-12)
+    np.testing.assert_allclose(drawn, replay.rates[0, 0], rtol=1e-12)
 
 
 @pytest.mark.usefixtures("as_user")
 def test_contexts_and_refusals():
     task = lo.LinearRegression(dim=2)
-    context = measure_context(MOMENTUM, task, key=jr.key(0), problems=2, steps=5)
+    rest_analysis = analyze_rest(MOMENTUM, task, key=jr.key(0), problems=2, steps=5)
     by_hand = context_of(MOMENTUM, 5)
     for name in ("center", "slow", "rates", "projector"):
-        np.testing.assert_allclose(getattr(context, name), getattr(by_hand, name), atol=1e-12)
+        np.testing.assert_allclose(getattr(rest_analysis, name), getattr(by_hand, name), atol=1e-12)
     with pytest.raises(ValueError, match="must not contain 'original'"):
         intervene(MOMENTUM, task, key=jr.key(0), interventions={"original": SOME["linear"]})
     with pytest.raises(ValueError, match="`problems` must be an integer of at least 1, got 0"):
         intervene(MOMENTUM, task, key=jr.key(0), problems=0)
     with pytest.raises(ValueError, match="must name groups of parameters that can be compared"):
-        measure_streams(MOMENTUM, task, key=jr.key(0))
+        measure_gradient_replay(MOMENTUM, task, key=jr.key(0))
     with pytest.raises(ValueError, match="`parameters` must be an integer of at least 1, got 0"):
-        measure_streams(MOMENTUM, Groups(), key=jr.key(0), parameters=0)
+        measure_gradient_replay(MOMENTUM, Groups(), key=jr.key(0), parameters=0)
     broken: Any = eqx.tree_at(lambda o: o.momentum, MOMENTUM, jnp.asarray(jnp.nan))
     with pytest.raises(ValueError, match="diverged on all 1"):
-        measure_streams(broken, Groups(), key=jr.key(0), problems=1, steps=4)
+        measure_gradient_replay(broken, Groups(), key=jr.key(0), problems=1, steps=4)

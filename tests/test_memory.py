@@ -33,9 +33,9 @@ def temporary(task, optimizer, settings) -> int:
 
 
 CASES: dict[str, tuple[AbstractTask, dict[str, Any]]] = {
-    "all states": (lo.TwoMoons(), {"micro_batch": 1, "segment": 30}),
+    "all states": (lo.TwoMoons(), {"micro_batch": 1, "checkpoint_every": 30}),
     "segments": (lo.TwoMoons(), {"micro_batch": 2, "estimator": "first_order"}),
-    "long segments": (DIGITS, {"estimator": "clipped", "segment": 11}),
+    "long segments": (DIGITS, {"estimator": "clipped", "checkpoint_every": 11}),
 }
 
 
@@ -58,7 +58,7 @@ def test_small_problems_are_not_compiled_to_be_planned(monkeypatch):
     settings = dataclasses.replace(SETTINGS, unroll=200, problems=32)
     optimizer = lo.GRUOptimizer(64, key=jr.key(0))
     plan = lo.plan_memory(lo.LinearRegression(), optimizer, settings)
-    assert (plan.micro_batch, plan.segment) == (32, 200)
+    assert (plan.micro_batch, plan.checkpoint_every) == (32, 200)
     measured = temporary(lo.LinearRegression(), optimizer, plan.apply(settings))
     assert measured / 2 < plan.peak < 2 * measured
 
@@ -70,11 +70,11 @@ def test_a_tight_limit_is_kept_and_an_impossible_one_refused(monkeypatch, as_use
     monkeypatch.setattr(memory, "side_by_side", lambda state: 4)
     task, optimizer = lo.TwoMoons(), gru(0.02)
     roomy = lo.plan_memory(task, optimizer, SETTINGS)
-    assert (roomy.micro_batch, roomy.segment) == (4, 30)
+    assert (roomy.micro_batch, roomy.checkpoint_every) == (4, 30)
     gibibytes = 2**30
     tight = lo.plan_memory(task, optimizer, SETTINGS, memory_limit=roomy.peak / gibibytes / 2)
     assert tight.peak <= roomy.peak / 2
-    assert (tight.micro_batch, tight.segment) == (4, 5)
+    assert (tight.micro_batch, tight.checkpoint_every) == (4, 5)
     tighter = lo.plan_memory(task, optimizer, SETTINGS, memory_limit=tight.peak / gibibytes / 3)
     assert tighter.micro_batch == 1
     with pytest.raises(
@@ -89,8 +89,11 @@ def test_a_tight_limit_is_kept_and_an_impossible_one_refused(monkeypatch, as_use
 
 
 def test_square_root_segments_keep_least():
-    kept = {segment: kept_numbers(200, segment, 16) for segment in range(1, 201)}
-    least = min(kept, key=lambda segment: kept[segment])
+    kept = {
+        checkpoint_every: kept_numbers(200, checkpoint_every, 16)
+        for checkpoint_every in range(1, 201)
+    }
+    least = min(kept, key=lambda checkpoint_every: kept[checkpoint_every])
     assert 10 <= least <= 20
     assert kept[14] < 1.02 * kept[least] < 0.2 * kept[200]
 
@@ -124,8 +127,10 @@ def test_plans_do_not_change_the_meta_gradient(task, plans):
         return lo.meta_objective(eqx.filter_vmap(one)(keys), "log_mean").mean()
 
     value, expected = eqx.filter_jit(eqx.filter_value_and_grad(by_autodiff))(gru(0.5))
-    for micro_batch, segment in plans:
-        planned = dataclasses.replace(settings, micro_batch=micro_batch, segment=segment)
+    for micro_batch, checkpoint_every in plans:
+        planned = dataclasses.replace(
+            settings, micro_batch=micro_batch, checkpoint_every=checkpoint_every
+        )
         found, gradient = ours(gru(0.5), task, keys, planned)
         np.testing.assert_allclose(found, value, rtol=1e-12)
         scale = np.abs(flat(expected)).max()
@@ -144,7 +149,7 @@ def test_a_plan_is_kept_for_resumption(monkeypatch, capsys, tmp_path):
     train(time_limit=1e-9)
     assert "memory plan: 4 problems at a time, segments of 30" in capsys.readouterr().err
     record = storage.load_json(tmp_path / "run" / "settings.json")
-    assert record["memory_plan"] == {"micro_batch": 4, "segment": 30}
+    assert record["memory_plan"] == {"micro_batch": 4, "checkpoint_every": 30}
     monkeypatch.setattr("lrevopt.meta_training.loop.plan_memory", None)
     train(resume=True)
     assert "memory plan" not in capsys.readouterr().err

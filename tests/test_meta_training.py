@@ -42,7 +42,7 @@ def test_memory_plan_does_not_change_the_meta_gradient():
     """Checkpointed, micro-batched and plain agree to round-off of some 1e3 operations."""
     task, optimizer = lo.LinearRegression(), moving_gru()
     plain = dataclasses.replace(SMALL, objective="log_mean")
-    bounded = dataclasses.replace(plain, micro_batch=2, segment=6)
+    bounded = dataclasses.replace(plain, micro_batch=2, checkpoint_every=6)
     keys = jr.split(jr.key(1), plain.problems)
 
     def by_autodiff(optimizer):
@@ -80,7 +80,7 @@ def test_meta_gradient_is_the_central_difference():
 
 def test_outer_step_is_adam_on_the_clipped_penalised_gradient():
     task, optimizer = lo.LinearRegression(), moving_gru()
-    settings = dataclasses.replace(SMALL, clip=1e-3, penalty=1e-2, outlier=None)
+    settings = dataclasses.replace(SMALL, clip=1e-3, penalty=1e-2, outlier_ratio=None)
     weights, fixed = eqx.partition(optimizer, eqx.is_inexact_array)
     key, rate = jr.key(3), 1e-2
     keys = jr.split(jr.fold_in(key, 0), settings.problems)
@@ -99,7 +99,7 @@ def test_outer_step_is_adam_on_the_clipped_penalised_gradient():
 def test_outliers_are_shrunk_to_a_multiple_of_the_median_norm():
     """After norms of 1e-6, 2e-6 and 4e-6 the median of the four is 3e-6, or half of 2 + 4."""
     task, optimizer, key = lo.LinearRegression(), moving_gru(), jr.key(3)
-    settings = dataclasses.replace(SMALL, clip=5.0, penalty=0.0, outlier=2.0)
+    settings = dataclasses.replace(SMALL, clip=5.0, penalty=0.0, outlier_ratio=2.0)
     weights, fixed = eqx.partition(optimizer, eqx.is_inexact_array)
     keys = jr.split(jr.fold_in(key, 3), settings.problems)
     _, gradient = eqx.filter_jit(lo.meta_gradient)(optimizer, task, keys, settings)
@@ -118,7 +118,9 @@ def test_outliers_are_shrunk_to_a_multiple_of_the_median_norm():
 
 def test_learning_rate_search_takes_the_best_on_selection_problems():
     """Momentum that starts too slow: of these rates, the largest gets furthest in ten steps."""
-    settings = dataclasses.replace(SMALL, steps=10, warm_up=0, schedule="constant", outlier=None)
+    settings = dataclasses.replace(
+        SMALL, steps=10, warm_up=0, schedule="constant", outlier_ratio=None
+    )
     task = lo.LinearRegression(dim=2, log10_eigenvalues=(-1, 0))
     found = lo.search_learning_rate(
         task, lo.Momentum(0.01, 0.5), settings, candidates=3, bounds=(1e-4, 3e-2),
@@ -178,7 +180,7 @@ def test_training_makes_a_better_optimizer_and_selection_finds_it():
 def test_a_collapse_is_rolled_back(tmp_path):
     """A first step of 5 in momentum's rate diverges at once; a fraction of it works."""
     settings = dataclasses.replace(
-        SMALL, steps=40, unroll=10, learning_rate=5.0, warm_up=0, clip=5.0, outlier=None
+        SMALL, steps=40, unroll=10, learning_rate=5.0, warm_up=0, clip=5.0, outlier_ratio=None
     )
     task, start = lo.LinearRegression(dim=2, log10_eigenvalues=(-1, 0)), lo.Momentum(0.05, 0.3)
 
@@ -190,7 +192,7 @@ def test_a_collapse_is_rolled_back(tmp_path):
     assert scores[1] > 2 * scores[0]
     assert run.history.rollbacks >= 2
     assert scores[-1] <= 2 * scores.min() < 2 * scores[0]
-    lost = train(dataclasses.replace(settings, rollback=None))
+    lost = train(dataclasses.replace(settings, rollback_ratio=None))
     assert lost.history.rollbacks == 0
     assert lost.history.selection_scores.min() == scores[0]
     # Half the rate outlives an interruption, too.
@@ -242,15 +244,15 @@ def test_objectives():
         ("unroll", -1),
         ("problems", 0),
         ("micro_batch", 5),
-        ("segment", 0),
+        ("checkpoint_every", 0),
         ("warm_up", -1),
         ("learning_rate", math.nan),
         ("learning_rate", 0.0),
         ("clip", -1.0),
         ("b1", 1.0),
         ("penalty", math.inf),
-        ("rollback", 1.0),
-        ("outlier", 0.0),
+        ("rollback_ratio", 1.0),
+        ("outlier_ratio", 0.0),
         ("objective", "median"),
         ("schedule", "linear"),
     ],

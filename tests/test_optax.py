@@ -274,7 +274,7 @@ def test_agreement_with_the_hand_written(name):
     found, expected = moves(from_optax(transformation), gradients), moves(ours, gradients)
     np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-11)
     theirs = from_optax(transformation, at_step=10**6)
-    # All of them rest at 0: a fixed point, where linearising needs no search.
+    # All of them rest at 0: a fixed point, where linearizing needs no search.
     models = [lo.linearize(opt, jnp.zeros_like(opt.readout)) for opt in (theirs, ours)]
     assert_close(models[0].next_state, 0)
     assert_close(slope(models[0]), slope(models[1]))
@@ -557,12 +557,12 @@ def test_a_loop_has_the_bits_of_unroll_on_a_network():
     task, optimizer = lo.TwoMoons(), OPTIMIZERS["gru"](0.1)
     problem = TwoMoonsProblem(0.1 * jnp.asarray(np.random.default_rng(3).normal(size=8577)))
     expected = lo.unroll(optimizer, task, problem, 10)
-    met = jax.vmap(lambda flat: unpack(SHAPES, flat))(expected.gradients)
+    pooled = jax.vmap(lambda flat: unpack(SHAPES, flat))(expected.gradients)
     start = unpack(SHAPES, problem.initial_parameters)
 
     def fed(parameters, count):
         # In the order of the flat vector, which a dictionary would sort by name.
-        return [met[name][count] for name in SHAPES]
+        return [pooled[name][count] for name in SHAPES]
 
     visited, state = trained(to_optax(optimizer), fed, [start[name] for name in SHAPES], 10)
     for found, flat in zip(visited, expected.parameters, strict=True):

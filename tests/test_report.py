@@ -11,8 +11,8 @@ from synthetic_records import (
     history,
     interventions,
     mechanisms,
+    replay,
     scorecard,
-    streams,
     tuning,
 )
 
@@ -65,7 +65,7 @@ def inputs() -> ReportInputs:
         tuning={name: tuning(name) for name in BASELINES},
         mechanisms=mechanisms(3),
         interventions=interventions(),
-        streams=streams(),
+        replay=replay(),
         scorecard=scorecard(reason="updates are signs"),
         figures=[(spec, PNG) for spec in FIGURES],
         analytic_momentum={"learning_rate": 3.7585, "momentum": 0.88114},

@@ -26,7 +26,7 @@ from tables import OPTIMIZERS, Quadratic
 import lrevopt as lo
 from lrevopt import storage
 from lrevopt.analysis.linearization import explained_energy
-from lrevopt.inner_loop.sampled_states import visit
+from lrevopt.inner_loop.sampled_states import sample_states
 from lrevopt.optimizers import AbstractOptimizer, from_optax
 from lrevopt.plots.scorecard import figure_scorecard
 from lrevopt.plots.style import render
@@ -42,7 +42,7 @@ from lrevopt.studies.scorecard import (
     sentences,
 )
 from lrevopt.studies.scorecard.curvature import spectral_radius
-from lrevopt.studies.scorecard.measuring import Rescaled, leading_modes, remembered
+from lrevopt.studies.scorecard.measuring import Rescaled, leading_modes, replay_states
 from lrevopt.tuning.well_known import WELL_KNOWN
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
@@ -186,7 +186,11 @@ def test_cards_of_gradient_descent_and_momentum():
 
 def test_cards_of_the_other_mechanisms():
     clipped, cautious = card("clipped"), card("rmsprop")
-    gradients = np.abs(visit(MADE["clipped"](), BOWL, key=jr.key(0), problems=2, steps=STEPS).met)
+    gradients = np.abs(
+        sample_states(
+            MADE["clipped"](), BOWL, key=jr.key(0), problems=2, steps=STEPS
+        ).pooled_gradients
+    )
     # The knee is the threshold; it is on the axis up to the axis' spacing.
     assert close(clipped.knee, 1.0, rtol=1e-3)
     assert clipped.beyond_knee == np.mean(gradients > clipped.knee)
@@ -283,10 +287,10 @@ def test_units_of_coordinates_do_not_matter():
 
 def test_other_units_and_remembered_states():
     optimizer = OPTIMIZERS["gru"](RATE)
-    visits = visit(optimizer, BOWL, key=jr.key(0), problems=2, steps=STEPS)
+    sampled = sample_states(optimizer, BOWL, key=jr.key(0), problems=2, steps=STEPS)
     # The same gradients through the same transition, one by one instead of together.
-    again = remembered(optimizer, visits)
-    np.testing.assert_allclose(again.states, visits.states, rtol=1e-10, atol=1e-12)
+    again = replay_states(optimizer, sampled)
+    np.testing.assert_allclose(again.states, sampled.states, rtol=1e-10, atol=1e-12)
     unit = jnp.linspace(0.1, 3.0, optimizer.readout.size)
     rescaled = Rescaled(optimizer, unit)
     state, gradient = optimizer.initial_state(), jnp.asarray(0.7)

@@ -79,7 +79,7 @@ def test_tasks_are_swept_in_their_order():
     assert sweep.values.tolist() == [2.0, 7.0]
 
 
-def test_the_matrix_has_each_optimizer_s_own_runs_and_no_distance_from_the_native_to_itself():
+def test_the_matrix_has_each_optimizers_own_runs_and_the_home_optimizer_no_distance():
     optimizers = {**OPTIMIZERS, "again": lo.Momentum(0.5, 0.5)}
     record = measure_transfer(optimizers, TASK, "slow", key=KEY, analysis_key=jr.key(4),
                               problems=4, analysed=4, steps=20)  # fmt: skip
@@ -115,7 +115,7 @@ def test_log_ratios_are_those_of_the_reference():
         (lambda: sweep_tasks(OPTIMIZERS, {}, key=KEY), "`tasks` must not be empty"),
         (
             lambda: measure_transfer(OPTIMIZERS, TASK, "none", key=KEY, analysis_key=KEY),
-            "`native` must be one of slow, fast, wild",
+            "`home_optimizer` must be one of slow, fast, wild",
         ),
         (
             lambda: Transfer(("a",), "a", np.ones((1, 2)), np.zeros(1)).log_ratios("b"),
@@ -156,7 +156,7 @@ def test_the_script_measures_once_and_then_only_draws(runs, monkeypatch, capsys)
     with (runs / "transfer" / "matrix.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["optimizer"] for row in rows] == ["learned", "momentum", "rmsprop", "adam"]
-    assert float(rows[0]["ratio_to_native"]) == 1
+    assert float(rows[0]["ratio_to_home"]) == 1
     assert float(rows[0]["scorecard_distance"]) == 0
     (runs / "transfer" / "figure_transfer.png").unlink()
     assert call(monkeypatch, "transfer.py", "--runs", runs, *SMALL) == 0
@@ -176,7 +176,7 @@ def record(task):
     return Transfer(names, f"{task}/learned", objectives, np.array([0.0, 0.5, 1.0, np.nan]))
 
 
-def test_cells_are_ratios_to_the_native_or_counts_of_what_diverged():
+def test_cells_are_ratios_to_the_home_optimizer_or_counts_of_what_diverged():
     figure = figure_transfer({task: record(task) for task in ("rosenbrock", "mnist")})
     texts = [text.get_text() for text in figure.axes[0].texts]
     own = np.array([0.1, 0.1 + 1.9 / 3, 0.1 + 3.8 / 3])

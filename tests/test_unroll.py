@@ -30,9 +30,12 @@ def weighting(problems, visited):
     return jnp.asarray(np.random.default_rng(1).normal(size=(problems, visited)))
 
 
-def written_out(optimizer, task, problems, weights, segment):
+def written_out(optimizer, task, problems, weights, checkpoint_every):
     steps = weights.shape[1] - 1
-    return jnp.sum(weights * lo.unroll_losses(optimizer, task, problems, steps, segment=segment))
+    return jnp.sum(
+        weights
+        * lo.unroll_losses(optimizer, task, problems, steps, checkpoint_every=checkpoint_every)
+    )
 
 
 def by_autodiff(optimizer, task, problems, weights):
@@ -72,11 +75,11 @@ def test_the_meta_gradient_is_that_of_plain_autodiff(name, task_name):
     assert_gradients_agree(ours, expected)
 
 
-@pytest.mark.parametrize("segment", [1, 6, 36, 37, 100])
-def test_segments_do_not_change_the_meta_gradient(segment):
+@pytest.mark.parametrize("checkpoint_every", [1, 6, 36, 37, 100])
+def test_segments_do_not_change_the_meta_gradient(checkpoint_every):
     """Whether they divide the steps or not; on a loss that draws from `step`."""
     problems, weights = draw(NOISY, jr.key(3), 2), weighting(2, STEPS + 1)
-    value, ours = written_out_gradient(gru(0.02), NOISY, problems, weights, segment)
+    value, ours = written_out_gradient(gru(0.02), NOISY, problems, weights, checkpoint_every)
     expected_value, expected = autodiff_gradient(gru(0.02), NOISY, problems, weights)
     np.testing.assert_allclose(value, expected_value, rtol=1e-12)
     assert_gradients_agree(ours, expected)
@@ -133,9 +136,11 @@ def test_forward_and_reverse_mode_agree_through_a_trajectory():
     task = lo.Rosenbrock()
     problem = task.sample(jr.key(6))
 
-    def last(start, segment):
+    def last(start, checkpoint_every):
         moved = eqx.tree_at(lambda p: p.initial_parameters, problem, start)
-        return lo.unroll(lo.Momentum(1e-4, 0.9), task, moved, 10, segment=segment).parameters[-1]
+        return lo.unroll(
+            lo.Momentum(1e-4, 0.9), task, moved, 10, checkpoint_every=checkpoint_every
+        ).parameters[-1]
 
     start = problem.initial_parameters
     forward = jax.jit(jax.jacfwd(lambda x: last(x, None)))(start)
@@ -187,9 +192,9 @@ def test_problems_do_not_see_each_other():
     task, optimizer = lo.LinearRegression(), gru(0.05)
     problems = draw(task, jr.key(9), 4)
     together = eqx.filter_jit(lo.unroll_losses)(optimizer, task, problems, 8)
-    eager = lo.unroll_losses(optimizer, task, problems, 8, segment=3)
+    eager = lo.unroll_losses(optimizer, task, problems, 8, checkpoint_every=3)
     mapped = eqx.filter_jit(
-        eqx.filter_vmap(lambda p: lo.unroll(optimizer, task, p, 8, segment=3).losses)
+        eqx.filter_vmap(lambda p: lo.unroll(optimizer, task, p, 8, checkpoint_every=3).losses)
     )(problems)
     np.testing.assert_allclose(together, eager, rtol=1e-12)
     np.testing.assert_allclose(together, mapped, rtol=1e-12)
@@ -222,8 +227,8 @@ def test_segments_bound_the_memory_of_the_meta_gradient():
     task, optimizer = lo.LinearRegression(), gru(0.05)
     problems, weights = draw(task, jr.key(12), 16), weighting(16, 101)
 
-    def temporary_bytes(segment):
-        lowered = written_out_gradient.lower(optimizer, task, problems, weights, segment)
+    def temporary_bytes(checkpoint_every):
+        lowered = written_out_gradient.lower(optimizer, task, problems, weights, checkpoint_every)
         return lowered.compile().compiled.memory_analysis().temp_size_in_bytes
 
     assert temporary_bytes(10) < 0.5 * temporary_bytes(None)
@@ -269,7 +274,13 @@ REFUSED: dict[str, tuple[Any, ...]] = {
         for value in (0, -3, 1.5, True, None)
     },
     **{
-        f"segment_{value}": (MOMENTUM, ROSENBROCK, 5, value, rf"`segment` .* 1, got {value}")
+        f"segment_{value}": (
+            MOMENTUM,
+            ROSENBROCK,
+            5,
+            value,
+            rf"`checkpoint_every` .* 1, got {value}",
+        )
         for value in (0, -1, 2.5)
     },
     "loss": (MOMENTUM, Vector(), 5, None, r"`Vector.loss` must return a scalar"),
@@ -293,10 +304,10 @@ REFUSED: dict[str, tuple[Any, ...]] = {
 @pytest.mark.usefixtures("as_user")
 @pytest.mark.parametrize("case", REFUSED)
 def test_bad_arguments_are_refused_in_one_sentence(case):
-    optimizer, task, steps, segment, message = REFUSED[case]
+    optimizer, task, steps, checkpoint_every, message = REFUSED[case]
     problem = task.sample(jr.key(0))
     problems = jax.tree.map(lambda leaf: leaf[None], problem)
     for run, given in ((lo.unroll, problem), (lo.unroll_losses, problems)):
         with pytest.raises(ValueError, match=message) as error:
-            run(optimizer, task, given, steps, segment=segment)
+            run(optimizer, task, given, steps, checkpoint_every=checkpoint_every)
         assert "\n" not in str(error.value)

@@ -10,7 +10,7 @@ from tables import Quadratic
 
 import lrevopt as lo
 from lrevopt.optimizers import from_optax
-from lrevopt.tuning.well_known import RATES, WELL_KNOWN, tune_rate
+from lrevopt.tuning.well_known import LEARNING_RATES, WELL_KNOWN, tune_rate
 
 CURVATURE, STEPS = 4.0, 200
 
@@ -50,7 +50,7 @@ def test_updates_are_optax_s_own(name):
 def test_scores_of_gradient_descent_are_geometric_series():
     """Losses fall by (1 - rate c)^2 an update, and fastest for the rate 1 / c."""
     found = tune_rate(WELL_KNOWN["sgd"], quadratic(), key=jr.key(0), problems=3, steps=STEPS)
-    rates = np.asarray(RATES)
+    rates = np.asarray(LEARNING_RATES)
     factors = (1 - CURVATURE * rates) ** 2
     with np.errstate(over="ignore"):
         powers = factors[:, None] ** np.arange(STEPS + 1)

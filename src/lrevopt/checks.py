@@ -16,7 +16,7 @@ import numpy as np
 Record = TypeVar("Record")
 
 
-def given(record: Record | None) -> Record:
+def required(record: Record | None) -> Record:
     """A record that the caller has seen to be there."""
     assert record is not None
     return record

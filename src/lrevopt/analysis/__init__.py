@@ -18,7 +18,7 @@ from lrevopt.analysis.manifolds import Manifold as Manifold
 from lrevopt.analysis.manifolds import measure_manifold as measure_manifold
 from lrevopt.analysis.mechanisms import Mechanisms as Mechanisms
 from lrevopt.analysis.mechanisms import analyze as analyze
-from lrevopt.analysis.mechanisms import analyze_visits as analyze_visits
+from lrevopt.analysis.mechanisms import analyze_sampled as analyze_sampled
 from lrevopt.analysis.mode_shifts import ModeShifts as ModeShifts
 from lrevopt.analysis.mode_shifts import measure_modes as measure_modes
 from lrevopt.analysis.parameter_types import ParameterTypes as ParameterTypes

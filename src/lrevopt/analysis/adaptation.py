@@ -23,11 +23,11 @@ DECADES = 4.0
 
 
 class Adaptation(eqx.Module):
-    """The S-curve: for each held gradient the point that the convergence point moves to.
+    """The S-curve: for each held gradient the point that the fixed point moves to.
 
     - `gradients`: ascending, log-spaced on both signs around 0.
     - `states`, `speeds`, `converged`, `spectral_radius`: solved from where `steps` of the held
-      gradient lead from the convergence point, so that it is the attractor if there is one.
+      gradient lead from the fixed point, so that it is the attractor if there is one.
     - `rates`: effective learning rate at the point (slope at zero gradient).
     - `distinct`: number of different fixed points found from that and the other starts.
     - `half_steps`: steps until half the distance to the point is covered; infinite if the run
@@ -57,7 +57,7 @@ def measure_adaptation(
     other_starts: Float[np.ndarray, "start state"],
     steps: int = 200,
 ) -> Adaptation:
-    """Sweep held gradients from the convergence point `point`.
+    """Sweep held gradients from the fixed point `point`.
 
     Uniqueness is checked from `other_starts` too. Raises `ValueError` for fewer than 1 step.
     """

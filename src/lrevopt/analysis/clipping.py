@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from lrevopt.analysis.update_functions import rate_table, update_table
-from lrevopt.inner_loop.sampled_states import spread
+from lrevopt.inner_loop.sampled_states import evenly_spaced
 from lrevopt.optimizers.interface import AbstractOptimizer
 
 BINS = 101
@@ -43,15 +43,15 @@ class Clipping(eqx.Module):
 def measure_clipping(
     opt: AbstractOptimizer,
     states: Float[np.ndarray, "point state"],
-    met: Float[np.ndarray, " met"],
+    pooled: Float[np.ndarray, " met"],
     points: int = 2001,
 ) -> Clipping:
-    """Saturation of the update functions of `states` over the gradients `met`.
+    """Saturation of the update functions of `states` over the gradients `pooled`.
 
     `points` is odd, so that 0 is on the axis; a knee is resolved to one spacing of it.
     Ratios to a tangent of slope 0 are infinite.
     """
-    magnitude = np.abs(met)
+    magnitude = np.abs(pooled)
     largest = _positive(magnitude.max())
     axis = np.linspace(-largest, largest, points)
     updates, rates = update_table(opt, states, axis), np.abs(rate_table(opt, states))
@@ -62,9 +62,9 @@ def measure_clipping(
         knees = np.abs(updates - offsets[:, None]).max(axis=1) / rates
         saturation = rises.mean(axis=1) / (rates * far)
     knees = np.where(np.isnan(knees), np.inf, knees)
-    low, high = np.quantile(met, [0.1, 0.9])
-    central = spread(np.sort(met[(met >= low) & (met <= high)]), points)
-    density, edges = np.histogram(met, BINS, (-largest, largest), density=True)
+    low, high = np.quantile(pooled, [0.1, 0.9])
+    central = evenly_spaced(np.sort(pooled[(pooled >= low) & (pooled <= high)]), points)
+    density, edges = np.histogram(pooled, BINS, (-largest, largest), density=True)
     return Clipping(
         gradients=axis,
         updates=updates,

@@ -43,7 +43,7 @@ class Linearization(eqx.Module):
 
 
 class Modes(eqx.Module):
-    """Eigenmodes of a linearised optimizer, slowest (largest |eigenvalue|) first.
+    """Eigenmodes of a linearized optimizer, slowest (largest |eigenvalue|) first.
 
     `right` holds r_m as columns and `left` l_m as rows, scaled so that `left @ right` is the
     identity. `learning_rates` are the alpha_m, complex like the eigenvalues, positive for a
@@ -81,7 +81,7 @@ def linearize(
 
 
 def eigenmodes(linearization: Linearization) -> Modes:
-    """Split a linearised optimizer into modes that each act like momentum.
+    """Split a linearized optimizer into modes that each act like momentum.
 
     Raises `ValueError` where J is too close to defective: where the modes together do not
     answer an impulse of gradient as J itself does. (The condition number of the eigenvectors
@@ -145,7 +145,7 @@ def steady_state_gain(linearization: Linearization) -> float:
 def linear_optimizer(
     linearization: Linearization, start: Float[AnyArray, " state"] | None = None
 ) -> LinearOptimizer:
-    """The linearised optimizer as one that runs, from `start` (default: the expanded point).
+    """The linearized optimizer as one that runs, from `start` (default: the expanded point).
 
     Raises `ValueError` for a start of another length.
     """
@@ -213,7 +213,7 @@ def conjugate_mode(modes: Modes, index: int) -> int:
     return int(np.argmin(gap + np.abs(modes.learning_rates - np.conj(modes.learning_rates[index]))))
 
 
-def slow_mode(modes: Modes) -> int:
+def dominant_mode(modes: Modes) -> int:
     """The mode that gives most of the steady-state gain: slow, and it moves parameters.
 
     The very slowest may do neither: Adam's slowest coordinate is `b2^k`. Of a conjugate pair,

@@ -25,7 +25,7 @@ from lrevopt.analysis.precision import as_double, double_precision
 from lrevopt.analysis.projections import fit_projection
 from lrevopt.analysis.update_functions import rate_table, update_table
 from lrevopt.checks import positive_integer
-from lrevopt.inner_loop.sampled_states import Visits, over_problems, spread
+from lrevopt.inner_loop.sampled_states import SampledStates, evenly_spaced, over_problems
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.text import Facts, number, percent
 
@@ -89,18 +89,20 @@ class Manifold(eqx.Module):
         return float(np.log10(high / low))
 
 
-def measure_manifold(optimizer: AbstractOptimizer, visits: Visits, searches: int = 300) -> Manifold:
+def measure_manifold(
+    optimizer: AbstractOptimizer, sampled: SampledStates, searches: int = 300
+) -> Manifold:
     """Search approximate fixed points from `searches` visited states.
 
     Finding none is no error: arrays are then empty and ratios NaN.
     Raises `ValueError` for less than 1 search.
     """
     searches = positive_integer("searches", searches)
-    steps = visits.gradients.shape[1]
-    cloud = visits.states.reshape(-1, visits.states.shape[-1])
+    steps = sampled.gradients.shape[1]
+    cloud = sampled.states.reshape(-1, sampled.states.shape[-1])
     with double_precision():
         opt = as_double(optimizer)
-        searched = _descend(opt, jnp.asarray(spread(cloud, searches)))
+        searched = _descend(opt, jnp.asarray(evenly_spaced(cloud, searches)))
         states, speeds, slow = (np.asarray(part) for part in searched)
         states, speeds = states[slow], speeds[slow]
         jacobians, later = (np.asarray(part) for part in _jacobians_and_futures(opt, states, steps))
@@ -109,14 +111,14 @@ def measure_manifold(optimizer: AbstractOptimizer, visits: Visits, searches: int
     variances, positions = _own_components(states)
     rates = rate_table(optimizer, states)
     chosen = _along(positions)
-    gradients = gradient_axis(visits.met)
-    projection = fit_projection(spread(cloud, 100_000))
+    gradients = gradient_axis(sampled.pooled_gradients)
+    projection = fit_projection(evenly_spaced(cloud, 100_000))
     extent, unit = _size(states), _size(cloud)
     return Manifold(
         share=float(slow.mean()),
         initial=projection(np.asarray(optimizer.initial_state(), float)),
         explained_variance=projection.explained_variance,
-        visited=projection(spread(cloud, searches)),
+        visited=projection(evenly_spaced(cloud, searches)),
         points=projection(states),
         speeds=speeds,
         rates=rates,

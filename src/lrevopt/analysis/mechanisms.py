@@ -19,16 +19,16 @@ from lrevopt.analysis.fixed_points import FixedPoints, find_fixed_points
 from lrevopt.analysis.linearization import (
     Linearization,
     Modes,
+    dominant_mode,
     eigenmodes,
     explained_energy,
     linearize,
-    slow_mode,
 )
 from lrevopt.analysis.precision import as_double, double_precision
 from lrevopt.analysis.projections import fit_projection, state_variance
 from lrevopt.analysis.schedules import measure_schedule
 from lrevopt.analysis.update_functions import transition_table, update_table
-from lrevopt.inner_loop.sampled_states import Visits, spread, visit
+from lrevopt.inner_loop.sampled_states import SampledStates, evenly_spaced, sample_states
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.tasks.interface import AbstractTask
 from lrevopt.text import Facts, complex_number, number
@@ -50,7 +50,7 @@ class Mechanisms(eqx.Module):
     components (axis `component`; zeros where the state has fewer coordinates). *Speed* is
     `q = 1/2 ||F(h, g*) - h||^2`. An *effective learning rate* is minus the slope of the update
     function at zero gradient, positive for a descending optimizer. An *update* is `w . F(h, g)`.
-    Visited states are those of `Visits`: each group of a task's parameters counts alike.
+    Visited states are those of `SampledStates`: each group of a task's parameters counts alike.
 
     States (Figure 3a, 8):
     - `explained_variance`: share of the variance of visited states in each component.
@@ -59,7 +59,7 @@ class Mechanisms(eqx.Module):
       problems, at each step.
 
     Fixed points at zero gradient (Figure 3a):
-    - `fixed_point`: the convergence point, projected: the one reached from most states.
+    - `fixed_point`: the fixed point, projected: the one reached from most states.
       `fixed_point_speed`, `fixed_point_radius` (spectral radius of its Jacobian).
     - `distinct_fixed_points`: how many different converged points were found;
       `converged_share`: share of the searched states from which one was reached.
@@ -67,16 +67,16 @@ class Mechanisms(eqx.Module):
       zero gradient until little but the slowest modes was left.
 
     Momentum (Figure 3b, c, 8):
-    - `shifts`: displacements along the slow mode, in units of the state, symmetric around 0;
+    - `shifts`: displacements along the dominant mode, in units of the state, symmetric around 0;
       `shift_points`: the shifted states, projected; `gradients`: a symmetric gradient axis over
       the central 98 % of met gradients; `shift_updates`: the update functions of shifted states.
     - `eigenvalues`, `learning_rates`: of the modes at the fixed point, slowest first;
-      `slow_mode`: index of the slow mode, the one that gives most of the steady-state gain.
+      `dominant_mode`: index of the dominant mode, the one that gives most of the steady-state gain.
     - `mode_energy`: share of the energy of the impulse response (the updates that one unit of
       gradient causes) explained by the best k + 1 modes together, for k = 0, 1, ...
     - Where the Jacobian is near-defective, so that modes have no learning rates of their own,
-      `learning_rates` and `mode_energy` are NaN, and the slow mode is the slowest.
-    - `linear_error`: relative error of the linearised transition over the last quarter of test
+      `learning_rates` and `mode_energy` are NaN, and the dominant mode is the slowest.
+    - `linear_error`: relative error of the linearized transition over the last quarter of test
       runs, `||F - F_linear|| / ||F - h*||` (root mean squares).
 
     Clipping (Figure 4, 10):
@@ -91,7 +91,7 @@ class Mechanisms(eqx.Module):
 
     Schedule (Figure 5, 11), `h' = F(h, 0)` from the initial state:
     - `schedule_path`: projected on its own first two principal components, and, alike,
-      `schedule_points` (the slow points) and `schedule_end` (the convergence point).
+      `schedule_points` (the slow points) and `schedule_end` (the fixed point).
     - `schedule_rates`: effective learning rate along it; `schedule_updates`: the updates
       `w . h'` that it causes by itself; `typical_step`: root-mean-square update of test runs.
     - `readout_angle`: angle in degrees between the path's first component and the readout.
@@ -101,7 +101,7 @@ class Mechanisms(eqx.Module):
     - `held_points` (projected), `held_speeds`, `held_converged`, `held_radius` (spectral radius),
       `held_rates` (effective learning rate at that point), `held_distinct` (number of distinct
       fixed points from several starts), `held_half_steps` (steps of the held gradient, from the
-      convergence point, until half the distance is covered; infinite if not within the run).
+      fixed point, until half the distance is covered; infinite if not within the run).
     - `arm_index`: indices into the above of five points from the centre to the end of the
       positive arm; `arm_updates`: their update functions on `gradients`.
     """
@@ -122,7 +122,7 @@ class Mechanisms(eqx.Module):
     shift_updates: Float[np.ndarray, "shift grid"]
     eigenvalues: Complex[np.ndarray, " mode"]
     learning_rates: Complex[np.ndarray, " mode"]
-    slow_mode: Int[np.ndarray, ""] | int
+    dominant_mode: Int[np.ndarray, ""] | int
     mode_energy: Float[np.ndarray, " mode"]
     linear_error: float
     clip_gradients: Float[np.ndarray, " wide"]
@@ -170,43 +170,45 @@ def analyze(
 
     Raises `ValueError` for counts below 1, or an optimizer that diverges on every problem.
     """
-    visits = visit(optimizer, task, key=key, problems=problems, steps=steps)
-    return analyze_visits(optimizer, visits)
+    sampled = sample_states(optimizer, task, key=key, problems=problems, steps=steps)
+    return analyze_sampled(optimizer, sampled)
 
 
-def analyze_visits(optimizer: AbstractOptimizer, visits: Visits) -> Mechanisms:
+def analyze_sampled(optimizer: AbstractOptimizer, sampled: SampledStates) -> Mechanisms:
     """Take an optimizer apart from what it visited."""
-    steps = visits.gradients.shape[1]
-    cloud = visits.states.reshape(-1, visits.states.shape[-1])
+    steps = sampled.gradients.shape[1]
+    cloud = sampled.states.reshape(-1, sampled.states.shape[-1])
     readout = np.asarray(optimizer.readout, float)
-    projection = fit_projection(spread(cloud, 100_000))
-    at_rest, model = linearize_at_rest(optimizer, visits)
-    center, speed, radius = convergence_point(at_rest)
+    projection = fit_projection(evenly_spaced(cloud, 100_000))
+    at_rest, model = linearize_at_rest(optimizer, sampled)
+    fixed_point, speed, radius = main_fixed_point(at_rest)
     modes = separated_modes(model)
-    slow, slow_speeds = slow_manifold(optimizer, spread(cloud, RELAXED), modes)
-    shifted, shifts = shifted_states(model, modes, visits.states)
-    gradients = gradient_axis(visits.met)
+    slow, slow_speeds = slow_manifold(optimizer, evenly_spaced(cloud, RELAXED), modes)
+    shifted, shifts = shifted_states(model, modes, sampled.states)
+    gradients = gradient_axis(sampled.pooled_gradients)
 
     # Later states come from paths and times that differ: evenly spaced over both.
-    later = spread(cloud[:: max(1, steps // 3)], 5)
+    later = evenly_spaced(cloud[:: max(1, steps // 3)], 5)
     start = np.asarray(optimizer.initial_state(), float)
-    clipping = measure_clipping(optimizer, np.concatenate([start[None], later]), visits.met)
+    clipping = measure_clipping(
+        optimizer, np.concatenate([start[None], later]), sampled.pooled_gradients
+    )
 
     schedule = measure_schedule(optimizer, steps)
-    moves = visits.states[:, 1:] @ readout
+    moves = sampled.states[:, 1:] @ readout
 
-    largest = float(np.quantile(np.abs(visits.met), 0.999))
+    largest = float(np.quantile(np.abs(sampled.pooled_gradients), 0.999))
     sweep = held_gradients(largest if largest > 0 else 1.0)
-    others = np.concatenate([start[None], spread(cloud, 2)])
-    adaptation = measure_adaptation(optimizer, center, sweep, others, steps)
+    others = np.concatenate([start[None], evenly_spaced(cloud, 2)])
+    adaptation = measure_adaptation(optimizer, fixed_point, sweep, others, steps)
     middle = len(sweep) // 2
     arm = np.linspace(middle, len(sweep) - 1, 5).round().astype(int)
 
     return Mechanisms(
         explained_variance=projection.explained_variance,
-        paths=projection(spread(visits.states, 20)),
-        state_variance=state_variance(visits.states),
-        fixed_point=projection(center),
+        paths=projection(evenly_spaced(sampled.states, 20)),
+        state_variance=state_variance(sampled.states),
+        fixed_point=projection(fixed_point),
         fixed_point_speed=speed,
         fixed_point_radius=radius,
         distinct_fixed_points=float(len(at_rest.distinct)),
@@ -219,9 +221,9 @@ def analyze_visits(optimizer: AbstractOptimizer, visits: Visits) -> Mechanisms:
         shift_updates=update_table(optimizer, shifted, gradients),
         eigenvalues=modes.eigenvalues,
         learning_rates=modes.learning_rates,
-        slow_mode=np.asarray(slow_mode(modes)),
+        dominant_mode=np.asarray(dominant_mode(modes)),
         mode_energy=_energy(modes),
-        linear_error=linearization_error(optimizer, model, visits),
+        linear_error=linearization_error(optimizer, model, sampled),
         clip_gradients=clipping.gradients,
         initial_update=clipping.updates[0],
         later_updates=clipping.updates[1:],
@@ -233,7 +235,7 @@ def analyze_visits(optimizer: AbstractOptimizer, visits: Visits) -> Mechanisms:
         affine_fit=float(clipping.affine_fit[0]),
         schedule_path=schedule.projection(schedule.states),
         schedule_points=schedule.projection(slow),
-        schedule_end=schedule.projection(center),
+        schedule_end=schedule.projection(fixed_point),
         schedule_rates=schedule.rates,
         schedule_updates=schedule.updates,
         typical_step=float(np.sqrt(np.mean(moves**2))),
@@ -252,15 +254,15 @@ def analyze_visits(optimizer: AbstractOptimizer, visits: Visits) -> Mechanisms:
 
 
 def linearize_at_rest(
-    optimizer: AbstractOptimizer, visits: Visits
+    optimizer: AbstractOptimizer, sampled: SampledStates
 ) -> tuple[FixedPoints, Linearization]:
-    """Fixed points at zero gradient that visited states lead to, and F at the convergence point."""
-    cloud = visits.states.reshape(-1, visits.states.shape[-1])
-    found = find_fixed_points(optimizer, spread(cloud, STARTS))
-    return found, linearize(optimizer, convergence_point(found)[0])
+    """Fixed points at zero gradient that visited states lead to, and F at the fixed point."""
+    cloud = sampled.states.reshape(-1, sampled.states.shape[-1])
+    found = find_fixed_points(optimizer, evenly_spaced(cloud, STARTS))
+    return found, linearize(optimizer, main_fixed_point(found)[0])
 
 
-def convergence_point(found: FixedPoints) -> tuple[Float[np.ndarray, " state"], float, float]:
+def main_fixed_point(found: FixedPoints) -> tuple[Float[np.ndarray, " state"], float, float]:
     """The fixed point reached from most starts, its speed and spectral radius.
 
     Of several reached equally often, as on a line of fixed points, the one nearest to their
@@ -310,11 +312,11 @@ def slow_manifold(
 ) -> tuple[Float[np.ndarray, "point state"], Float[np.ndarray, " point"]]:
     """States relaxed under zero gradient towards the slow manifold, and their speeds.
 
-    They relax until, to first order, whatever is faster than the slow mode has fallen to 5 % of
+    They relax until, to first order, whatever is faster than the dominant mode has fallen to 5 % of
     itself beside it: `(|lambda_next| / |lambda_slow|)^k = 0.05`, and for 100 steps at most.
     """
     sizes = np.abs(modes.eigenvalues)
-    slow = sizes[slow_mode(modes)]
+    slow = sizes[dominant_mode(modes)]
     next_one = sizes[sizes < slow * (1 - 1e-9)].max(initial=0.0)
     steps = 1
     if next_one > 0:
@@ -330,12 +332,12 @@ def shifted_states(
     visited: Float[np.ndarray, "path visited state"],
     index: int | None = None,
 ) -> tuple[Float[np.ndarray, "shift state"], Float[np.ndarray, " shift"]]:
-    """The convergence point, moved along a mode (by default the slow one) to where test runs go.
+    """The fixed point, moved along a mode (by default the slow one) to where test runs go.
 
     The mode's unit direction (of a complex one, its real part) is signed so that a positive
     gradient adds to it. The range is the 95 % quantile of the visited coordinate.
     """
-    index = slow_mode(modes) if index is None else index
+    index = dominant_mode(modes) if index is None else index
     direction = modes.right[:, index].real * np.sign((modes.left[index] @ model.input).real or 1.0)
     length = np.linalg.norm(direction)
     coordinate = (visited - model.state) @ modes.left[index].real * length
@@ -345,12 +347,12 @@ def shifted_states(
 
 
 def linearization_error(
-    optimizer: AbstractOptimizer, model: Linearization, visits: Visits
+    optimizer: AbstractOptimizer, model: Linearization, sampled: SampledStates
 ) -> float:
-    """Relative error of the linearised transition over the last quarter of test runs."""
-    first = visits.gradients.shape[1] * 3 // 4
-    states = spread(visits.states[:, first:-1].reshape(-1, len(model.state)), 20_000)
-    gradients = spread(visits.gradients[:, first:].reshape(-1), 20_000)
+    """Relative error of the linearized transition over the last quarter of test runs."""
+    first = sampled.gradients.shape[1] * 3 // 4
+    states = evenly_spaced(sampled.states[:, first:-1].reshape(-1, len(model.state)), 20_000)
+    gradients = evenly_spaced(sampled.gradients[:, first:].reshape(-1), 20_000)
     true = transition_table(optimizer, states, gradients)
     moved = (states - model.state) @ model.recurrent.T + gradients[:, None] * model.input
     distance = np.linalg.norm(true - model.state)
@@ -358,9 +360,9 @@ def linearization_error(
     return float(error / distance) if distance > 0 else 0.0
 
 
-def gradient_axis(met: Float[np.ndarray, " met"]) -> Float[np.ndarray, " grid"]:
+def gradient_axis(pooled: Float[np.ndarray, " met"]) -> Float[np.ndarray, " grid"]:
     """Symmetric axis over the central 98 % of met gradients."""
-    reach = float(np.quantile(np.abs(met), 0.98))
+    reach = float(np.quantile(np.abs(pooled), 0.98))
     reach = reach if reach > 0 else 1.0
     return np.linspace(-reach, reach, GRID)
 
@@ -375,7 +377,7 @@ def _relax(opt, states, steps):
 
 def mechanism_facts(record: Mechanisms) -> Facts:
     """What the analysis found, as pairs of a name and a sentence."""
-    slow = int(record.slow_mode)
+    slow = int(record.dominant_mode)
     eigenvalue, rate = record.eigenvalues[slow], record.learning_rates[slow]
     own = (
         "none of its own (the Jacobian is near-defective)"
@@ -389,10 +391,10 @@ def mechanism_facts(record: Mechanisms) -> Facts:
     return [
         ("Fixed points without gradient", f"{record.distinct_fixed_points:.0f} distinct"),
         ("Searches that reached one", f"{share:.1f} %"),
-        ("Convergence point", f"speed {number(record.fixed_point_speed)}, spectral radius "
+        ("Fixed point", f"speed {number(record.fixed_point_speed)}, spectral radius "
          f"{number(record.fixed_point_radius)} ({stable})"),
-        ("Slow mode", f"eigenvalue {complex_number(eigenvalue)}, learning rate {own}"),
-        ("Error of the linearised optimizer", f"{number(record.linear_error)} (relative, last "
+        ("Dominant mode", f"eigenvalue {complex_number(eigenvalue)}, learning rate {own}"),
+        ("Error of the linearized optimizer", f"{number(record.linear_error)} (relative, last "
          "quarter of test runs)"),
         ("Saturation", f"at the 99.9 % gradient, updates are {number(record.saturation)} of what "
          "they would be without clipping"),

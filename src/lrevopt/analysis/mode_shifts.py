@@ -18,16 +18,16 @@ from lrevopt.analysis.mechanisms import (
 )
 from lrevopt.analysis.update_functions import rate_table, update_table
 from lrevopt.checks import positive_integer
-from lrevopt.inner_loop.sampled_states import Visits
+from lrevopt.inner_loop.sampled_states import SampledStates
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.text import Facts, complex_number, percent
 
 
 class ModeShifts(eqx.Module):
-    """The convergence point, moved along its slowest modes one at a time. Host arrays in float64.
+    """The fixed point, moved along its slowest modes one at a time. Host arrays in float64.
 
     - `modes`: indices of the modes by falling |eigenvalue|, of a conjugate pair the first. They
-      count as in `Mechanisms.eigenvalues`, whose convergence point this is.
+      count as in `Mechanisms.eigenvalues`, whose fixed point this is.
     - `shifts`: displacements along the mode's unit direction, as far as test runs go to both
       sides, the middle one 0.
     - `gradients`, `updates`: update functions of the moved states.
@@ -47,20 +47,22 @@ class ModeShifts(eqx.Module):
     lift: Float[np.ndarray, " shown"]
 
 
-def measure_modes(optimizer: AbstractOptimizer, visits: Visits, count: int = 4) -> ModeShifts:
-    """Move along the `count` slowest modes (all, if there are fewer) at the convergence point.
+def measure_modes(
+    optimizer: AbstractOptimizer, sampled: SampledStates, count: int = 4
+) -> ModeShifts:
+    """Move along the `count` slowest modes (all, if there are fewer) at the fixed point.
 
     Raises `ValueError` for a count below 1.
     """
     count = positive_integer("count", count)
-    _, model = linearize_at_rest(optimizer, visits)
+    _, model = linearize_at_rest(optimizer, sampled)
     modes = separated_modes(model)
     chosen = slowest_modes(modes)[:count]
     moved, shifts = zip(
-        *(shifted_states(model, modes, visits.states, index) for index in chosen), strict=True
+        *(shifted_states(model, modes, sampled.states, index) for index in chosen), strict=True
     )
     states = np.array(moved)
-    gradients = gradient_axis(visits.met)
+    gradients = gradient_axis(sampled.pooled_gradients)
     flat = states.reshape(-1, len(model.state))
     updates = update_table(optimizer, flat, gradients).reshape(*states.shape[:2], -1)
     rates = rate_table(optimizer, flat).reshape(states.shape[:2])

@@ -18,13 +18,13 @@ from lrevopt.analysis.ranks import rank_correlation
 from lrevopt.analysis.update_functions import effective_learning_rate, rate_table
 from lrevopt.checks import positive_integer
 from lrevopt.inner_loop.sampled_states import (
+    batch_size,
     choose,
     compared_spans,
     diverged_on_all,
+    evenly_spaced,
     follow,
     over_problems,
-    side_by_side,
-    spread,
 )
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.tasks.interface import AbstractTask, sample_problems
@@ -101,7 +101,7 @@ def measure_parameter_types(
     steps = positive_integer("steps", steps)
     dim = eqx.filter_eval_shape(task.sample, key).initial_parameters.size
     spans = compared_spans(task, dim)
-    batch = side_by_side(dim, problems)
+    batch = batch_size(dim, problems)
     # As a tuple: JAX sorts the keys of a dictionary that it passes on.
     found = _measure(optimizer, task, key, problems, steps, tuple(spans.values()), batch)
     means, variances, mean_rates, cloud, gradients = (np.asarray(part, float) for part in found)
@@ -111,7 +111,7 @@ def measure_parameter_types(
     states = means[whole].mean(axis=0).swapaxes(0, 1)
     # Within problems, and between them.
     variance = variances[whole].mean(axis=0).T + means[whole].var(axis=0).sum(axis=-1).T
-    projection = fit_projection(spread(cloud[whole].reshape(-1, states.shape[-1]), 100_000))
+    projection = fit_projection(evenly_spaced(cloud[whole].reshape(-1, states.shape[-1]), 100_000))
     rates = rate_table(optimizer, states.reshape(-1, states.shape[-1])).reshape(states.shape[:2])
     magnitudes = {
         name: np.abs(gradients[whole, span.start : span.stop : span.step]).ravel()

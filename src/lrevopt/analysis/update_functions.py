@@ -42,12 +42,12 @@ def effective_learning_rate(
 ) -> Float[Array, ""]:
     """Minus the slope of the update function at `gradient`, by automatic differentiation.
 
-    In float64, like all linearisation, unless it is part of a traced computation.
+    In float64, like all linearization, unless it is part of a traced computation.
 
     Raises `ValueError` for the state of another optimizer or a gradient that is not one finite
     number.
     """
-    given, state = state, check_state(opt, jnp.asarray(state, opt.readout.dtype))
+    required, state = state, check_state(opt, jnp.asarray(state, opt.readout.dtype))
     at = jnp.asarray(gradient, state.dtype)
     if at.ndim != 0:
         raise ValueError(f"`gradient` must be one number, got shape {at.shape}.")
@@ -55,7 +55,7 @@ def effective_learning_rate(
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((opt, state, at))):
         return _rate_table(opt, state[None], at)[0]
     with double_precision():
-        exact = double_states(opt, given)[None], np.asarray(gradient, float)
+        exact = double_states(opt, required)[None], np.asarray(gradient, float)
         return _rate_table(as_double(opt), *exact)[0]
 
 

@@ -18,7 +18,7 @@ from lrevopt.certificates.proofs import (
     value_and_jacobian,
 )
 from lrevopt.checks import positive_integer
-from lrevopt.inner_loop.sampled_states import spread
+from lrevopt.inner_loop.sampled_states import evenly_spaced
 from lrevopt.optimizers.interface import AbstractOptimizer, state_size
 
 VISITED = 500
@@ -111,7 +111,7 @@ def certify(
     steps = positive_integer("steps", steps)
     states = double_states(opt, points.distinct, "points.distinct", axes=2)
     seen = points.start if visited is None else visited
-    cloud = spread(double_states(opt, seen, "visited", axes=2), VISITED)
+    cloud = evenly_spaced(double_states(opt, seen, "visited", axes=2), VISITED)
     if not len(cloud):
         raise ValueError("`visited` must hold at least one state, got none.")
     read = np.ones(state_size(opt), bool)

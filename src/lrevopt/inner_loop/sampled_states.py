@@ -15,31 +15,31 @@ from lrevopt.checks import positive_integer
 from lrevopt.optimizers.interface import AbstractOptimizer, state_size
 from lrevopt.tasks.interface import AbstractTask, check_task, sample_problems
 
-SIDE_BY_SIDE = 2**14
+BATCH_PARAMETERS = 2**14
 """Parameters that are run side by side: small problems many at a time, large ones alone."""
 
 
-KEPT_GRADIENTS, MET = 1000, 2**22
+POOLED_PER_PROBLEM, POOLED_GRADIENTS = 1000, 2**22
 """Parameters of each problem whose gradients are kept, and gradients kept in all, at most."""
 
 
-class Visits(eqx.Module):
-    """What some parameters of test problems went through. A *path* is one parameter of one.
+class SampledStates(eqx.Module):
+    """States and gradients of sampled parameters along test runs. A *path* is one parameter.
 
     `states[:, k]` met `gradients[:, k]`. Where a task names groups of parameters, each group has
     as many paths as any other (unless it is smaller), so that a bias among 80,000 weights is
-    seen. `met` are gradients of more parameters, in no order and whatever their group: their
+    seen. `pooled` are gradients of more parameters, in no order and whatever their group: their
     distribution is that of all gradients.
-    Host arrays in float64. Paths that left the finite numbers are gone; `lost` counts them.
+    Host arrays in float64. Paths that left the finite numbers are gone; `diverged` counts them.
     """
 
     states: Float[np.ndarray, "path visited state"]
     gradients: Float[np.ndarray, "path step"]
-    met: Float[np.ndarray, " met"]
-    lost: int
+    pooled_gradients: Float[np.ndarray, " pooled"]
+    diverged: int
 
 
-def visit(
+def sample_states(
     optimizer: AbstractOptimizer,
     task: AbstractTask,
     *,
@@ -47,7 +47,7 @@ def visit(
     problems: int = 64,
     steps: int = 200,
     parameters: int = 20,
-) -> Visits:
+) -> SampledStates:
     """Run an optimizer on fresh problems and keep about `parameters` random paths of each.
 
     Parameters are chosen beforehand and nothing else is kept, so that memory does not depend on
@@ -58,21 +58,28 @@ def visit(
     parameters = positive_integer("parameters", parameters)
     dim = eqx.filter_eval_shape(task.sample, key).initial_parameters.size
     spans = tuple(group_spans(task, dim).values())
-    met = min(KEPT_GRADIENTS, dim, max(1, MET // (problems * steps)))
-    states, gradients, met_gradients = _visit(
-        optimizer, task, key, problems, steps, spans, (parameters, met), side_by_side(dim, problems)
+    count = min(POOLED_PER_PROBLEM, dim, max(1, POOLED_GRADIENTS // (problems * steps)))
+    states, gradients, pooled = _sample(
+        optimizer,
+        task,
+        key,
+        problems,
+        steps,
+        spans,
+        (parameters, count),
+        batch_size(dim, problems),
     )
     states = np.asarray(states, float).reshape(-1, *states.shape[2:])
     gradients = np.asarray(gradients, float).reshape(-1, steps)
-    every = np.asarray(met_gradients, float).reshape(-1, steps)
+    every = np.asarray(pooled, float).reshape(-1, steps)
     whole = np.isfinite(states).all(axis=(1, 2)) & np.isfinite(gradients).all(axis=1)
     if not whole.any():
         raise ValueError(diverged_on_all(optimizer, task, problems))
-    return Visits(
+    return SampledStates(
         states=states[whole],
         gradients=gradients[whole],
-        met=every[np.isfinite(every).all(axis=1)].ravel(),
-        lost=int(np.sum(~whole)),
+        pooled_gradients=every[np.isfinite(every).all(axis=1)].ravel(),
+        diverged=int(np.sum(~whole)),
     )
 
 
@@ -103,13 +110,13 @@ def choose(key: Key[Array, ""], span: range, count: int) -> Int[Array, " chosen"
     return span.start + span.step * jr.permutation(key, len(span))[:count]
 
 
-def side_by_side(dim: int, problems: int) -> int:
+def batch_size(dim: int, problems: int) -> int:
     """How many problems of this size to run at a time."""
-    return max(1, min(problems, SIDE_BY_SIDE // dim))
+    return max(1, min(problems, BATCH_PARAMETERS // dim))
 
 
 def diverged_on_all(optimizer: AbstractOptimizer, task: AbstractTask, problems: int) -> str:
-    """The sentence that says so."""
+    """Error message: the optimizer diverged on every problem."""
     return (
         f"`optimizer` must stay finite on some problem of {type(task).__name__}, but this "
         f"{type(optimizer).__name__} diverged on all {problems}."
@@ -149,11 +156,11 @@ def over_problems(run: Callable, inputs: Any, batch: int) -> Any:
 
 
 @eqx.filter_jit
-def _visit(optimizer, task, key, problems, steps, spans, counts, batch):
+def _sample(optimizer, task, key, problems, steps, spans, counts, batch):
     problem_key, parameter_key = jr.split(key)
     # Drawn together, as everywhere else, so that the same key gives the same problems.
     drawn = sample_problems(task, problem_key, problems)
-    parameters, met = counts
+    parameters, count = counts
 
     def one(inputs):
         problem, key = inputs
@@ -167,16 +174,16 @@ def _visit(optimizer, task, key, problems, steps, spans, counts, batch):
             chosen = jnp.concatenate(picked)
 
         def keep(states, gradients):
-            return states[:, chosen].T, gradients[chosen], gradients[order[:met]]
+            return states[:, chosen].T, gradients[chosen], gradients[order[:count]]
 
-        (states, gradients, met_gradients), last = follow(optimizer, task, problem, steps, keep)
+        (states, gradients, pooled), last = follow(optimizer, task, problem, steps, keep)
         states = jnp.concatenate([states, last[:, chosen].T[None]]).swapaxes(0, 1)
-        return states, gradients.T, met_gradients.T
+        return states, gradients.T, pooled.T
 
     return over_problems(one, (drawn, jr.split(parameter_key, problems)), batch)
 
 
-def spread(array: np.ndarray, count: int) -> np.ndarray:
+def evenly_spaced(array: np.ndarray, count: int) -> np.ndarray:
     """At most `count` entries, evenly spaced along the first axis."""
     if len(array) <= count:
         return array

@@ -2,11 +2,12 @@
 
 There are two layouts, for small and for large problems:
 
-- up to `LARGE` parameters, the inner step of `unroll` is laid out for many settings: they are the
+- up to `LARGE_PROBLEM` parameters, the inner step of `unroll` is laid out for many settings: they
+  are the
   last axis of every array, so that a problem's matrices multiply contiguous rows of settings.
   `BLOCK` settings run side by side;
 - above, where settings inside a network's layers would turn each product into many small ones,
-  whole runs go through `unroll_losses`, as many at a time as `side_by_side` advises.
+  whole runs go through `unroll_losses`, as many at a time as `batch_size` advises.
 
 Of a run's losses only the first, the last and the mean are used. Where a block's runs on all
 problems would take more than `MEMORY`, fewer settings share a block, down to one, and then the
@@ -25,14 +26,14 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from lrevopt.checks import one_of, positive_integer
 from lrevopt.inner_loop.objectives import OBJECTIVES, Objective, objective_of_summary
-from lrevopt.inner_loop.unroll import side_by_side, unroll_losses
+from lrevopt.inner_loop.unroll import batch_size, unroll_losses
 from lrevopt.optimizers.interface import AbstractOptimizer, state_size
 from lrevopt.tasks.interface import AbstractTask, check_task
 
 BLOCK = 250
 """Settings that are run side by side: enough to vectorise, few enough to stay in cache."""
 
-LARGE = 1000
+LARGE_PROBLEM = 1000
 """Parameters of a problem above which settings no longer stand on the last axis."""
 
 MEMORY = 2**29
@@ -72,7 +73,7 @@ def score_settings(
     _check_stacked("optimizers", optimizers)
     _check_stacked("problems", problems)
     check_task(task, _first(problems))
-    large = problems.initial_parameters.shape[1] > LARGE
+    large = problems.initial_parameters.shape[1] > LARGE_PROBLEM
     return _score_settings(optimizers, task, problems, steps, objective, memory, large)
 
 
@@ -133,7 +134,7 @@ def _score_settings(
     fitting = max(1, memory // bytes_of_a_run(one, task, _first(problems)))
     if large:
         state_bytes = dim * state_size(one) * problems.initial_parameters.dtype.itemsize
-        fitting = min(fitting, side_by_side(state_bytes))
+        fitting = min(fitting, batch_size(state_bytes))
     run = _run_whole if large else _run_block
 
     def score(rows: Int[Array, " block"]) -> tuple[Array, Array]:

@@ -17,11 +17,12 @@ is, going back in time,
     X <- X + hess f(x) G + L g
 
 where the Hessian is symmetric, so that `hess f G` is a forward derivative of the gradient. Kept
-are (x, h, g) of each step or, with `segment` steps to a segment, g of each step and (x, h) of
+are (x, h, g) of each step or, with `checkpoint_every` steps to a segment, g of each step and (x,
+h) of
 each segment's start, from which the others follow without a gradient of the task.
 
 The term `hess f(x) G` is what makes meta-gradients explode: it is the way back through g.
-`hessian_bound` limits what has come in by it.
+`cotangent_clip` limits what has come in by it.
 """
 
 import math
@@ -68,37 +69,46 @@ def unroll(
     problem: Any,
     steps: int,
     *,
-    segment: int | None = None,
+    checkpoint_every: int | None = None,
 ) -> Trajectory:
     """Run `steps` updates on one problem and keep everything: `visited = steps + 1`.
 
     Differentiable by plain automatic differentiation, in forward and reverse mode, also with
-    respect to the problem. `segment` bounds the memory that reverse mode needs: segments of that
+    respect to the problem. `checkpoint_every` bounds the memory that reverse mode needs: segments
+    of that
     many steps are recomputed from their starts, and the result is the same.
 
     Raises `ValueError` for steps or a segment below 1, a task whose loss is not a scalar, or an
     optimizer whose readout does not fit its state.
     """
     steps = positive_integer("steps", steps)
-    segment = steps if segment is None else positive_integer("segment", segment)
+    checkpoint_every = (
+        steps
+        if checkpoint_every is None
+        else positive_integer("checkpoint_every", checkpoint_every)
+    )
     check_task(task, problem)
     state_size(optimizer)
-    return _unroll(optimizer, task, problem, steps, segment)
+    return _unroll(optimizer, task, problem, steps, checkpoint_every)
 
 
 @eqx.filter_jit
 def _unroll(
-    optimizer: AbstractOptimizer, task: AbstractTask, problem: Any, steps: int, segment: int
+    optimizer: AbstractOptimizer,
+    task: AbstractTask,
+    problem: Any,
+    steps: int,
+    checkpoint_every: int,
 ) -> Trajectory:
     problems = jax.tree.map(lambda leaf: leaf[None], problem)
 
     def run(carry: Carry, first: Int[Array, ""] | int, length: int) -> Any:
         return _forward(optimizer, task, problems, carry, first, length, _keep_everything)
 
-    if segment < steps:
+    if checkpoint_every < steps:
         run = jax.checkpoint(run, static_argnums=2)
     begin = start_of_runs(optimizer, problems)
-    end, whole, rest = _in_segments(run, begin, steps, segment)
+    end, whole, rest = _in_segments(run, begin, steps, checkpoint_every)
     losses, (parameters, states, gradients) = jax.tree.map(_join, whole, rest)
     parameters = jnp.concatenate([parameters, end[0][None]])
     states = jnp.concatenate([states, end[1][None]])
@@ -116,31 +126,38 @@ def unroll_losses(
     problems: PyTree[Array],
     steps: int,
     *,
-    segment: int | None = None,
-    hessian_bound: float = math.inf,
+    checkpoint_every: int | None = None,
+    cotangent_clip: float = math.inf,
 ) -> Float[Array, "problem visited"]:
     """Losses of runs on stacked problems, with a written-out derivative in the optimizer.
 
     Equal to `unroll(...).losses` problem by problem, and so is the derivative; it is faster and
-    keeps less. `segment` is the number of steps between kept states (default: all states are
+    keeps less. `checkpoint_every` is the number of steps between kept states (default: all states
+    are
     kept); about sqrt(steps) keeps least. The derivative is reverse-mode, in the optimizer's
     floating-point leaves only: asking for one in `task` or `problems` raises.
 
-    `hessian_bound` makes another derivative of it. Write the cotangent of a problem's parameters
+    `cotangent_clip` makes another derivative of it. Write the cotangent of a problem's parameters
     as what loss gradients put there plus what Hessians did: the norm of the second part is held
-    to at most `hessian_bound` times that of the first, at every step back. 0 is the first-order
+    to at most `cotangent_clip` times that of the first, at every step back. 0 is the first-order
     meta-gradient, which takes the gradients that an optimizer meets for constants; infinity, the
     default, is the exact one.
 
-    Raises `ValueError` as `unroll` does, and for a negative `hessian_bound`.
+    Raises `ValueError` as `unroll` does, and for a negative `cotangent_clip`.
     """
     steps = positive_integer("steps", steps)
-    segment = steps if segment is None else positive_integer("segment", segment)
-    if not hessian_bound >= 0:
-        raise ValueError(f"`hessian_bound` must be a number of at least 0, got {hessian_bound!r}.")
+    checkpoint_every = (
+        steps
+        if checkpoint_every is None
+        else positive_integer("checkpoint_every", checkpoint_every)
+    )
+    if not cotangent_clip >= 0:
+        raise ValueError(
+            f"`cotangent_clip` must be a number of at least 0, got {cotangent_clip!r}."
+        )
     check_task(task, jax.tree.map(lambda leaf: leaf[0], problems))
-    bound = float(hessian_bound)
-    return _unroll_losses(optimizer, task, problems, steps, min(segment, steps), bound)
+    bound = float(cotangent_clip)
+    return _unroll_losses(optimizer, task, problems, steps, min(checkpoint_every, steps), bound)
 
 
 def run_to_the_end(
@@ -157,10 +174,10 @@ def run_to_the_end(
 def run_all(
     optimizer: AbstractOptimizer, task: AbstractTask, problems: PyTree[Array], steps: int
 ) -> tuple[Float[Array, "problem visited"], Float[Array, "problem dim"]]:
-    """As `run_to_the_end`, with as many problems side by side as `side_by_side` advises."""
+    """As `run_to_the_end`, with as many problems side by side as `batch_size` advises."""
     count, dim = problems.initial_parameters.shape
     batch = min(
-        count, side_by_side(dim * state_size(optimizer) * problems.initial_parameters.itemsize)
+        count, batch_size(dim * state_size(optimizer) * problems.initial_parameters.itemsize)
     )
     if batch == count:
         return run_to_the_end(optimizer, task, problems, steps)
@@ -172,7 +189,7 @@ def run_all(
     return lax.map(one, problems, batch_size=batch)
 
 
-def side_by_side(state_bytes: int) -> int:
+def batch_size(state_bytes: int) -> int:
     """How many problems to run at a time, if the states of one take `state_bytes`.
 
     On a CPU as many as stay in cache, where more are no faster; elsewhere as many as fit a
@@ -273,16 +290,20 @@ def _forward(
     return lax.scan(body, carry, first + jnp.arange(length))
 
 
-def _in_segments(run: Callable, carry: Any, steps: int, segment: int) -> tuple[Any, Any, Any]:
+def _in_segments(
+    run: Callable, carry: Any, steps: int, checkpoint_every: int
+) -> tuple[Any, Any, Any]:
     """Chain `run(carry, first, length)` over whole segments and what remains after them.
 
     Returns the last carry, what whole segments kept (stacked), what the remainder kept.
     """
-    count, remainder = divmod(steps, segment)
+    count, remainder = divmod(steps, checkpoint_every)
     carry, whole = lax.scan(
-        lambda carry, index: run(carry, index * segment, segment), carry, jnp.arange(count)
+        lambda carry, index: run(carry, index * checkpoint_every, checkpoint_every),
+        carry,
+        jnp.arange(count),
     )
-    carry, rest = run(carry, count * segment, remainder)
+    carry, rest = run(carry, count * checkpoint_every, remainder)
     return carry, whole, rest
 
 
@@ -303,30 +324,40 @@ def _replay(
 
 
 @eqx.filter_custom_vjp
-def _unroll_losses(optimizer, task, problems, steps, segment, hessian_bound):
+def _unroll_losses(optimizer, task, problems, steps, checkpoint_every, cotangent_clip):
     return run_to_the_end(optimizer, task, problems, steps)[0]
 
 
 @_unroll_losses.def_fwd
-def _unroll_losses_forward(perturbed, optimizer, task, problems, steps, segment, hessian_bound):
-    keep = _keep_everything if segment == steps else _keep_gradients
+def _unroll_losses_forward(
+    perturbed, optimizer, task, problems, steps, checkpoint_every, cotangent_clip
+):
+    keep = _keep_everything if checkpoint_every == steps else _keep_gradients
 
     def run(carry: Carry, first: Any, length: int) -> Any:
         following, kept = _forward(optimizer, task, problems, carry, first, length, keep)
         return following, (carry, *kept)
 
     begin = start_of_runs(optimizer, problems)
-    end, whole, rest = _in_segments(run, begin, steps, segment)
+    end, whole, rest = _in_segments(run, begin, steps, checkpoint_every)
     last = _losses(task, problems, end[0], steps)
     losses = jnp.concatenate([_join(whole[1], rest[1]), last[None]]).T
-    if segment == steps:
+    if checkpoint_every == steps:
         return losses, (end, jax.tree.map(lambda kept: kept[0], whole[2]))
     return losses, (end, (whole[0], whole[2], rest[0], rest[2]))
 
 
 @_unroll_losses.def_bwd
 def _unroll_losses_backward(
-    residuals, cotangent, perturbed, optimizer, task, problems, steps, segment, hessian_bound
+    residuals,
+    cotangent,
+    perturbed,
+    optimizer,
+    task,
+    problems,
+    steps,
+    checkpoint_every,
+    cotangent_clip,
 ):
     end, kept = residuals
     weights, fixed = eqx.partition(optimizer, eqx.is_inexact_array)
@@ -343,13 +374,13 @@ def _unroll_losses_backward(
         over_readout = over_readout + following @ moved
         to_weights, over_states, to_gradients = pull(over_states + readout[:, None] * moved)
         from_losses = from_losses + over_loss[:, None] * gradients
-        if hessian_bound > 0:
+        if cotangent_clip > 0:
             _, curved = jax.jvp(
                 lambda x: _losses_and_gradients(task, problems, x, step)[1],
                 (parameters,),
                 (to_gradients.reshape(parameters.shape),),
             )
-            from_hessians = _bounded(from_hessians + curved, from_losses, hessian_bound)
+            from_hessians = _bounded(from_hessians + curved, from_losses, cotangent_clip)
         over_weights = jax.tree.map(jnp.add, over_weights, to_weights)
         return ((from_losses, from_hessians), over_states, over_weights, over_readout), None
 
@@ -365,20 +396,22 @@ def _unroll_losses_backward(
         jax.tree.map(jnp.zeros_like, weights),
         jnp.zeros_like(readout),
     )
-    if segment == steps:
+    if checkpoint_every == steps:
         carry = back_segment(carry, 0, over_losses, kept)
     else:
         starts, gradients, rest_start, rest_gradients = kept
-        count = steps // segment
+        count = steps // checkpoint_every
         visited = _replay(optimizer, rest_start, rest_gradients)
-        carry = back_segment(carry, count * segment, over_losses[count * segment :], visited)
+        carry = back_segment(
+            carry, count * checkpoint_every, over_losses[count * checkpoint_every :], visited
+        )
 
         def whole(carry, inputs):
             index, over, start, gradients = inputs
             visited = _replay(optimizer, start, gradients)
-            return back_segment(carry, index * segment, over, visited), None
+            return back_segment(carry, index * checkpoint_every, over, visited), None
 
-        over_whole = over_losses[: count * segment].reshape(count, segment, -1)
+        over_whole = over_losses[: count * checkpoint_every].reshape(count, checkpoint_every, -1)
         inputs = (jnp.arange(count), over_whole, starts, gradients)
         carry, _ = lax.scan(whole, carry, inputs, reverse=True)
 

@@ -51,7 +51,7 @@ class Particles(eqx.Module):
     step: Int[Array, " problem"]
 
 
-def hessian_bound(settings: MetaTraining) -> float:
+def cotangent_clip(settings: MetaTraining) -> float:
     """What `unroll_losses` is asked for by the estimators that backpropagate."""
     bounds = {"exact": math.inf, "first_order": 0.0, "clipped": settings.cotangent_clip}
     return bounds[settings.estimator]
@@ -66,7 +66,8 @@ def meta_gradient(
     """Mean meta-objective of the problems drawn from `keys`, and its gradient by backpropagation.
 
     Goes back through all `settings.unroll` updates, `settings.micro_batch` problems at a time;
-    neither that nor `settings.segment` changes the result beyond round-off. It is the exact
+    neither that nor `settings.checkpoint_every` changes the result beyond round-off. It is the
+    exact
     gradient unless `settings.estimator` is "first_order" or "clipped".
     Raises `ValueError` for the estimators that do not backpropagate.
     """
@@ -75,13 +76,13 @@ def meta_gradient(
             f"`settings.estimator` must be exact, clipped or first_order to backpropagate, got "
             f"{settings.estimator!r}."
         )
-    bound = hessian_bound(settings)
+    bound = cotangent_clip(settings)
 
     def objective(optimizer: AbstractOptimizer, keys: Key[Array, " problem"]) -> Float[Array, ""]:
         problems = jax.vmap(task.sample)(keys)
         losses = unroll_losses(
             optimizer, task, problems, settings.unroll,
-            segment=settings.segment, hessian_bound=bound,
+            checkpoint_every=settings.checkpoint_every, cotangent_clip=bound,
         )  # fmt: skip
         return meta_objective(losses, settings.objective).mean()
 

@@ -145,13 +145,15 @@ def meta_train(
     planned = folder.recorded_plan() if resume else None
     if planned is None:
         plan = plan_memory(task, optimizer, settings, memory_limit=memory_limit)
-        planned = {"micro_batch": plan.micro_batch, "segment": plan.segment}
+        planned = {"micro_batch": plan.micro_batch, "checkpoint_every": plan.checkpoint_every}
         if progress:
             print(plan, file=sys.stderr)
     found = folder.open(planned, resume=resume, overwrite=overwrite)
 
     outer_settings = dataclasses.replace(
-        without_schedule(settings), micro_batch=planned["micro_batch"], segment=planned["segment"]
+        without_schedule(settings),
+        micro_batch=planned["micro_batch"],
+        checkpoint_every=planned["checkpoint_every"],
     )
     particles = None
     if settings.estimator == "pes":
@@ -183,7 +185,7 @@ def meta_train(
             current, task, selection, settings.selection_unroll or settings.unroll
         )
         best = int(np.nanargmin(progressed.scores))
-        bound = np.inf if settings.rollback is None else settings.rollback
+        bound = np.inf if settings.rollback_ratio is None else settings.rollback_ratio
         if progressed.scores[index] > bound * progressed.scores[best]:
             good = jax.tree.map(lambda leaf: jnp.array(leaf[best]), progressed.snapshots)
             state = restarted(state, good, settings)

@@ -22,7 +22,7 @@ import jax
 import jax.random as jr
 
 from lrevopt.checks import finite
-from lrevopt.inner_loop.unroll import side_by_side, unroll_losses
+from lrevopt.inner_loop.unroll import batch_size, unroll_losses
 from lrevopt.meta_training.estimators import first_particles, meta_gradient
 from lrevopt.meta_training.settings import MetaTraining
 from lrevopt.optimizers.interface import AbstractOptimizer, state_size
@@ -46,7 +46,7 @@ class MemoryPlan:
     """
 
     micro_batch: int
-    segment: int
+    checkpoint_every: int
     kept: int
     working: int
     data: int
@@ -61,14 +61,16 @@ class MemoryPlan:
         parts = (self.peak, self.kept, self.working, self.data, self.limit)
         peak, kept, working, data, limit = (f"{part / GIBIBYTE:.3g}" for part in parts)
         return (
-            f"memory plan: {self.micro_batch} problems at a time, segments of {self.segment} "
-            f"updates; predicted peak {peak} GiB (kept {kept}, one update {working}, data {data}) "
-            f"of {limit} GiB"
+            f"memory plan: {self.micro_batch} problems at a time, a checkpoint every "
+            f"{self.checkpoint_every} updates; predicted peak {peak} GiB "
+            f"(kept {kept}, one update {working}, data {data}) of {limit} GiB"
         )
 
     def apply(self, settings: MetaTraining) -> MetaTraining:
         """The settings with this plan's micro-batch and segment."""
-        return dataclasses.replace(settings, micro_batch=self.micro_batch, segment=self.segment)
+        return dataclasses.replace(
+            settings, micro_batch=self.micro_batch, checkpoint_every=self.checkpoint_every
+        )
 
 
 def plan_memory(
@@ -78,7 +80,9 @@ def plan_memory(
     *,
     memory_limit: float | None = None,
 ) -> MemoryPlan:
-    """Choose what `settings` leave open of `micro_batch` and `segment`, within a limit in GiB.
+    """Choose what `settings` leave open of `micro_batch` and `checkpoint_every`.
+
+    The plan stays within a limit in GiB.
 
     As many problems at a time as stay in cache, and all states while these are few; else
     segments of about sqrt(unroll) updates; and fewer problems at a time where that does not fit.
@@ -100,15 +104,19 @@ def plan_memory(
     data = _data_bytes(task, optimizer, settings)
     backward = settings.estimator not in ("es", "pes")
 
-    def plan(micro_batch: int, segment: int) -> MemoryPlan:
-        each_kept = kept_numbers(settings.unroll, segment, state) * numbers if backward else 0
+    def plan(micro_batch: int, checkpoint_every: int) -> MemoryPlan:
+        each_kept = (
+            kept_numbers(settings.unroll, checkpoint_every, state) * numbers if backward else 0
+        )
         working = once + micro_batch * each
-        return MemoryPlan(micro_batch, segment, micro_batch * each_kept, working, data, int(limit))
+        return MemoryPlan(
+            micro_batch, checkpoint_every, micro_batch * each_kept, working, data, int(limit)
+        )
 
     plans = [
-        plan(micro_batch, segment)
+        plan(micro_batch, checkpoint_every)
         for micro_batch in _micro_batches(settings, numbers * state)
-        for segment in _segments(settings, micro_batch * kept_per)
+        for checkpoint_every in _segments(settings, micro_batch * kept_per)
     ]
     for candidate in plans:
         if candidate.peak <= limit:
@@ -116,18 +124,18 @@ def plan_memory(
     least = min(plans, key=lambda candidate: candidate.peak)
     raise ValueError(
         f"`memory_limit` must be at least {least.peak / GIBIBYTE:.3g} GiB ({least.micro_batch} of "
-        f"{settings.problems} problems at a time, segments of {least.segment} of "
+        f"{settings.problems} problems at a time, segments of {least.checkpoint_every} of "
         f"{settings.unroll} updates), got {limit / GIBIBYTE:.3g}: fewer units, a shorter unroll, "
         f"or the estimator es would take less."
     )
 
 
-def kept_numbers(unroll: int, segment: int, state: int) -> int:
+def kept_numbers(unroll: int, checkpoint_every: int, state: int) -> int:
     """Numbers that are kept for each parameter of a problem."""
-    if segment >= unroll:
+    if checkpoint_every >= unroll:
         return unroll * (state + 2)
-    starts = unroll // segment + 1
-    return unroll + starts * (state + 1) + segment * (state + 2)
+    starts = unroll // checkpoint_every + 1
+    return unroll + starts * (state + 1) + checkpoint_every * (state + 2)
 
 
 def available_bytes() -> float:
@@ -142,15 +150,15 @@ def _micro_batches(settings: MetaTraining, state_bytes: int) -> list[int]:
     """Divisors of the batch to try, best first."""
     if settings.micro_batch is not None:
         return [settings.micro_batch]
-    most = side_by_side(state_bytes)
+    most = batch_size(state_bytes)
     divisors = [m for m in range(settings.problems, 0, -1) if settings.problems % m == 0]
     return [m for m in divisors if m <= most or m == 1]
 
 
 def _segments(settings: MetaTraining, kept: int) -> list[int]:
     """Lengths of segments to try, best first."""
-    if settings.segment is not None:
-        return [settings.segment]
+    if settings.checkpoint_every is not None:
+        return [settings.checkpoint_every]
     short = max(1, round(math.sqrt(settings.unroll)))
     return [settings.unroll, short] if kept <= WORTH_KEEPING else [short]
 
@@ -165,7 +173,7 @@ def _working_bytes(task: AbstractTask, optimizer: AbstractOptimizer, settings: M
     """What one problem needs while one update is differentiated (or done, where none is)."""
     few = 4
     small = dataclasses.replace(
-        settings, unroll=few, segment=2, problems=1, micro_batch=1, es_window=few
+        settings, unroll=few, checkpoint_every=2, problems=1, micro_batch=1, es_window=few
     )
     keys = jr.split(jr.key(0), 1)
     if settings.estimator in ("es", "pes"):

@@ -111,14 +111,16 @@ def outer_step(
 def _shrinkage(
     norms: Float[Array, " step"], step: Int[Array, ""], settings: MetaTraining
 ) -> Float[Array, ""]:
-    """Factor that brings the norm of this step to `outlier` medians of the last ones, or 1."""
-    if settings.outlier is None:
+    """Factor that brings the norm of this step to `outlier_ratio` medians of the last ones, or "
+    "1.
+    """
+    if settings.outlier_ratio is None:
         return jnp.ones(())
     window = min(MEDIAN_WINDOW, settings.steps)
     first = jnp.maximum(step + 1 - window, 0)  # entries after this step are still NaN
     recent = jax.lax.dynamic_slice(norms, (first,), (window,))
     recent = jnp.where(jnp.isfinite(recent), recent, jnp.nan)
-    bound = settings.outlier * jnp.nanmedian(recent)
+    bound = settings.outlier_ratio * jnp.nanmedian(recent)
     return jnp.minimum(1.0, jnp.where(norms[step] > 0, bound / norms[step], 1.0))
 
 

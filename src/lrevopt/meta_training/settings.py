@@ -27,7 +27,7 @@ class MetaTraining:
     """Problems in a batch."""
     micro_batch: int | None = None
     """Problems differentiated at a time, a divisor of `problems` (default: planned)."""
-    segment: int | None = None
+    checkpoint_every: int | None = None
     """Inner updates between kept states (default: planned)."""
     estimator: Estimator = "exact"
     """Meta-gradient: exact, clipped or first-order backpropagation, evolution strategies (es), or
@@ -62,11 +62,11 @@ class MetaTraining:
     clip: float = 2e-3
     """Bound on each entry of the meta-gradient. Typical entries are some 1e-4: a bound far above
     them lets one diverging problem swell Adam's second moment for a thousand steps."""
-    outlier: float | None = 3.0
+    outlier_ratio: float | None = 3.0
     """Meta-gradients are shrunk to at most this many times the median norm of the last 100 steps
     (None: never). A problem on which the optimizer has begun to diverge has a gradient of any
     size and no useful direction."""
-    rollback: float | None = 2.0
+    rollback_ratio: float | None = 2.0
     """When a snapshot scores this many times the best one, training goes back to the best one,
     with fresh moments and half the learning rate (None: never)."""
     penalty: float = 1e-5
@@ -88,7 +88,7 @@ class MetaTraining:
         for name in ("es_pairs", "es_window"):
             positive_integer(name, getattr(self, name))
         positive_integer("selection_problems", self.selection_problems)
-        for name in ("micro_batch", "segment", "selection_unroll"):
+        for name in ("micro_batch", "checkpoint_every", "selection_unroll"):
             if getattr(self, name) is not None:
                 positive_integer(name, getattr(self, name))
         if self.problems % (self.micro_batch or self.problems):
@@ -100,10 +100,10 @@ class MetaTraining:
         for name in ("learning_rate", "clip", "epsilon", "decay_factor", "es_deviation"):
             finite(name, getattr(self, name), above=0.0)
         finite("cotangent_clip", self.cotangent_clip, at_least=0.0)
-        if self.outlier is not None:
-            finite("outlier", self.outlier, above=0.0)
-        if self.rollback is not None:
-            finite("rollback", self.rollback, above=1.0)
+        if self.outlier_ratio is not None:
+            finite("outlier_ratio", self.outlier_ratio, above=0.0)
+        if self.rollback_ratio is not None:
+            finite("rollback_ratio", self.rollback_ratio, above=1.0)
         finite("penalty", self.penalty, at_least=0.0)
         for name in ("b1", "b2"):
             finite(name, getattr(self, name), at_least=0.0, below=1.0)
@@ -138,7 +138,7 @@ def without_schedule(settings: MetaTraining) -> MetaTraining:
         early_snapshots=plain.early_snapshots,
         selection_problems=plain.selection_problems,
         selection_unroll=plain.selection_unroll,
-        rollback=plain.rollback,
+        rollback_ratio=plain.rollback_ratio,
     )
 
 
@@ -151,8 +151,8 @@ PRESETS: dict[Preset, MetaTraining] = {
         warm_up=0,
         schedule="exponential",
         clip=5.0,
-        outlier=None,
-        rollback=None,
+        outlier_ratio=None,
+        rollback_ratio=None,
     ),
     # The configuration published with the authors' weights, which differs from D.2.
     "released": MetaTraining(
@@ -167,8 +167,8 @@ PRESETS: dict[Preset, MetaTraining] = {
         b2=0.594,
         epsilon=4.5e-6,
         clip=0.047,
-        outlier=None,
-        rollback=None,
+        outlier_ratio=None,
+        rollback_ratio=None,
         penalty=1e-6,
         penalty_form="norm",
     ),

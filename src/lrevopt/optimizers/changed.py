@@ -14,12 +14,13 @@ from lrevopt.optimizers.linear import ModeOptimizer
 class Forgetting(AbstractOptimizer):
     """Remembers only part of its state: `h' = F(h* + kept (h - h*), g)`.
 
-    With `kept = I - P` the slow mode's eigenvalue becomes 0 while its learning rate, and all other
+    With `kept = I - P` the dominant mode's eigenvalue becomes 0 while its learning rate, and all
+    other
     modes, stay. With `kept = P` it is the other way round.
     """
 
     optimizer: AbstractOptimizer
-    center: Float[Array, " state"]
+    fixed_point: Float[Array, " state"]
     kept: Float[Array, "state state"]
 
     @property
@@ -32,15 +33,16 @@ class Forgetting(AbstractOptimizer):
     def transition(
         self, state: Float[Array, " state"], gradient: Float[Array, ""]
     ) -> Float[Array, " state"]:
-        kept = self.center + self.kept @ (state - self.center)
+        kept = self.fixed_point + self.kept @ (state - self.fixed_point)
         return self.optimizer.transition(kept, gradient)
 
 
 class GainAtOnce(AbstractOptimizer):
-    """The slow mode's whole response in one step: its memory is gone, its steady gain is not.
+    """The dominant mode's whole response in one step: its memory is gone, its steady gain is not.
 
         h' = F(h* + (I - P) (h - h*), g)
-        y' = w . h' + sum_m (1 / (1 - lambda_m) - 1) (w . r_m) l_m . (h' - h*)     m in slow mode
+        y' = w . h' + sum_m (1 / (1 - lambda_m) - 1) (w . r_m) l_m . (h' - h*)     m in dominant
+        mode
 
     State: h, then the step y.
     """
@@ -59,7 +61,7 @@ class GainAtOnce(AbstractOptimizer):
         self, state: Float[Array, " state"], gradient: Float[Array, ""]
     ) -> Float[Array, " state"]:
         following = self.forgetting.transition(state[:-1], gradient)
-        extra = self.boost @ (following - self.forgetting.center)
+        extra = self.boost @ (following - self.forgetting.fixed_point)
         return jnp.append(following, self.forgetting.readout @ following + extra)
 
 
@@ -126,7 +128,7 @@ class StraightUpdates(AbstractOptimizer):
 
 
 class OneUpdateFunction(AbstractOptimizer):
-    """Every state answers a gradient as the convergence point does; states move as before.
+    """Every state answers a gradient as the fixed point does; states move as before.
 
         h' = F(h, g)        y' = w . (F(h, 0) + F(h*, g) - F(h*, 0))
 
@@ -135,7 +137,7 @@ class OneUpdateFunction(AbstractOptimizer):
     """
 
     optimizer: AbstractOptimizer
-    center: Float[Array, " own"]
+    fixed_point: Float[Array, " own"]
 
     @property
     def readout(self) -> Float[Array, " state"]:
@@ -148,7 +150,7 @@ class OneUpdateFunction(AbstractOptimizer):
         self, state: Float[Array, " state"], gradient: Float[Array, ""]
     ) -> Float[Array, " state"]:
         move, zero = self.optimizer.transition, jnp.zeros_like(gradient)
-        answer = move(self.center, gradient) - move(self.center, zero)
+        answer = move(self.fixed_point, gradient) - move(self.fixed_point, zero)
         step = self.optimizer.readout @ (move(state[:-1], zero) + answer)
         return jnp.append(move(state[:-1], gradient), step)
 

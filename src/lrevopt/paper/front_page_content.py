@@ -16,7 +16,7 @@ from lrevopt.analysis.linearization import modes_needed
 from lrevopt.inner_loop.evaluation import Evaluation
 from lrevopt.paper.appendices.meta_dynamics import MetaDynamics
 from lrevopt.paper.appendices.momentum_mimic import MomentumMimic
-from lrevopt.paper.claims import ALL, Row
+from lrevopt.paper.claims import ALL_TASKS, Row
 from lrevopt.paper.claims.momentum import CARRIED
 from lrevopt.paper.figures.registry import FigureText
 from lrevopt.plots.style import looks, readable, tasks_of
@@ -172,7 +172,7 @@ def _headline(inputs: FrontPageInputs, task: str, baselines: list[str]) -> dict[
 
 def _columns(claims: Sequence[Row]) -> list[str]:
     """Tasks that claims are about, in the paper's order."""
-    tasks = {row.task: None for row in claims if row.task != ALL}
+    tasks = {row.task: None for row in claims if row.task != ALL_TASKS}
     return tasks_of(tasks, "claims") if tasks else []
 
 
@@ -200,7 +200,7 @@ def _claims(claims: Sequence[Row], columns: list[str]) -> list[dict[str, Any]]:
                 "statistic": first.statistic,
                 "threshold": first.threshold,
                 "cells": cells if any(cells) else [],
-                "joint": _cell(rows[ALL], says) if ALL in rows else None,
+                "joint": _cell(rows[ALL_TASKS], says) if ALL_TASKS in rows else None,
             }
         )
     return table
@@ -237,7 +237,7 @@ def _remarks(claims: Sequence[Row]) -> list[dict[str, Any]]:
             {
                 "anchor": _anchor(row),
                 "name": row.claim,
-                "task": "all tasks" if row.task == ALL else readable(row.task),
+                "task": "all tasks" if row.task == ALL_TASKS else readable(row.task),
                 "says": row.says,
                 "remark": row.remark,
             }
@@ -277,8 +277,9 @@ def _appendix_b(mimic: MomentumMimic | None, dynamics: MetaDynamics | None) -> F
             ("Loss curves", f"{number(mimic.gap('learned', 'momentum'))} decades from tuned "
              f"momentum's, {number(mimic.gap('learned', 'analytic'))} from analytically best "
              "momentum's (root mean square over steps)"),
-            ("Its top mode", f"learning rate {number(mimic.top_learning_rate)}, eigenvalue "
-             f"{number(mimic.top_momentum)}; the optimum is "
+            ("Its dominant mode", f"learning rate {number(mimic.dominant_learning_rate)}, "
+             f"eigenvalue "
+             f"{number(mimic.dominant_momentum)}; the optimum is "
              f"{number(mimic.optimum['learning_rate'])} and {number(mimic.optimum['momentum'])}, "
              f"{_percent(away['learning_rate'])} and {_percent(away['momentum'])} away"),
             ("That mode alone", f"{number(mimic.gap('one_mode', 'learned'))} decades from the "
@@ -289,7 +290,7 @@ def _appendix_b(mimic: MomentumMimic | None, dynamics: MetaDynamics | None) -> F
         nearest = int(np.nanargmin(np.abs(away_by_step["momentum"])))
         facts += [
             ("Over meta-training", f"{len(dynamics.steps)} snapshots up to meta-step "
-             f"{int(dynamics.steps[-1])}; the eigenvalue of the top mode is nearest to the "
+             f"{int(dynamics.steps[-1])}; the eigenvalue of the dominant mode is nearest to the "
              f"optimum after {int(dynamics.steps[nearest])}, "
              f"{_percent(away_by_step['momentum'][nearest])} away, and "
              f"{_percent(away_by_step['momentum'][-1])} at the end"),

@@ -204,10 +204,10 @@ def transfer_table(transfers: Mapping[str, Transfer]) -> str:
     lines = io.StringIO()
     writer = csv.writer(lines, lineterminator="\n")
     columns = ["task", "home", "optimizer", "mean_objective", "diverged", "problems",
-               "ratio_to_native", "low", "high", "scorecard_distance"]  # fmt: skip
+               "ratio_to_home", "low", "high", "scorecard_distance"]  # fmt: skip
     writer.writerow(columns)
     for task, record in transfers.items():
-        ratios = np.exp(record.log_ratios(record.native))
+        ratios = np.exp(record.log_ratios(record.home_optimizer))
         for place, name in enumerate(record.names):
             row = record.objectives[place]
             writer.writerow([
@@ -222,10 +222,10 @@ def transfer_lines(transfers: Mapping[str, Transfer]) -> list[str]:
     """For each task, what its own optimizer reaches, and how those from elsewhere compare."""
     lines = []
     for task, record in transfers.items():
-        own = record.objectives[record.names.index(record.native)].mean()
-        logs, lost = record.log_ratios(record.native), record.diverged()
+        own = record.objectives[record.names.index(record.home_optimizer)].mean()
+        logs, lost = record.log_ratios(record.home_optimizer), record.diverged()
         away = [i for i, name in enumerate(record.names) if home_and_kind(name)[0] != task]
-        said = [f"{task}: {record.native} has {own:.4f}"]
+        said = [f"{task}: {record.home_optimizer} has {own:.4f}"]
         if away:
             best = min(away, key=lambda index: logs[index, 0])
             ratio, low, high = np.exp(logs[best])

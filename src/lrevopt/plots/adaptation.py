@@ -191,7 +191,7 @@ def _fill(
 def _legend(figure: Figure, ax: Axes, records: Sequence[Mechanisms]) -> None:
     """Marks of the S-curves of `records`, and the lines of the learning rates in `ax`."""
     square = Line2D([], [], marker="s", markersize=4.5, color=BLACK, linestyle="none",
-                    label="convergence point")  # fmt: skip
+                    label="fixed point")  # fmt: skip
     diamond = Line2D(
         [],
         [],

@@ -21,7 +21,7 @@ COLUMNS = 3
 FAINTEST = 1e-6
 """Learning rate of a mode, over the largest of its optimizer, below which its mark is hollow."""
 
-RATES = ScalarMappable(LogNorm(FAINTEST, 1), "flare")
+RATE_COLORS = ScalarMappable(LogNorm(FAINTEST, 1), "flare")
 """Colours of learning rates over the largest."""
 
 CIRCLE: dict[str, Any] = {"color": GREY, "linewidth": 0.7, "linestyle": (0, (3, 2))}
@@ -95,7 +95,7 @@ def mark_of(rate: complex, share: float) -> dict[str, Any]:
     if share < FAINTEST:
         return plain | {"color": "white", "markeredgecolor": GREY, "zorder": 2}
     marker = "v" if rate.real < 0 else "o"
-    color = RATES.get_cmap()(RATES.norm(np.asarray(share)))
+    color = RATE_COLORS.get_cmap()(RATE_COLORS.norm(np.asarray(share)))
     return plain | {"marker": marker, "color": color, "markeredgecolor": "white",
                     "markeredgewidth": 0.3}  # fmt: skip
 
@@ -125,7 +125,7 @@ def figure_gallery(gallery: Gallery) -> Figure:
             left[place].set_xlabel("gradient $g$")
     figure.align_ylabels(grid[:, 0])
     label = r"learning rate $|\alpha|$ of a mode, over the largest of its optimizer"
-    figure.colorbar(RATES, ax=grid, location="bottom", label=label, aspect=40, pad=0.01,
+    figure.colorbar(RATE_COLORS, ax=grid, location="bottom", label=label, aspect=40, pad=0.01,
                     shrink=0.6)  # fmt: skip
     figure.legend(handles=_marks(gallery), loc="outside upper center", ncols=5)
     return figure

@@ -26,7 +26,7 @@ from lrevopt.plots.style import (
     tasks_of,
     zero_lines,
 )
-from lrevopt.studies.gradient_replay import EXCHANGED_HALFWAY, Streams
+from lrevopt.studies.gradient_replay import EXCHANGED_HALFWAY, GradientReplay
 from lrevopt.studies.interventions import (
     ADAPTATION,
     CLIPPING,
@@ -48,13 +48,13 @@ WIDEST = 100.0
 """Ratios are shown up to this factor in either direction; an arrow and a number stand for more."""
 
 LABELS = {
-    "no_slow_memory": "no memory of the slow mode",
+    "no_slow_memory": "no memory of the dominant mode",
     "gain_at_once": "its steady gain at once",
     "straight_updates": "straight updates",
     "straight_states": "straight updates and states",
     "started_at_rest": "started at rest",
     "one_update_function": "one update function",
-    "slow_memory_only": "memory of the slow mode only",
+    "slow_memory_only": "memory of the dominant mode only",
     "linear": "linear",
     "four_modes": "linear, four modes",
     "two_modes": "linear, two modes",
@@ -160,7 +160,7 @@ def figure_interventions(interventions: dict[str, Interventions]) -> Figure:
     return figure
 
 
-def rates_of_groups(ax: Axes, record: Streams) -> None:
+def rates_of_groups(ax: Axes, record: GradientReplay) -> None:
     """Effective learning rate of each group under its own gradients."""
     colors = shades("viridis", len(record.groups), 0.0, 0.9)
     for name, rates, color in zip(record.groups, record.rates[0], colors, strict=True):
@@ -171,7 +171,7 @@ def rates_of_groups(ax: Axes, record: Streams) -> None:
     ax.set_xlim(0, record.rates.shape[-1] - 1)
 
 
-def remaining_separation(ax: Axes, record: Streams) -> None:
+def remaining_separation(ax: Axes, record: GradientReplay) -> None:
     """How much of the difference between groups is left when their gradients are changed."""
     rows = list(enumerate(record.names))
     ax.axvline(1, color=BLACK, linewidth=0.8, zorder=1)
@@ -189,7 +189,7 @@ def remaining_separation(ax: Axes, record: Streams) -> None:
     ax.set_xlim(left=min(0.0, ax.get_xlim()[0]) - 0.04)
 
 
-def following(ax: Axes, record: Streams) -> None:
+def following(ax: Axes, record: GradientReplay) -> None:
     """How fast groups take over the rates of a stream that they are given halfway."""
     shares = record.followed[EXCHANGED_HALFWAY]
     steps = np.arange(shares.size)
@@ -204,12 +204,12 @@ def following(ax: Axes, record: Streams) -> None:
 
 
 @journal_style
-def figure_streams(streams: dict[str, Streams]) -> Figure:
+def figure_gradient_replay(replay: dict[str, GradientReplay]) -> Figure:
     """Rates of groups (a), what is left of their difference when gradients are changed (b), and how
     fast a group takes over another's rate (c); one task.
     """
-    task = one_task(streams, "streams", "mnist")
-    record = streams[task]
+    task = one_task(replay, "streams", "mnist")
+    record = replay[task]
     figure, axes = grid_of_panels(1, 3, height=2.6, width_ratios=[1.1, 0.9, 0.9])
     rates_of_groups(axes[0, 0], record)
     remaining_separation(axes[0, 1], record)

@@ -46,10 +46,10 @@ INSET = (0.42, 0.30)
 
 
 def state_projection(ax: Axes, record: Mechanisms, *, shifted: bool = True) -> None:
-    """States of test runs on their principal components, around the convergence point.
+    """States of test runs on their principal components, around the fixed point.
 
     Inset: total variance of the states over steps. `shifted` shows the states displaced along
-    the slow mode as well.
+    the dominant mode as well.
     """
     ax.plot(*record.paths[..., :2].T, color=PATH_COLOR, linewidth=0.4, zorder=1)
     ax.plot(
@@ -128,12 +128,12 @@ def component_labels(ax: Axes, record: Mechanisms) -> None:
 
 
 def shift_colors(record: Mechanisms) -> list[tuple[float, ...]]:
-    """One colour per displacement along the slow mode."""
+    """One colour per displacement along the dominant mode."""
     return shades("crest", len(record.shifts))
 
 
 def offset_updates(ax: Axes, record: Mechanisms) -> None:
-    """Update functions of states displaced along the slow mode."""
+    """Update functions of states displaced along the dominant mode."""
     update_curves(ax, record.gradients, record.shift_updates, shift_colors(record))
     ax.set(xlabel="gradient $g$", ylabel=r"update $\Delta x$")
 
@@ -147,7 +147,7 @@ def eigenvalue_plane(
     numbered: bool = False,
     bar_below: bool = False,
 ) -> None:
-    """Eigenvalues `modes` of the Jacobian at the convergence point, coloured by learning rate.
+    """Eigenvalues `modes` of the Jacobian at the fixed point, coloured by learning rate.
 
     The window holds all eigenvalues and the right end of the unit circle. Rings mark the modes
     `ringed`, with numbers if asked. Modes without rates of their own are grey.
@@ -177,9 +177,9 @@ def eigenvalue_plane(
     color_bar(ax, points, r"learning rate $|\alpha|$", location=place, ticks=marks)
 
 
-def slow_mode_plane(ax: Axes, record: Mechanisms, *, bar_below: bool = False) -> None:
-    """Eigenvalues of a record, with a ring around the slow mode."""
-    eigenvalue_plane(ax, record.eigenvalues, record.learning_rates, [int(record.slow_mode)],
+def dominant_mode_plane(ax: Axes, record: Mechanisms, *, bar_below: bool = False) -> None:
+    """Eigenvalues of a record, with a ring around the dominant mode."""
+    eigenvalue_plane(ax, record.eigenvalues, record.learning_rates, [int(record.dominant_mode)],
                      bar_below=bar_below)  # fmt: skip
 
 
@@ -205,8 +205,8 @@ def figure_03(mechanisms: dict[str, Mechanisms]) -> Figure:
     figure, axes = grid_of_panels(1, 3, height=2.35)
     state_projection(axes[0, 0], mechanisms[task])
     offset_updates(axes[0, 1], mechanisms[task])
-    slow_mode_plane(axes[0, 2], mechanisms[task])
-    letter_panels(axes[0], [readable(task), "Along the slow mode", "Modes"])
+    dominant_mode_plane(axes[0, 2], mechanisms[task])
+    letter_panels(axes[0], [readable(task), "Along the dominant mode", "Modes"])
     _legend(figure)
     return figure
 
@@ -219,7 +219,7 @@ def figure_08(mechanisms: dict[str, Mechanisms]) -> Figure:
     for column, task in enumerate(tasks):
         state_projection(axes[0, column], mechanisms[task])
         offset_updates(axes[1, column], mechanisms[task])
-        slow_mode_plane(axes[2, column], mechanisms[task], bar_below=True)
+        dominant_mode_plane(axes[2, column], mechanisms[task], bar_below=True)
     letter_panels(axes.flat, [readable(task) for task in tasks])
     _legend(figure)
     return figure
@@ -278,6 +278,6 @@ def _marks() -> list[Line2D]:
     return [
         Line2D([], [], color=PATH_COLOR, linewidth=0.8, label="test runs"),
         Line2D([], [], color=GREY, marker="o", markersize=2.4, label="slow points", **blank),
-        Line2D([], [], color=BLACK, marker="s", markersize=4.5, label="convergence point", **blank),
+        Line2D([], [], color=BLACK, marker="s", markersize=4.5, label="fixed point", **blank),
         Line2D([], [], color=middle, marker="v", markersize=5.5, label="shifted states", **blank),
     ]

@@ -65,7 +65,7 @@ def autonomous_path(ax: Axes, record: Mechanisms) -> None:
         color=BLACK,
         linestyle="none",
         zorder=4,
-        label="convergence point",
+        label="fixed point",
     )
     shown = np.concatenate([path, record.schedule_end[None]])
     low, high = shown.min(axis=0), shown.max(axis=0)

@@ -35,7 +35,7 @@ ROWS = -(-len(ENTRIES) // 2)
 
 
 def modes(ax: Axes, card: Scorecard) -> None:
-    """Eigenvalues at the convergence point; rings around the leading modes."""
+    """Eigenvalues at the fixed point; rings around the leading modes."""
     if card.eigenvalues.size:
         eigenvalue_plane(ax, card.eigenvalues, card.learning_rates, card.leading.tolist(),
                          numbered=True, bar_below=True)  # fmt: skip

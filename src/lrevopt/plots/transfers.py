@@ -29,7 +29,7 @@ from lrevopt.plots.style import (
 from lrevopt.studies.transfer import Sweep, Transfer
 
 WORSE = "PuOr_r"
-"""Ratios: orange is worse than the native optimizer, purple better."""
+"""Ratios: orange is worse than the home optimizer, purple better."""
 
 DECADES = 1.0
 """Ratios beyond a factor of ten have the last colour; their number is in the cell."""
@@ -52,7 +52,7 @@ def home_and_kind(name: str) -> tuple[str, str]:
 
 
 def matrix(ax: Axes, transfers: Mapping[str, Transfer]) -> None:
-    """Rows are optimizers, columns tasks; a cell is the objective over the native optimizer's.
+    """Rows are optimizers, columns tasks; a cell is the objective over the home optimizer's.
 
     A number with a cross counts the problems on which a run diverged.
     """
@@ -60,7 +60,9 @@ def matrix(ax: Axes, transfers: Mapping[str, Transfer]) -> None:
     names = transfers[tasks[0]].names
     logs = np.full((len(names), len(tasks)), np.inf)
     for column, task in enumerate(tasks):
-        logs[:, column] = transfers[task].log_ratios(transfers[task].native)[:, 0] / np.log(10)
+        logs[:, column] = transfers[task].log_ratios(transfers[task].home_optimizer)[:, 0] / np.log(
+            10
+        )
     shown = np.clip(logs, -DECADES, DECADES)
     image = ax.imshow(shown, cmap=WORSE, vmin=-DECADES, vmax=DECADES, aspect="auto")
     for row, name in enumerate(names):
@@ -82,25 +84,25 @@ def matrix(ax: Axes, transfers: Mapping[str, Transfer]) -> None:
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     ax.set(xlabel="run on", ylabel="trained or tuned on")
-    color_bar(ax, image, r"$\log_{10}$ of meta-objective over the native optimizer's", aspect=40)
+    color_bar(ax, image, r"$\log_{10}$ of meta-objective over the home optimizer's", aspect=40)
 
 
 def likeness(ax: Axes, transfers: Mapping[str, Transfer]) -> None:
-    """Distance of scorecards from the native's against performance."""
+    """Distance of scorecards from the home optimizer's against performance."""
     for task in tasks_of(transfers, "transfers"):
         record = transfers[task]
         if np.isnan(record.distances).all():
             continue
-        ratios = np.exp(record.log_ratios(record.native)[:, 0])
+        ratios = np.exp(record.log_ratios(record.home_optimizer)[:, 0])
         marker, color = MARKERS.get(task, OTHER)
-        others = [index for index, name in enumerate(record.names) if name != record.native]
+        others = [index for index, name in enumerate(record.names) if name != record.home_optimizer]
         there = [i for i in others if np.isfinite(ratios[i]) and np.isfinite(record.distances[i])]
         ax.plot(record.distances[there], ratios[there], marker, color=color, markersize=4,
                 linestyle="none", markeredgecolor="white", markeredgewidth=0.3,
                 label=readable(task))  # fmt: skip
     ax.axhline(1, color=BLACK, linewidth=0.8, zorder=1)
-    ax.set(yscale="log", xlabel="scorecard distance to the native",
-           ylabel="meta-objective over native")  # fmt: skip
+    ax.set(yscale="log", xlabel="scorecard distance to the home optimizer",
+           ylabel="meta-objective over home optimizer")  # fmt: skip
 
 
 def curves(ax: Axes, sweep: Sweep, xlabel: str) -> None:

@@ -8,18 +8,18 @@ from lrevopt.optimizers import saved
 from lrevopt import storage
 from lrevopt.analysis import (
     Mechanisms,
-    analyze_visits,
+    analyze_sampled,
     measure_manifold,
     measure_modes,
     measure_parameter_types,
     textbook_update_functions,
 )
-from lrevopt.inner_loop.sampled_states import visit
+from lrevopt.inner_loop.sampled_states import sample_states
 from lrevopt.runs.experiment import key_stream, load_task
 from lrevopt.tasks.pictures import task_picture
 from lrevopt.tasks import AbstractTask
 
-ANALYSED_PROBLEMS, ANALYSED_LARGE_PROBLEMS, LARGE = 64, 8, 50_000
+ANALYSED_PROBLEMS, ANALYSED_LARGE_PROBLEMS, LARGE_NETWORK = 64, 8, 50_000
 """Problems whose states and gradients are looked at: the paper's number of test runs, and fewer
 of problems with more parameters than the last number, whose runs take 7 s each."""
 
@@ -38,14 +38,14 @@ def analyze_run(
     _, task = load_task(directory, data_dir)
     optimizer, key = saved.load(directory), key_stream("analysis", seed)
     problems = analysed_problems(task) if problems is None else problems
-    visits = visit(optimizer, task, key=key, problems=problems, steps=steps)
-    record = analyze_visits(optimizer, visits)
+    sampled = sample_states(optimizer, task, key=key, problems=problems, steps=steps)
+    record = analyze_sampled(optimizer, sampled)
     storage.save_record(directory / "mechanisms.npz", record)
     if len(task.parameter_groups) > 1:
         types = measure_parameter_types(optimizer, task, key=key, problems=problems, steps=steps)
         storage.save_record(directory / "parameter_types.npz", types)
-        storage.save_record(directory / "manifold.npz", measure_manifold(optimizer, visits))
-        storage.save_record(directory / "mode_shifts.npz", measure_modes(optimizer, visits))
+        storage.save_record(directory / "manifold.npz", measure_manifold(optimizer, sampled))
+        storage.save_record(directory / "mode_shifts.npz", measure_modes(optimizer, sampled))
     facts = {"problems": problems, "steps": steps, "seed": seed}
     storage.save_json(directory / "analysis.json", facts)
     storage.save_record(directory / "textbook.npz", textbook_update_functions())
@@ -56,5 +56,5 @@ def analyze_run(
 def analysed_problems(task: AbstractTask) -> int:
     """How many problems of a task to look at."""
     problem = eqx.filter_eval_shape(task.sample, key_stream("analysis", 0))
-    large = problem.initial_parameters.size > LARGE
+    large = problem.initial_parameters.size > LARGE_NETWORK
     return ANALYSED_LARGE_PROBLEMS if large else ANALYSED_PROBLEMS

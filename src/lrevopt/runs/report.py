@@ -43,7 +43,7 @@ def report_run(
         manifold=numbers.manifolds.get(task),
         mode_shifts=numbers.mode_shifts.get(task),
         interventions=numbers.interventions.get(task),
-        streams=numbers.streams.get(task),
+        replay=numbers.replay.get(task),
         scorecard=numbers.scorecards.get(task),
         figures=figures,
         learned=LEARNED,

@@ -25,10 +25,10 @@ from lrevopt.studies.interventions.costs import intervention_facts
 from lrevopt.analysis.manifolds import manifold_facts
 from lrevopt.analysis.mechanisms import mechanism_facts
 from lrevopt.analysis.mode_shifts import mode_facts
-from lrevopt.studies.gradient_replay import stream_facts
+from lrevopt.studies.gradient_replay import gradient_replay_facts
 from lrevopt.analysis.parameter_types import type_facts
 from lrevopt.studies.interventions import Interventions
-from lrevopt.studies.gradient_replay import Streams
+from lrevopt.studies.gradient_replay import GradientReplay
 from lrevopt.meta_training import History
 from lrevopt.runs.pages import difference_words, embedded_figure, render_page
 from lrevopt.studies.scorecard import Scorecard, scorecard_facts
@@ -66,7 +66,7 @@ class ReportInputs:
     mode_shifts: ModeShifts | None = None
     """More of it, for tasks whose parameters have groups."""
     interventions: Interventions | None = None
-    streams: Streams | None = None
+    replay: GradientReplay | None = None
     """What happens when a mechanism is taken away, or gradients are exchanged."""
     scorecard: Scorecard | None = None
     """The learned optimizer on its own task, in one page of numbers."""
@@ -320,8 +320,8 @@ def _findings(inputs: ReportInputs) -> Facts:
         facts += manifold_facts(inputs.manifold)
     if inputs.mode_shifts is not None and inputs.mechanisms is not None:
         facts += mode_facts(inputs.mode_shifts, inputs.mechanisms)
-    if inputs.streams is not None:
-        facts += stream_facts(inputs.streams)
+    if inputs.replay is not None:
+        facts += gradient_replay_facts(inputs.replay)
     return facts
 
 

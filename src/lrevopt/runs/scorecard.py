@@ -5,7 +5,7 @@ from pathlib import Path
 
 from lrevopt.optimizers import saved
 from lrevopt import storage
-from lrevopt.checks import finite, given, one_of
+from lrevopt.checks import finite, required, one_of
 from lrevopt.runs.experiment import BASELINES, Images, TaskName, key_stream, load_task, make_task
 from lrevopt.plots.scorecard import figure_scorecard
 from lrevopt.plots.style import readable, render
@@ -72,7 +72,7 @@ def chosen_optimizer(
         make = WELL_KNOWN[settings.optax]
         made = make(chosen_rate(settings, settings.optax, task, problems))
         return settings.optax, from_optax(made), from_optax(made, at_step=settings.steps)
-    run = given(settings.run)
+    run = required(settings.run)
     if settings.baseline is not None:
         tuned = load_tuning(run)[settings.baseline].optimizer(BASELINES[settings.baseline])
         return f"{run.resolve().name}_{settings.baseline}", tuned, None

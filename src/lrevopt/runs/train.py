@@ -11,7 +11,7 @@ from lrevopt.runs.experiment import Experiment, key_stream
 from lrevopt.meta_training import MetaTrainingRun, meta_train
 from lrevopt.runs.evaluate import TUNING
 
-LATER = (
+AFTER_TRAINING = (
     "evaluation.npz",
     "evaluation.json",
     "comparisons.csv",
@@ -73,7 +73,7 @@ def train(
     if after.keys() != before.keys() or any(
         not np.array_equal(array, before[name]) for name, array in after.items()
     ):
-        for name in LATER if resume else (*LATER, TUNING):
+        for name in AFTER_TRAINING if resume else (*AFTER_TRAINING, TUNING):
             storage.remove(directory / name)
     settings = storage.load_json(directory / storage.SETTINGS)
     facts: dict[str, Any] = {"seed": chosen.seed}

@@ -31,7 +31,7 @@ from lrevopt.analysis.mechanisms import gradient_axis
 from lrevopt.analysis.update_functions import update_table
 from lrevopt.checks import one_of, positive_integer
 from lrevopt.inner_loop.evaluation import evaluate
-from lrevopt.inner_loop.sampled_states import Visits, spread, visit
+from lrevopt.inner_loop.sampled_states import SampledStates, evenly_spaced, sample_states
 from lrevopt.optimizers import from_optax
 from lrevopt.tasks.interface import AbstractTask
 from lrevopt.text import number
@@ -52,7 +52,7 @@ CAPTION = (
     "updates each. Update functions and eigenvalues are those of one typical parameter of the test "
     "runs: the magnitudes of its state and gradient before the last update have the ranks nearest "
     "to the middle of all parameters. Eigenvalues, and the learning rates of their modes, belong "
-    "to the transition of the last update (step counters stand there), linearised at the state and "
+    "to the transition of the last update (step counters stand there), linearized at the state and "
     "the gradient that this parameter had then. Shift, tilt and loss are measured on up to {pool} "
     "parameters before each of the updates that the figure shows but the first: update without "
     "gradient over half the range of updates on the gradient axis, 90 % over 10 % quantile of the "
@@ -61,7 +61,7 @@ CAPTION = (
 """What the numbers are, below a table or a figure."""
 
 
-class Specimen(eqx.Module):
+class GalleryEntry(eqx.Module):
     """One optimizer of a `Gallery`, whose fields say what these are."""
 
     learning_rate: float
@@ -90,7 +90,8 @@ class Gallery(eqx.Module):
     - `gradients`: a symmetric axis over the central 98 % of the gradients that each met;
       `updates`: u_k of the typical parameter on it, before the updates `shown`, the first of
       which meets the initial state.
-    - `states`, `met`: h_K without step counters, and g_K. `eigenvalues` of J there, slowest first,
+    - `states`, `last_gradients`: h_K without step counters, and g_K. `eigenvalues` of J there,
+      slowest       first,
       and `mode_rates`: the modes' learning rates. Where J is near-defective, so that modes have
       none of their own, these are NaN, and `inseparable` says why; otherwise it is empty.
 
@@ -117,7 +118,7 @@ class Gallery(eqx.Module):
     gradients: Float[np.ndarray, "optimizer grid"]
     updates: Float[np.ndarray, "optimizer shown grid"]
     states: dict[str, Float[np.ndarray, " _"]]
-    met: Float[np.ndarray, " optimizer"]
+    last_gradients: Float[np.ndarray, " optimizer"]
     eigenvalues: dict[str, Complex[np.ndarray, " _"]]
     mode_rates: dict[str, Complex[np.ndarray, " _"]]
     inseparable: tuple[str, ...]
@@ -160,7 +161,7 @@ def measure_gallery(
     names = tuple(one_of("names", name, tuple(WELL_KNOWN)) for name in names)
     if len(set(names)) < max(1, len(names)):
         raise ValueError(f"`names` must be different optimizers, at least one, got {names}.")
-    found: dict[str, Specimen] = {}
+    found: dict[str, GalleryEntry] = {}
     for name in names:
         found[name] = measure_specimen(
             name, task, key=key, tuning_key=tuning_key, problems=problems, steps=steps
@@ -181,7 +182,7 @@ def measure_gallery(
         gradients=np.stack([one.gradients for one in each]),
         updates=np.stack([one.updates for one in each]),
         states={name: one.state for name, one in found.items()},
-        met=np.array([one.gradient for one in each]),
+        last_gradients=np.array([one.gradient for one in each]),
         eigenvalues={name: one.eigenvalues for name, one in found.items()},
         mode_rates={name: one.mode_rates for name, one in found.items()},
         inseparable=tuple(one.inseparable for one in each),
@@ -199,7 +200,7 @@ def measure_specimen(
     tuning_key: Key[Array, ""],
     problems: int,
     steps: int,
-) -> Specimen:
+) -> GalleryEntry:
     """One optimizer of `WELL_KNOWN`, tuned, run and looked at."""
     make = WELL_KNOWN[name]
     tuned = tune_rate(make, task, key=tuning_key, problems=problems, steps=steps)
@@ -207,19 +208,19 @@ def measure_specimen(
     runs = from_optax(transformation)
     tested = evaluate({name: runs}, task, key=key, problems=problems, steps=steps)
     objectives = tested.meta_objectives()[0]
-    visits = visit(runs, task, key=key, problems=problems, steps=steps)
+    sampled = sample_states(runs, task, key=key, problems=problems, steps=steps)
 
     shown = shown_steps(steps)
     stopped = [from_optax(transformation, at_step=step) for step in shown.tolist()]
     # Without the step counters, which are no part of these optimizers' states.
     kept = [runs.coordinates.index(coordinate) for coordinate in stopped[-1].coordinates]
-    states = visits.states[..., kept]
-    axis, path = gradient_axis(visits.met), typical_path(states, visits)
+    states = sampled.states[..., kept]
+    axis, path = gradient_axis(sampled.pooled_gradients), typical_path(states, sampled)
     updates = [
         update_table(opt, states[path, step][None], axis)[0]
         for opt, step in zip(stopped, shown, strict=True)
     ]
-    pool = spread(states, POOL)
+    pool = evenly_spaced(states, POOL)
     # The initial state is the same everywhere, and says nothing unless there is no other.
     several = [
         update_table(opt, pool[:, step], axis)
@@ -229,9 +230,9 @@ def measure_specimen(
     shift, tilt, loss = measure_shapes(axis, np.concatenate(several))
 
     last = steps - 1
-    state, gradient = states[path, last], float(visits.gradients[path, last])
+    state, gradient = states[path, last], float(sampled.gradients[path, last])
     eigenvalues, rates, inseparable = _modes(linearize(stopped[-1], state, gradient))
-    return Specimen(
+    return GalleryEntry(
         learning_rate=tuned.best,
         on_edge=tuned.on_edge,
         score=float(objectives.mean()),
@@ -257,12 +258,12 @@ def shown_steps(steps: int) -> Int[np.ndarray, " shown"]:
     return np.unique(np.append(0, np.minimum(later, last)))
 
 
-def typical_path(states: Float[np.ndarray, "path visited state"], visits: Visits) -> int:
+def typical_path(states: Float[np.ndarray, "path visited state"], sampled: SampledStates) -> int:
     """The path whose magnitudes before the last update have the ranks nearest to the middle."""
     from scipy.stats import rankdata  # most of a second and 60 MB, only here
 
-    last = visits.gradients.shape[1] - 1
-    ranks = rankdata(np.abs(np.c_[states[:, last], visits.gradients[:, last]]), axis=0)
+    last = sampled.gradients.shape[1] - 1
+    ranks = rankdata(np.abs(np.c_[states[:, last], sampled.gradients[:, last]]), axis=0)
     return int(np.argmin(np.sum((ranks - (len(states) + 1) / 2) ** 2, axis=1)))
 
 
@@ -298,7 +299,7 @@ def _modes(model: Linearization) -> tuple[np.ndarray, np.ndarray, str]:
     return modes.eigenvalues, np.where(sizes > 1e-14 * sizes.max(), rates, 0.0), ""
 
 
-def _line(name: str, one: Specimen, problems: int) -> str:
+def _line(name: str, one: GalleryEntry, problems: int) -> str:
     edge = " (on the edge)" if one.on_edge else ""
     return (
         f"{name}: learning rate {one.learning_rate:.3g}{edge}, score {one.score:.4g}, "

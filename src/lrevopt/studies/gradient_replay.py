@@ -18,12 +18,12 @@ from lrevopt.analysis.precision import as_double, double_precision
 from lrevopt.checks import positive_integer
 from lrevopt.inner_loop.evaluation import paired_interval
 from lrevopt.inner_loop.sampled_states import (
+    batch_size,
     choose,
     compared_spans,
     diverged_on_all,
     follow,
     over_problems,
-    side_by_side,
 )
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.tasks.interface import AbstractTask, sample_problems
@@ -35,7 +35,7 @@ CHOSEN = 16
 OWN, EXCHANGED, EXCHANGED_HALFWAY = "own", "exchanged", "exchanged_halfway"
 
 
-class Streams(eqx.Module):
+class GradientReplay(eqx.Module):
     """Learning rates of groups of parameters when their gradients are replayed, changed.
 
     States of an optimizer start alike for all parameters, so that all they can know of their layer
@@ -67,49 +67,49 @@ class Streams(eqx.Module):
 Recorded = Float[np.ndarray, "problem group path step"]
 
 
-def _exchanged(streams: Recorded, rng: np.random.Generator) -> Recorded:
-    return np.roll(streams, -1, axis=1)
+def _exchanged(replay: Recorded, rng: np.random.Generator) -> Recorded:
+    return np.roll(replay, -1, axis=1)
 
 
-def _exchanged_halfway(streams: Recorded, rng: np.random.Generator) -> Recorded:
-    middle = streams.shape[-1] // 2
+def _exchanged_halfway(replay: Recorded, rng: np.random.Generator) -> Recorded:
+    middle = replay.shape[-1] // 2
     return np.concatenate(
-        [streams[..., :middle], np.roll(streams, -1, axis=1)[..., middle:]], axis=-1
+        [replay[..., :middle], np.roll(replay, -1, axis=1)[..., middle:]], axis=-1
     )
 
 
-def _of_one_size(streams: Recorded, rng: np.random.Generator) -> Recorded:
-    return _rescaled(streams, (2, 3))
+def _of_one_size(replay: Recorded, rng: np.random.Generator) -> Recorded:
+    return _rescaled(replay, (2, 3))
 
 
-def _of_one_size_at_each_step(streams: Recorded, rng: np.random.Generator) -> Recorded:
-    return _rescaled(streams, (2,))
+def _of_one_size_at_each_step(replay: Recorded, rng: np.random.Generator) -> Recorded:
+    return _rescaled(replay, (2,))
 
 
-def _rescaled(streams: Recorded, axes: tuple[int, ...]) -> Recorded:
+def _rescaled(replay: Recorded, axes: tuple[int, ...]) -> Recorded:
     """Groups scaled to one root mean square over some axes, the geometric mean of theirs."""
-    sizes = np.sqrt(np.mean(streams**2, axis=axes, keepdims=True))
+    sizes = np.sqrt(np.mean(replay**2, axis=axes, keepdims=True))
     with np.errstate(divide="ignore", invalid="ignore"):
         common = np.exp(np.mean(np.log(sizes), axis=1, keepdims=True))
         factors = common / sizes
     # A group without any gradient keeps none, and the others stay as they are.
-    return streams * np.where(np.isfinite(factors) & (factors > 0), factors, 1.0)
+    return replay * np.where(np.isfinite(factors) & (factors > 0), factors, 1.0)
 
 
-def _in_random_order(streams: Recorded, rng: np.random.Generator) -> Recorded:
-    return rng.permuted(streams, axis=-1)
+def _in_random_order(replay: Recorded, rng: np.random.Generator) -> Recorded:
+    return rng.permuted(replay, axis=-1)
 
 
-def _of_random_signs(streams: Recorded, rng: np.random.Generator) -> Recorded:
-    return streams * rng.choice([-1.0, 1.0], size=streams.shape)
+def _of_random_signs(replay: Recorded, rng: np.random.Generator) -> Recorded:
+    return replay * rng.choice([-1.0, 1.0], size=replay.shape)
 
 
-def _of_one_sign(streams: Recorded, rng: np.random.Generator) -> Recorded:
-    return np.abs(streams)
+def _of_one_sign(replay: Recorded, rng: np.random.Generator) -> Recorded:
+    return np.abs(replay)
 
 
 CHANGES: dict[str, Callable[[Recorded, np.random.Generator], Recorded]] = {
-    OWN: lambda streams, rng: streams,
+    OWN: lambda replay, rng: replay,
     EXCHANGED: _exchanged,
     EXCHANGED_HALFWAY: _exchanged_halfway,
     "one_size": _of_one_size,
@@ -123,7 +123,7 @@ that groups have gradients of one size (over the run, or at every step): what is
 vary. In random order, of random signs, or all positive: what is left is how large they are."""
 
 
-def measure_streams(
+def measure_gradient_replay(
     optimizer: AbstractOptimizer,
     task: AbstractTask,
     *,
@@ -131,7 +131,7 @@ def measure_streams(
     problems: int = 8,
     steps: int = 200,
     parameters: int = CHOSEN,
-) -> Streams:
+) -> GradientReplay:
     """Record gradients of `parameters` of each group, change them, and replay them to states.
 
     A group with fewer parameters gives some of its streams several times. Problems on which the
@@ -144,19 +144,19 @@ def measure_streams(
     dim = eqx.filter_eval_shape(task.sample, key).initial_parameters.size
     spans = compared_spans(task, dim)
     record_key, change_key = jr.split(key)
-    batch = side_by_side(dim, problems)
-    streams = np.asarray(
+    batch = batch_size(dim, problems)
+    replay = np.asarray(
         _record(optimizer, task, record_key, problems, steps, tuple(spans.values()), parameters,
                 batch), float,
     )  # fmt: skip
-    whole = np.isfinite(streams).all(axis=(1, 2, 3))
+    whole = np.isfinite(replay).all(axis=(1, 2, 3))
     if not whole.any():
         raise ValueError(diverged_on_all(optimizer, task, problems))
-    streams = streams[whole]
+    replay = replay[whole]
     rng = np.random.default_rng(np.asarray(jr.key_data(change_key)))
     with double_precision():
         replayed = {
-            name: np.asarray(_replay(as_double(optimizer), change(streams, rng)))
+            name: np.asarray(_replay(as_double(optimizer), change(replay, rng)))
             for name, change in CHANGES.items()
         }
     separations = np.array([_separation(rates) for rates in replayed.values()])
@@ -165,7 +165,7 @@ def measure_streams(
     with np.errstate(divide="ignore", invalid="ignore"):
         remaining = 1 + intervals / unit
     rates = {name: own.mean(axis=0) for name, own in replayed.items()}
-    return Streams(
+    return GradientReplay(
         groups=tuple(spans),
         names=tuple(CHANGES),
         rates=np.array(list(rates.values())),
@@ -200,7 +200,7 @@ def _followed(
     return np.where(there, share, np.nan)
 
 
-def stream_lines(record: Streams) -> list[str]:
+def gradient_replay_lines(record: GradientReplay) -> list[str]:
     """The record in words, one line per change."""
     lines = [
         f"learning rates of {len(record.groups)} groups differ by "
@@ -235,9 +235,9 @@ def _record(optimizer, task, key, problems, steps, spans, parameters, batch):
 
 
 @eqx.filter_jit
-def _replay(opt, streams):
+def _replay(opt, replay):
     """Mean effective learning rate over paths, before each gradient and after the last."""
-    one = jnp.ones((), streams.dtype)
+    one = jnp.ones((), replay.dtype)
 
     def rate(state):
         slope = jax.jvp(lambda g: opt.transition(state, g), (jnp.zeros_like(one),), (one,))[1]
@@ -252,11 +252,11 @@ def _replay(opt, streams):
         return jax.vmap(path)(paths).mean(axis=0)
 
     # One problem and group at a time, so that states stay in cache.
-    flat = streams.reshape(-1, *streams.shape[2:])
-    return lax.map(group, flat).reshape(*streams.shape[:2], -1)
+    flat = replay.reshape(-1, *replay.shape[2:])
+    return lax.map(group, flat).reshape(*replay.shape[:2], -1)
 
 
-def stream_facts(record: Streams) -> Facts:
+def gradient_replay_facts(record: GradientReplay) -> Facts:
     """What tells groups of parameters apart: how much is left when it is taken from gradients."""
     whole = 100 * float(record.separations[0].mean())
     facts = [("Learning rates of groups", f"differ by {number(whole)} % of their mean")]

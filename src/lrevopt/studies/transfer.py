@@ -44,14 +44,15 @@ class ScaledGradients(AbstractOptimizer):
 class Transfer(eqx.Module):
     """Optimizers of several homes on one task.
 
-    - `names`: of the optimizers; `native`: the one that was trained on this task.
+    - `names`: of the optimizers; `home_optimizer`: the one that was trained on this task.
     - `objectives`: meta-objective of every run, mean(losses) / losses[0]; +inf where it diverged.
-    - `distances`: between the scorecard of each optimizer and the native's, both measured on this
-      task; NaN where one has no figures (it diverged on every problem, say), or all were left out.
+    - `distances`: between the scorecard of each optimizer and the home optimizer's, both
+      measured on this task; NaN where one has no figures (it diverged on every problem, say), or
+      all were left out.
     """
 
     names: tuple[str, ...]
-    native: str
+    home_optimizer: str
     objectives: Float[np.ndarray, "optimizer problem"]
     distances: Float[np.ndarray, " optimizer"]
 
@@ -93,7 +94,7 @@ class Sweep(eqx.Module):
 def measure_transfer(
     optimizers: Mapping[str, AbstractOptimizer],
     task: AbstractTask,
-    native: str,
+    home_optimizer: str,
     *,
     key: Key[Array, ""],
     analysis_key: Key[Array, ""],
@@ -101,13 +102,13 @@ def measure_transfer(
     analysed: int = 16,
     steps: int = 200,
 ) -> Transfer:
-    """Run every optimizer on the same draws of a task, and compare its scorecard with the native's.
+    """Run every optimizer on the same draws of a task, and compare scorecards with the home one's.
 
     Scorecards are of `analysed` other draws, from `analysis_key`; 0 leaves them out, and distances
-    are then NaN. Raises `ValueError` for other counts below 1, a native that is not among the
-    optimizers, or one without any figures.
+    are then NaN. Raises `ValueError` for other counts below 1, a home optimizer that is not among
+    the     optimizers, or one without any figures.
     """
-    one_of("native", native, tuple(optimizers))
+    one_of("home_optimizer", home_optimizer, tuple(optimizers))
     problems = positive_integer("problems", problems)
     analysed = analysed and positive_integer("analysed", analysed)
     evaluation = evaluate(optimizers, task, problems=problems, steps=steps, key=key)
@@ -118,12 +119,14 @@ def measure_transfer(
                 optimizer, task, key=analysis_key, problems=analysed, steps=steps
             )
         except ValueError:
-            if name == native:
+            if name == home_optimizer:
                 raise
-    distances = [distance(cards[n], cards[native]) if n in cards else np.nan for n in optimizers]
+    distances = [
+        distance(cards[n], cards[home_optimizer]) if n in cards else np.nan for n in optimizers
+    ]
     return Transfer(
         names=tuple(optimizers),
-        native=native,
+        home_optimizer=home_optimizer,
         objectives=np.asarray(evaluation.meta_objectives(), float),
         distances=np.array(distances, float),
     )

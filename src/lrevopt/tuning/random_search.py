@@ -25,7 +25,7 @@ from lrevopt.inner_loop.scoring import score_settings
 from lrevopt.optimizers.classical import Momentum, as_float
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.tasks.interface import AbstractTask, sample_problems
-from lrevopt.tuning.successive_halving import Rungs, check_rungs, climb
+from lrevopt.tuning.successive_halving import Rungs, check_rungs, successive_halving
 
 EDGE = 0.02
 """A best setting within this share of an axis from its end counts as lying on the edge."""
@@ -229,7 +229,7 @@ def tune(
     for attempt in range(attempts + 1):
         places = _draw(jr.fold_in(settings_key, attempt), points, settings.settings)
         values = {name: axes[name].values(points[name])[place] for name, place in places.items()}
-        scores, diverged, ran, finalists = climb(
+        scores, diverged, ran, finalists = successive_halving(
             lambda chosen, *run, values=values: score(values, chosen, problems, *run),
             (*settings.rungs, (settings.steps, settings.finalists)),
             settings.settings,

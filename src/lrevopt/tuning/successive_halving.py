@@ -60,7 +60,7 @@ def check_rungs(rungs: Rungs, settings: int, steps: int) -> None:
         )
 
 
-def climb(
+def successive_halving(
     score: Score, stages: Rungs, settings: int
 ) -> tuple[
     Float[np.ndarray, " setting"],

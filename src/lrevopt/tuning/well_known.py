@@ -49,7 +49,7 @@ has chosen, and from the gradient at hand learns only whether to make it (optax 
 request 1725 would mend that).
 """
 
-RATES = tuple(float(rate) for rate in np.geomspace(1e-5, 1e2, 43))
+LEARNING_RATES = tuple(float(rate) for rate in np.geomspace(1e-5, 1e2, 43))
 """Learning rates that are tried, six per decade. Adadelta's is a factor on steps that set their
 own size, so it may be large."""
 
@@ -85,7 +85,7 @@ def tune_rate(
     problems: int = 64,
     steps: int = 200,
     objective: Objective = "mean",
-    rates: tuple[float, ...] = RATES,
+    rates: tuple[float, ...] = LEARNING_RATES,
 ) -> TunedRate:
     """Score a transformation at every learning rate on the same problems, one rate at a time.
 

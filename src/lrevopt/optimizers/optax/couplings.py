@@ -56,7 +56,7 @@ def check_runs(transformation: Any, hidden: bool) -> None:
         jnp.zeros_like(path).at[here].set(path[here])
         for path, here in zip(gradients, HERE, strict=True)
     ]
-    run = jax.jit(lambda *given: trial_run(transformation, *given)[0])
+    run = jax.jit(lambda *required: trial_run(transformation, *required)[0])
     try:
         together = run(gradients, moving)
     except Exception as error:

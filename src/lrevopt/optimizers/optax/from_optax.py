@@ -82,7 +82,7 @@ def from_optax(
       whatever else depends on it is differentiated as if it were constant.
     - `at_step=k`: counters stand at k and are no part of the state. F is then that of update k,
       which turns `states[k]` into `states[k + 1]`, for ever: it can rest, and fixed points,
-      linearisation and modes are those of that moment. k = 0 is the first update, a large k the
+      linearization and modes are those of that moment. k = 0 is the first update, a large k the
       limit without bias correction, at the end of every schedule.
 
     Transformations that use the value of the parameter, such as weight decay, are shown
@@ -139,21 +139,21 @@ def _plain_transition(
     start, structure = jax.tree.flatten(init_state(transformation, parameter))
     parts = jnp.split(point[:-2], np.cumsum([leaf.size for leaf in leaves]))[: len(leaves)]
     standing = iter(held)
-    given = []
+    required = []
     for leaf, part, array in zip(leaves, parts, arrays_of(start), strict=True):
         if leaf.kind == "held":
-            given.append(next(standing).astype(array.dtype))
+            required.append(next(standing).astype(array.dtype))
         elif leaf.kind == "constant":
-            given.append(array)
+            required.append(array)
         else:
             part = part.reshape(leaf.shape)
             value = {"counter": jnp.round(part), "flag": part > 0.5}.get(leaf.kind, part)
-            given.append(value.astype(array.dtype))
+            required.append(value.astype(array.dtype))
     with jax.numpy_dtype_promotion("standard"):  # optax mixes integers and floats
-        state = jax.tree.unflatten(structure, given)
+        state = jax.tree.unflatten(structure, required)
         update, after = transformation.update(point[-2:-1], state, parameter)
     following = []
-    for leaf, part, before, array in zip(leaves, parts, given, arrays_of(after), strict=True):
+    for leaf, part, before, array in zip(leaves, parts, required, arrays_of(after), strict=True):
         if leaf.kind == "counter":
             # By as much as optax moves it, so that it has a derivative in itself.
             moved = array.astype(dtype) - before.astype(dtype)

@@ -56,10 +56,10 @@ def describe_state(transformation: Any) -> tuple[StateLeaf, ...]:
             "`transformation` must keep the shapes of its state, got one that changes them from "
             f"{[leaf.shape for leaf in before]} to {changed}."
         )
-    given, found = traced.jaxpr.invars[1:-1], traced.jaxpr.outvars[1:]
+    required, found = traced.jaxpr.invars[1:-1], traced.jaxpr.outvars[1:]
     return tuple(
         _describe_leaf(jax.tree_util.keystr(path), array, constant=first is last)
-        for (path, _), array, first, last in zip(named, before, given, found, strict=True)
+        for (path, _), array, first, last in zip(named, before, required, found, strict=True)
     )
 
 

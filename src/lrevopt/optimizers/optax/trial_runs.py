@@ -16,8 +16,8 @@ def trial_run(transformation: Any, gradients: PyTree[Array], parameters: PyTree[
     start = transformation.init(jax.tree.map(lambda path: path[0], parameters))
     start = jax.tree.map(jnp.asarray, start)
 
-    def body(state: Any, given: Any) -> Any:
-        gradient, parameter = given
+    def body(state: Any, required: Any) -> Any:
+        gradient, parameter = required
         update, after = transformation.update(gradient, state, parameter)
         # A scan's carry must not change its dtype.
         after = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), after, state)

@@ -1,6 +1,6 @@
 """Appendix C, run: each printed equation beside what follows from the one before it.
 
-An optimizer is linearised at a fixed point h* without gradient, J = dF/dh and B = dF/dg, and fed
+An optimizer is linearized at a fixed point h* without gradient, J = dF/dh and B = dF/dg, and fed
 random gradients from there. With the left eigenvectors of J as columns of U, scaled so that the
 right ones r_j have unit length, the chain is
 
@@ -180,7 +180,7 @@ def derive_aggregated_momentum(
             Equation(
                 "whole", CORRECTED, "w.h' = w.h* - sum m', m' = lambda m + alpha g",
                 _relative(whole, parts + drift),
-                "The linearised optimizer, run, against aggregated momentum with all modes, run, "
+                "The linearized optimizer, run, against aggregated momentum with all modes, run, "
                 f"plus the drift w.h* = {drift:.1e}.",
             ),
         ),

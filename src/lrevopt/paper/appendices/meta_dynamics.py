@@ -1,6 +1,6 @@
 """How an optimizer's modes change while it is meta-trained (paper, B.2).
 
-Every snapshot of a run is linearised at the point that its own states converge to. Each mode is a
+Every snapshot of a run is linearized at the point that its own states converge to. Each mode is a
 momentum of its own (see `linearization`), with learning rate alpha and timescale lambda.
 """
 
@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Int, Key
 
 from lrevopt.analysis.fixed_points import is_converged
-from lrevopt.analysis.linearization import slow_mode
-from lrevopt.analysis.mechanisms import convergence_point, linearize_at_rest, separated_modes
-from lrevopt.inner_loop.sampled_states import visit
+from lrevopt.analysis.linearization import dominant_mode
+from lrevopt.analysis.mechanisms import linearize_at_rest, main_fixed_point, separated_modes
+from lrevopt.inner_loop.sampled_states import sample_states
 from lrevopt.optimizers import Momentum
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.paper.appendices.momentum_mimic import all_together, hyperparameters
@@ -24,12 +24,13 @@ class MetaDynamics(eqx.Module):
     """Modes of every snapshot of a run (Figure 15). Host arrays in float64.
 
     - `steps`: meta-step of each snapshot; `scores`: its meta-objective on selection problems.
-    - `eigenvalues`, `learning_rates`: of its modes at its convergence point, slowest first,
+    - `eigenvalues`, `learning_rates`: of its modes at its fixed point, slowest first,
       complex. Learning rates are NaN where the Jacobian is near-defective, and 0 before training,
       when the readout is.
-    - `top_learning_rates`, `top_momenta`: sizes |alpha| and |lambda| of its top mode, the one that
+    - `dominant_learning_rates`, `dominant_momenta`: sizes |alpha| and |lambda| of its dominant
+      mode, the one that
       gives most of the steady-state gain (of no learning rates at all, the slowest).
-    - `converged`: whether its convergence point is a fixed point, by the usual speed.
+    - `converged`: whether its fixed point is a fixed point, by the usual speed.
     - `optimum`: `learning_rate` and `momentum` of analytically best momentum.
     """
 
@@ -37,8 +38,8 @@ class MetaDynamics(eqx.Module):
     scores: Float[np.ndarray, " snapshot"]
     eigenvalues: Complex[np.ndarray, "snapshot mode"]
     learning_rates: Complex[np.ndarray, "snapshot mode"]
-    top_learning_rates: Float[np.ndarray, " snapshot"]
-    top_momenta: Float[np.ndarray, " snapshot"]
+    dominant_learning_rates: Float[np.ndarray, " snapshot"]
+    dominant_momenta: Float[np.ndarray, " snapshot"]
     converged: Bool[np.ndarray, " snapshot"]
     optimum: dict[str, float]
 
@@ -52,8 +53,8 @@ class MetaDynamics(eqx.Module):
     def distances(self) -> dict[str, Float[np.ndarray, " snapshot"]]:
         """Relative differences of the top modes from the optimum, signed, along training."""
         return {
-            "learning_rate": self.top_learning_rates / self.optimum["learning_rate"] - 1,
-            "momentum": self.top_momenta / self.optimum["momentum"] - 1,
+            "learning_rate": self.dominant_learning_rates / self.optimum["learning_rate"] - 1,
+            "momentum": self.dominant_momenta / self.optimum["momentum"] - 1,
         }
 
 
@@ -68,7 +69,7 @@ def measure_meta_dynamics(
     problems: int = 64,
     inner_steps: int = 200,
 ) -> MetaDynamics:
-    """Linearise optimizers of one structure, each where its own runs converge.
+    """Linearize optimizers of one structure, each where its own runs converge.
 
     States are visited as in `measure_mimic`, so that the same key finds the same modes.
 
@@ -82,22 +83,22 @@ def measure_meta_dynamics(
         )
     eigenvalues, rates, top, converged = [], [], [], []
     for optimizer in snapshots:
-        visits = visit(optimizer, task, key=key, problems=problems, steps=inner_steps)
-        found, model = linearize_at_rest(optimizer, visits)
-        center, speed, _ = convergence_point(found)
+        sampled = sample_states(optimizer, task, key=key, problems=problems, steps=inner_steps)
+        found, model = linearize_at_rest(optimizer, sampled)
+        fixed_point, speed, _ = main_fixed_point(found)
         modes = separated_modes(model)
         eigenvalues.append(modes.eigenvalues)
         rates.append(modes.learning_rates)
-        top.append(slow_mode(modes))
-        converged.append(bool(is_converged(center[None], np.array([speed]))[0]))
+        top.append(dominant_mode(modes))
+        converged.append(bool(is_converged(fixed_point[None], np.array([speed]))[0]))
     every = np.arange(len(top))
     return MetaDynamics(
         steps=np.asarray(steps, int),
         scores=np.asarray(scores, float),
         eigenvalues=np.array(eigenvalues),
         learning_rates=np.array(rates),
-        top_learning_rates=np.abs(rates)[every, top],
-        top_momenta=np.abs(eigenvalues)[every, top],
+        dominant_learning_rates=np.abs(rates)[every, top],
+        dominant_momenta=np.abs(eigenvalues)[every, top],
         converged=np.array(converged),
         optimum=hyperparameters(optimum),
     )

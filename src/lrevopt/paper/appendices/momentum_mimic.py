@@ -22,13 +22,13 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Complex, Float, Key
 
-from lrevopt.analysis.linearization import Linearization, eigenmodes, mode_optimizer, slow_mode
+from lrevopt.analysis.linearization import Linearization, dominant_mode, eigenmodes, mode_optimizer
 from lrevopt.analysis.mechanisms import gradient_axis, linearize_at_rest
 from lrevopt.analysis.projections import Projection, fit_projection
 from lrevopt.analysis.update_functions import update_table
 from lrevopt.checks import one_of
 from lrevopt.inner_loop.evaluation import evaluate
-from lrevopt.inner_loop.sampled_states import spread, visit
+from lrevopt.inner_loop.sampled_states import evenly_spaced, sample_states
 from lrevopt.optimizers import Momentum
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.tasks.interface import AbstractTask
@@ -55,12 +55,13 @@ class MomentumMimic(eqx.Module):
     - `shifts`: displacements from that point along the first component, in units of the state,
       symmetric around 0, as far as test runs go; `gradients`: a symmetric axis over the central
       98 % of met gradients; `shift_updates`: the update functions of the displaced states.
-    - `eigenvalues`, `learning_rates`: of the modes at the fixed point, slowest first; `top_mode`:
+    - `eigenvalues`, `learning_rates`: of the modes at the fixed point, slowest first;
+      `dominant_mode`:
       index of the mode that gives most of the steady-state gain.
     - `optimum`, `tuned`: `learning_rate` and `momentum` of analytically best and of tuned
       momentum.
     - `names`, `losses`: on the same test problems, `learned` (the whole optimizer), `one_mode`
-      (its top mode alone, with its conjugate if it has one, from rest), `momentum` (tuned) and
+      (its dominant mode alone, with its conjugate if it has one, from rest), `momentum` (tuned) and
       `analytic`. Infinite where a run diverged.
     """
 
@@ -73,21 +74,21 @@ class MomentumMimic(eqx.Module):
     shift_updates: Float[np.ndarray, "shift grid"]
     eigenvalues: Complex[np.ndarray, " mode"]
     learning_rates: Complex[np.ndarray, " mode"]
-    top_mode: int
+    dominant_mode: int
     optimum: dict[str, float]
     tuned: dict[str, float]
     names: tuple[str, ...]
     losses: Float[np.ndarray, "optimizer problem visited"]
 
     @property
-    def top_learning_rate(self) -> float:
-        """Size |alpha| of the top mode's learning rate."""
-        return float(np.abs(self.learning_rates[self.top_mode]))
+    def dominant_learning_rate(self) -> float:
+        """Size |alpha| of the dominant mode's learning rate."""
+        return float(np.abs(self.learning_rates[self.dominant_mode]))
 
     @property
-    def top_momentum(self) -> float:
-        """Size |lambda| of the top mode's eigenvalue: its timescale."""
-        return float(np.abs(self.eigenvalues[self.top_mode]))
+    def dominant_momentum(self) -> float:
+        """Size |lambda| of the dominant mode's eigenvalue: its timescale."""
+        return float(np.abs(self.eigenvalues[self.dominant_mode]))
 
     @property
     def together(self) -> dict[str, float]:
@@ -96,16 +97,16 @@ class MomentumMimic(eqx.Module):
         return {"learning_rate": float(rate), "momentum": float(momentum)}
 
     def distances(self, reference: dict[str, float]) -> dict[str, float]:
-        """Relative differences of the top mode from `optimum` or `tuned`, signed.
+        """Relative differences of the dominant mode from `optimum` or `tuned`, signed.
 
         Of the learning rate, of the momentum, and of the forgetting 1 - momentum, which says how
         different two long memories are.
         """
         best, rate = reference["momentum"], reference["learning_rate"]
         return {
-            "learning_rate": self.top_learning_rate / rate - 1,
-            "momentum": self.top_momentum / best - 1,
-            "forgetting": (1 - self.top_momentum) / (1 - best) - 1,
+            "learning_rate": self.dominant_learning_rate / rate - 1,
+            "momentum": self.dominant_momentum / best - 1,
+            "forgetting": (1 - self.dominant_momentum) / (1 - best) - 1,
         }
 
     def curve(self, name: str) -> Float[np.ndarray, " visited"]:
@@ -160,7 +161,7 @@ def measure_mimic(
     test_problems: int = 256,
     steps: int = 200,
 ) -> MomentumMimic:
-    """Take an optimizer apart that may be momentum, and run its top mode alone.
+    """Take an optimizer apart that may be momentum, and run its dominant mode alone.
 
     States are visited on `problems` problems from `key`; losses are of problems from `test_key`.
     `step` is kept for the record.
@@ -168,16 +169,18 @@ def measure_mimic(
     Raises `ValueError` for counts below 1, an optimizer that diverges on every problem, or one
     whose modes are near-defective (see `eigenmodes`).
     """
-    visits = visit(optimizer, task, key=key, problems=problems, steps=steps, parameters=PATHS)
-    cloud = visits.states.reshape(-1, visits.states.shape[-1])
-    _, model = linearize_at_rest(optimizer, visits)
-    center, modes = model.state, eigenmodes(model)
-    top = slow_mode(modes)
-    projection = _upright(fit_projection(spread(cloud, 100_000), COMPONENTS), model)
+    sampled = sample_states(
+        optimizer, task, key=key, problems=problems, steps=steps, parameters=PATHS
+    )
+    cloud = sampled.states.reshape(-1, sampled.states.shape[-1])
+    _, model = linearize_at_rest(optimizer, sampled)
+    fixed_point, modes = model.state, eigenmodes(model)
+    top = dominant_mode(modes)
+    projection = _upright(fit_projection(evenly_spaced(cloud, 100_000), COMPONENTS), model)
     direction = projection.components[0]
-    reach = float(np.quantile(np.abs((cloud - center) @ direction), 0.95))
+    reach = float(np.quantile(np.abs((cloud - fixed_point) @ direction), 0.95))
     shifts = np.linspace(-reach, reach, 5)
-    gradients = gradient_axis(visits.met)
+    gradients = gradient_axis(sampled.pooled_gradients)
     contestants = {
         "learned": optimizer,
         "one_mode": mode_optimizer(modes, top),
@@ -188,14 +191,14 @@ def measure_mimic(
     return MomentumMimic(
         step=step,
         explained_variance=projection.explained_variance,
-        paths=projection(visits.states[: paths_of_one(task, key)]),
-        fixed_point=projection(center),
+        paths=projection(sampled.states[: paths_of_one(task, key)]),
+        fixed_point=projection(fixed_point),
         gradients=gradients,
         shifts=shifts,
-        shift_updates=update_table(optimizer, center + shifts[:, None] * direction, gradients),
+        shift_updates=update_table(optimizer, fixed_point + shifts[:, None] * direction, gradients),
         eigenvalues=modes.eigenvalues,
         learning_rates=modes.learning_rates,
-        top_mode=top,
+        dominant_mode=top,
         optimum=hyperparameters(optimum),
         tuned=hyperparameters(tuned),
         names=evaluation.names,
@@ -204,7 +207,7 @@ def measure_mimic(
 
 
 def paths_of_one(task: AbstractTask, key: Key[Array, ""]) -> int:
-    """How many paths `visit` keeps of each problem of a task without groups."""
+    """How many paths `sample_states` keeps of each problem of a task without groups."""
     return min(PATHS, eqx.filter_eval_shape(task.sample, key).initial_parameters.size)
 
 

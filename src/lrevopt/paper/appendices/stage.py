@@ -53,7 +53,7 @@ def appendix_b(
     """Choose the mimic among a run's snapshots, take it and its history apart, and save both.
 
     `baselines` is a folder with tuned momentum; `output` becomes a folder that `load` reads. It
-    gets `snapshots.csv` as well, with gap, score and top mode of each snapshot.
+    gets `snapshots.csv` as well, with gap, score and dominant mode of each snapshot.
 
     Raises `ValueError` for a run that is not on linear regression, whose optimum alone is known,
     or has no snapshots.
@@ -166,8 +166,8 @@ def _table(dynamics: MetaDynamics, gaps: Float[np.ndarray, " snapshot"]) -> str:
             dynamics.steps,
             dynamics.scores,
             gaps,
-            dynamics.top_learning_rates,
-            dynamics.top_momenta,
+            dynamics.dominant_learning_rates,
+            dynamics.dominant_momenta,
             dynamics.converged,
             strict=True,
         )

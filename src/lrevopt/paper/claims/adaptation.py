@@ -4,23 +4,23 @@ import math
 
 import numpy as np
 
-from lrevopt.checks import given
+from lrevopt.checks import required
 from lrevopt.paper.claims.verdicts import Measured, RunNumbers, between, both
 from lrevopt.text import number
 
-ALL, MANY = 0.95, 0.8
+ALL_POINTS, MANY_POINTS = 0.95, 0.8
 SMOOTH, ROUGH = 0.1, 0.3
 FALLS, RISES = 0.8, 1.0
 ALIKE, UNLIKE = 0.25, 0.5
 MATCHES, FAR = 2.0, 3.0
 SEVERAL, ONE = 3.0, 1.0
-LARGE = 0.1
+LARGE_GRADIENTS = 0.1
 """Held gradients of at least this share of the largest are large."""
 
 
 def s_curve(numbers: RunNumbers) -> Measured:
     """Share of held gradients with exactly one fixed point, converged and attracting."""
-    record = given(numbers.mechanisms)
+    record = required(numbers.mechanisms)
     single = (record.held_distinct == 1) & record.held_converged & (record.held_radius < 1)
     share, points = float(single.mean()), record.held_points
     # Each inner point against the middle of its neighbours: a curve in g* is smooth.
@@ -29,7 +29,7 @@ def s_curve(numbers: RunNumbers) -> Measured:
     residual = float(missed.max()) / length if length > 0 else 0.0
     return Measured(
         value=share,
-        holds=both(between(share, ALL, MANY), between(residual, SMOOTH, ROUGH)),
+        holds=both(between(share, ALL_POINTS, MANY_POINTS), between(residual, SMOOTH, ROUGH)),
         detail=f"No point is further from the middle of its neighbours than "
         f"{number(100 * residual)} % of the curve's length.",
     )
@@ -37,7 +37,7 @@ def s_curve(numbers: RunNumbers) -> Measured:
 
 def rate_falls(numbers: RunNumbers) -> Measured:
     """Learning rate at the largest held gradient over that at zero, the larger of both arms."""
-    rates = given(numbers.mechanisms).held_rates
+    rates = required(numbers.mechanisms).held_rates
     centre = float(rates[len(rates) // 2])
     if centre <= 0:
         return Measured(math.nan, None, "The learning rate at the centre is not positive.")
@@ -53,7 +53,7 @@ def rate_falls(numbers: RunNumbers) -> Measured:
 
 def rate_floor(numbers: RunNumbers) -> Measured:
     """Least learning rate under held gradients over that of tuned momentum."""
-    least = float(given(numbers.mechanisms).held_rates.min())
+    least = float(required(numbers.mechanisms).held_rates.min())
     tuned = float(numbers.tuning["momentum"].best["learning_rate"])
     ratio = least / tuned
     factor = max(ratio, 1 / ratio) if ratio > 0 else math.inf
@@ -66,9 +66,9 @@ def rate_floor(numbers: RunNumbers) -> Measured:
 
 def adapts_after_several(numbers: RunNumbers) -> Measured:
     """Steps of a large held gradient until half the way to its fixed point is covered; median."""
-    record = given(numbers.mechanisms)
+    record = required(numbers.mechanisms)
     sizes = np.abs(record.held_gradients)
-    steps = float(np.median(record.held_half_steps[sizes >= LARGE * sizes.max()]))
+    steps = float(np.median(record.held_half_steps[sizes >= LARGE_GRADIENTS * sizes.max()]))
     if math.isinf(steps):
         return Measured(steps, None, "Half the way is not covered within the run.")
     return Measured(steps, between(steps, SEVERAL, ONE))

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from lrevopt.analysis.ranks import rank_correlation
-from lrevopt.checks import given
+from lrevopt.checks import required
 from lrevopt.paper.appendices.meta_dynamics import MetaDynamics
 from lrevopt.paper.claims.verdicts import Measured, RunNumbers, between, both
 from lrevopt.text import number
@@ -20,7 +20,7 @@ NEAR, STILL_FAR = 0.25, 1.0
 
 def recovers_momentum(numbers: RunNumbers) -> Measured:
     """Share of the variance of visited states in their first principal component."""
-    record = given(numbers.momentum_mimic)
+    record = required(numbers.momentum_mimic)
     share = float(record.explained_variance[0])
     distance = record.gap("learned", "momentum")
     return Measured(
@@ -32,9 +32,9 @@ def recovers_momentum(numbers: RunNumbers) -> Measured:
 
 
 def mode_is_optimal(numbers: RunNumbers) -> Measured:
-    """Relative difference of the top mode's learning rate from the analytic optimum."""
-    record = given(numbers.momentum_mimic)
-    rate, timescale = record.top_learning_rate, record.top_momentum
+    """Relative difference of the dominant mode's learning rate from the analytic optimum."""
+    record = required(numbers.momentum_mimic)
+    rate, timescale = record.dominant_learning_rate, record.dominant_momentum
     best_rate, best = (float(record.optimum[name]) for name in ("learning_rate", "momentum"))
     off_rate, off = abs(rate / best_rate - 1), abs(timescale / best - 1)
     return Measured(
@@ -47,15 +47,15 @@ def mode_is_optimal(numbers: RunNumbers) -> Measured:
 
 def one_mode_suffices(numbers: RunNumbers) -> Measured:
     """Root mean square over steps of log10 mean loss of one mode alone over the whole's."""
-    distance = given(numbers.momentum_mimic).gap("one_mode", "learned")
+    distance = required(numbers.momentum_mimic).gap("one_mode", "learned")
     return Measured(distance, between(distance, SAME_CURVE, OTHER_CURVE))
 
 
 def meta_path(numbers: RunNumbers) -> Measured:
-    """Least distance of the top mode to the optimum on its path, over that at the start."""
-    record = given(numbers.meta_dynamics)
+    """Least distance of the dominant mode to the optimum on its path, over that at the start."""
+    record = required(numbers.meta_dynamics)
     # A readout that is still zero gives no rate, and no distance.
-    moves = np.abs(record.top_learning_rates) > 0
+    moves = np.abs(record.dominant_learning_rates) > 0
     if not moves.any():
         return Measured(math.nan, None, "No snapshot moves parameters.")
     steps, away = record.steps[moves], optimum_distance(record)[moves]
@@ -72,9 +72,9 @@ def meta_path(numbers: RunNumbers) -> Measured:
 
 
 def optimum_distance(record: MetaDynamics) -> Float[np.ndarray, " snapshot"]:
-    """Distance of the top mode to the optimum: in log learning rate and log (1 - momentum)."""
+    """Distance of the dominant mode to the optimum: in log learning rate and log (1 - momentum)."""
     best_rate, best = (float(record.optimum[name]) for name in ("learning_rate", "momentum"))
     tiny = np.finfo(float).tiny
-    rates = np.log(np.maximum(np.abs(record.top_learning_rates), tiny) / best_rate)
-    forgetting = np.maximum(np.abs(1 - record.top_momenta), 1e-12)
+    rates = np.log(np.maximum(np.abs(record.dominant_learning_rates), tiny) / best_rate)
+    forgetting = np.maximum(np.abs(1 - record.dominant_momenta), 1e-12)
     return np.hypot(rates, np.log(forgetting / (1 - best)))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from lrevopt.analysis.ranks import rank_correlation
-from lrevopt.checks import given
+from lrevopt.checks import required
 from lrevopt.paper.claims.verdicts import Measured, RunNumbers, between
 from lrevopt.text import number
 
@@ -19,7 +19,7 @@ BENDS = 0.02
 
 def saturation(numbers: RunNumbers) -> Measured:
     """Update of the initial state at the 99.9 % gradient over its linear extrapolation."""
-    record = given(numbers.mechanisms)
+    record = required(numbers.mechanisms)
     return Measured(
         value=record.saturation,
         holds=between(record.saturation, SATURATED, STRAIGHT),
@@ -29,7 +29,7 @@ def saturation(numbers: RunNumbers) -> Measured:
 
 def saturation_follows_task(runs: Mapping[str, RunNumbers]) -> Measured:
     """Rank correlation over tasks of the share beyond the knee with how far updates saturate."""
-    records = {task: given(numbers.mechanisms) for task, numbers in runs.items()}
+    records = {task: required(numbers.mechanisms) for task, numbers in runs.items()}
     order = sorted(records, key=lambda task: records[task].beyond_knee)
     said = ", ".join(
         f"{task.replace('_', ' ')} {number(100 * records[task].beyond_knee)} %" for task in order
@@ -49,7 +49,7 @@ def saturation_follows_task(runs: Mapping[str, RunNumbers]) -> Measured:
 
 def threshold_constant(numbers: RunNumbers) -> Measured:
     """Largest over smallest knee of the initial and of visited states."""
-    knees = given(numbers.mechanisms).knees
+    knees = required(numbers.mechanisms).knees
     ratio = float(knees.max() / knees.min()) if np.all(np.isfinite(knees)) else math.inf
     return Measured(
         value=ratio,
@@ -60,13 +60,13 @@ def threshold_constant(numbers: RunNumbers) -> Measured:
 
 def affine_centre(numbers: RunNumbers) -> Measured:
     """R^2 of a line through the update function on the central 80 % of met gradients."""
-    fit = given(numbers.mechanisms).affine_fit
+    fit = required(numbers.mechanisms).affine_fit
     return Measured(fit, between(fit, AFFINE, BENT))
 
 
 def backward_bend(numbers: RunNumbers) -> Measured:
     """How far the update falls back from its extreme by the largest met gradient; lesser side."""
-    record = given(numbers.mechanisms)
+    record = required(numbers.mechanisms)
     middle = len(record.clip_gradients) // 2
     away = np.abs(record.initial_update - record.initial_update[middle])
     falls = [

@@ -7,7 +7,7 @@ from jaxtyping import Float
 
 from lrevopt.analysis.linearization import modes_needed
 from lrevopt.analysis.ranks import rank_correlation
-from lrevopt.checks import given
+from lrevopt.checks import required
 from lrevopt.paper.claims.verdicts import Measured, RunNumbers, between, both
 from lrevopt.text import number
 
@@ -20,7 +20,7 @@ CARRIED, SPREAD_OUT = 0.9, 0.7
 
 def converge(numbers: RunNumbers) -> Measured:
     """Variance of states over parameters and problems at the last step, over its maximum."""
-    variance = given(numbers.mechanisms).state_variance
+    variance = required(numbers.mechanisms).state_variance
     top = float(variance.max())
     left = float(variance[-1]) / top if top > 0 else 0.0
     return Measured(left, between(left, VARIANCE_GONE, VARIANCE_LEFT))
@@ -28,7 +28,7 @@ def converge(numbers: RunNumbers) -> Measured:
 
 def one_fixed_point(numbers: RunNumbers) -> Measured:
     """Number of distinct fixed points without gradient that visited states lead a solver to."""
-    record = given(numbers.mechanisms)
+    record = required(numbers.mechanisms)
     count, share = int(record.distinct_fixed_points), float(record.converged_share)
     holds: bool | None = count == 1
     if holds and share < REACHED:
@@ -43,14 +43,14 @@ def one_fixed_point(numbers: RunNumbers) -> Measured:
 
 
 def linear_near_fixed_point(numbers: RunNumbers) -> Measured:
-    """Error of the linearised step over the last quarter of test runs, over the distance to h*."""
-    error = float(given(numbers.mechanisms).linear_error)
+    """Error of the linearized step over the last quarter of test runs, over the distance to h*."""
+    error = float(required(numbers.mechanisms).linear_error)
     return Measured(error, between(error, LINEAR, NOT_LINEAR))
 
 
 def momentum_offset(numbers: RunNumbers) -> Measured:
-    """Rank correlation of the place on the slow mode with the update at zero gradient."""
-    record = given(numbers.mechanisms)
+    """Rank correlation of the place on the dominant mode with the update at zero gradient."""
+    record = required(numbers.mechanisms)
     middle = len(record.gradients) // 2
     offsets = record.shift_updates[:, middle]
     step = record.gradients[middle + 1] - record.gradients[middle - 1]
@@ -73,12 +73,12 @@ def momentum_offset(numbers: RunNumbers) -> Measured:
 
 def dominant_mode(numbers: RunNumbers) -> Measured:
     """Share of the energy of the impulse response in the best two modes."""
-    return _energy(given(numbers.mechanisms).mode_energy, there=CARRIED, absent=SPREAD_OUT)
+    return _energy(required(numbers.mechanisms).mode_energy, there=CARRIED, absent=SPREAD_OUT)
 
 
 def many_modes(numbers: RunNumbers) -> Measured:
     """The same share; that it is small is the claim."""
-    return _energy(given(numbers.mechanisms).mode_energy, there=SPREAD_OUT, absent=CARRIED)
+    return _energy(required(numbers.mechanisms).mode_energy, there=SPREAD_OUT, absent=CARRIED)
 
 
 def _energy(shares: Float[np.ndarray, " mode"], there: float, absent: float) -> Measured:

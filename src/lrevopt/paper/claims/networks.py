@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from lrevopt.checks import given
+from lrevopt.checks import required
 from lrevopt.paper.claims.verdicts import Measured, RunNumbers, between, both
 from lrevopt.text import number
 
@@ -22,7 +22,7 @@ CHANGES, SAME = 2.0, 1.2
 
 def types_separate(numbers: RunNumbers) -> Measured:
     """Distance between mean states of groups over that between parameters of one; maximum."""
-    separation = given(numbers.parameter_types).separation
+    separation = required(numbers.parameter_types).separation
     largest = float(separation.max())
     return Measured(
         value=largest,
@@ -33,7 +33,7 @@ def types_separate(numbers: RunNumbers) -> Measured:
 
 def bias_slower(numbers: RunNumbers) -> Measured:
     """Learning rate of biases over that of weights, median over steps."""
-    slowness = given(numbers.parameter_types).bias_slowness
+    slowness = required(numbers.parameter_types).bias_slowness
     middle = float(np.median(slowness))
     return Measured(
         value=middle,
@@ -45,7 +45,7 @@ def bias_slower(numbers: RunNumbers) -> Measured:
 
 def later_faster(numbers: RunNumbers) -> Measured:
     """Rank correlation of depth with learning rate; the lesser of weights' and biases'."""
-    found = given(numbers.parameter_types).depth_correlation
+    found = required(numbers.parameter_types).depth_correlation
     least = min(found.values(), default=math.nan)
     said = ", ".join(f"{kind} {number(float(value))}" for kind, value in found.items())
     return Measured(float(least), between(least, RISES, DOES_NOT), f"By type: {said}.")
@@ -53,7 +53,9 @@ def later_faster(numbers: RunNumbers) -> Measured:
 
 def bias_gradients(numbers: RunNumbers) -> Measured:
     """Median first |gradient| of biases over that of weights; least of the later layers."""
-    ratios = {layer: float(r) for layer, r in given(numbers.parameter_types).bias_gradients.items()}
+    ratios = {
+        layer: float(r) for layer, r in required(numbers.parameter_types).bias_gradients.items()
+    }
     later = list(ratios.values())[-LATER:]
     least = min(later, default=math.nan)
     said = ", ".join(f"{layer} {number(ratio)}" for layer, ratio in ratios.items())
@@ -62,7 +64,7 @@ def bias_gradients(numbers: RunNumbers) -> Measured:
 
 def manifold(numbers: RunNumbers) -> Measured:
     """Participation ratio of approximate fixed points without gradient: 1 for a line."""
-    record = given(numbers.manifold)
+    record = required(numbers.manifold)
     if not len(record.speeds):
         return Measured(math.nan, False, "No search ended in an approximate fixed point.")
     gap = float(np.median(np.abs(record.nearest - 1)))
@@ -84,7 +86,7 @@ def manifold(numbers: RunNumbers) -> Measured:
 
 def manifold_rate(numbers: RunNumbers) -> Measured:
     """Largest over smallest learning rate along the approximate fixed points."""
-    record = given(numbers.manifold)
+    record = required(numbers.manifold)
     if not record.extent > SHORT:  # also NaN
         return Measured(record.rate_ratio, None, "There is no line to move along.")
     return Measured(record.rate_ratio, between(record.rate_ratio, CHANGES, SAME))

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from lrevopt.checks import given
+from lrevopt.checks import required
 from lrevopt.inner_loop.evaluation import Evaluation, paired_interval
 from lrevopt.paper.claims.verdicts import Measured, RunNumbers
 from lrevopt.runs.experiment import LEARNED
@@ -16,8 +16,8 @@ FLOOR = 1e-12
 
 def performance(numbers: RunNumbers) -> Measured:
     """Mean meta-objective minus that of the best tuned baseline, paired: below 0 is better."""
-    evaluation = given(numbers.evaluation)
-    means, best = evaluation.mean_scores(), given(evaluation.best_beside(LEARNED))
+    evaluation = required(numbers.evaluation)
+    means, best = evaluation.mean_scores(), required(evaluation.best_beside(LEARNED))
     pair = evaluation.compare(LEARNED, best)
     clear = pair.high < 0 or pair.low > 0
     return Measured(
@@ -32,7 +32,7 @@ def performance(numbers: RunNumbers) -> Measured:
 
 def late_momentum(numbers: RunNumbers) -> Measured:
     """Mean log10 of final loss over momentum's, paired: above 0, momentum ends lower."""
-    evaluation = given(numbers.evaluation)
+    evaluation = required(numbers.evaluation)
     ours, theirs = (_final(evaluation, name) for name in (LEARNED, "momentum"))
     mean, low, high = paired_interval(np.log10(ours), np.log10(theirs))
     clear = low > 0 or high < 0

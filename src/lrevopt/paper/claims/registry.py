@@ -92,7 +92,7 @@ CLAIMS: tuple[Claim, ...] = (
         "Near the fixed point the optimizer is linear.",
         "section 5.1, C",
         _on(L, R, M),
-        "relative error of the linearised step over the last quarter of test runs",
+        "relative error of the linearized step over the last quarter of test runs",
         f"there: at most {momentum.LINEAR}; absent: at least {momentum.NOT_LINEAR}",
         ("mechanisms",),
         momentum.linear_near_fixed_point,
@@ -100,10 +100,10 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "momentum-offset",
-        "Moving along the slow mode shifts the update function up or down.",
+        "Moving along the dominant mode shifts the update function up or down.",
         "Figures 3b, 8",
         _on(L, R, M),
-        "rank correlation of the place on the slow mode with the update at zero gradient",
+        "rank correlation of the place on the dominant mode with the update at zero gradient",
         f"there: at most {momentum.MONOTONE}, and the slope changes by no more than "
         f"{100 * momentum.TILTED:.0f} %; absent: otherwise",
         ("mechanisms",),
@@ -217,8 +217,9 @@ CLAIMS: tuple[Claim, ...] = (
         "Figures 6a, 12",
         _on(L, R, M),
         "share of held gradients with exactly one fixed point, converged and attracting",
-        f"there: at least {adaptation.ALL}, and no point off its neighbours' middle by more than "
-        f"{100 * adaptation.SMOOTH:.0f} % of the length; absent: at most {adaptation.MANY}, or "
+        f"there: at least {adaptation.ALL_POINTS}, and no point off its neighbours' middle by more "
+        f"than {100 * adaptation.SMOOTH:.0f} % of the length; absent: at most "
+        f"{adaptation.MANY_POINTS}, or "
         f"{100 * adaptation.ROUGH:.0f} %",
         ("mechanisms",),
         adaptation.s_curve,
@@ -347,7 +348,7 @@ CLAIMS: tuple[Claim, ...] = (
         "Its mode's learning rate and timescale are the analytic optimum.",
         "Figure 14d",
         _on(L),
-        "relative difference of the top mode's learning rate from the optimum",
+        "relative difference of the dominant mode's learning rate from the optimum",
         f"there: at most {appendix_b.RATE}, and of the timescale {appendix_b.TIMESCALE}; absent: "
         f"at least {appendix_b.OTHER_RATE}, or {appendix_b.OTHER_TIMESCALE}",
         ("momentum_mimic",),
@@ -368,10 +369,10 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "meta-path",
-        "Over meta-training the top mode approaches the optimum.",
+        "Over meta-training the dominant mode approaches the optimum.",
         "Figure 15",
         _on(L),
-        "least distance of the top mode to the optimum on its path over that at its start",
+        "least distance of the dominant mode to the optimum on its path over that at its start",
         f"there: at most {appendix_b.NEAR}; absent: at least {appendix_b.STILL_FAR:.0f}",
         ("meta_dynamics",),
         appendix_b.meta_path,

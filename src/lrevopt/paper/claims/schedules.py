@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from lrevopt.checks import given
+from lrevopt.checks import required
 from lrevopt.paper.claims.verdicts import Measured, RunNumbers, between
 from lrevopt.text import number
 
@@ -14,7 +14,7 @@ STILL, MOVES = 0.1, 0.5
 
 def schedule(numbers: RunNumbers) -> Measured:
     """Largest learning rate along `h' = F(h, 0)` over that at the start."""
-    rates = given(numbers.mechanisms).schedule_rates
+    rates = required(numbers.mechanisms).schedule_rates
     top = float(rates.max())
     if rates[0] <= 0 or not math.isfinite(top):
         return Measured(math.nan, None, "The learning rate is not positive at the start.")
@@ -36,7 +36,7 @@ def schedule(numbers: RunNumbers) -> Measured:
 
 def schedule_orthogonal(numbers: RunNumbers) -> Measured:
     """Mean |w . h'| along the autonomous path over the typical update of test runs."""
-    record = given(numbers.mechanisms)
+    record = required(numbers.mechanisms)
     own, typical = float(np.mean(np.abs(record.schedule_updates))), record.typical_step
     ratio = own / typical if typical > 0 else math.nan
     total = abs(float(np.sum(record.schedule_updates)))

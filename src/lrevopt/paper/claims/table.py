@@ -10,7 +10,7 @@ from lrevopt.paper.claims.registry import CLAIMS
 from lrevopt.paper.claims.verdicts import Claim, Measured, Outcome, RunNumbers
 from lrevopt.text import number
 
-ALL = "all"
+ALL_TASKS = "all"
 """Task of a claim that is about all of them together."""
 
 
@@ -49,7 +49,7 @@ def measure_claims(
     for claim in claims:
         if claim.joint:
             known = {t: runs[t] for t in claim.expected if t in runs and claim.measurable(runs[t])}
-            rows.append(_row(claim, ALL, claim.measure(known), []))
+            rows.append(_row(claim, ALL_TASKS, claim.measure(known), []))
             continue
         for task in claim.expected:
             if task in runs:
@@ -152,4 +152,4 @@ def as_markdown(rows: Sequence[Row]) -> str:
 
 
 def _task(row: Row) -> str:
-    return "all tasks" if row.task == ALL else row.task.replace("_", " ")
+    return "all tasks" if row.task == ALL_TASKS else row.task.replace("_", " ")

@@ -7,12 +7,12 @@ STATES = (
     "the states over the inner steps: it goes to 0 when all runs end in the same point."
 )
 OFFSETS = (
-    "Update functions of states displaced from the convergence point along the slow mode; "
+    "Update functions of states displaced from the fixed point along the dominant mode; "
     "triangles in the same colours mark these states in the projection. Curves that are shifted "
     "up and down mean momentum, as in Figure 2c."
 )
 MODES = (
-    "Eigenvalues of the Jacobian at the convergence point; the dashed line is the unit circle. "
+    "Eigenvalues of the Jacobian at the fixed point; the dashed line is the unit circle. "
     "An eigenvalue near 1 is a long memory, like the coefficient of momentum; the colour is the "
     "size of the learning rate with which that mode moves the parameter. The ring marks the slow "
     "mode."
@@ -28,7 +28,7 @@ GRADIENTS = (
 )
 PATH = (
     "Path of the state when every gradient is 0, from the initial state (triangle) to the "
-    "convergence point (square), on its own principal components, among slow points (grey)."
+    "fixed point (square), on its own principal components, among slow points (grey)."
 )
 SCHEDULE = (
     "Effective learning rate, minus the slope of the update function at zero gradient, along "
@@ -38,7 +38,7 @@ SCHEDULE = (
 S_CURVE = (
     "Fixed points of the state when one gradient is held for ever, one point per gradient, in "
     "the projection of Figure 3; green for positive, pink for negative gradients, hollow where "
-    "the search did not converge. The square is the convergence point without gradient."
+    "the search did not converge. The square is the fixed point without gradient."
 )
 ARM = (
     "Update functions at the points marked by diamonds of the same colours. A flatter curve is a "
@@ -65,7 +65,7 @@ TYPES = (
     "a correlation, not yet a cause."
 )
 MANY_MODES = (
-    "Eigenvalues of the Jacobian at a convergence point, as in Figure 8, with the slowest modes "
+    "Eigenvalues of the Jacobian at a fixed point, as in Figure 8, with the slowest modes "
     "numbered. (b) to (e) Update functions of the state when it is moved along each of these "
     "modes, as far as test runs go to both sides. Curves that are shifted up and down mean "
     "momentum; curves that tilt mean that moving along the mode changes the learning rate. Last: "
@@ -87,7 +87,8 @@ MIMIC = (
     "fixed point, on the principal components of visited states; the inset shows how much of "
     "their variance each component explains. (b) Update functions of the fixed point moved along "
     "the first component: curves that are shifted and not bent are momentum's, as in Figure 2c. "
-    "(c) Eigenvalues at the fixed point, as in Figure 8; the ring marks the top mode, which gives "
+    "(c) Eigenvalues at the fixed point, as in Figure 8; the ring marks the dominant mode, which "
+    "gives "
     "most of the steady response. (d) The same modes as settings of momentum, beside tuned "
     "momentum (star) and the optimum from theory (cross); the diamond is the momentum that all "
     "modes are together, with their immediate and their total response. (e) Mean loss on test "
@@ -95,9 +96,10 @@ MIMIC = (
     "is all there is, its curve lies on the whole's; modes of opposite signs need each other."
 )
 HISTORY = (
-    "Snapshots of the run of Figure 14, linearised at the point where each comes to rest. (a) "
+    "Snapshots of the run of Figure 14, linearized at the point where each comes to rest. (a) "
     "Learning rate and timescale of every mode, the later in meta-training the darker, and the "
-    "optimum from theory (star). (b) and (c) The same for the top mode, the one that gives most of "
+    "optimum from theory (star). (b) and (c) The same for the dominant mode, the one that gives "
+    "most of "
     "the steady response, with the optimum as a line; complex values are shown by their size. "
     "Dashed: the momentum that all modes are together. Hollow points are snapshots where no fixed "
     "point was found."

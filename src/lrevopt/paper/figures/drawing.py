@@ -17,7 +17,7 @@ from lrevopt.paper.figures.registry import FigureNumbers, FigureSpec, available
 from lrevopt.plots.style import save_figure
 from lrevopt.runs.evaluate import TUNING, load_tuning
 from lrevopt.runs.experiment import TaskName, task_name
-from lrevopt.studies.gradient_replay import Streams
+from lrevopt.studies.gradient_replay import GradientReplay
 from lrevopt.studies.interventions import Interventions
 from lrevopt.studies.scorecard import Scorecard
 from lrevopt.tasks.pictures import TaskPicture
@@ -56,7 +56,7 @@ def load_numbers(directories: Iterable[Path]) -> FigureNumbers:
             (numbers.manifolds, Manifold, "manifold.npz"),
             (numbers.mode_shifts, ModeShifts, "mode_shifts.npz"),
             (numbers.interventions, Interventions, "interventions.npz"),
-            (numbers.streams, Streams, "streams.npz"),
+            (numbers.replay, GradientReplay, "streams.npz"),
             (numbers.scorecards, Scorecard, "scorecard/scorecard.npz"),
         ]
         for records, kind, name in by_task:

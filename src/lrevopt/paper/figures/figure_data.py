@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from lrevopt.checks import given
+from lrevopt.checks import required
 from lrevopt.inner_loop.evaluation import Evaluation
 from lrevopt.paper.figures.registry import FigureNumbers, FigureSpec
 from lrevopt.plots.momentum import tasks_converging
@@ -48,7 +48,7 @@ STATES = Panel(
     ("state_variance",), plane=("explained_variance", "paths", "fixed_point", "slow_points")
 )
 OFFSETS = Panel(("shifts", "gradients", "shift_updates"), plane=("shift_points",))
-MODES = Panel(("eigenvalues", "learning_rates", "slow_mode"))
+MODES = Panel(("eigenvalues", "learning_rates", "dominant_mode"))
 SATURATION = Panel(("clip_gradients", "initial_update", "later_updates"))
 GRADIENTS = Panel(("gradient_edges", "gradient_density"))
 PATH = Panel(("schedule_path", "schedule_points", "schedule_end"))
@@ -74,7 +74,7 @@ MIMIC = Panel(
         "shift_updates",
         "eigenvalues",
         "learning_rates",
-        "top_mode",
+        "dominant_mode",
         "names",
     ),
     plane=("paths", "fixed_point"),
@@ -177,7 +177,7 @@ def _many_modes(numbers: FigureNumbers) -> Arrays:
 
 def _mimic(numbers: FigureNumbers) -> Arrays:
     """Figure 14: of the losses, their means over problems."""
-    record = given(numbers.momentum_mimic)
+    record = required(numbers.momentum_mimic)
     curves = np.stack([record.curve(name) for name in record.names])
     momenta = _flat({"tuned": record.tuned, "optimum": record.optimum, "together": record.together})
     return MIMIC.of(record) | {"mean_losses": curves} | momenta
@@ -185,15 +185,15 @@ def _mimic(numbers: FigureNumbers) -> Arrays:
 
 def _dynamics(numbers: FigureNumbers) -> Arrays:
     """Figure 15: the record, and all modes of a snapshot together."""
-    record = given(numbers.meta_dynamics)
+    record = required(numbers.meta_dynamics)
     rates, momenta = record.together()
     return _flat(record) | {"together/learning_rate": rates, "together/momentum": momenta}
 
 
 def _streams(numbers: FigureNumbers) -> Arrays:
     """The whole record of the task that the figure shows."""
-    task = one_task(numbers.streams, "streams", "mnist")
-    return _flat({task: numbers.streams[task]})
+    task = one_task(numbers.replay, "streams", "mnist")
+    return _flat({task: numbers.replay[task]})
 
 
 def _searches(task: str) -> Callable[[FigureNumbers], Arrays]:

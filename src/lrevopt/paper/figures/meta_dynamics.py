@@ -68,11 +68,11 @@ CURVES: dict[str, dict[str, Any]] = {
     "analytic": {"color": BLACK, "linestyle": (0, (1, 1.5))},
 }
 TOGETHER: dict[str, Any] = {"color": VERMILLION, "linewidth": 1.1, "linestyle": (0, (4, 1.5))}
-SIDE_BY_SIDE: dict[type, HandlerBase] = {tuple: HandlerTuple(ndivide=None, pad=0.5)}
+BATCH_PARAMETERS: dict[type, HandlerBase] = {tuple: HandlerTuple(ndivide=None, pad=0.5)}
 """Legends: several marks of one thing."""
 NAMES = {
     "learned": "learned optimizer",
-    "one_mode": "its top mode, alone",
+    "one_mode": "its dominant mode, alone",
     "momentum": "tuned momentum",
     "analytic": "analytic optimum",
 }
@@ -105,7 +105,7 @@ def mode_scatter(ax: Axes, record: MomentumMimic) -> None:
     rates, momenta = record.learning_rates.real, np.abs(record.eigenvalues)
     ax.plot(rates, momenta, color=BLUE, marker="o", markersize=3.5, markeredgecolor="white",
             markeredgewidth=0.3, linestyle="none", zorder=2)  # fmt: skip
-    ax.plot(rates[record.top_mode], momenta[record.top_mode], **RING, zorder=5)
+    ax.plot(rates[record.dominant_mode], momenta[record.dominant_mode], **RING, zorder=5)
     ax.plot(record.tuned["learning_rate"], record.tuned["momentum"], **STAR, zorder=3)
     ax.plot(record.optimum["learning_rate"], record.optimum["momentum"], **CROSS, zorder=4)
     ax.plot(record.together["learning_rate"], record.together["momentum"], **DIAMOND, zorder=2)
@@ -137,14 +137,15 @@ def figure_14(record: MomentumMimic) -> Figure:
     colors = shades("crest", len(record.shifts))
     update_curves(updates, record.gradients, record.shift_updates, colors)
     updates.set(xlabel="gradient $g$", ylabel=r"update $\Delta x$")
-    eigenvalue_plane(plane, record.eigenvalues, record.learning_rates, [record.top_mode])
+    eigenvalue_plane(plane, record.eigenvalues, record.learning_rates, [record.dominant_mode])
     mode_scatter(scatter, record)
     mimic_losses(losses, record)
     titles = ["States", "Along PC 1", "Modes", "Modes as momenta", "Losses"]
     letter_panels(list(axes.flat)[:-1], titles)
     key.set_axis_off()
     meanings = _meanings(colors)
-    key.legend(list(meanings.values()), list(meanings), handler_map=SIDE_BY_SIDE, handlelength=3.6,
+    key.legend(list(meanings.values()), list(meanings), handler_map=BATCH_PARAMETERS,
+    handlelength=3.6,
                loc="center left")  # fmt: skip
     return figure
 
@@ -198,7 +199,7 @@ def top_history(
     together: Float[np.ndarray, " snapshot"],
     best: float,
 ) -> None:
-    """One number of the top mode over meta-training, that of all modes, and its optimum.
+    """One number of the dominant mode over meta-training, that of all modes, and its optimum.
 
     Hollow where no fixed point was found.
     """
@@ -219,7 +220,7 @@ def figure_15(record: MetaDynamics) -> Figure:
     """All modes over meta-training (a), and the top one's learning rate (b) and momentum (c)."""
     figure, axes = grid_of_panels(1, 3, height=2.2)
     mode_history(axes[0, 0], record)
-    top = record.top_learning_rates, record.top_momenta
+    top = record.dominant_learning_rates, record.dominant_momenta
     for ax, values, together, best in zip(
         axes[0, 1:], top, record.together(), record.optimum.values(), strict=True
     ):
@@ -230,6 +231,6 @@ def figure_15(record: MetaDynamics) -> Figure:
     both: Any = Line2D([], [], **STAR), Line2D([], [], color=BLACK, linewidth=0.9)
     marks = [both, Line2D([], [], **TOGETHER)]
     names = ["analytic optimum", "all modes together (b, c)"]
-    figure.legend(marks, names, ncols=2, handler_map=SIDE_BY_SIDE, handlelength=3.6,
+    figure.legend(marks, names, ncols=2, handler_map=BATCH_PARAMETERS, handlelength=3.6,
                   loc="outside upper center")  # fmt: skip
     return figure

@@ -16,7 +16,7 @@ from lrevopt.analysis.mechanisms import Mechanisms
 from lrevopt.analysis.mode_shifts import ModeShifts
 from lrevopt.analysis.parameter_types import ParameterTypes
 from lrevopt.analysis.update_functions import Textbook
-from lrevopt.checks import given
+from lrevopt.checks import required
 from lrevopt.inner_loop.evaluation import Evaluation
 from lrevopt.meta_training import History
 from lrevopt.paper.appendices.meta_dynamics import MetaDynamics
@@ -26,7 +26,7 @@ from lrevopt.paper.figures.meta_dynamics import figure_14, figure_15
 from lrevopt.paper.figures.schematic import figure_16
 from lrevopt.plots.adaptation import figure_06, figure_12
 from lrevopt.plots.clipping import figure_04, figure_10
-from lrevopt.plots.interventions import figure_interventions, figure_streams
+from lrevopt.plots.interventions import figure_gradient_replay, figure_interventions
 from lrevopt.plots.manifolds import figure_13
 from lrevopt.plots.momentum import figure_03, figure_08, figure_09
 from lrevopt.plots.parameter_types import figure_07
@@ -36,7 +36,7 @@ from lrevopt.plots.style import figure_name
 from lrevopt.plots.textbook import figure_02
 from lrevopt.plots.training import figure_training
 from lrevopt.plots.tuning import figure_18, figure_19, figure_20, figure_21
-from lrevopt.studies.gradient_replay import Streams
+from lrevopt.studies.gradient_replay import GradientReplay
 from lrevopt.studies.interventions import Interventions
 from lrevopt.studies.scorecard import Scorecard
 from lrevopt.tasks.pictures import TaskPicture
@@ -66,7 +66,7 @@ class FigureNumbers:
     momentum_mimic: MomentumMimic | None = None
     meta_dynamics: MetaDynamics | None = None
     interventions: dict[str, Interventions] = dataclasses.field(default_factory=dict)
-    streams: dict[str, Streams] = dataclasses.field(default_factory=dict)
+    replay: dict[str, GradientReplay] = dataclasses.field(default_factory=dict)
     scorecards: dict[str, Scorecard] = dataclasses.field(default_factory=dict)
 
 
@@ -115,7 +115,7 @@ FIGURES: tuple[FigureSpec, ...] = (
         "snapshot; the star is the snapshot that was kept. (c) Norm of the meta-gradient before "
         "clipping. Gaps are skipped meta-steps.",
         ("history",),
-        lambda numbers: figure_training(given(numbers.history)),
+        lambda numbers: figure_training(required(numbers.history)),
     ),
     FigureSpec(
         1, "Optimizers on their test problems",
@@ -135,7 +135,7 @@ FIGURES: tuple[FigureSpec, ...] = (
         "(c) Momentum shifts the line by the accumulated velocity. (d) RMSProp changes the slope "
         "with the accumulated squared gradient. Later figures look for these four signatures.",
         ("textbook",),
-        lambda numbers: figure_02(given(numbers.textbook)),
+        lambda numbers: figure_02(required(numbers.textbook)),
     ),
     FigureSpec(
         3, "Momentum in a learned optimizer",
@@ -206,12 +206,12 @@ FIGURES: tuple[FigureSpec, ...] = (
     FigureSpec(
         14, "A learned optimizer that is momentum", captions.MIMIC,
         ("momentum_mimic",),
-        lambda numbers: figure_14(given(numbers.momentum_mimic)),
+        lambda numbers: figure_14(required(numbers.momentum_mimic)),
     ),
     FigureSpec(
         15, "How meta-training finds momentum", captions.HISTORY,
         ("meta_dynamics",),
-        lambda numbers: figure_15(given(numbers.meta_dynamics)),
+        lambda numbers: figure_15(required(numbers.meta_dynamics)),
     ),
     FigureSpec(
         16, "Schematic of a learned optimizer",
@@ -261,7 +261,7 @@ FIGURES: tuple[FigureSpec, ...] = (
     FigureSpec(
         "streams", "What tells layers apart", captions.GRADIENT_STREAMS,
         ("streams",),
-        lambda numbers: figure_streams(numbers.streams),
+        lambda numbers: figure_gradient_replay(numbers.replay),
     ),
 )  # fmt: skip
 """Every figure, in reading order."""

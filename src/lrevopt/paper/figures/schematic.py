@@ -17,9 +17,11 @@ TOP, MIDDLE, BOTTOM, SCORE = 2.15, 1.45, 0.78, 0.22
 STEPS = 3
 
 
-def box(ax: Axes, center: Point, text: str, *, learned: bool, size: Point = (0.52, 0.34)) -> None:
+def box(
+    ax: Axes, fixed_point: Point, text: str, *, learned: bool, size: Point = (0.52, 0.34)
+) -> None:
     """A box with a label, blue if it is learned."""
-    x, y = center
+    x, y = fixed_point
     width, height = size
     ax.add_patch(
         FancyBboxPatch(
@@ -32,10 +34,14 @@ def box(ax: Axes, center: Point, text: str, *, learned: bool, size: Point = (0.5
     ax.text(x, y, text, ha="center", va="center", zorder=3)
 
 
-def node(ax: Axes, center: Point, text: str, radius: float = 0.17, fill: str = "white") -> None:
+def node(
+    ax: Axes, fixed_point: Point, text: str, radius: float = 0.17, fill: str = "white"
+) -> None:
     """A round node with a label."""
-    ax.add_patch(Circle(center, radius, facecolor=fill, edgecolor=GREY, linewidth=0.8, zorder=2))
-    ax.text(*center, text, ha="center", va="center", zorder=3)
+    ax.add_patch(
+        Circle(fixed_point, radius, facecolor=fill, edgecolor=GREY, linewidth=0.8, zorder=2)
+    )
+    ax.text(*fixed_point, text, ha="center", va="center", zorder=3)
 
 
 def arrow(ax: Axes, start: Point, end: Point, *, color: str = BLACK, dashed: bool = False) -> None:

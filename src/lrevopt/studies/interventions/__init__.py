@@ -16,5 +16,5 @@ from lrevopt.studies.interventions.registry import LINEAR as LINEAR
 from lrevopt.studies.interventions.registry import MOMENTUM as MOMENTUM
 from lrevopt.studies.interventions.registry import SCHEDULE as SCHEDULE
 from lrevopt.studies.interventions.registry import Intervention as Intervention
-from lrevopt.studies.interventions.rest_analysis import Context as Context
-from lrevopt.studies.interventions.rest_analysis import measure_context as measure_context
+from lrevopt.studies.interventions.rest_analysis import RestAnalysis as RestAnalysis
+from lrevopt.studies.interventions.rest_analysis import analyze_rest as analyze_rest

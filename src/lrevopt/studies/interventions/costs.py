@@ -13,7 +13,7 @@ from lrevopt.checks import positive_integer
 from lrevopt.inner_loop.evaluation import evaluate, paired_interval
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.studies.interventions.registry import INTERVENTIONS, Intervention
-from lrevopt.studies.interventions.rest_analysis import Context, measure_context
+from lrevopt.studies.interventions.rest_analysis import RestAnalysis, analyze_rest
 from lrevopt.tasks.interface import AbstractTask
 from lrevopt.text import Facts, number
 
@@ -62,12 +62,13 @@ def intervene(
     key: Key[Array, ""],
     problems: int = 64,
     steps: int = 200,
-    context: Context | None = None,
+    rest_analysis: RestAnalysis | None = None,
     interventions: Mapping[str, Intervention] = INTERVENTIONS,
 ) -> Interventions:
     """Run an optimizer and what interventions make of it on the same `problems` draws.
 
-    These are the draws of `evaluate` with the same key. Without a `context` one is measured first,
+    These are the draws of `evaluate` with the same key. Without a `rest_analysis` one is measured
+    first,
     on other problems (both keys are then split from `key`). An intervention that the optimizer does
     not admit is left out, and said so.
 
@@ -77,14 +78,14 @@ def intervene(
     if ORIGINAL in interventions:
         raise ValueError(f"`interventions` must not contain {ORIGINAL!r}, the optimizer itself.")
     problems = positive_integer("problems", problems)
-    if context is None:
+    if rest_analysis is None:
         context_key, key = jr.split(key)
-        context = measure_context(optimizer, task, key=context_key, steps=steps)
+        rest_analysis = analyze_rest(optimizer, task, key=context_key, steps=steps)
     optimizers: dict[str, AbstractOptimizer] = {ORIGINAL: optimizer}
     omitted = []
     for name, intervention in interventions.items():
         try:
-            optimizers[name] = intervention.apply(optimizer, context)
+            optimizers[name] = intervention.apply(optimizer, rest_analysis)
         except ValueError as error:
             omitted.append(f"{name}: {error}")
     evaluation = evaluate(optimizers, task, problems=problems, steps=steps, key=key)

@@ -23,54 +23,70 @@ from lrevopt.optimizers.changed import (
 )
 from lrevopt.optimizers.classical import as_float
 from lrevopt.optimizers.interface import AbstractOptimizer
-from lrevopt.studies.interventions.rest_analysis import Context
+from lrevopt.studies.interventions.rest_analysis import RestAnalysis
 
 
-def without_slow_memory(optimizer: AbstractOptimizer, context: Context) -> AbstractOptimizer:
-    """The slow mode's eigenvalue is 0, its learning rate stays: momentum as gradient descent."""
-    return _forgetting(optimizer, context, np.eye(len(context.center)) - context.projector)
+def without_slow_memory(
+    optimizer: AbstractOptimizer, rest_analysis: RestAnalysis
+) -> AbstractOptimizer:
+    """The dominant mode's eigenvalue is 0, its learning rate stays: momentum as gradient "
+    "descent.
+    """
+    return _forgetting(
+        optimizer, rest_analysis, np.eye(len(rest_analysis.fixed_point)) - rest_analysis.projector
+    )
 
 
-def slow_gain_at_once(optimizer: AbstractOptimizer, context: Context) -> AbstractOptimizer:
-    """The slow mode's eigenvalue is 0, its steady-state gain stays: `GainAtOnce`.
+def slow_gain_at_once(
+    optimizer: AbstractOptimizer, rest_analysis: RestAnalysis
+) -> AbstractOptimizer:
+    """The dominant mode's eigenvalue is 0, its steady-state gain stays: `GainAtOnce`.
 
     Raises `ValueError` for an eigenvalue of 1, whose gain is infinite.
     """
-    modes, slow = context.modes, context.slow
+    modes, slow = rest_analysis.modes, rest_analysis.slow
     gap = 1 - modes.eigenvalues[slow]
     if np.abs(gap).min() <= np.finfo(float).eps:
         raise ValueError("`context.modes` must not have the eigenvalue 1: its gain is infinite.")
-    boost = ((1 / gap - 1) * (context.model.readout @ modes.right[:, slow])) @ modes.left[slow]
-    kept = np.eye(len(context.center)) - context.projector
-    return GainAtOnce(_forgetting(optimizer, context, kept), as_float(boost.real))
+    boost = ((1 / gap - 1) * (rest_analysis.model.readout @ modes.right[:, slow])) @ modes.left[
+        slow
+    ]
+    kept = np.eye(len(rest_analysis.fixed_point)) - rest_analysis.projector
+    return GainAtOnce(_forgetting(optimizer, rest_analysis, kept), as_float(boost.real))
 
 
-def slow_memory_only(optimizer: AbstractOptimizer, context: Context) -> AbstractOptimizer:
+def slow_memory_only(
+    optimizer: AbstractOptimizer, rest_analysis: RestAnalysis
+) -> AbstractOptimizer:
     """All modes but the slow one forget: the state starts each step on the line through h*."""
-    return _forgetting(optimizer, context, context.projector)
+    return _forgetting(optimizer, rest_analysis, rest_analysis.projector)
 
 
-def _forgetting(optimizer: AbstractOptimizer, context: Context, kept: np.ndarray) -> Forgetting:
-    return Forgetting(optimizer, as_float(context.center), as_float(kept))
+def _forgetting(
+    optimizer: AbstractOptimizer, rest_analysis: RestAnalysis, kept: np.ndarray
+) -> Forgetting:
+    return Forgetting(optimizer, as_float(rest_analysis.fixed_point), as_float(kept))
 
 
-def linearised(optimizer: AbstractOptimizer, context: Context) -> AbstractOptimizer:
-    """F is its first-order expansion at the convergence point, and starts there.
+def linearized(optimizer: AbstractOptimizer, rest_analysis: RestAnalysis) -> AbstractOptimizer:
+    """F is its first-order expansion at the fixed point, and starts there.
 
     Only there is it meant to be right: from elsewhere it would drift in ways F does not.
     """
-    return linear_optimizer(context.model)
+    return linear_optimizer(rest_analysis.model)
 
 
-def top_modes(optimizer: AbstractOptimizer, context: Context, count: int) -> AbstractOptimizer:
+def dominant_modes(
+    optimizer: AbstractOptimizer, rest_analysis: RestAnalysis, count: int
+) -> AbstractOptimizer:
     """The `count` modes whose responses to one gradient are largest, alone; pairs count as one.
 
     By the energy `sum_k |alpha lambda^k|^2` over the steps of the context's schedule. Raises
     `ValueError` where the Jacobian is near-defective.
     """
-    modes = context.modes
+    modes = rest_analysis.modes
     _check_rates(modes)
-    own = np.sum(np.abs(mode_responses(modes, len(context.rates))) ** 2, axis=1)
+    own = np.sum(np.abs(mode_responses(modes, len(rest_analysis.rates))) ** 2, axis=1)
     chosen: list[int] = []
     for index in np.argsort(-own, kind="stable").tolist():
         if len(chosen) < count and conjugate_mode(modes, index) not in chosen:
@@ -78,18 +94,20 @@ def top_modes(optimizer: AbstractOptimizer, context: Context, count: int) -> Abs
     return mode_optimizer(modes, chosen)
 
 
-def schedule_replayed(optimizer: AbstractOptimizer, context: Context) -> AbstractOptimizer:
-    """The slow mode alone, with the learning rates of the autonomous path as a written schedule.
+def schedule_replayed(
+    optimizer: AbstractOptimizer, rest_analysis: RestAnalysis
+) -> AbstractOptimizer:
+    """The dominant mode alone, with the autonomous path's learning rates as a schedule.
 
-    Momentum with `alpha_s rates_k / rate` at step k and the eigenvalue of the slow mode. Raises
-    `ValueError` where the Jacobian is near-defective or the convergence point has no learning
+    Momentum with `alpha_s rates_k / rate` at step k and the eigenvalue of the dominant mode. Raises
+    `ValueError` where the Jacobian is near-defective or the fixed point has no learning
     rate.
     """
-    _check_rates(context.modes)
-    if context.rate == 0:
+    _check_rates(rest_analysis.modes)
+    if rest_analysis.rate == 0:
         raise ValueError("`context.rate` must not be 0: nothing is left of a schedule.")
-    slow = mode_optimizer(context.modes, context.slow.tolist())
-    return ScheduledModes(slow, as_float(context.rates / context.rate))
+    slow = mode_optimizer(rest_analysis.modes, rest_analysis.slow.tolist())
+    return ScheduledModes(slow, as_float(rest_analysis.rates / rest_analysis.rate))
 
 
 def _check_rates(modes: Modes) -> None:
@@ -99,24 +117,28 @@ def _check_rates(modes: Modes) -> None:
         )
 
 
-def straight_updates(optimizer: AbstractOptimizer, context: Context) -> AbstractOptimizer:
+def straight_updates(
+    optimizer: AbstractOptimizer, rest_analysis: RestAnalysis
+) -> AbstractOptimizer:
     """Updates do not saturate: `StraightUpdates`."""
     return StraightUpdates(optimizer)
 
 
-def straight_states(optimizer: AbstractOptimizer, context: Context) -> AbstractOptimizer:
+def straight_states(optimizer: AbstractOptimizer, rest_analysis: RestAnalysis) -> AbstractOptimizer:
     """Nor does what is remembered of gradients: `StraightStates`."""
     return StraightStates(optimizer)
 
 
-def started_at_rest(optimizer: AbstractOptimizer, context: Context) -> AbstractOptimizer:
-    """Starts at the convergence point, and so has no autonomous schedule."""
-    return Restarted(optimizer, as_float(context.center))
+def started_at_rest(optimizer: AbstractOptimizer, rest_analysis: RestAnalysis) -> AbstractOptimizer:
+    """Starts at the fixed point, and so has no autonomous schedule."""
+    return Restarted(optimizer, as_float(rest_analysis.fixed_point))
 
 
-def one_update_function(optimizer: AbstractOptimizer, context: Context) -> AbstractOptimizer:
+def one_update_function(
+    optimizer: AbstractOptimizer, rest_analysis: RestAnalysis
+) -> AbstractOptimizer:
     """No state changes how gradients are answered: `OneUpdateFunction`."""
-    return OneUpdateFunction(optimizer, as_float(context.center))
+    return OneUpdateFunction(optimizer, as_float(rest_analysis.fixed_point))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +147,7 @@ class Intervention:
 
     removes: str
     mechanism: str
-    apply: Callable[[AbstractOptimizer, Context], AbstractOptimizer]
+    apply: Callable[[AbstractOptimizer, RestAnalysis], AbstractOptimizer]
 
 
 MOMENTUM, CLIPPING, SCHEDULE, ADAPTATION = "momentum", "clipping", "schedule", "adaptation"
@@ -133,15 +155,15 @@ LINEAR = "all but momentum"
 
 INTERVENTIONS: dict[str, Intervention] = {
     "no_slow_memory": Intervention(
-        "memory of the slow mode; its learning rate stays", MOMENTUM, without_slow_memory
+        "memory of the dominant mode; its learning rate stays", MOMENTUM, without_slow_memory
     ),
     "gain_at_once": Intervention(
-        "memory of the slow mode; its steady gain stays", MOMENTUM, slow_gain_at_once
+        "memory of the dominant mode; its steady gain stays", MOMENTUM, slow_gain_at_once
     ),
     "straight_updates": Intervention("saturation of updates", CLIPPING, straight_updates),
     "straight_states": Intervention("saturation of updates and states", CLIPPING, straight_states),
     "started_at_rest": Intervention(
-        "the path from the start to the convergence point", SCHEDULE, started_at_rest
+        "the path from the start to the fixed point", SCHEDULE, started_at_rest
     ),
     "one_update_function": Intervention(
         "changes of the update function from state to state", ADAPTATION, one_update_function
@@ -149,15 +171,18 @@ INTERVENTIONS: dict[str, Intervention] = {
     "slow_memory_only": Intervention(
         "memory of all modes but the slow one", ADAPTATION, slow_memory_only
     ),
-    "linear": Intervention("all that is not linear", LINEAR, linearised),
+    "linear": Intervention("all that is not linear", LINEAR, linearized),
     "four_modes": Intervention("the same, and all modes but four", LINEAR,
-                               lambda optimizer, context: top_modes(optimizer, context, 4)),
+                               lambda optimizer, rest_analysis: dominant_modes(optimizer,
+                               rest_analysis, 4)),
     "two_modes": Intervention("the same, and all modes but two", LINEAR,
-                              lambda optimizer, context: top_modes(optimizer, context, 2)),
+                              lambda optimizer, rest_analysis: dominant_modes(optimizer,
+                              rest_analysis, 2)),
     "one_mode": Intervention("the same, and all modes but one", LINEAR,
-                             lambda optimizer, context: top_modes(optimizer, context, 1)),
+                             lambda optimizer, rest_analysis: dominant_modes(optimizer,
+                             rest_analysis, 1)),
     "replayed": Intervention(
-        "all but the slow mode and a written schedule", LINEAR, schedule_replayed
+        "all but the dominant mode and a written schedule", LINEAR, schedule_replayed
     ),
 }  # fmt: skip
 """By the mechanism that they remove."""

@@ -33,7 +33,7 @@ from lrevopt.analysis.mechanisms import linearize_at_rest, separated_modes
 from lrevopt.analysis.precision import as_double, double_precision
 from lrevopt.analysis.projections import fit_projection
 from lrevopt.analysis.schedules import Schedule, measure_schedule
-from lrevopt.inner_loop.sampled_states import Visits, spread, visit
+from lrevopt.inner_loop.sampled_states import SampledStates, evenly_spaced, sample_states
 from lrevopt.optimizers.classical import as_float
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.studies.scorecard.curvature import curvature_response
@@ -69,10 +69,10 @@ def measure_scorecard(
     do not exist are NaN with a reason. Raises `ValueError` for counts below 1, or an optimizer
     that diverges on every problem.
     """
-    visits = visit(optimizer, task, key=key, problems=problems, steps=steps)
-    resting, seen = optimizer, visits
+    sampled = sample_states(optimizer, task, key=key, problems=problems, steps=steps)
+    resting, seen = optimizer, sampled
     if at_rest is not None:
-        resting, seen = at_rest, remembered(at_rest, visits)
+        resting, seen = at_rest, replay_states(at_rest, sampled)
     reasons: dict[str, str] = {}
     schedule = measure_schedule(optimizer, steps)
     path = schedule if at_rest is None else measure_schedule(at_rest, steps)
@@ -80,9 +80,9 @@ def measure_scorecard(
     absent = _absent(found, model, steps)
     return Scorecard(
         **_momentum(model, steps, absent, reasons),
-        **_clipping(optimizer, visits, float(schedule.rates[0]), reasons),
+        **_clipping(optimizer, sampled, float(schedule.rates[0]), reasons),
         **_schedule(schedule, reasons),
-        **_adaptation(resting, model, visits.met, steps, absent, reasons),
+        **_adaptation(resting, model, sampled.pooled_gradients, steps, absent, reasons),
         **_manifold(resting, seen, path, reasons),
         **_curvature(model, absent, reasons),
         reasons=reasons,
@@ -91,11 +91,11 @@ def measure_scorecard(
     )
 
 
-def remembered(optimizer: AbstractOptimizer, visits: Visits) -> Visits:
+def replay_states(optimizer: AbstractOptimizer, sampled: SampledStates) -> SampledStates:
     """The visits with the states that another optimizer has under the same gradients."""
     with double_precision():
-        states = np.asarray(_replay(as_double(optimizer), visits.gradients))
-    return eqx.tree_at(lambda v: v.states, visits, states)
+        states = np.asarray(_replay(as_double(optimizer), sampled.gradients))
+    return eqx.tree_at(lambda v: v.states, sampled, states)
 
 
 @eqx.filter_jit
@@ -138,7 +138,7 @@ def _missing(reasons: dict[str, str], sentence: str, *names: str) -> Part:
 
 
 def _absent(found: FixedPoints, model: Linearization, steps: int) -> str | None:
-    """Why there is no response to a gradient at the convergence point, if there is none."""
+    """Why there is no response to a gradient at the fixed point, if there is none."""
     if not found.converged.any():
         return NO_REST
     return None if impulse_response(model, steps).any() else NO_SLOPE
@@ -208,14 +208,16 @@ def leading_modes(modes: Modes, steps: int) -> tuple[list[list[int]], Float[np.n
 
 
 def _clipping(
-    optimizer: AbstractOptimizer, visits: Visits, rate: float, reasons: dict[str, str]
+    optimizer: AbstractOptimizer, sampled: SampledStates, rate: float, reasons: dict[str, str]
 ) -> Part:
     """`rate` is that of the initial state."""
     start = np.asarray(optimizer.initial_state(), float)
     # Later states come from paths and times that differ: evenly spaced over both.
-    cloud = visits.states.reshape(-1, len(start))
-    later = spread(cloud[:: max(1, visits.gradients.shape[1] // 3)], 5)
-    found = measure_clipping(optimizer, np.concatenate([start[None], later]), visits.met)
+    cloud = sampled.states.reshape(-1, len(start))
+    later = evenly_spaced(cloud[:: max(1, sampled.gradients.shape[1] // 3)], 5)
+    found = measure_clipping(
+        optimizer, np.concatenate([start[None], later]), sampled.pooled_gradients
+    )
     parts: Part = {
         "gradients": found.gradients,
         "initial_update": found.updates[0],
@@ -241,12 +243,12 @@ def _schedule(schedule: Schedule, reasons: dict[str, str]) -> Part:
 def _adaptation(
     optimizer: AbstractOptimizer,
     model: Linearization,
-    met: Float[np.ndarray, " met"],
+    pooled: Float[np.ndarray, " met"],
     steps: int,
     absent: str | None,
     reasons: dict[str, str],
 ) -> Part:
-    large = float(np.quantile(np.abs(met), 0.99))
+    large = float(np.quantile(np.abs(pooled), 0.99))
     sweep = held_gradients(large if large > 0 else 1.0)
     others = np.zeros((0, len(model.state)))
     held = measure_adaptation(optimizer, model.state, sweep, others, steps)
@@ -271,12 +273,12 @@ def _adaptation(
 
 
 def _manifold(
-    optimizer: AbstractOptimizer, visits: Visits, path: Schedule, reasons: dict[str, str]
+    optimizer: AbstractOptimizer, sampled: SampledStates, path: Schedule, reasons: dict[str, str]
 ) -> Part:
-    sizes = np.sqrt(np.mean(visits.states**2, axis=(0, 1)))
+    sizes = np.sqrt(np.mean(sampled.states**2, axis=(0, 1)))
     unit = np.where(sizes > 0, sizes, 1.0)
     rescaled = Rescaled(optimizer, as_float(unit))
-    scaled = eqx.tree_at(lambda v: v.states, visits, visits.states / unit)
+    scaled = eqx.tree_at(lambda v: v.states, sampled, sampled.states / unit)
     found = measure_manifold(rescaled, scaled, SEARCHES)
     parts = _readout_angle(rescaled, scaled, path, reasons)
     if not len(found.speeds):
@@ -288,12 +290,12 @@ def _manifold(
 
 
 def _readout_angle(
-    rescaled: Rescaled, visits: Visits, path: Schedule, reasons: dict[str, str]
+    rescaled: Rescaled, sampled: SampledStates, path: Schedule, reasons: dict[str, str]
 ) -> Part:
     if path.projection.components[0].any():
         return {"readout_angle": path.readout_angle, "angle_of": "path without gradient"}
-    cloud = visits.states.reshape(-1, visits.states.shape[-1])
-    direction = fit_projection(spread(cloud, 100_000), 1).components[0]
+    cloud = sampled.states.reshape(-1, sampled.states.shape[-1])
+    direction = fit_projection(evenly_spaced(cloud, 100_000), 1).components[0]
     readout = np.asarray(rescaled.readout, float)
     lengths = np.linalg.norm(direction) * np.linalg.norm(readout)
     parts: Part = {"angle_of": "visited states"}

@@ -21,7 +21,7 @@ class Scorecard(eqx.Module):
     gradient has the most energy. *Rates* are effective learning rates: minus the slope of the
     update at zero gradient.
 
-    Momentum, at the convergence point h* = F(h*, 0):
+    Momentum, at the fixed point h* = F(h*, 0):
     - `timescale`, `second_timescale`: `-1 / ln|lambda|` of the first two modes, infinite from
       `|lambda| = 1` on; `mode_rate`, `second_mode_rate`: their parts of the rate. Where modes have
       no rates of their own, timescales are those of the slowest.
