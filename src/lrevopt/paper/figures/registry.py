@@ -260,7 +260,7 @@ FIGURES: tuple[FigureSpec, ...] = (
     ),
     FigureSpec(
         "streams", "What tells layers apart", captions.GRADIENT_STREAMS,
-        ("streams",),
+        ("replay",),
         lambda numbers: figure_gradient_replay(numbers.replay),
     ),
 )  # fmt: skip
