@@ -4,7 +4,6 @@ from pathlib import Path
 
 import equinox as eqx
 
-from lrevopt.optimizers import saved
 from lrevopt import storage
 from lrevopt.analysis import (
     Mechanisms,
@@ -15,9 +14,10 @@ from lrevopt.analysis import (
     textbook_update_functions,
 )
 from lrevopt.inner_loop.sampled_states import sample_states
+from lrevopt.optimizers import saved
 from lrevopt.runs.experiment import key_stream, load_task
-from lrevopt.tasks.pictures import task_picture
 from lrevopt.tasks import AbstractTask
+from lrevopt.tasks.pictures import task_picture
 
 ANALYSED_PROBLEMS, ANALYSED_LARGE_PROBLEMS, LARGE_NETWORK = 64, 8, 50_000
 """Problems whose states and gradients are looked at: the paper's number of test runs, and fewer

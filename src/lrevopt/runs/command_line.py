@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 
 import tyro
 
+from lrevopt.meta_training import MetaTraining
+from lrevopt.meta_training.settings import Preset
 from lrevopt.runs.experiment import (
     TUNING_BY_TASK,
     Experiment,
@@ -23,8 +25,6 @@ from lrevopt.runs.experiment import (
     experiment,
     tested_problems,
 )
-from lrevopt.meta_training import MetaTraining
-from lrevopt.meta_training.settings import Preset
 from lrevopt.tuning.random_search import Tuning
 
 Settings = TypeVar("Settings")

@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from lrevopt.optimizers import saved
 from lrevopt import storage
 from lrevopt.inner_loop.evaluation import Evaluation, evaluate
+from lrevopt.optimizers import AbstractOptimizer, saved
 from lrevopt.runs.experiment import BASELINES, LEARNED, key_stream, load_task, tested_problems
-from lrevopt.optimizers import AbstractOptimizer
 from lrevopt.tasks import AbstractTask
 from lrevopt.tuning.random_search import Tuning, TuningResult, search_axes, tune
 

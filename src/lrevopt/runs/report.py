@@ -5,13 +5,13 @@ from pathlib import Path
 from lrevopt import storage
 from lrevopt.analysis import Mechanisms
 from lrevopt.inner_loop.evaluation import Evaluation, evaluate
-from lrevopt.runs.experiment import LEARNED, TaskName, key_stream, task_name
-from lrevopt.paper.figures.registry import FigureSpec
-from lrevopt.plots.style import readable
 from lrevopt.meta_training import History
 from lrevopt.paper.claims.saved_runs import claims_of
-from lrevopt.runs.evaluate import TUNING, load_tuning
 from lrevopt.paper.figures.drawing import load_numbers
+from lrevopt.paper.figures.registry import FigureSpec
+from lrevopt.plots.style import readable
+from lrevopt.runs.evaluate import TUNING, load_tuning
+from lrevopt.runs.experiment import LEARNED, TaskName, key_stream, task_name
 from lrevopt.runs.report_page import ReportInputs, write_report
 from lrevopt.tasks import LinearRegression
 from lrevopt.tuning.random_search import analytic_momentum

@@ -12,27 +12,22 @@ from typing import Any
 
 import numpy as np
 
-from lrevopt.analysis.manifolds import Manifold
-from lrevopt.analysis.mechanisms import Mechanisms
-from lrevopt.analysis.mode_shifts import ModeShifts
-from lrevopt.analysis.parameter_types import ParameterTypes
-from lrevopt.paper.claims import Row
+from lrevopt.analysis.manifolds import Manifold, manifold_facts
+from lrevopt.analysis.mechanisms import Mechanisms, mechanism_facts
+from lrevopt.analysis.mode_shifts import ModeShifts, mode_facts
+from lrevopt.analysis.parameter_types import ParameterTypes, type_facts
 from lrevopt.inner_loop.evaluation import Evaluation
+from lrevopt.meta_training import History
+from lrevopt.paper.claims import Row
 from lrevopt.paper.figures.registry import FigureSpec
 from lrevopt.plots.style import looks
-from lrevopt.text import Facts, number
-from lrevopt.studies.interventions.costs import intervention_facts
-from lrevopt.analysis.manifolds import manifold_facts
-from lrevopt.analysis.mechanisms import mechanism_facts
-from lrevopt.analysis.mode_shifts import mode_facts
-from lrevopt.studies.gradient_replay import gradient_replay_facts
-from lrevopt.analysis.parameter_types import type_facts
-from lrevopt.studies.interventions import Interventions
-from lrevopt.studies.gradient_replay import GradientReplay
-from lrevopt.meta_training import History
 from lrevopt.runs.pages import difference_words, embedded_figure, render_page
-from lrevopt.studies.scorecard import Scorecard, scorecard_facts
 from lrevopt.storage import write_atomically
+from lrevopt.studies.gradient_replay import GradientReplay, gradient_replay_facts
+from lrevopt.studies.interventions import Interventions
+from lrevopt.studies.interventions.costs import intervention_facts
+from lrevopt.studies.scorecard import Scorecard, scorecard_facts
+from lrevopt.text import Facts, number
 from lrevopt.tuning.random_search import TuningResult
 
 SYMBOLS = {

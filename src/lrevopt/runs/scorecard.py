@@ -3,15 +3,14 @@
 import dataclasses
 from pathlib import Path
 
-from lrevopt.optimizers import saved
 from lrevopt import storage
-from lrevopt.checks import finite, required, one_of
-from lrevopt.runs.experiment import BASELINES, Images, TaskName, key_stream, load_task, make_task
+from lrevopt.checks import finite, one_of, required
+from lrevopt.optimizers import AbstractOptimizer, from_optax, saved
 from lrevopt.plots.scorecard import figure_scorecard
 from lrevopt.plots.style import readable, render
-from lrevopt.optimizers import AbstractOptimizer, from_optax
 from lrevopt.runs.analyze import analysed_problems
 from lrevopt.runs.evaluate import load_tuning
+from lrevopt.runs.experiment import BASELINES, Images, TaskName, key_stream, load_task, make_task
 from lrevopt.studies.scorecard import measure_scorecard, scorecard_lines, scorecard_table
 from lrevopt.tasks import AbstractTask
 from lrevopt.tuning.well_known import WELL_KNOWN, tune_rate

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from lrevopt.optimizers import saved
 from lrevopt import storage
-from lrevopt.runs.experiment import Experiment, key_stream
 from lrevopt.meta_training import MetaTrainingRun, meta_train
+from lrevopt.optimizers import saved
 from lrevopt.runs.evaluate import TUNING
+from lrevopt.runs.experiment import Experiment, key_stream
 
 AFTER_TRAINING = (
     "evaluation.npz",

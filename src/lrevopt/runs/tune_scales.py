@@ -4,13 +4,12 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from lrevopt.optimizers import saved
 from lrevopt import storage
-from lrevopt.runs.experiment import Images, key_stream, load_task
-from lrevopt.tuning.scales import ScaleSearch, search_scales
-from lrevopt.optimizers import RecurrentOptimizer, rescaled
+from lrevopt.optimizers import RecurrentOptimizer, rescaled, saved
 from lrevopt.runs.evaluate import TUNING, Say
+from lrevopt.runs.experiment import Images, key_stream, load_task
 from lrevopt.tasks import MNIST
+from lrevopt.tuning.scales import ScaleSearch, search_scales
 
 SCALES = "scales"
 """Entry of a run's settings that tells of the search."""

@@ -1,0 +1,1 @@
+"""A run's folder: what it holds, and the stages that fill it."""
