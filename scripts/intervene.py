@@ -22,7 +22,8 @@ class Settings:
     """Take one mechanism of a run's learned optimizer away after the other: what does it cost?"""
 
     run: tyro.conf.Positional[Path]
-    """Folder of a run; gets `interventions.npz`, `.csv`, `certificates.npz`, `streams.npz`."""
+    """Folder of a run; gets `interventions.npz`, `interventions.csv`, `certificates.npz` and, for
+    parameters with groups, `gradient_replay.npz`."""
     output: Path | None = None
     """Another folder that gets them instead."""
     problems: int | None = None
@@ -58,5 +59,5 @@ if __name__ == "__main__":
         print("\n".join(interventions.intervention_lines(record)), flush=True)
         if len(task.parameter_groups) > 1:
             replay = gradient_replay.measure_gradient_replay(opt, task, key=keys[0], steps=steps)
-            storage.save_record(output / "streams.npz", replay)
+            storage.save_record(output / "gradient_replay.npz", replay)
             print("\n".join(gradient_replay.gradient_replay_lines(replay)))

@@ -394,8 +394,8 @@ def test_changes_of_streams_keep_what_they_should():
 
 
 def test_streams_are_kept_and_drawn(replay, tmp_path):
-    storage.save_record(tmp_path / "streams.npz", replay)
-    again = storage.load_record(GradientReplay, tmp_path / "streams.npz")
+    storage.save_record(tmp_path / "gradient_replay.npz", replay)
+    again = storage.load_record(GradientReplay, tmp_path / "gradient_replay.npz")
     for field, value in replay.__dict__.items():
         np.testing.assert_equal(getattr(again, field), value)
     figure = figure_gradient_replay({"rosenbrock": again})

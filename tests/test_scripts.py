@@ -21,7 +21,7 @@ from lrevopt import storage
 from lrevopt.meta_training import History
 from lrevopt.runs.evaluate import baseline_settings, load_tuning, tune_baselines
 from lrevopt.runs.experiment import Experiment, Learned
-from lrevopt.runs.train import AFTER_TRAINING, train
+from lrevopt.runs.train import train
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 
@@ -142,19 +142,6 @@ def test_baselines_of_another_task_are_refused(as_user, tmp_path):
         "rmsprop": [],
         "adam": [],
     }
-
-
-def test_overwriting_removes_what_was_said_of_the_old_run(tmp_path):
-    training = lo.MetaTraining(steps=2, unroll=3, problems=2, selection_problems=2)
-    first, second = (Experiment("linear_regression", Learned(2), training, seed) for seed in (0, 1))
-    train(first, tmp_path / "run")
-    for name in AFTER_TRAINING:
-        (tmp_path / "run" / name).write_text("old")
-    train(first, tmp_path / "run", resume=True)
-    assert all((tmp_path / "run" / name).exists() for name in AFTER_TRAINING)
-    train(second, tmp_path / "run", overwrite=True)
-    assert not any((tmp_path / "run" / name).exists() for name in AFTER_TRAINING)
-    assert storage.load_json(tmp_path / "run" / "settings.json")["seed"] == 1
 
 
 def test_the_next_stage_goes_on_from_the_last(tmp_path):

@@ -8,28 +8,8 @@ import numpy as np
 from lrevopt import storage
 from lrevopt.meta_training import MetaTrainingRun, meta_train
 from lrevopt.optimizers import saved
-from lrevopt.runs.evaluate import TUNING
+from lrevopt.runs.contents import remove_stale
 from lrevopt.runs.experiment import Experiment, key_stream
-
-AFTER_TRAINING = (
-    "evaluation.npz",
-    "evaluation.json",
-    "comparisons.csv",
-    "mechanisms.npz",
-    "parameter_types.npz",
-    "manifold.npz",
-    "mode_shifts.npz",
-    "interventions.npz",
-    "interventions.csv",
-    "certificates.npz",
-    "streams.npz",
-    "analysis.json",
-    "textbook.npz",
-    "task_picture.npz",
-    "figures",
-    "report.html",
-)
-"""What stages after training leave, and that speaks of the trained optimizer."""
 
 
 def train(
@@ -73,8 +53,7 @@ def train(
     if after.keys() != before.keys() or any(
         not np.array_equal(array, before[name]) for name, array in after.items()
     ):
-        for name in AFTER_TRAINING if resume else (*AFTER_TRAINING, TUNING):
-            storage.remove(directory / name)
+        remove_stale(directory, "optimizer", *(() if resume else ("settings",)))
     settings = storage.load_json(directory / storage.SETTINGS)
     facts: dict[str, Any] = {"seed": chosen.seed}
     if start is not None:

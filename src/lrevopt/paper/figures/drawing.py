@@ -56,7 +56,7 @@ def load_numbers(directories: Iterable[Path]) -> FigureNumbers:
             (numbers.manifolds, Manifold, "manifold.npz"),
             (numbers.mode_shifts, ModeShifts, "mode_shifts.npz"),
             (numbers.interventions, Interventions, "interventions.npz"),
-            (numbers.replay, GradientReplay, "streams.npz"),
+            (numbers.replay, GradientReplay, "gradient_replay.npz"),
             (numbers.scorecards, Scorecard, "scorecard/scorecard.npz"),
         ]
         for records, kind, name in by_task:
