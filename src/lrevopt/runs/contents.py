@@ -98,7 +98,9 @@ def register(name: str, part: Part[Kept]) -> Part[Kept]:
     return part
 
 
-def record(kind: type[Record], file: str, stage: str, says: str, **more: Any) -> Part[Record | None]:
+def record(
+    kind: type[Record], file: str, stage: str, says: str, **more: Any
+) -> Part[Record | None]:
     """A row for a record of class `kind`; `None` where the run has none."""
     return Part(
         file, stage, says, functools.partial(storage.load_record, kind), lambda: None, **more
@@ -325,8 +327,7 @@ def runs_by_task(directories: Mapping[str, Path] | list[Path]) -> dict[str, Run]
         run = Run(directory)
         if run.task_name in found:
             raise ValueError(
-                f"`{found[run.task_name].path}` and `{directory}` are both runs of "
-                f"{run.task_name}."
+                f"`{found[run.task_name].path}` and `{directory}` are both runs of {run.task_name}."
             )
         found[run.task_name] = run
     return found
