@@ -1,8 +1,6 @@
 """Transfer of all runs in a folder: measured piece by piece, drawn and tabulated."""
 
-import csv
 import dataclasses
-import io
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -28,6 +26,7 @@ from lrevopt.studies.transfer import (
     sweep_tasks,
 )
 from lrevopt.tasks import AbstractTask, LinearRegression
+from lrevopt.text import csv_text
 
 SIZED: TaskName = "linear_regression"
 """The task whose dimension is swept: the only one that has one to choose."""
@@ -201,21 +200,19 @@ def _check_or_keep(
 
 def transfer_table(transfers: Mapping[str, Transfer]) -> str:
     """CSV with a row for each optimizer on each task."""
-    lines = io.StringIO()
-    writer = csv.writer(lines, lineterminator="\n")
     columns = ["task", "home", "optimizer", "mean_objective", "diverged", "problems",
                "ratio_to_home", "low", "high", "scorecard_distance"]  # fmt: skip
-    writer.writerow(columns)
+    rows: list[list[Any]] = []
     for task, record in transfers.items():
         ratios = np.exp(record.log_ratios(record.home_optimizer))
         for place, name in enumerate(record.names):
             row = record.objectives[place]
-            writer.writerow([
+            rows.append([
                 task, *home_and_kind(name), f"{row.mean():.6g}", int(record.diverged()[place]),
                 row.size, *(f"{value:.6g}" for value in ratios[place]),
                 f"{record.distances[place]:.6g}",
             ])  # fmt: skip
-    return lines.getvalue()
+    return csv_text(columns, rows)
 
 
 def transfer_lines(transfers: Mapping[str, Transfer]) -> list[str]:

@@ -13,8 +13,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Circle
 
 from lrevopt.plots.style import GREY, PAGE, journal_style, readable, shades, short, zero_lines
-from lrevopt.studies.gallery import Gallery, spelled
-from lrevopt.text import number
+from lrevopt.studies.gallery import Gallery
+from lrevopt.text import number, signed_complex
 
 COLUMNS = 3
 
@@ -83,7 +83,7 @@ def mode_panel(
     half = max(SHAPE * (right - left) / 2, np.abs(eigenvalues.imag).max() + 0.15)
     ax.set(xlim=(left, right), ylim=(-half, half), aspect="equal", anchor="N", xticks=[], yticks=[])
     ax.spines[["left", "bottom"]].set_visible(False)
-    written = [spelled(value) for value in eigenvalues if value] or ["0"]
+    written = [signed_complex(value) for value in eigenvalues if value] or ["0"]
     ax.set_xlabel(rf"$\lambda$: {', '.join(written)}", fontsize=7, labelpad=1)
 
 

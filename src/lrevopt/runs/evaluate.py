@@ -1,9 +1,7 @@
 """Baselines tuned, and everything run on test problems."""
 
-import csv
 import dataclasses
 import inspect
-import io
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,6 +14,7 @@ from lrevopt.inner_loop.evaluation import Evaluation, evaluate
 from lrevopt.optimizers import AbstractOptimizer, saved
 from lrevopt.runs.experiment import BASELINES, LEARNED, key_stream, load_task, tested_problems
 from lrevopt.tasks import AbstractTask
+from lrevopt.text import csv_text
 from lrevopt.tuning.random_search import Tuning, TuningResult, search_axes, tune
 
 Say = Callable[[str], None]
@@ -201,8 +200,4 @@ class _Runs:
 def _comparisons(evaluation: Evaluation) -> str:
     rows = [evaluation.compare(LEARNED, name) for name in BASELINES]
     columns = [field.name for field in dataclasses.fields(rows[0])]
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(columns)
-    table.writerows([getattr(row, column) for column in columns] for row in rows)
-    return text.getvalue()
+    return csv_text(columns, ([getattr(row, column) for column in columns] for row in rows))

@@ -18,8 +18,6 @@ and a second moment, to first order, does not answer a gradient at all. Updates 
 gradient's sign have the slope 0 on both sides of it, and so modes without a learning rate.
 """
 
-import csv
-import io
 from collections.abc import Callable, Sequence
 
 import equinox as eqx
@@ -34,7 +32,7 @@ from lrevopt.inner_loop.evaluation import evaluate
 from lrevopt.inner_loop.sampled_states import SampledStates, evenly_spaced, sample_states
 from lrevopt.optimizers import from_optax
 from lrevopt.tasks.interface import AbstractTask
-from lrevopt.text import number
+from lrevopt.text import csv_text, number, signed_complex
 from lrevopt.tuning.well_known import WELL_KNOWN, tune_rate
 
 SHOWN = 5
@@ -309,15 +307,13 @@ def _line(name: str, one: GalleryEntry, problems: int) -> str:
 
 def gallery_table(gallery: Gallery) -> str:
     """The record as CSV: one row per optimizer, eigenvalues and their rates by falling size."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow([
+    heads = [
         "name", "learning_rate", "on_edge", "score", "median_score", "diverged", "problems",
         "eigenvalues", "mode_learning_rates", "timescale", "shift", "tilt", "loss", "does",
         "inseparable",
-    ])  # fmt: skip
-    for place, name in enumerate(gallery.names):
-        table.writerow([
+    ]  # fmt: skip
+    rows = [
+        [
             name, f"{gallery.learning_rates[place]:.6g}", gallery.on_edge[place],
             f"{gallery.scores[place]:.6g}", f"{gallery.median_scores[place]:.6g}",
             gallery.diverged[place], gallery.problems,
@@ -326,8 +322,10 @@ def gallery_table(gallery: Gallery) -> str:
             f"{gallery.timescale(name):.6g}", f"{gallery.shifts[place]:.6g}",
             f"{gallery.tilts[place]:.6g}", f"{gallery.losses[place]:.6g}",
             gallery.does(name), gallery.inseparable[place],
-        ])  # fmt: skip
-    return text.getvalue()
+        ]
+        for place, name in enumerate(gallery.names)
+    ]  # fmt: skip
+    return csv_text(heads, rows)
 
 
 def gallery_rows(gallery: Gallery) -> tuple[list[str], list[list[str]]]:
@@ -350,7 +348,9 @@ def gallery_rows(gallery: Gallery) -> tuple[list[str], list[list[str]]]:
                 number(gallery.median_scores[place]),
                 f"{gallery.diverged[place]} of {gallery.problems}",
                 ", ".join(
-                    f"{spelled(one)} ({spelled(rate, 2)})" for one, rate in pairs if one or rate
+                    f"{signed_complex(one)} ({signed_complex(rate, 2)})"
+                    for one, rate in pairs
+                    if one or rate
                 ),
                 number(gallery.timescale(name)),
                 *(number(values[place], 2) for values in (gallery.shifts, gallery.tilts)),
@@ -382,11 +382,3 @@ def _plain(value: complex) -> complex | float:
 
 def _percent(share: float) -> str:
     return number(share) if np.isnan(share) else f"{100 * abs(share):.0f} %"
-
-
-def spelled(value: complex, digits: int = 3) -> str:
-    """An eigenvalue or rate in a few digits."""
-    if np.isnan(value) or value.imag == 0:
-        return number(value.real, digits)
-    sign = "+" if value.imag > 0 else "\N{MINUS SIGN}"
-    return f"{number(value.real, digits)} {sign} {number(abs(value.imag), digits)} i"

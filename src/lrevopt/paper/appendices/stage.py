@@ -8,8 +8,6 @@ in settings, the one with the least gap is the one to ship. Neither asks which l
 timescale the modes have.
 """
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -28,6 +26,7 @@ from lrevopt.paper.appendices.momentum_mimic import MomentumMimic, curve_gaps, m
 from lrevopt.runs.evaluate import Say, load_tuning
 from lrevopt.runs.experiment import key_stream, load_task
 from lrevopt.tasks import AbstractTask, LinearRegression
+from lrevopt.text import csv_text
 from lrevopt.tuning.random_search import analytic_momentum
 
 APPENDIX_B = "appendix_b"
@@ -158,21 +157,15 @@ def nearest_snapshot(
 
 
 def _table(dynamics: MetaDynamics, gaps: Float[np.ndarray, " snapshot"]) -> str:
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["step", "score", "curve_gap", "learning_rate", "momentum", "converged"])
-    table.writerows(
-        zip(
-            dynamics.steps,
-            dynamics.scores,
-            gaps,
-            dynamics.dominant_learning_rates,
-            dynamics.dominant_momenta,
-            dynamics.converged,
-            strict=True,
-        )
-    )
-    return text.getvalue()
+    columns = {
+        "step": dynamics.steps,
+        "score": dynamics.scores,
+        "curve_gap": gaps,
+        "learning_rate": dynamics.dominant_learning_rates,
+        "momentum": dynamics.dominant_momenta,
+        "converged": dynamics.converged,
+    }
+    return csv_text(columns, zip(*columns.values(), strict=True))
 
 
 def appendix_c(

@@ -1,8 +1,6 @@
 """The paper's sentences measured on saved runs, without training or running anything."""
 
-import csv
 import dataclasses
-import io
 from pathlib import Path
 
 from lrevopt import storage
@@ -11,6 +9,7 @@ from lrevopt.paper.figures.drawing import load_numbers
 from lrevopt.paper.front_page import shipped_runs
 from lrevopt.runs.evaluate import TUNING, load_tuning
 from lrevopt.runs.experiment import task_name
+from lrevopt.text import csv_text
 
 SEEDS = "seeds"
 """Folder within a run's that has runs of the same task from other training seeds."""
@@ -79,9 +78,7 @@ def write_claims(results: Path) -> list[Row]:
     """Measure all claims on the runs in a folder, and save `claims.md` and `claims.csv` there."""
     rows = claims_of_all(results)
     storage.write_atomically(results / CLAIMS_PAGE, as_markdown(rows))
-    text = io.StringIO()
-    table = csv.DictWriter(text, [f.name for f in dataclasses.fields(Row)], lineterminator="\n")
-    table.writeheader()
-    table.writerows(dataclasses.asdict(row) for row in rows)
-    storage.write_atomically(results / CLAIMS_TABLE, text.getvalue())
+    heads = [field.name for field in dataclasses.fields(Row)]
+    table = csv_text(heads, (dataclasses.astuple(row) for row in rows))
+    storage.write_atomically(results / CLAIMS_TABLE, table)
     return rows

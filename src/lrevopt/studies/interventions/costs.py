@@ -1,7 +1,5 @@
 """What interventions cost on test problems."""
 
-import csv
-import io
 from collections.abc import Mapping
 
 import equinox as eqx
@@ -15,7 +13,7 @@ from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.studies.interventions.registry import INTERVENTIONS, Intervention
 from lrevopt.studies.interventions.rest_analysis import RestAnalysis, analyze_rest
 from lrevopt.tasks.interface import AbstractTask
-from lrevopt.text import Facts, number
+from lrevopt.text import Facts, csv_text, number
 
 ORIGINAL = "original"
 """Name of the optimizer as it is."""
@@ -123,24 +121,22 @@ def _log_ratio(
 
 def intervention_table(record: Interventions) -> str:
     """The record as CSV: one row per intervention, the original first."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow([
+    heads = [
         "name", "mechanism", "removes", "meta_objective", "difference", "difference_low",
         "difference_high", "ratio", "ratio_low", "ratio_high", "diverged", "problems",
-    ])  # fmt: skip
+    ]  # fmt: skip
     mean = record.original.mean()
     nothing = [mean, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, record.original_diverged, record.problems]
-    table.writerow([ORIGINAL, "", "", *nothing])
+    rows = [[ORIGINAL, "", "", *nothing]]
     for index, name in enumerate(record.names):
         ends = (record.log_ratios, record.log_ratio_lows, record.log_ratio_highs)
-        table.writerow([
+        rows.append([
             name, record.mechanisms[index], record.removed[index], record.objectives[index].mean(),
             record.differences[index], record.difference_lows[index],
             record.difference_highs[index], *(np.exp(end[index]) for end in ends),
             record.diverged[index], record.problems,
         ])  # fmt: skip
-    return text.getvalue()
+    return csv_text(heads, rows)
 
 
 def intervention_lines(record: Interventions) -> list[str]:

@@ -1,7 +1,5 @@
 """The record of a scorecard, in words, as a table, and the distance between two."""
 
-import csv
-import io
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -9,7 +7,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Bool, Complex, Float, Int
 
-from lrevopt.text import number
+from lrevopt.text import csv_text, number
 
 
 class Scorecard(eqx.Module):
@@ -227,10 +225,8 @@ def scorecard_lines(card: Scorecard) -> list[str]:
 
 def scorecard_table(card: Scorecard) -> str:
     """The numbers as CSV, one a row."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["name", "value", "unit", "label", "reason"])
-    for name, entry in ENTRIES.items():
-        reason = card.reasons.get(name, "")
-        table.writerow([name, getattr(card, name), entry.unit, entry.label, reason])
-    return text.getvalue()
+    rows = [
+        (name, getattr(card, name), entry.unit, entry.label, card.reasons.get(name, ""))
+        for name, entry in ENTRIES.items()
+    ]
+    return csv_text(["name", "value", "unit", "label", "reason"], rows)
