@@ -8,8 +8,9 @@ from pathlib import Path
 
 import tyro
 
-from lrevopt.paper.reproduce import figures_and_report
+from lrevopt.paper.figures.drawing import draw_figures
 from lrevopt.runs.command_line import parse, plain_errors
+from lrevopt.runs.report import report_run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,4 +24,5 @@ class Settings:
 if __name__ == "__main__":
     settings = parse(Settings)
     with plain_errors():
-        print(figures_and_report(settings.run))
+        figures = draw_figures([settings.run], settings.run / "figures")
+        print(report_run(settings.run, figures))

@@ -1,12 +1,21 @@
 """Small made-up records in the shapes of real ones, for tests of figures and reports."""
 
+import dataclasses
+from typing import Any
+
 import numpy as np
 
 from lrevopt.analysis import (
+    Adaptation,
+    Clipping,
+    Convergence,
     Manifold,
     Mechanisms,
     ModeShifts,
+    MomentumModes,
     ParameterTypes,
+    ProjectedStates,
+    Schedule,
     textbook_update_functions,
 )
 from lrevopt.inner_loop.evaluation import Evaluation
@@ -53,52 +62,73 @@ def mechanisms(states: int = 3, *, converged: bool = True) -> Mechanisms:
     shifts = np.linspace(-1, 1, 5)
     density, edges = np.histogram(rng.normal(size=200), 10, range=(-5, 5), density=True)
     return Mechanisms(
-        explained_variance=used / used.sum(),
-        paths=paths,
-        state_variance=decay**2,
-        fixed_point=np.zeros(3),
-        fixed_point_speed=0.0,
-        fixed_point_radius=0.9,
-        distinct_fixed_points=1.0,
-        converged_share=1.0,
-        slow_points=rng.normal(size=(5, 3)) * used,
-        slow_speeds=np.full(5, 1e-4),
-        shifts=shifts,
-        shift_points=shifts[:, None] * used,
-        gradients=gradients,
-        shift_updates=-shifts[:, None] - 0.1 * gradients,
-        eigenvalues=np.array(pairs, complex),
-        learning_rates=np.array(rates, complex),
-        dominant_mode=np.array(0),
-        mode_energy=np.ones(len(pairs)),
-        linear_error=0.1,
-        clip_gradients=wide,
-        initial_update=-np.tanh(wide),
-        later_updates=np.stack([-np.tanh(wide) + 0.1, -np.tanh(wide) - 0.1]),
-        gradient_edges=edges,
-        gradient_density=density,
-        knees=np.array([2.0, 2.0, np.inf]),
-        saturation=0.5,
-        beyond_knee=0.1,
-        affine_fit=0.9,
-        schedule_path=decay[:, None] * np.array([1.0, 0.5 * used[1]]),
-        schedule_points=rng.normal(size=(5, 2)) * used[:2],
-        schedule_end=np.zeros(2),
-        schedule_rates=0.1 + 0.05 * decay,
-        schedule_updates=np.zeros(20),
-        typical_step=0.1,
-        readout_angle=90.0,
-        held_gradients=held,
-        held_points=np.stack([held, held**3, held], axis=1) * used,
-        held_speeds=np.zeros(9),
-        held_converged=np.full(9, True) if converged else held < 0.05,
-        held_radius=np.full(9, 0.9),
-        held_rates=0.1 / (1 + held**2),
-        held_distinct=np.ones(9, int),
-        held_half_steps=np.ones(9),
-        arm_index=np.arange(4, 9),
-        arm_updates=-np.tanh(gradients) / np.arange(1, 6)[:, None],
+        states=ProjectedStates(
+            explained_variance=used / used.sum(),
+            paths=paths,
+            variance=decay**2,
+            typical_update=0.1,
+        ),
+        fixed_points=Convergence(
+            fixed_point=np.zeros(3),
+            speed=0.0,
+            spectral_radius=0.9,
+            distinct=1,
+            converged_share=1.0,
+            slow_points=rng.normal(size=(5, 3)) * used,
+            slow_speeds=np.full(5, 1e-4),
+        ),
+        momentum=MomentumModes(
+            eigenvalues=np.array(pairs, complex),
+            learning_rates=np.array(rates, complex),
+            dominant_mode=0,
+            energy=np.ones(len(pairs)),
+            linear_error=0.1,
+            shifts=shifts,
+            shifted_points=shifts[:, None] * used,
+            gradients=gradients,
+            updates=-shifts[:, None] - 0.1 * gradients,
+        ),
+        clipping=Clipping(
+            gradients=wide,
+            updates=-np.tanh(wide) + np.array([[0.0], [0.1], [-0.1]]),
+            edges=edges,
+            density=density,
+            knees=np.array([2.0, 2.0, np.inf]),
+            beyond_knee=0.1,
+            saturation=0.5,
+            affine_fit=0.9,
+        ),
+        schedule=Schedule(
+            path=decay[:, None] * np.array([1.0, 0.5 * used[1]]),
+            slow_points=rng.normal(size=(5, 2)) * used[:2],
+            fixed_point=np.zeros(2),
+            rates=0.1 + 0.05 * decay,
+            updates=np.zeros(20),
+            readout_angle=90.0,
+        ),
+        adaptation=Adaptation(
+            gradients=held,
+            points=np.stack([held, held**3, held], axis=1) * used,
+            speeds=np.zeros(9),
+            converged=np.full(9, True) if converged else held < 0.05,
+            spectral_radius=np.full(9, 0.9),
+            rates=0.1 / (1 + held**2),
+            distinct=np.ones(9, int),
+            half_steps=np.ones(9),
+            arm=np.arange(4, 9),
+            axis=gradients,
+            arm_updates=-np.tanh(gradients) / np.arange(1, 6)[:, None],
+        ),
     )
+
+
+def changed(record: Mechanisms, **fields: Any) -> Mechanisms:
+    """`record` with fields replaced: `momentum__energy=...` is that of `record.momentum`."""
+    for name, value in fields.items():
+        part, _, field = name.partition("__")
+        inner = dataclasses.replace(getattr(record, part), **{field: value})
+        record = dataclasses.replace(record, **{part: inner})
+    return record
 
 
 LAYERS = ("conv1", "conv2", "dense")

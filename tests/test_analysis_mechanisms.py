@@ -17,10 +17,10 @@ from lrevopt.analysis import (
     measure_adaptation,
     measure_clipping,
     measure_schedule,
-    projections,
 )
-from lrevopt.analysis.mechanisms import main_fixed_point
+from lrevopt.analysis.convergence import main_fixed_point
 from lrevopt.analysis.projections import state_variance
+from lrevopt.inner_loop import sampled_states
 from lrevopt.inner_loop.sampled_states import evenly_spaced, sample_states
 from lrevopt.optimizers import AbstractOptimizer
 
@@ -51,18 +51,19 @@ def sweep(opt, largest):
 
 def test_momentum_has_no_mechanism_but_momentum():
     opt = lo.Momentum(0.3, 0.9)
-    clipping = measure_clipping(opt, np.array([[0.0], [2.0]]), POOLED_GRADIENTS)
-    np.testing.assert_allclose(clipping.saturation, 1, rtol=1e-12)
-    np.testing.assert_allclose(clipping.knees, np.abs(POOLED_GRADIENTS).max(), rtol=1e-12)
-    np.testing.assert_array_equal(clipping.beyond_knee, 0)
-    np.testing.assert_allclose(clipping.affine_fit, 1, rtol=1e-12)
+    for states in ([[0.0], [2.0]], [[2.0], [0.0]]):
+        clipping = measure_clipping(opt, np.array(states), POOLED_GRADIENTS)
+        np.testing.assert_allclose(clipping.saturation, 1, rtol=1e-12)
+        np.testing.assert_allclose(clipping.knees, np.abs(POOLED_GRADIENTS).max(), rtol=1e-12)
+        assert clipping.beyond_knee == 0
+        np.testing.assert_allclose(clipping.affine_fit, 1, rtol=1e-12)
     schedule = measure_schedule(opt, 20)
     np.testing.assert_allclose(schedule.rates, 0.3, rtol=1e-15)
     np.testing.assert_array_equal(schedule.updates, 0)
     assert schedule.readout_angle == 90
     adaptation = sweep(opt, 3.0)
     np.testing.assert_allclose(adaptation.rates, 0.3, rtol=1e-15)
-    np.testing.assert_allclose(adaptation.states[:, 0], adaptation.gradients / 0.1, rtol=1e-9)
+    np.testing.assert_allclose(adaptation.points[:, 0], adaptation.gradients / 0.1, rtol=1e-9)
     np.testing.assert_allclose(adaptation.spectral_radius, 0.9, rtol=1e-15)
     assert adaptation.converged.all()
     np.testing.assert_array_equal(adaptation.distinct, 1)
@@ -80,14 +81,14 @@ def test_clipping_has_its_knee_at_the_threshold():
     )
     far = np.quantile(np.abs(POOLED_GRADIENTS), 0.999)
     np.testing.assert_allclose(clipping.saturation, 0.8 / far, rtol=1e-12)
-    assert clipping.affine_fit[0] < 0.99
+    assert clipping.affine_fit < 0.99
     np.testing.assert_allclose(np.sum(clipping.density * np.diff(clipping.edges)), 1, rtol=1e-12)
 
 
 def test_clipping_of_no_gradient_at_all_is_a_straight_line():
     clipping = measure_clipping(lo.GradientDescent(0.1), np.zeros((1, 1)), np.zeros(100))
-    assert clipping.affine_fit[0] == 1
-    assert clipping.beyond_knee[0] == 0
+    assert clipping.affine_fit == 1
+    assert clipping.beyond_knee == 0
 
 
 def test_rmsprop_lowers_its_rate_for_held_gradients():
@@ -141,7 +142,7 @@ def test_visits_are_runs_however_many_go_at_a_time(monkeypatch):
         np.testing.assert_allclose(states, expected, rtol=1e-9, atol=1e-12)
     pooled = np.sort(np.tile(run.gradients, 3).ravel())
     np.testing.assert_allclose(np.sort(sampled.pooled_gradients), pooled, atol=1e-12)
-    monkeypatch.setattr(projections, "SIDE_BY_SIDE", 1)
+    monkeypatch.setattr(sampled_states, "BATCH_PARAMETERS", 1)
     alone = sample_states(opt, task, key=jr.key(1), problems=3, steps=6)
     # Another program, the same algebra.
     np.testing.assert_allclose(alone.states, sampled.states, rtol=1e-9, atol=1e-12)
@@ -170,28 +171,31 @@ def test_state_variance_and_spread():
 def test_analysis_of_the_whole(name):
     opt = OPTIMIZERS[name](0.02)
     record = analyze(opt, lo.LinearRegression(dim=2), key=jr.key(0), problems=4, steps=20)
-    for field, value in record.__dict__.items():
-        if field not in ("knees", "held_half_steps"):  # infinite where there is none
-            assert np.all(np.isfinite(value)), field
-    assert record.distinct_fixed_points == 1
-    assert record.converged_share == 1
-    assert record.fixed_point_speed < 1e-16
-    assert record.fixed_point_stable
-    assert record.paths.shape == (8, 21, 3)
-    assert record.shift_updates.shape == (5, 201)
+    for part, inner in vars(record).items():
+        for field, value in vars(inner).items():
+            if field not in ("knees", "half_steps"):  # infinite where there is none
+                assert np.all(np.isfinite(value)), (part, field)
+    assert record.fixed_points.distinct == 1
+    assert record.fixed_points.converged_share == 1
+    assert record.fixed_points.speed < 1e-16
+    assert record.fixed_points.stable
+    assert record.states.paths.shape == (8, 21, 3)
+    assert record.momentum.updates.shape == (5, 201)
     # An offset: the update at zero gradient moves monotonically with the shift.
-    offsets = np.diff(record.shift_updates[:, 100])
+    offsets = np.diff(record.momentum.updates[:, 100])
     assert np.all(offsets < 0) or np.all(offsets > 0)
-    np.testing.assert_array_equal(record.held_gradients[record.arm_index[0]], 0)
-    assert record.arm_index[-1] == len(record.held_gradients) - 1
+    np.testing.assert_array_equal(record.adaptation.gradients[record.adaptation.arm[0]], 0)
+    assert record.adaptation.arm[-1] == len(record.adaptation.gradients) - 1
     # Sweeps pass through the fixed point, which is projected alike.
-    fixed_point = record.held_points[record.arm_index[0]]
-    np.testing.assert_allclose(fixed_point, record.fixed_point, atol=1e-8)
+    fixed_point = record.adaptation.points[record.adaptation.arm[0]]
+    np.testing.assert_allclose(fixed_point, record.fixed_points.fixed_point, atol=1e-8)
     if name == "momentum":
-        assert record.linear_error < 1e-12
-        np.testing.assert_allclose(record.learning_rates, 0.02, rtol=1e-15)
+        assert record.momentum.linear_error < 1e-12
+        np.testing.assert_allclose(record.momentum.learning_rates, 0.02, rtol=1e-15)
         # Units of the state, whose range is that of the velocity.
-        np.testing.assert_allclose(offsets, -0.02 * 0.9 * np.diff(record.shifts), rtol=1e-9)
+        np.testing.assert_allclose(
+            offsets, -0.02 * 0.9 * np.diff(record.momentum.shifts), rtol=1e-9
+        )
 
 
 def test_an_untrained_optimizer_can_be_analysed():
@@ -199,9 +203,9 @@ def test_an_untrained_optimizer_can_be_analysed():
     awake = gru(0.02)
     opt = eqx.tree_at(lambda o: o.weights, awake, jnp.zeros_like(awake.weights))
     record = analyze(opt, lo.LinearRegression(dim=2), key=jr.key(0), problems=4, steps=20)
-    np.testing.assert_array_equal(record.learning_rates, 0)
-    assert record.typical_step == 0
-    assert record.saturation == 1
+    np.testing.assert_array_equal(record.momentum.learning_rates, 0)
+    assert record.states.typical_update == 0
+    assert record.clipping.saturation == 1
 
 
 def test_a_line_of_fixed_points_can_be_analysed():
@@ -210,11 +214,11 @@ def test_a_line_of_fixed_points_can_be_analysed():
         jnp.zeros(2), jnp.array([[1.0, 0.0], [0.02, 0.5]]), jnp.array([0.1, 1.0]), -jnp.ones(2) / 50
     )
     record = analyze(opt, lo.LinearRegression(dim=2), key=jr.key(0), problems=4, steps=20)
-    assert record.distinct_fixed_points > 100
-    assert record.converged_share == 1
-    np.testing.assert_allclose(record.fixed_point_radius, 1, rtol=1e-12)
+    assert record.fixed_points.distinct > 100
+    assert record.fixed_points.converged_share == 1
+    np.testing.assert_allclose(record.fixed_points.spectral_radius, 1, rtol=1e-12)
     # No held gradient but 0 has a fixed point, and the record says so.
-    np.testing.assert_array_equal(record.held_converged, record.held_gradients == 0)
+    np.testing.assert_array_equal(record.adaptation.converged, record.adaptation.gradients == 0)
     # Among so many equals, the fixed point is in their midst.
     starts = np.stack([np.linspace(-1, 3, 9), np.zeros(9)], axis=1)
     middle, speed, radius = main_fixed_point(find_fixed_points(opt, starts))
@@ -227,9 +231,9 @@ def test_without_a_fixed_point_the_slowest_state_stands_in():
     """The first coordinate grows by h^2 + 1e-3, which is least, but not 0, at h = 0."""
     opt = Creeping(-0.1 * jnp.ones(2))
     record = analyze(opt, Quadratic(jnp.ones(2), jnp.ones(2)), key=jr.key(0), problems=2, steps=10)
-    assert record.converged_share == 0
-    assert record.distinct_fixed_points == 0
-    np.testing.assert_allclose(record.fixed_point_speed, 1e-6 / 2, rtol=1e-3)
+    assert record.fixed_points.converged_share == 0
+    assert record.fixed_points.distinct == 0
+    np.testing.assert_allclose(record.fixed_points.speed, 1e-6 / 2, rtol=1e-3)
 
 
 def test_a_defective_jacobian_has_no_rates_but_a_record():
@@ -238,13 +242,15 @@ def test_a_defective_jacobian_has_no_rates_but_a_record():
         jnp.zeros(2), jnp.array([[0.9, 0.0], [1.0, 0.9]]), jnp.array([1.0, 0.0]), -jnp.ones(2) / 500
     )
     record = analyze(opt, lo.LinearRegression(dim=2), key=jr.key(0), problems=4, steps=20)
-    np.testing.assert_allclose(record.eigenvalues, 0.9, atol=1e-3)  # the root of 1e-8, and some
-    assert np.isnan(record.learning_rates).all()
-    assert np.isnan(record.mode_energy).all()
+    np.testing.assert_allclose(
+        record.momentum.eigenvalues, 0.9, atol=1e-3
+    )  # the root of 1e-8, and some
+    assert np.isnan(record.momentum.learning_rates).all()
+    assert np.isnan(record.momentum.energy).all()
     # What does not depend on modes is there, and states still move along their common direction.
-    np.testing.assert_allclose(record.schedule_rates, 1 / 500, rtol=1e-9)
-    assert record.linear_error < 1e-12
-    assert np.all(np.diff(record.shift_updates[:, 100]) < 0)
+    np.testing.assert_allclose(record.schedule.rates, 1 / 500, rtol=1e-9)
+    assert record.momentum.linear_error < 1e-12
+    assert np.all(np.diff(record.momentum.updates[:, 100]) < 0)
 
 
 @pytest.mark.usefixtures("as_user")

@@ -173,18 +173,6 @@ def test_statistics_of_names_of_your_own():
     assert np.isnan(bias_slowness(layers_of(("alpha", "beta")), rates)).all()
 
 
-def test_kernels_are_weights():
-    """Flax's names, and those of plain dictionaries, beside kinds that have no other name."""
-    names = ("embed.embedding", "norm.scale", "norm.bias", "dense.kernel", "dense.bias", "out.w")
-    assert layers_of((*names, "out.b", "odd.weight", "odd.kernel")) == {
-        "embed": {"embedding": "embed.embedding"},
-        "norm": {"scale": "norm.scale", "bias": "norm.bias"},
-        "dense": {"weight": "dense.kernel", "bias": "dense.bias"},
-        "out": {"weight": "out.w", "bias": "out.b"},
-        "odd": {"weight": "odd.weight", "kernel": "odd.kernel"},
-    }
-
-
 def test_histograms_count_zeros_in_their_total():
     sizes = 10.0 ** np.random.default_rng(0).uniform(-4, -1, 20_000)
     halved = np.where(np.arange(20_000) % 2, sizes, 0.0)
@@ -293,7 +281,9 @@ def test_of_a_conjugate_pair_one_is_shown():
     opt = lo.ModeOptimizer(eigenvalues, 0.1 * jnp.array([1.0, 0.2 + 0.1j, 0.2 - 0.1j]))
     sampled = sample_states(opt, TASK, key=jr.key(0), problems=2, steps=10)
     # Each complex coordinate is a state of two, whose own conjugate is a mode without effect.
-    sizes = np.abs(analyze_sampled(opt, sampled).eigenvalues[measure_modes(opt, sampled).modes])
+    sizes = np.abs(
+        analyze_sampled(opt, sampled).momentum.eigenvalues[measure_modes(opt, sampled).modes]
+    )
     np.testing.assert_allclose(sizes, [0.9, 0.9, *[np.hypot(0.6, 0.2)] * 2], rtol=1e-12)
 
 

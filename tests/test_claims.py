@@ -10,7 +10,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 from planted import PLANTED, Layers, by_group
-from synthetic_records import evaluation, manifold, mechanisms, parameter_types, tuning
+from synthetic_records import changed, evaluation, manifold, mechanisms, parameter_types, tuning
 
 import lrevopt as lo
 from lrevopt import storage
@@ -152,7 +152,7 @@ def test_closed_forms():
     rates = 0.3 + 0.95**steps - 0.6**steps
     assert rise.value == pytest.approx(rates.max() / rates[0], rel=1e-12)
     falls = BY_NAME["rate-falls"].measure(analysed("cautious"))
-    held = record_of("cautious").held_gradients[-1]
+    held = record_of("cautious").adaptation.gradients[-1]
     # One step without gradient shrinks the mean to 0.8 of tanh g.
     assert falls.value == pytest.approx(1 / (1 + 4 * (0.8 * np.tanh(held)) ** 2), rel=1e-6)
     assert BY_NAME["backward-bend"].measure(analysed("momentum")).value == 0
@@ -175,8 +175,8 @@ def test_clipping_is_ordered_by_task():
     names = ("momentum", "soft_clipping", "bending", "sign")
     tasks = dict(zip(claim.expected, map(analysed, names), strict=True))
     measured = claim.measure(tasks)
-    shares = [record_of(name).beyond_knee for name in names]
-    depths = [1 - record_of(name).saturation for name in names]
+    shares = [record_of(name).clipping.beyond_knee for name in names]
+    depths = [1 - record_of(name).clipping.saturation for name in names]
     assert measured.value == pytest.approx(rank_correlation(shares, depths))
     record = mechanisms(3)
 
@@ -185,8 +185,10 @@ def test_clipping_is_ordered_by_task():
         saturations = 0.5 - sign * 0.1 * np.arange(4)
         return {
             str(k): RunNumbers(
-                mechanisms=dataclasses.replace(
-                    record, beyond_knee=0.1 * k, saturation=float(saturations[k])
+                mechanisms=changed(
+                    record,
+                    clipping__beyond_knee=0.1 * k,
+                    clipping__saturation=float(saturations[k]),
                 )
             )
             for k in range(4)
@@ -212,9 +214,9 @@ def test_numbers_between_thresholds_or_none_decide_nothing():
     lost = dataclasses.replace(manifold(found=False), share=0.0)
     assert BY_NAME["manifold"].measure(RunNumbers(manifold=lost)).holds is False
     assert BY_NAME["manifold-rate"].measure(RunNumbers(manifold=lost)).holds is None
-    defective = dataclasses.replace(mechanisms(3), mode_energy=np.full(3, np.nan))
+    defective = changed(mechanisms(3), momentum__energy=np.full(3, np.nan))
     assert BY_NAME["dominant-mode"].measure(RunNumbers(mechanisms=defective)).holds is None
-    only_decay = dataclasses.replace(mechanisms(3), schedule_rates=np.geomspace(1, 0.5, 21))
+    only_decay = changed(mechanisms(3), schedule__rates=np.geomspace(1, 0.5, 21))
     assert BY_NAME["schedule"].measure(RunNumbers(mechanisms=only_decay)).holds is None
 
 
@@ -265,7 +267,7 @@ def test_means_over_seeds_have_students_interval():
     record = whole_run()
     seeds = {
         seed: dataclasses.replace(
-            record, mechanisms=dataclasses.replace(mechanisms(6), linear_error=error)
+            record, mechanisms=changed(mechanisms(6), momentum__linear_error=error)
         )
         for seed, error in enumerate((0.1, 0.2, 0.3))
     }

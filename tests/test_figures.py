@@ -12,6 +12,7 @@ import pytest
 from matplotlib import _pylab_helpers
 from synthetic_records import (
     BASELINES,
+    changed,
     evaluation,
     history,
     manifold,
@@ -262,8 +263,10 @@ def test_points_of_the_manifold_have_the_colours_of_their_update_functions():
 
 
 def test_modes_without_rates_are_grey():
-    lost = dataclasses.replace(
-        mechanisms(3), learning_rates=np.full(3, np.nan, complex), mode_energy=np.full(3, np.nan)
+    lost = changed(
+        mechanisms(3),
+        momentum__learning_rates=np.full(3, np.nan, complex),
+        momentum__energy=np.full(3, np.nan),
     )
     for figure in (
         figures.figure_03({"rosenbrock": lost}),

@@ -19,7 +19,7 @@ import lrevopt as lo
 from lrevopt import storage
 from lrevopt.analysis import FixedPoints, linearize, measure_schedule
 from lrevopt.analysis.linearization import conjugate_mode, dominant_mode
-from lrevopt.analysis.mechanisms import separated_modes
+from lrevopt.analysis.momentum import separated_modes
 from lrevopt.optimizers import AbstractOptimizer
 from lrevopt.plots.interventions import figure_gradient_replay, figure_interventions
 from lrevopt.plots.style import render

@@ -170,6 +170,52 @@ def test_records_come_back_as_they_were(tmp_path):
         storage.load_record(Table, tmp_path / "table.npz")
 
 
+class Inner(eqx.Module):
+    rates: np.ndarray
+    parts: dict[str, np.ndarray]
+    names: tuple[str, ...] = ()
+
+
+class Outer(eqx.Module):
+    first: Inner
+    second: Inner
+    count: int
+
+
+def test_records_within_records_come_back(tmp_path):
+    inner = Inner(np.arange(2.0), {"a/b": np.ones(2)}, ("x", "y"))
+    outer = Outer(inner, Inner(np.zeros(0), {}), 3)
+    path = tmp_path / "outer.npz"
+    storage.save_record(path, outer)
+    with np.load(path) as file:
+        assert {"first/rates", "first/parts/", "first/parts/a/b", "count"} <= set(file.files)
+        arrays = dict(file)
+    found = storage.load_record(Outer, path)
+    np.testing.assert_array_equal(found.first.rates, inner.rates)
+    np.testing.assert_array_equal(found.first.parts["a/b"], np.ones(2))
+    assert (found.first.names, found.second.parts, found.count) == (("x", "y"), {}, 3)
+    # Fields with a default may be missing, at any depth; others are named.
+    del arrays["second/names"]
+    np.savez(path, **arrays)
+    assert storage.load_record(Outer, path).second.names == ()
+    del arrays["second/rates"], arrays["first/parts/a/b"]
+    np.savez(path, **arrays, rates=np.ones(1))
+    lost = r"missing 2 fields \(first/parts/a/b, second/rates\), unknown 1 field \(rates\)"
+    with pytest.raises(ValueError, match=lost):
+        storage.load_record(Outer, path)
+
+
+def test_records_of_an_earlier_version_are_refused_in_one_sentence(tmp_path):
+    """Mechanisms were 45 fields side by side; the analysis has to be run again."""
+    path = tmp_path / "mechanisms.npz"
+    np.savez(path, explained_variance=np.ones(3), held_rates=np.ones(5), knees=np.ones(2))
+    with pytest.raises(ValueError, match="Run the analysis that writes this file again") as error:
+        storage.load_record(lo.Mechanisms, path)
+    assert "missing 45 fields (adaptation/arm, " in str(error.value)
+    assert "unknown 3 fields (explained_variance, held_rates, knees)" in str(error.value)
+    assert len(str(error.value)) < 400
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     storage.write_atomically(tmp_path / "a.json", "old")
 

@@ -16,6 +16,7 @@ import shutil
 import tempfile
 import zipfile
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -93,19 +94,28 @@ def load_json(path: Path | str) -> dict[str, Any]:
 
 
 def save_record(path: Path | str, record: Any) -> None:
-    """A record (arrays, numbers, strings, tuples of strings, dicts of arrays) as one .npz."""
+    """A record (arrays, numbers, strings, tuples of strings, dicts of arrays) as one .npz.
+
+    A field may be a record itself, whose fields are then named `field/its_field`.
+    """
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **_arrays_of(record))  # type: ignore[arg-type]  # names are strings
+    write_atomically(path, buffer.getvalue())
+
+
+def _arrays_of(record: Any, prefix: str = "") -> dict[str, np.ndarray]:
+    """Arrays by name; the entry `field/` of a dict holds its keys."""
     arrays: dict[str, np.ndarray] = {}
     for field in dataclasses.fields(record):
-        value = getattr(record, field.name)
-        if isinstance(value, dict):
-            arrays |= {f"{field.name}/{key}": np.asarray(entry) for key, entry in value.items()}
-            arrays[f"{field.name}/"] = np.asarray(list(value), dtype=np.str_)
+        name, value = prefix + field.name, getattr(record, field.name)
+        if dataclasses.is_dataclass(value):
+            arrays |= _arrays_of(value, f"{name}/")
+        elif isinstance(value, dict):
+            arrays |= {f"{name}/{key}": np.asarray(entry) for key, entry in value.items()}
+            arrays[f"{name}/"] = np.asarray(list(value), dtype=np.str_)
         else:
-            array = np.asarray(value, dtype=np.str_ if _is_text(value) else None)
-            arrays[field.name] = array
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # names are strings
-    write_atomically(path, buffer.getvalue())
+            arrays[name] = np.asarray(value, dtype=np.str_ if _is_text(value) else None)
+    return arrays
 
 
 def _is_text(value: Any) -> bool:
@@ -118,7 +128,8 @@ def load_record(kind: type[Record], path: Path | str) -> Record:
     """The record of class `kind` that `save_record` wrote.
 
     Scalars come back as Python numbers, lists of strings as tuples. Fields that have a default
-    may be missing.
+    may be missing. Raises `ValueError` for a file that is missing or damaged, or that has other
+    fields, as those of earlier versions may.
     """
     path = Path(path)
     try:
@@ -129,24 +140,52 @@ def load_record(kind: type[Record], path: Path | str) -> Record:
         raise ValueError(f"`{path}` cannot be read: {error.strerror or error}.") from None
     except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"`{path}` is damaged: {error}.") from None
-    names = {name.partition("/")[0] for name in arrays}
-    fields = dataclasses.fields(kind)  # type: ignore[arg-type]
-    wanted = {field.name for field in fields}
-    optional = {field.name for field in fields if _has_default(field)}
-    if different := (names - wanted) | (wanted - names - optional):
+    unread = dict(arrays)
+    record, missing = _record_of(kind, unread)
+    if record is None or unread:
         raise ValueError(
-            f"`{path}` does not hold a {kind.__name__}: fields {sorted(different)} differ."
+            f"`{path}` does not hold a {kind.__name__} of this version: "
+            f"{_listed('missing', missing)}, {_listed('unknown', unread)}. Run the analysis that "
+            "writes this file again."
         )
+    return record
+
+
+def _record_of(
+    kind: type[Record], arrays: dict[str, np.ndarray], prefix: str = ""
+) -> tuple[Record | None, list[str]]:
+    """The record made of the entries below `prefix`, which are taken out of `arrays`.
+
+    If fields are missing: `None`, and the names of these.
+    """
     values: dict[str, Any] = {}
-    for name in names:
-        if f"{name}/" in arrays:
-            keys = arrays[f"{name}/"].tolist()
-            values[name] = {key: _unpacked(arrays[f"{name}/{key}"]) for key in keys}
-        elif arrays[name].dtype.kind == "U" and arrays[name].ndim:
-            values[name] = tuple(arrays[name].tolist())
-        else:
-            values[name] = _unpacked(arrays[name])
-    return kind(**values)
+    missing: list[str] = []
+    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
+        name = prefix + field.name
+        if dataclasses.is_dataclass(field.type):
+            values[field.name], lost = _record_of(field.type, arrays, f"{name}/")  # type: ignore[arg-type]
+            missing += lost
+        elif f"{name}/" in arrays:
+            keys = arrays.pop(f"{name}/").tolist()
+            missing += [f"{name}/{key}" for key in keys if f"{name}/{key}" not in arrays]
+            entries = {key: arrays.pop(f"{name}/{key}", np.empty(0)) for key in keys}
+            values[field.name] = {key: _unpacked(entry) for key, entry in entries.items()}
+        elif name in arrays:
+            array = arrays.pop(name)
+            text = array.dtype.kind == "U" and array.ndim
+            values[field.name] = tuple(array.tolist()) if text else _unpacked(array)
+        elif not _has_default(field):
+            missing.append(name)
+    return (None if missing else kind(**values)), missing
+
+
+def _listed(what: str, names: Iterable[str]) -> str:
+    """Such as "missing 2 fields (a, b)"; the first four are named."""
+    names = sorted(names)
+    if not names:
+        return f"{what} no field"
+    said = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+    return f"{what} {len(names)} field{'s' * (len(names) > 1)} ({said})"
 
 
 def _has_default(field: dataclasses.Field) -> bool:
@@ -253,15 +292,9 @@ def arrays_to_tree(arrays: dict[str, np.ndarray], like: Tree, source: Path | str
 
 
 def describe(module: eqx.Module) -> dict[str, Any]:
-    """Class and settings of a task, optimizer or cell, as JSON: arrays by shape, not by value.
-
-    A module with a method `description` says itself what stands beside its class.
-    """
+    """Class and settings of a task, optimizer or cell, as JSON: arrays by shape, not by value."""
     kind = type(module)
-    head = {"kind": kind.__name__, "package": package_of(kind)}
-    if hasattr(module, "description"):
-        return head | module.description()
-    return head | {
+    return {"kind": kind.__name__, "package": package_of(kind)} | {
         field.name: _plain(getattr(module, field.name)) for field in dataclasses.fields(module)
     }
 

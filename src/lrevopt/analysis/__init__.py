@@ -5,6 +5,7 @@ from lrevopt.analysis.adaptation import held_gradients as held_gradients
 from lrevopt.analysis.adaptation import measure_adaptation as measure_adaptation
 from lrevopt.analysis.clipping import Clipping as Clipping
 from lrevopt.analysis.clipping import measure_clipping as measure_clipping
+from lrevopt.analysis.convergence import Convergence as Convergence
 from lrevopt.analysis.fixed_points import FixedPoints as FixedPoints
 from lrevopt.analysis.fixed_points import find_fixed_points as find_fixed_points
 from lrevopt.analysis.linearization import Linearization as Linearization
@@ -21,8 +22,10 @@ from lrevopt.analysis.mechanisms import analyze as analyze
 from lrevopt.analysis.mechanisms import analyze_sampled as analyze_sampled
 from lrevopt.analysis.mode_shifts import ModeShifts as ModeShifts
 from lrevopt.analysis.mode_shifts import measure_modes as measure_modes
+from lrevopt.analysis.momentum import MomentumModes as MomentumModes
 from lrevopt.analysis.parameter_types import ParameterTypes as ParameterTypes
 from lrevopt.analysis.parameter_types import measure_parameter_types as measure_parameter_types
+from lrevopt.analysis.projections import ProjectedStates as ProjectedStates
 from lrevopt.analysis.projections import Projection as Projection
 from lrevopt.analysis.projections import fit_projection as fit_projection
 from lrevopt.analysis.schedules import Schedule as Schedule

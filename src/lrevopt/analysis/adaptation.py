@@ -14,34 +14,47 @@ from jaxtyping import Bool, Float, Int
 
 from lrevopt.analysis.fixed_points import count_distinct, is_converged, solve_each
 from lrevopt.analysis.precision import as_double, double_precision
-from lrevopt.analysis.update_functions import rate_table
+from lrevopt.analysis.projections import Projection
+from lrevopt.analysis.update_functions import rate_table, update_table
 from lrevopt.checks import positive_integer
 from lrevopt.optimizers.interface import AbstractOptimizer
+from lrevopt.text import Facts, number
 
 DECADES = 4.0
 """Held gradients reach down to 10^-4 of the largest."""
 
+ARM = 5
+"""Points on the positive arm whose update functions are kept."""
+
 
 class Adaptation(eqx.Module):
-    """The S-curve: for each held gradient the point that the fixed point moves to.
+    """The S-curve: for each held gradient the point that the fixed point moves to (Figure 6).
 
-    - `gradients`: ascending, log-spaced on both signs around 0.
-    - `states`, `speeds`, `converged`, `spectral_radius`: solved from where `steps` of the held
-      gradient lead from the fixed point, so that it is the attractor if there is one.
+    Host arrays in float64.
+
+    - `gradients`: the held gradients, ascending, log-spaced on both signs, with 0 in the middle.
+    - `points` (in the projection that was given), `speeds`, `converged`, `spectral_radius`: of
+      the fixed points, solved from where `steps` of the held gradient lead from the fixed point
+      at zero gradient, so that each is the attractor if there is one.
     - `rates`: effective learning rate at the point (slope at zero gradient).
     - `distinct`: number of different fixed points found from that and the other starts.
     - `half_steps`: steps until half the distance to the point is covered; infinite if the run
       ends before.
+    - `arm`: indices into the above of five points from the middle to the end of the positive
+      arm; `arm_updates`: their update functions `w . F(h, g)` on `axis`.
     """
 
     gradients: Float[np.ndarray, " held"]
-    states: Float[np.ndarray, "held state"]
+    points: Float[np.ndarray, "held component"]
     speeds: Float[np.ndarray, " held"]
     converged: Bool[np.ndarray, " held"]
     spectral_radius: Float[np.ndarray, " held"]
     rates: Float[np.ndarray, " held"]
     distinct: Int[np.ndarray, " held"]
     half_steps: Float[np.ndarray, " held"]
+    arm: Int[np.ndarray, " arm"]
+    axis: Float[np.ndarray, " grid"]
+    arm_updates: Float[np.ndarray, "arm grid"]
 
 
 def held_gradients(largest: float, each_sign: int = 15) -> Float[np.ndarray, " held"]:
@@ -56,10 +69,15 @@ def measure_adaptation(
     gradients: Float[np.ndarray, " held"],
     other_starts: Float[np.ndarray, "start state"],
     steps: int = 200,
+    *,
+    projection: Projection | None = None,
+    axis: Float[np.ndarray, " grid"] | None = None,
 ) -> Adaptation:
     """Sweep held gradients from the fixed point `point`.
 
-    Uniqueness is checked from `other_starts` too. Raises `ValueError` for fewer than 1 step.
+    Uniqueness is checked from `other_starts` too. `projection` gives the coordinates of points,
+    by default those of the state; update functions along the arm are taken on `axis`, by default
+    on the held gradients. Raises `ValueError` for fewer than 1 step.
     """
     steps = positive_integer("steps", steps)
     with double_precision():
@@ -68,21 +86,26 @@ def measure_adaptation(
     elsewhere = np.broadcast_to(other_starts, (held, *other_starts.shape))
     starts = np.concatenate([paths[:, -1:], elsewhere], axis=1)
     solved = solve_each(opt, starts.reshape(-1, len(point)), np.repeat(gradients, 1 + others))
-    points, speeds, radii = (part.reshape(held, 1 + others, *part.shape[1:]) for part in solved)
-    converged = is_converged(points, speeds)
-    distances = np.linalg.norm(paths - points[:, :1], axis=-1)
-    round_off = 1e-9 * np.maximum(1, np.linalg.norm(points[:, :1], axis=-1))
+    found, speeds, radii = (part.reshape(held, 1 + others, *part.shape[1:]) for part in solved)
+    converged = is_converged(found, speeds)
+    distances = np.linalg.norm(paths - found[:, :1], axis=-1)
+    round_off = 1e-9 * np.maximum(1, np.linalg.norm(found[:, :1], axis=-1))
     covered = distances <= distances[:, :1] / 2 + round_off
-    states = points[:, 0]
+    states = found[:, 0]
+    arm = np.linspace(held // 2, held - 1, ARM).round().astype(int)
+    axis = gradients if axis is None else axis
     return Adaptation(
         gradients=gradients,
-        states=states,
+        points=states if projection is None else projection(states),
         speeds=speeds[:, 0],
         converged=converged[:, 0],
         spectral_radius=radii[:, 0],
         rates=rate_table(opt, states),
-        distinct=np.array([count_distinct(*pair) for pair in zip(points, converged, strict=True)]),
+        distinct=np.array([count_distinct(*pair) for pair in zip(found, converged, strict=True)]),
         half_steps=np.where(covered.any(axis=1), covered.argmax(axis=1), np.inf),
+        arm=arm,
+        axis=axis,
+        arm_updates=update_table(opt, states[arm], axis),
     )
 
 
@@ -95,3 +118,13 @@ def _hold(opt, point, gradients, steps):
     after = jax.vmap(path)(gradients)
     before = jnp.broadcast_to(point, (len(gradients), 1, len(point)))
     return jnp.concatenate([before, after], axis=1)
+
+
+def adaptation_facts(record: Adaptation) -> Facts:
+    """Learning rates under held gradients, as pairs of a name and a sentence."""
+    middle = record.rates[np.argmin(np.abs(record.gradients))]
+    ends = record.rates[[0, -1]]
+    return [
+        ("Effective learning rate under held gradients", f"{number(middle)} in the centre, "
+         f"{number(ends[0])} and {number(ends[1])} at the ends of the arms"),
+    ]  # fmt: skip

@@ -12,22 +12,30 @@ import numpy as np
 from jaxtyping import Float
 
 from lrevopt.analysis.update_functions import rate_table, update_table
-from lrevopt.inner_loop.sampled_states import evenly_spaced
+from lrevopt.inner_loop.sampled_states import SampledStates, evenly_spaced
 from lrevopt.optimizers.interface import AbstractOptimizer
+from lrevopt.text import Facts, number
 
 BINS = 101
 """Odd, so that the many gradients near 0 fall into one bin."""
 
 
 class Clipping(eqx.Module):
-    """Update functions of some states on a wide axis, beside the density of met gradients.
+    """Saturation of update functions on a wide axis, beside the density of gradients (Figure 4).
 
-    - `gradients`: symmetric axis out to the largest met magnitude; `updates` on it.
-    - `edges`, `density`: histogram of met gradients on the same range.
-    - `knees`; `beyond_knee`: share of met gradients whose magnitude exceeds it.
-    - `saturation`: update at the 99.9 % magnitude over its linear extrapolation, mean of both
-      signs: 1 for a straight line.
-    - `affine_fit`: R^2 of a line through the updates of the central 80 % of met gradients.
+    Host arrays in float64. The first state is the one asked about; of the others, update
+    functions and knees are kept for comparison.
+
+    - `gradients`: symmetric axis out to the largest pooled gradient; `updates`: `w . F(h, g)` on
+      it, one row per state.
+    - `edges`, `density`: histogram of pooled gradients on the same range, as a density.
+    - `knees`: for each state, the gradient magnitude at which the tangent at zero gradient
+      reaches the largest update on the axis.
+    - `beyond_knee`: share of pooled gradients beyond the first state's knee.
+    - `saturation`: update of the first state at the 99.9 % gradient magnitude over its linear
+      extrapolation, mean of both signs: 1 for a straight line.
+    - `affine_fit`: R^2 of a line through the updates of the first state on the central 80 % of
+      pooled gradients.
     """
 
     gradients: Float[np.ndarray, " wide"]
@@ -35,15 +43,15 @@ class Clipping(eqx.Module):
     edges: Float[np.ndarray, " edge"]
     density: Float[np.ndarray, " bin"]
     knees: Float[np.ndarray, " point"]
-    beyond_knee: Float[np.ndarray, " point"]
-    saturation: Float[np.ndarray, " point"]
-    affine_fit: Float[np.ndarray, " point"]
+    beyond_knee: float
+    saturation: float
+    affine_fit: float
 
 
 def measure_clipping(
     opt: AbstractOptimizer,
     states: Float[np.ndarray, "point state"],
-    pooled: Float[np.ndarray, " met"],
+    pooled: Float[np.ndarray, " gradient"],
     points: int = 2001,
 ) -> Clipping:
     """Saturation of the update functions of `states` over the gradients `pooled`.
@@ -57,10 +65,10 @@ def measure_clipping(
     updates, rates = update_table(opt, states, axis), np.abs(rate_table(opt, states))
     offsets = updates[:, points // 2]
     far = _positive(np.quantile(magnitude, 0.999))
-    rises = np.abs(update_table(opt, states, np.array([-far, far])) - offsets[:, None])
+    rises = np.abs(update_table(opt, states[:1], np.array([-far, far])) - offsets[0])
     with np.errstate(divide="ignore", invalid="ignore"):
         knees = np.abs(updates - offsets[:, None]).max(axis=1) / rates
-        saturation = rises.mean(axis=1) / (rates * far)
+        saturation = rises.mean() / (rates[0] * far)
     knees = np.where(np.isnan(knees), np.inf, knees)
     low, high = np.quantile(pooled, [0.1, 0.9])
     central = evenly_spaced(np.sort(pooled[(pooled >= low) & (pooled <= high)]), points)
@@ -72,21 +80,39 @@ def measure_clipping(
         density=density,
         knees=knees,
         # A straight line's knee is the largest gradient, up to round-off.
-        beyond_knee=np.array([np.mean(magnitude > knee * (1 + 1e-9)) for knee in knees]),
-        saturation=np.where(np.isnan(saturation), 1.0, saturation),
-        affine_fit=_line_fits(central, update_table(opt, states, central)),
+        beyond_knee=float(np.mean(magnitude > knees[0] * (1 + 1e-9))),
+        saturation=1.0 if np.isnan(saturation) else float(saturation),
+        affine_fit=_line_fit(central, update_table(opt, states[:1], central)[0]),
     )
 
 
-def _line_fits(
-    x: Float[np.ndarray, " grid"], rows: Float[np.ndarray, "point grid"]
-) -> Float[np.ndarray, " point"]:
-    """R^2 of a least-squares line through each row; 1 for a constant row."""
-    x, rows = x - x.mean(), rows - rows.mean(axis=1, keepdims=True)
-    slopes = rows @ x / _positive(x @ x)
-    whole = np.sum(rows**2, axis=1)
-    rest = np.sum((rows - slopes[:, None] * x) ** 2, axis=1)
-    return 1 - rest / np.where(whole > 0, whole, 1.0)
+def clipping_of_runs(optimizer: AbstractOptimizer, sampled: SampledStates) -> Clipping:
+    """Clipping at the initial state, beside five states sampled later in test runs."""
+    start = np.asarray(optimizer.initial_state(), float)
+    # Later states come from paths and times that differ: evenly spaced over both.
+    cloud = sampled.states.reshape(-1, len(start))
+    later = evenly_spaced(cloud[:: max(1, sampled.gradients.shape[1] // 3)], 5)
+    return measure_clipping(
+        optimizer, np.concatenate([start[None], later]), sampled.pooled_gradients
+    )
+
+
+def clipping_facts(record: Clipping) -> Facts:
+    """Saturation of the first state, as pairs of a name and a sentence."""
+    return [
+        ("Saturation", f"at the 99.9 % gradient, updates are {number(record.saturation)} of what "
+         "they would be without clipping"),
+        ("Gradients beyond the knee", f"{100 * record.beyond_knee:.2g} %"),
+    ]  # fmt: skip
+
+
+def _line_fit(x: Float[np.ndarray, " grid"], values: Float[np.ndarray, " grid"]) -> float:
+    """R^2 of a least-squares line; 1 for constant values."""
+    x, values = x - x.mean(), values - values.mean()
+    slope = values @ x / _positive(x @ x)
+    whole = float(np.sum(values**2))
+    missed = float(np.sum((values - slope * x) ** 2))
+    return 1 - missed / (whole if whole > 0 else 1.0)
 
 
 def _positive(value: float) -> float:

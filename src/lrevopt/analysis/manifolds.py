@@ -20,10 +20,9 @@ from jax import lax
 from jaxtyping import Array, Bool, Complex, Float, Int
 
 from lrevopt.analysis.fixed_points import BLOCK
-from lrevopt.analysis.mechanisms import gradient_axis
 from lrevopt.analysis.precision import as_double, double_precision
 from lrevopt.analysis.projections import fit_projection
-from lrevopt.analysis.update_functions import rate_table, update_table
+from lrevopt.analysis.update_functions import gradient_axis, rate_table, update_table
 from lrevopt.checks import positive_integer
 from lrevopt.inner_loop.sampled_states import SampledStates, evenly_spaced, over_problems
 from lrevopt.optimizers.interface import AbstractOptimizer

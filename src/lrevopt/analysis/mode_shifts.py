@@ -8,15 +8,11 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float, Int
 
+from lrevopt.analysis.convergence import linearize_at_rest
 from lrevopt.analysis.linearization import Modes, conjugate_mode
-from lrevopt.analysis.mechanisms import (
-    Mechanisms,
-    gradient_axis,
-    linearize_at_rest,
-    separated_modes,
-    shifted_states,
-)
-from lrevopt.analysis.update_functions import rate_table, update_table
+from lrevopt.analysis.mechanisms import Mechanisms
+from lrevopt.analysis.momentum import separated_modes, shifted_states
+from lrevopt.analysis.update_functions import gradient_axis, rate_table, update_table
 from lrevopt.checks import positive_integer
 from lrevopt.inner_loop.sampled_states import SampledStates
 from lrevopt.optimizers.interface import AbstractOptimizer
@@ -96,7 +92,7 @@ def _change(values: Float[np.ndarray, "shown shift"], unit: float) -> Float[np.n
 
 def mode_facts(record: ModeShifts, mechanisms: Mechanisms) -> Facts:
     """What moving along the slowest modes does, as pairs of a name and a sentence."""
-    eigenvalues = mechanisms.eigenvalues[record.modes]
+    eigenvalues = mechanisms.momentum.eigenvalues[record.modes]
     rows = zip(eigenvalues, record.tilt, record.lift, strict=True)
     return [
         (f"Moving along mode {mode}", f"eigenvalue {complex_number(eigenvalue)}; changes the "

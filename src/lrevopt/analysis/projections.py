@@ -1,8 +1,14 @@
-"""The plane in which figures show states (paper, 5.1): principal components of visited states."""
+"""The plane in which figures show states (paper, 5.1): principal components of sampled states."""
 
 import equinox as eqx
 import numpy as np
 from jaxtyping import Float
+
+from lrevopt.analysis.precision import AnyArray
+from lrevopt.inner_loop.sampled_states import SampledStates, evenly_spaced
+
+PATHS = 20
+"""Sampled parameters whose path through the projection is kept."""
 
 
 class Projection(eqx.Module):
@@ -42,6 +48,36 @@ def fit_projection(states: Float[np.ndarray, "point state"], components: int = 3
         mean=fitted.mean_,
         components=np.pad(rows, ((0, missing), (0, 0))),
         explained_variance=np.pad(shares, (0, missing)),
+    )
+
+
+class ProjectedStates(eqx.Module):
+    """States along test runs, in the plane of their principal components (Figure 3a). Float64.
+
+    - `explained_variance`: share of the variance of sampled states in each component.
+    - `paths`: projected states of up to 20 parameters of test problems.
+    - `variance`: total variance (summed over coordinates) over sampled parameters, at each step.
+    - `typical_update`: root mean square over sampled parameters and steps of the update `w . h'`.
+    """
+
+    explained_variance: Float[np.ndarray, " component"]
+    paths: Float[np.ndarray, "path visited component"]
+    variance: Float[np.ndarray, " visited"]
+    typical_update: float
+
+
+def project_states(
+    sampled: SampledStates,
+    projection: Projection,
+    readout: Float[AnyArray, " state"],
+) -> ProjectedStates:
+    """Paths, variance and updates of sampled states; `readout` is the optimizer's w."""
+    updates = sampled.states[:, 1:] @ np.asarray(readout, float)
+    return ProjectedStates(
+        explained_variance=projection.explained_variance,
+        paths=projection(evenly_spaced(sampled.states, PATHS)),
+        variance=state_variance(sampled.states),
+        typical_update=float(np.sqrt(np.mean(updates**2))),
     )
 
 

@@ -18,6 +18,9 @@ from lrevopt.optimizers import ClippedGradientDescent, GradientDescent, Momentum
 from lrevopt.optimizers.classical import as_float
 from lrevopt.optimizers.interface import AbstractOptimizer, check_state
 
+GRID = 201
+"""Points on a gradient axis."""
+
 
 def update_function(
     opt: AbstractOptimizer, state: Float[AnyArray, " state"], gradients: Float[AnyArray, " grid"]
@@ -75,6 +78,13 @@ def rate_table(
     """Effective learning rates of many states at zero gradient, in float64 on the host."""
     with double_precision():
         return np.asarray(_rate_table(as_double(opt), states, np.zeros(())))
+
+
+def gradient_axis(pooled: Float[np.ndarray, " gradient"]) -> Float[np.ndarray, " grid"]:
+    """Symmetric axis over the central 98 % of pooled gradients."""
+    reach = float(np.quantile(np.abs(pooled), 0.98))
+    reach = reach if reach > 0 else 1.0
+    return np.linspace(-reach, reach, GRID)
 
 
 def transition_table(

@@ -48,7 +48,7 @@ HOLLOW: dict[str, Any] = {
 
 def gradient_scale(record: Mechanisms) -> SymLogNorm:
     """Colour scale of held gradients: logarithmic to both sides of 0."""
-    sizes = np.abs(record.held_gradients)
+    sizes = np.abs(record.adaptation.gradients)
     smallest, largest = sizes[sizes > 0].min(), sizes.max()
     return SymLogNorm(linthresh=smallest, linscale=0.3, vmin=-largest, vmax=largest)
 
@@ -58,7 +58,7 @@ def s_curve(ax: Axes, record: Mechanisms, *, bar_below: bool = False) -> None:
 
     The colour bar stands on the right or, to leave columns their width, below.
     """
-    points, converged = record.held_points[:, :2], record.held_converged
+    points, converged = record.adaptation.points[:, :2], record.adaptation.converged
     scale = gradient_scale(record)
     ax.plot(*points.T, color=PALE, linewidth=0.8, zorder=1)
     ax.plot(
@@ -69,7 +69,7 @@ def s_curve(ax: Axes, record: Mechanisms, *, bar_below: bool = False) -> None:
     drawn = ax.scatter(
         points[converged, 0],
         points[converged, 1],
-        c=record.held_gradients[converged],
+        c=record.adaptation.gradients[converged],
         norm=scale,
         cmap="PiYG",
         s=16,
@@ -77,7 +77,7 @@ def s_curve(ax: Axes, record: Mechanisms, *, bar_below: bool = False) -> None:
         edgecolors=BLACK,
         zorder=3,
     )
-    for index, color in zip(record.arm_index, arm_colors(record), strict=True):
+    for index, color in zip(record.adaptation.arm, arm_colors(record), strict=True):
         ax.plot(
             *points[index],
             marker="D",
@@ -89,7 +89,7 @@ def s_curve(ax: Axes, record: Mechanisms, *, bar_below: bool = False) -> None:
             zorder=4,
         )
     ax.plot(
-        *points[np.argmin(np.abs(record.held_gradients))],
+        *points[np.argmin(np.abs(record.adaptation.gradients))],
         marker="s",
         markersize=4.5,
         color=BLACK,
@@ -99,7 +99,7 @@ def s_curve(ax: Axes, record: Mechanisms, *, bar_below: bool = False) -> None:
     component_labels(ax, record)
     ax.margins(0.08)
     ax.locator_params(nbins=4 if bar_below else 5)
-    high = np.floor(np.log10(np.abs(record.held_gradients).max()))
+    high = np.floor(np.log10(np.abs(record.adaptation.gradients).max()))
     low = np.ceil(np.log10(scale.linthresh))
     decades = 10.0 ** np.unique([np.ceil((low + high) / 2), high])
     if bar_below:
@@ -111,15 +111,15 @@ def s_curve(ax: Axes, record: Mechanisms, *, bar_below: bool = False) -> None:
 
 def arm_colors(record: Mechanisms) -> list[tuple[float, ...]]:
     """One colour per chosen point, from the centre (darkest) to the end of the positive arm."""
-    return shades("viridis", len(record.arm_index), 0.0, 0.92)
+    return shades("viridis", len(record.adaptation.arm), 0.0, 0.92)
 
 
 def arm_updates(ax: Axes, record: Mechanisms, *, bar_below: bool = False) -> None:
     """Update functions from the centre of the S-curve to the end of its positive arm."""
     colors = arm_colors(record)
-    update_curves(ax, record.gradients, record.arm_updates, colors)
+    update_curves(ax, record.adaptation.axis, record.adaptation.arm_updates, colors)
     ax.set(xlabel="gradient $g$", ylabel=r"update $\Delta x$")
-    levels, label = record.held_gradients[record.arm_index], "held gradient $g^*$"
+    levels, label = record.adaptation.gradients[record.adaptation.arm], "held gradient $g^*$"
     if bar_below:
         _levels_below(ax, colors, levels, label)
     else:
@@ -141,10 +141,10 @@ def _levels_below(
 def arm_rates(ax: Axes, record: Mechanisms, momentum_rate: float | None) -> None:
     """Effective learning rate along both arms, against the size of the held gradient."""
     for sign, (name, color, marker) in ARMS.items():
-        arm = sign * record.held_gradients > 0
+        arm = sign * record.adaptation.gradients > 0
         ax.plot(
-            np.abs(record.held_gradients[arm]),
-            record.held_rates[arm],
+            np.abs(record.adaptation.gradients[arm]),
+            record.adaptation.rates[arm],
             color=color,
             marker=marker,
             markersize=2.8,
@@ -204,7 +204,7 @@ def _legend(figure: Figure, ax: Axes, records: Sequence[Mechanisms]) -> None:
         label="chosen points",
     )
     hollow = Line2D([], [], **HOLLOW, label="only nearly fixed")
-    missed = [hollow] * any(not record.held_converged.all() for record in records)
+    missed = [hollow] * any(not record.adaptation.converged.all() for record in records)
     lines, _ = ax.get_legend_handles_labels()
     figure.legend(
         handles=[square, diamond, *missed, *lines],

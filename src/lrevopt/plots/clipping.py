@@ -23,7 +23,7 @@ def saturating_update(ax: Axes, record: Mechanisms) -> None:
 
     The axis reaches out to the largest gradient met, so that saturation shows.
     """
-    gradients, update = record.clip_gradients, record.initial_update
+    gradients, update = record.clipping.gradients, record.clipping.updates[0]
     zero_lines(ax)
     ax.plot(gradients, update, color=BLUE, label="initial state", zorder=4)
     slope = np.gradient(update, gradients)[np.argmin(np.abs(gradients))]
@@ -36,10 +36,10 @@ def saturating_update(ax: Axes, record: Mechanisms) -> None:
         label="its linear part",
         zorder=3,
     )
-    for number, later in enumerate(record.later_updates):
+    for number, later in enumerate(record.clipping.updates[1:]):
         label = "later states" if number == 0 else None
         ax.plot(gradients, later, color=GREY, linewidth=0.6, zorder=2, label=label)
-    top = 1.15 * max(np.abs(record.later_updates).max(initial=0), np.abs(update).max())
+    top = 1.15 * max(np.abs(record.clipping.updates[1:]).max(initial=0), np.abs(update).max())
     if np.isfinite(top) and top > 0:
         ax.set_ylim(-top, top)
     ax.set(xlim=(gradients[0], gradients[-1]), xlabel="gradient $g$", ylabel=r"update $\Delta x$")
@@ -47,11 +47,11 @@ def saturating_update(ax: Axes, record: Mechanisms) -> None:
 
 def gradient_histogram(ax: Axes, record: Mechanisms) -> None:
     """Density of the gradients met on test problems, on a logarithmic axis."""
-    density = np.where(record.gradient_density > 0, record.gradient_density, np.nan)
+    density = np.where(record.clipping.density > 0, record.clipping.density, np.nan)
     ax.bar(
-        record.gradient_edges[:-1],
+        record.clipping.edges[:-1],
         density,
-        np.diff(record.gradient_edges),
+        np.diff(record.clipping.edges),
         align="edge",
         color="#B7C4CF",
         linewidth=0,
@@ -60,7 +60,7 @@ def gradient_histogram(ax: Axes, record: Mechanisms) -> None:
         yscale="log",
         xlabel="gradient $g$",
         ylabel="density",
-        xlim=(record.gradient_edges[0], record.gradient_edges[-1]),
+        xlim=(record.clipping.edges[0], record.clipping.edges[-1]),
     )
     if np.isfinite(density).any():
         # A lone gradient in its bin must still be seen.

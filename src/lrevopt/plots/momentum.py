@@ -51,9 +51,9 @@ def state_projection(ax: Axes, record: Mechanisms, *, shifted: bool = True) -> N
     Inset: total variance of the states over steps. `shifted` shows the states displaced along
     the dominant mode as well.
     """
-    ax.plot(*record.paths[..., :2].T, color=PATH_COLOR, linewidth=0.4, zorder=1)
+    ax.plot(*record.states.paths[..., :2].T, color=PATH_COLOR, linewidth=0.4, zorder=1)
     ax.plot(
-        *record.slow_points[:, :2].T,
+        *record.fixed_points.slow_points[:, :2].T,
         color=GREY,
         marker="o",
         markersize=2.4,
@@ -62,9 +62,14 @@ def state_projection(ax: Axes, record: Mechanisms, *, shifted: bool = True) -> N
         zorder=2,
     )
     ax.plot(
-        *record.fixed_point[:2], color=BLACK, marker="s", markersize=4, linestyle="none", zorder=5
+        *record.fixed_points.fixed_point[:2],
+        color=BLACK,
+        marker="s",
+        markersize=4,
+        linestyle="none",
+        zorder=5,
     )
-    triangles = zip(record.shift_points, shift_colors(record), strict=True)
+    triangles = zip(record.momentum.shifted_points, shift_colors(record), strict=True)
     for point, color in triangles if shifted else ():
         ax.plot(
             *point[:2],
@@ -78,8 +83,10 @@ def state_projection(ax: Axes, record: Mechanisms, *, shifted: bool = True) -> N
         )
     component_labels(ax, record)
     ax.locator_params(nbins=5)
-    drawn = np.concatenate([record.paths[..., :2].reshape(-1, 2), record.shift_points[:, :2]])
-    variance_inset(ax, record.state_variance, _room_for_inset(ax, drawn))
+    drawn = np.concatenate(
+        [record.states.paths[..., :2].reshape(-1, 2), record.momentum.shifted_points[:, :2]]
+    )
+    variance_inset(ax, record.states.variance, _room_for_inset(ax, drawn))
 
 
 def _room_for_inset(ax: Axes, points: Float[np.ndarray, "point 2"]) -> tuple[float, float]:
@@ -123,18 +130,18 @@ def variance_inset(
 
 def component_labels(ax: Axes, record: Mechanisms) -> None:
     """Axis labels with the share of variance that each component explains."""
-    first, second = (100 * share for share in record.explained_variance[:2])
+    first, second = (100 * share for share in record.states.explained_variance[:2])
     ax.set(xlabel=f"PC 1 ({first:.0f} %)", ylabel=f"PC 2 ({second:.0f} %)")
 
 
 def shift_colors(record: Mechanisms) -> list[tuple[float, ...]]:
     """One colour per displacement along the dominant mode."""
-    return shades("crest", len(record.shifts))
+    return shades("crest", len(record.momentum.shifts))
 
 
 def offset_updates(ax: Axes, record: Mechanisms) -> None:
     """Update functions of states displaced along the dominant mode."""
-    update_curves(ax, record.gradients, record.shift_updates, shift_colors(record))
+    update_curves(ax, record.momentum.gradients, record.momentum.updates, shift_colors(record))
     ax.set(xlabel="gradient $g$", ylabel=r"update $\Delta x$")
 
 
@@ -179,7 +186,8 @@ def eigenvalue_plane(
 
 def dominant_mode_plane(ax: Axes, record: Mechanisms, *, bar_below: bool = False) -> None:
     """Eigenvalues of a record, with a ring around the dominant mode."""
-    eigenvalue_plane(ax, record.eigenvalues, record.learning_rates, [int(record.dominant_mode)],
+    modes = record.momentum
+    eigenvalue_plane(ax, modes.eigenvalues, modes.learning_rates, [modes.dominant_mode],
                      bar_below=bar_below)  # fmt: skip
 
 
@@ -242,7 +250,8 @@ def figure_09(mechanisms: dict[str, Mechanisms], mode_shifts: dict[str, ModeShif
     record, shifts = mechanisms[task], mode_shifts[task]
     figure, axes = grid_of_panels(2, 3, height=2.3)
     panels = list(axes.flat)
-    eigenvalue_plane(panels[0], record.eigenvalues, record.learning_rates, shifts.modes.tolist(),
+    modes = record.momentum
+    eigenvalue_plane(panels[0], modes.eigenvalues, modes.learning_rates, shifts.modes.tolist(),
                      numbered=True, bar_below=True)  # fmt: skip
     shown = panels[1 : 1 + len(shifts.modes)]
     colors = shades("crest", shifts.shifts.shape[1])

@@ -26,9 +26,9 @@ from lrevopt.plots.style import (
 
 def autonomous_path(ax: Axes, record: Mechanisms) -> None:
     """Path of the state under zero gradient, among the slow points, on its own components."""
-    path = record.schedule_path
+    path = record.schedule.path
     ax.plot(
-        *record.schedule_points.T,
+        *record.schedule.slow_points.T,
         color=GREY,
         marker="o",
         markersize=2.8,
@@ -59,7 +59,7 @@ def autonomous_path(ax: Axes, record: Mechanisms) -> None:
         label="initial state",
     )
     ax.plot(
-        *record.schedule_end,
+        *record.schedule.fixed_point,
         marker="s",
         markersize=4.5,
         color=BLACK,
@@ -67,7 +67,7 @@ def autonomous_path(ax: Axes, record: Mechanisms) -> None:
         zorder=4,
         label="fixed point",
     )
-    shown = np.concatenate([path, record.schedule_end[None]])
+    shown = np.concatenate([path, record.schedule.fixed_point[None]])
     low, high = shown.min(axis=0), shown.max(axis=0)
     if np.isfinite([low, high]).all() and (high > low).all():
         # Near the path: slow points lie far out, and would shrink it to a dot.
@@ -80,7 +80,7 @@ def autonomous_path(ax: Axes, record: Mechanisms) -> None:
 
 def schedule(ax: Axes, record: Mechanisms, momentum_rate: float | None) -> None:
     """Effective learning rate along the zero-gradient path, beside tuned momentum's rate."""
-    rates = record.schedule_rates
+    rates = record.schedule.rates
     ax.plot(np.arange(rates.size), rates, color=BLUE)
     momentum_line(ax, momentum_rate)
     ax.set(xlabel="inner step", ylabel="effective learning rate", xlim=(0, rates.size - 1))

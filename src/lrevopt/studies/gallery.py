@@ -25,8 +25,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Int, Key
 
 from lrevopt.analysis.linearization import Linearization, eigenmodes, linearize, timescale
-from lrevopt.analysis.mechanisms import gradient_axis
-from lrevopt.analysis.update_functions import update_table
+from lrevopt.analysis.update_functions import gradient_axis, update_table
 from lrevopt.checks import one_of, positive_integer
 from lrevopt.inner_loop.evaluation import evaluate
 from lrevopt.inner_loop.sampled_states import SampledStates, evenly_spaced, sample_states

@@ -10,9 +10,10 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Int, Key
 
+from lrevopt.analysis.convergence import linearize_at_rest, main_fixed_point
 from lrevopt.analysis.fixed_points import is_converged
 from lrevopt.analysis.linearization import dominant_mode
-from lrevopt.analysis.mechanisms import linearize_at_rest, main_fixed_point, separated_modes
+from lrevopt.analysis.momentum import separated_modes
 from lrevopt.inner_loop.sampled_states import sample_states
 from lrevopt.optimizers import Momentum
 from lrevopt.optimizers.interface import AbstractOptimizer

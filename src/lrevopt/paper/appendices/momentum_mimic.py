@@ -22,10 +22,10 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Complex, Float, Key
 
+from lrevopt.analysis.convergence import linearize_at_rest
 from lrevopt.analysis.linearization import Linearization, dominant_mode, eigenmodes, mode_optimizer
-from lrevopt.analysis.mechanisms import gradient_axis, linearize_at_rest
 from lrevopt.analysis.projections import Projection, fit_projection
-from lrevopt.analysis.update_functions import update_table
+from lrevopt.analysis.update_functions import gradient_axis, update_table
 from lrevopt.checks import one_of
 from lrevopt.inner_loop.evaluation import evaluate
 from lrevopt.inner_loop.sampled_states import evenly_spaced, sample_states

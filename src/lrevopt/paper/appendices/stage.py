@@ -16,7 +16,8 @@ import numpy as np
 from jaxtyping import Float
 
 from lrevopt import storage
-from lrevopt.analysis import find_fixed_points, measure_schedule
+from lrevopt.analysis import find_fixed_points
+from lrevopt.analysis.schedules import autonomous_path
 from lrevopt.inner_loop.evaluation import Evaluation, evaluate
 from lrevopt.meta_training import History
 from lrevopt.optimizers import AbstractOptimizer, Momentum, saved
@@ -177,7 +178,7 @@ def appendix_c(
     point in particular.
     """
     optimizer = saved.load(run_directory)
-    ends = measure_schedule(optimizer, UNTIL_REST).states[-1:]
+    ends = autonomous_path(optimizer, UNTIL_REST)[-1:]
     return derive_aggregated_momentum(
         optimizer,
         find_fixed_points(optimizer, ends).states[0],

@@ -20,9 +20,9 @@ LARGE_GRADIENTS = 0.1
 
 def s_curve(numbers: RunNumbers) -> Measured:
     """Share of held gradients with exactly one fixed point, converged and attracting."""
-    record = required(numbers.mechanisms)
-    single = (record.held_distinct == 1) & record.held_converged & (record.held_radius < 1)
-    share, points = float(single.mean()), record.held_points
+    record = required(numbers.mechanisms).adaptation
+    single = (record.distinct == 1) & record.converged & (record.spectral_radius < 1)
+    share, points = float(single.mean()), record.points
     # Each inner point against the middle of its neighbours: a curve in g* is smooth.
     missed = np.linalg.norm(points[1:-1] - (points[:-2] + points[2:]) / 2, axis=1)
     length = float(np.linalg.norm(np.diff(points, axis=0), axis=1).sum())
@@ -37,7 +37,7 @@ def s_curve(numbers: RunNumbers) -> Measured:
 
 def rate_falls(numbers: RunNumbers) -> Measured:
     """Learning rate at the largest held gradient over that at zero, the larger of both arms."""
-    rates = required(numbers.mechanisms).held_rates
+    rates = required(numbers.mechanisms).adaptation.rates
     centre = float(rates[len(rates) // 2])
     if centre <= 0:
         return Measured(math.nan, None, "The learning rate at the centre is not positive.")
@@ -53,7 +53,7 @@ def rate_falls(numbers: RunNumbers) -> Measured:
 
 def rate_floor(numbers: RunNumbers) -> Measured:
     """Least learning rate under held gradients over that of tuned momentum."""
-    least = float(required(numbers.mechanisms).held_rates.min())
+    least = float(required(numbers.mechanisms).adaptation.rates.min())
     tuned = float(numbers.tuning["momentum"].best["learning_rate"])
     ratio = least / tuned
     factor = max(ratio, 1 / ratio) if ratio > 0 else math.inf
@@ -66,9 +66,9 @@ def rate_floor(numbers: RunNumbers) -> Measured:
 
 def adapts_after_several(numbers: RunNumbers) -> Measured:
     """Steps of a large held gradient until half the way to its fixed point is covered; median."""
-    record = required(numbers.mechanisms)
-    sizes = np.abs(record.held_gradients)
-    steps = float(np.median(record.held_half_steps[sizes >= LARGE_GRADIENTS * sizes.max()]))
+    record = required(numbers.mechanisms).adaptation
+    sizes = np.abs(record.gradients)
+    steps = float(np.median(record.half_steps[sizes >= LARGE_GRADIENTS * sizes.max()]))
     if math.isinf(steps):
         return Measured(steps, None, "Half the way is not covered within the run.")
     return Measured(steps, between(steps, SEVERAL, ONE))

@@ -19,7 +19,7 @@ BENDS = 0.02
 
 def saturation(numbers: RunNumbers) -> Measured:
     """Update of the initial state at the 99.9 % gradient over its linear extrapolation."""
-    record = required(numbers.mechanisms)
+    record = required(numbers.mechanisms).clipping
     return Measured(
         value=record.saturation,
         holds=between(record.saturation, SATURATED, STRAIGHT),
@@ -29,7 +29,7 @@ def saturation(numbers: RunNumbers) -> Measured:
 
 def saturation_follows_task(runs: Mapping[str, RunNumbers]) -> Measured:
     """Rank correlation over tasks of the share beyond the knee with how far updates saturate."""
-    records = {task: required(numbers.mechanisms) for task, numbers in runs.items()}
+    records = {task: required(numbers.mechanisms).clipping for task, numbers in runs.items()}
     order = sorted(records, key=lambda task: records[task].beyond_knee)
     said = ", ".join(
         f"{task.replace('_', ' ')} {number(100 * records[task].beyond_knee)} %" for task in order
@@ -49,7 +49,7 @@ def saturation_follows_task(runs: Mapping[str, RunNumbers]) -> Measured:
 
 def threshold_constant(numbers: RunNumbers) -> Measured:
     """Largest over smallest knee of the initial and of visited states."""
-    knees = required(numbers.mechanisms).knees
+    knees = required(numbers.mechanisms).clipping.knees
     ratio = float(knees.max() / knees.min()) if np.all(np.isfinite(knees)) else math.inf
     return Measured(
         value=ratio,
@@ -60,15 +60,15 @@ def threshold_constant(numbers: RunNumbers) -> Measured:
 
 def affine_centre(numbers: RunNumbers) -> Measured:
     """R^2 of a line through the update function on the central 80 % of met gradients."""
-    fit = required(numbers.mechanisms).affine_fit
+    fit = required(numbers.mechanisms).clipping.affine_fit
     return Measured(fit, between(fit, AFFINE, BENT))
 
 
 def backward_bend(numbers: RunNumbers) -> Measured:
     """How far the update falls back from its extreme by the largest met gradient; lesser side."""
-    record = required(numbers.mechanisms)
-    middle = len(record.clip_gradients) // 2
-    away = np.abs(record.initial_update - record.initial_update[middle])
+    record = required(numbers.mechanisms).clipping
+    middle = len(record.gradients) // 2
+    away = np.abs(record.updates[0] - record.updates[0][middle])
     falls = [
         1 - arm[-1] / arm.max() if arm.max() > 0 else 0.0
         for arm in (away[middle::-1], away[middle:])

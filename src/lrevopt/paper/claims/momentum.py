@@ -20,7 +20,7 @@ CARRIED, SPREAD_OUT = 0.9, 0.7
 
 def converge(numbers: RunNumbers) -> Measured:
     """Variance of states over parameters and problems at the last step, over its maximum."""
-    variance = required(numbers.mechanisms).state_variance
+    variance = required(numbers.mechanisms).states.variance
     top = float(variance.max())
     left = float(variance[-1]) / top if top > 0 else 0.0
     return Measured(left, between(left, VARIANCE_GONE, VARIANCE_LEFT))
@@ -28,8 +28,8 @@ def converge(numbers: RunNumbers) -> Measured:
 
 def one_fixed_point(numbers: RunNumbers) -> Measured:
     """Number of distinct fixed points without gradient that visited states lead a solver to."""
-    record = required(numbers.mechanisms)
-    count, share = int(record.distinct_fixed_points), float(record.converged_share)
+    record = required(numbers.mechanisms).fixed_points
+    count, share = record.distinct, float(record.converged_share)
     holds: bool | None = count == 1
     if holds and share < REACHED:
         holds = None
@@ -37,28 +37,28 @@ def one_fixed_point(numbers: RunNumbers) -> Measured:
         value=float(count),
         holds=holds,
         detail=f"{number(100 * share)} % of searches reached one; the speed at the convergence "
-        f"point is {number(record.fixed_point_speed)} and its spectral radius "
-        f"{number(record.fixed_point_radius)}.",
+        f"point is {number(record.speed)} and its spectral radius "
+        f"{number(record.spectral_radius)}.",
     )
 
 
 def linear_near_fixed_point(numbers: RunNumbers) -> Measured:
     """Error of the linearized step over the last quarter of test runs, over the distance to h*."""
-    error = float(required(numbers.mechanisms).linear_error)
+    error = float(required(numbers.mechanisms).momentum.linear_error)
     return Measured(error, between(error, LINEAR, NOT_LINEAR))
 
 
 def momentum_offset(numbers: RunNumbers) -> Measured:
     """Rank correlation of the place on the dominant mode with the update at zero gradient."""
-    record = required(numbers.mechanisms)
+    record = required(numbers.mechanisms).momentum
     middle = len(record.gradients) // 2
-    offsets = record.shift_updates[:, middle]
+    offsets = record.updates[:, middle]
     step = record.gradients[middle + 1] - record.gradients[middle - 1]
-    slopes = (record.shift_updates[:, middle + 1] - record.shift_updates[:, middle - 1]) / step
+    slopes = (record.updates[:, middle + 1] - record.updates[:, middle - 1]) / step
     centre = slopes[len(slopes) // 2]
     # Round-off of an offset that is not there has a rank, too.
     lift = float(np.ptp(offsets))
-    rise = float(np.ptp(record.shift_updates[len(slopes) // 2]))
+    rise = float(np.ptp(record.updates[len(slopes) // 2]))
     if lift <= 1e-9 * max(rise, np.finfo(float).tiny):
         return Measured(0.0, False, "Moving along the mode does not shift updates at all.")
     correlation = rank_correlation(record.shifts, offsets)
@@ -73,12 +73,12 @@ def momentum_offset(numbers: RunNumbers) -> Measured:
 
 def dominant_mode(numbers: RunNumbers) -> Measured:
     """Share of the energy of the impulse response in the best two modes."""
-    return _energy(required(numbers.mechanisms).mode_energy, there=CARRIED, absent=SPREAD_OUT)
+    return _energy(required(numbers.mechanisms).momentum.energy, there=CARRIED, absent=SPREAD_OUT)
 
 
 def many_modes(numbers: RunNumbers) -> Measured:
     """The same share; that it is small is the claim."""
-    return _energy(required(numbers.mechanisms).mode_energy, there=SPREAD_OUT, absent=CARRIED)
+    return _energy(required(numbers.mechanisms).momentum.energy, there=SPREAD_OUT, absent=CARRIED)
 
 
 def _energy(shares: Float[np.ndarray, " mode"], there: float, absent: float) -> Measured:

@@ -14,7 +14,7 @@ STILL, MOVES = 0.1, 0.5
 
 def schedule(numbers: RunNumbers) -> Measured:
     """Largest learning rate along `h' = F(h, 0)` over that at the start."""
-    rates = required(numbers.mechanisms).schedule_rates
+    rates = required(numbers.mechanisms).schedule.rates
     top = float(rates.max())
     if rates[0] <= 0 or not math.isfinite(top):
         return Measured(math.nan, None, "The learning rate is not positive at the start.")
@@ -37,13 +37,13 @@ def schedule(numbers: RunNumbers) -> Measured:
 def schedule_orthogonal(numbers: RunNumbers) -> Measured:
     """Mean |w . h'| along the autonomous path over the typical update of test runs."""
     record = required(numbers.mechanisms)
-    own, typical = float(np.mean(np.abs(record.schedule_updates))), record.typical_step
+    own, typical = float(np.mean(np.abs(record.schedule.updates))), record.states.typical_update
     ratio = own / typical if typical > 0 else math.nan
-    total = abs(float(np.sum(record.schedule_updates)))
+    total = abs(float(np.sum(record.schedule.updates)))
     return Measured(
         value=ratio,
         holds=between(ratio, STILL, MOVES),
-        detail=f"All {len(record.schedule_updates)} together move a parameter by "
+        detail=f"All {len(record.schedule.updates)} together move a parameter by "
         f"{number(total / typical if typical > 0 else math.nan)} typical updates; the path is at "
-        f"{number(record.readout_angle)} degrees to the readout.",
+        f"{number(record.schedule.readout_angle)} degrees to the readout.",
     )

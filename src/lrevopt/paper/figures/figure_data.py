@@ -10,6 +10,7 @@ half the size. Figures are redrawn from the records of their runs, which stay wh
 
 import dataclasses
 import io
+import operator
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -33,31 +34,48 @@ WIDTH = 100
 
 @dataclasses.dataclass(frozen=True)
 class Panel:
-    """Fields of a record that a panel draws; of those in `plane`, the first two components."""
+    """Fields of a record that a panel draws; of those in `plane`, the first two components.
+
+    A field of a record within the record is written `clipping/knees`.
+    """
 
     fields: tuple[str, ...] = ()
     plane: tuple[str, ...] = ()
 
     def of(self, record: Any) -> Arrays:
         """The fields of one record."""
-        whole = {name: np.asarray(getattr(record, name)) for name in self.fields}
-        return whole | {name: np.asarray(getattr(record, name))[..., :2] for name in self.plane}
+        whole = {name: _field(record, name) for name in self.fields}
+        return whole | {name: _field(record, name)[..., :2] for name in self.plane}
+
+
+def _field(record: Any, name: str) -> np.ndarray:
+    return np.asarray(operator.attrgetter(name.replace("/", "."))(record))
 
 
 STATES = Panel(
-    ("state_variance",), plane=("explained_variance", "paths", "fixed_point", "slow_points")
+    ("states/variance",),
+    plane=(
+        "states/explained_variance",
+        "states/paths",
+        "fixed_points/fixed_point",
+        "fixed_points/slow_points",
+    ),
 )
-OFFSETS = Panel(("shifts", "gradients", "shift_updates"), plane=("shift_points",))
-MODES = Panel(("eigenvalues", "learning_rates", "dominant_mode"))
-SATURATION = Panel(("clip_gradients", "initial_update", "later_updates"))
-GRADIENTS = Panel(("gradient_edges", "gradient_density"))
-PATH = Panel(("schedule_path", "schedule_points", "schedule_end"))
-SCHEDULE = Panel(("schedule_rates",))
+OFFSETS = Panel(
+    ("momentum/shifts", "momentum/gradients", "momentum/updates"),
+    plane=("momentum/shifted_points",),
+)
+MODES = Panel(("momentum/eigenvalues", "momentum/learning_rates", "momentum/dominant_mode"))
+SATURATION = Panel(("clipping/gradients", "clipping/updates"))
+GRADIENTS = Panel(("clipping/edges", "clipping/density"))
+PATH = Panel(("schedule/path", "schedule/slow_points", "schedule/fixed_point"))
+SCHEDULE = Panel(("schedule/rates",))
 S_CURVE = Panel(
-    ("held_gradients", "held_converged", "arm_index"), plane=("explained_variance", "held_points")
+    ("adaptation/gradients", "adaptation/converged", "adaptation/arm"),
+    plane=("states/explained_variance", "adaptation/points"),
 )
-ARM = Panel(("gradients", "arm_updates"))
-RATES = Panel(("held_rates",))
+ARM = Panel(("adaptation/axis", "adaptation/arm_updates"))
+RATES = Panel(("adaptation/rates",))
 MODE_SHIFTS = Panel(("modes", "shifts", "gradients", "updates"))
 TYPES = Panel(
     ("groups", "paths", "explained_variance", "rates", "log10_edges", "histograms", "medians")

@@ -11,9 +11,10 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
+from lrevopt.analysis.convergence import linearize_at_rest
 from lrevopt.analysis.fixed_points import FixedPoints
 from lrevopt.analysis.linearization import Linearization, Modes, conjugate_mode, dominant_mode
-from lrevopt.analysis.mechanisms import linearize_at_rest, separated_modes
+from lrevopt.analysis.momentum import separated_modes
 from lrevopt.analysis.schedules import measure_schedule
 from lrevopt.analysis.update_functions import effective_learning_rate
 from lrevopt.inner_loop.sampled_states import sample_states

@@ -17,7 +17,8 @@ from jax import lax
 from jaxtyping import Array, Float, Key
 
 from lrevopt.analysis.adaptation import held_gradients, measure_adaptation
-from lrevopt.analysis.clipping import measure_clipping
+from lrevopt.analysis.clipping import clipping_of_runs
+from lrevopt.analysis.convergence import linearize_at_rest
 from lrevopt.analysis.fixed_points import FixedPoints
 from lrevopt.analysis.linearization import (
     Linearization,
@@ -29,7 +30,7 @@ from lrevopt.analysis.linearization import (
     timescale,
 )
 from lrevopt.analysis.manifolds import measure_manifold
-from lrevopt.analysis.mechanisms import linearize_at_rest, separated_modes
+from lrevopt.analysis.momentum import separated_modes
 from lrevopt.analysis.precision import as_double, double_precision
 from lrevopt.analysis.projections import fit_projection
 from lrevopt.analysis.schedules import Schedule, measure_schedule
@@ -211,13 +212,7 @@ def _clipping(
     optimizer: AbstractOptimizer, sampled: SampledStates, rate: float, reasons: dict[str, str]
 ) -> Part:
     """`rate` is that of the initial state."""
-    start = np.asarray(optimizer.initial_state(), float)
-    # Later states come from paths and times that differ: evenly spaced over both.
-    cloud = sampled.states.reshape(-1, len(start))
-    later = evenly_spaced(cloud[:: max(1, sampled.gradients.shape[1] // 3)], 5)
-    found = measure_clipping(
-        optimizer, np.concatenate([start[None], later]), sampled.pooled_gradients
-    )
+    found = clipping_of_runs(optimizer, sampled)
     parts: Part = {
         "gradients": found.gradients,
         "initial_update": found.updates[0],
@@ -227,7 +222,7 @@ def _clipping(
     }
     if rate == 0:
         return parts | _missing(reasons, NO_SLOPE, "knee", "beyond_knee")
-    return parts | {"knee": float(found.knees[0]), "beyond_knee": float(found.beyond_knee[0])}
+    return parts | {"knee": float(found.knees[0]), "beyond_knee": found.beyond_knee}
 
 
 def _schedule(schedule: Schedule, reasons: dict[str, str]) -> Part:
@@ -292,7 +287,7 @@ def _manifold(
 def _readout_angle(
     rescaled: Rescaled, sampled: SampledStates, path: Schedule, reasons: dict[str, str]
 ) -> Part:
-    if path.projection.components[0].any():
+    if path.path[:, 0].any():
         return {"readout_angle": path.readout_angle, "angle_of": "path without gradient"}
     cloud = sampled.states.reshape(-1, sampled.states.shape[-1])
     direction = fit_projection(evenly_spaced(cloud, 100_000), 1).components[0]

@@ -1,0 +1,109 @@
+"""Where do states go when no gradient comes? Fixed points and the slow manifold (paper, 5.1)."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Float
+
+from lrevopt.analysis.fixed_points import FixedPoints, find_fixed_points
+from lrevopt.analysis.linearization import Linearization, Modes, dominant_mode, linearize
+from lrevopt.analysis.precision import as_double, double_precision
+from lrevopt.inner_loop.sampled_states import SampledStates, evenly_spaced
+from lrevopt.optimizers.interface import AbstractOptimizer
+from lrevopt.text import Facts, number
+
+STARTS = 500
+"""Sampled states from which fixed points are searched."""
+
+
+class Convergence(eqx.Module):
+    """Fixed points at zero gradient, and slow points near them (Figure 3a). Float64.
+
+    Points are coordinates in the projection of `ProjectedStates`. *Speed* is
+    `q = 1/2 ||F(h, 0) - h||^2`.
+
+    - `fixed_point`: the one reached from most sampled states; `speed`; `spectral_radius` of its
+      Jacobian.
+    - `distinct`: how many different fixed points were found; `converged_share`: share of the
+      searches that reached one.
+    - `slow_points`, `slow_speeds`: approximate fixed points, which are sampled states iterated
+      under zero gradient until little but the slowest modes was left.
+    """
+
+    fixed_point: Float[np.ndarray, " component"]
+    speed: float
+    spectral_radius: float
+    distinct: int
+    converged_share: float
+    slow_points: Float[np.ndarray, "point component"]
+    slow_speeds: Float[np.ndarray, " point"]
+
+    @property
+    def stable(self) -> bool:
+        """Whether states near the fixed point return to it: spectral radius below 1."""
+        return self.spectral_radius < 1
+
+
+def linearize_at_rest(
+    optimizer: AbstractOptimizer, sampled: SampledStates
+) -> tuple[FixedPoints, Linearization]:
+    """Fixed points at zero gradient that visited states lead to, and F at the fixed point."""
+    cloud = sampled.states.reshape(-1, sampled.states.shape[-1])
+    found = find_fixed_points(optimizer, evenly_spaced(cloud, STARTS))
+    return found, linearize(optimizer, main_fixed_point(found)[0])
+
+
+def main_fixed_point(found: FixedPoints) -> tuple[Float[np.ndarray, " state"], float, float]:
+    """The fixed point reached from most starts, its speed and spectral radius.
+
+    Of several reached equally often, as on a line of fixed points, the one nearest to their
+    mean. Where no search converged: the slowest point of all.
+    """
+    index = int(np.argmin(found.speeds))
+    if found.converged.any():
+        counts = np.bincount(found.assignment[found.converged])
+        most = np.flatnonzero(counts == counts.max())
+        mean = found.distinct[most].mean(axis=0)
+        nearest = most[np.argmin(np.linalg.norm(found.distinct[most] - mean, axis=1))]
+        index = int(np.flatnonzero(found.assignment == nearest)[0])
+    return found.states[index], float(found.speeds[index]), float(found.spectral_radius[index])
+
+
+def slow_manifold(
+    optimizer: AbstractOptimizer, states: Float[np.ndarray, "point state"], modes: Modes
+) -> tuple[Float[np.ndarray, "point state"], Float[np.ndarray, " point"]]:
+    """States relaxed under zero gradient towards the slow manifold, and their speeds.
+
+    They relax until, to first order, whatever is faster than the dominant mode has fallen to 5 % of
+    itself beside it: `(|lambda_next| / |lambda_slow|)^k = 0.05`, and for 100 steps at most.
+    """
+    sizes = np.abs(modes.eigenvalues)
+    slow = sizes[dominant_mode(modes)]
+    next_one = sizes[sizes < slow * (1 - 1e-9)].max(initial=0.0)
+    steps = 1
+    if next_one > 0:
+        steps = int(np.clip(np.ceil(np.log(0.05) / np.log(next_one / slow)), 1, 100))
+    with double_precision():
+        relaxed, speeds = _relax(as_double(optimizer), states, steps)
+    return np.asarray(relaxed), np.asarray(speeds)
+
+
+@eqx.filter_jit
+def _relax(opt, states, steps):
+    zero = jnp.zeros((), states.dtype)
+    once = jax.vmap(lambda h: opt.transition(h, zero))
+    relaxed = lax.fori_loop(0, steps, lambda _, h: once(h), states)
+    return relaxed, jnp.sum((once(relaxed) - relaxed) ** 2, axis=1) / 2
+
+
+def convergence_facts(record: Convergence) -> Facts:
+    """Fixed points at zero gradient, as pairs of a name and a sentence."""
+    stable = "stable" if record.stable else "not stable"
+    return [
+        ("Fixed points without gradient", f"{record.distinct} distinct"),
+        ("Searches that reached one", f"{100 * record.converged_share:.1f} %"),
+        ("Fixed point", f"speed {number(record.speed)}, spectral radius "
+         f"{number(record.spectral_radius)} ({stable})"),
+    ]  # fmt: skip
