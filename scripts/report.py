@@ -8,9 +8,8 @@ from pathlib import Path
 
 import tyro
 
-from lrevopt.paper.figures.drawing import draw_figures
+from lrevopt.paper.reproduce import figures_and_report
 from lrevopt.runs.command_line import parse, plain_errors
-from lrevopt.runs.report import report_run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,5 +23,4 @@ class Settings:
 if __name__ == "__main__":
     settings = parse(Settings)
     with plain_errors():
-        figures = draw_figures([settings.run], settings.run / "figures")
-        print(report_run(settings.run, figures))
+        print(figures_and_report(settings.run))

@@ -173,6 +173,18 @@ def test_statistics_of_names_of_your_own():
     assert np.isnan(bias_slowness(layers_of(("alpha", "beta")), rates)).all()
 
 
+def test_kernels_are_weights():
+    """Flax's names, and those of plain dictionaries, beside kinds that have no other name."""
+    names = ("embed.embedding", "norm.scale", "norm.bias", "dense.kernel", "dense.bias", "out.w")
+    assert layers_of((*names, "out.b", "odd.weight", "odd.kernel")) == {
+        "embed": {"embedding": "embed.embedding"},
+        "norm": {"scale": "norm.scale", "bias": "norm.bias"},
+        "dense": {"weight": "dense.kernel", "bias": "dense.bias"},
+        "out": {"weight": "out.w", "bias": "out.b"},
+        "odd": {"weight": "odd.weight", "kernel": "odd.kernel"},
+    }
+
+
 def test_histograms_count_zeros_in_their_total():
     sizes = 10.0 ** np.random.default_rng(0).uniform(-4, -1, 20_000)
     halved = np.where(np.arange(20_000) % 2, sizes, 0.0)

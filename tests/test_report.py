@@ -2,6 +2,7 @@
 
 import dataclasses
 import html.parser
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,11 +17,17 @@ from synthetic_records import (
     tuning,
 )
 
+import lrevopt as lo
+from lrevopt import storage
 from lrevopt.paper.claims import RunNumbers, measure_claims
 from lrevopt.paper.figures.registry import FIGURES
 from lrevopt.paper.figures.schematic import figure_16
+from lrevopt.paper.report_sections import claims_section
 from lrevopt.plots.style import render
-from lrevopt.runs.report_page import ReportInputs, render_report, write_report
+from lrevopt.runs.contents import Run
+from lrevopt.runs.pages import Picture
+from lrevopt.runs.report import report_run
+from lrevopt.runs.report_page import render_report
 from lrevopt.studies.interventions.costs import intervention_facts
 from lrevopt.text import number
 
@@ -55,36 +62,59 @@ class Page(html.parser.HTMLParser):
         return [attributes for found, attributes in self.tags if found == tag]
 
 
-@pytest.fixture(scope="module")
-def inputs() -> ReportInputs:
-    return ReportInputs(
-        title="A run <with> marks & signs",
-        settings={"task": "linear_regression", "training": {"steps": 80, "note": "<script>"}},
-        evaluation=evaluation(),
-        history=history(),
-        tuning={name: tuning(name) for name in BASELINES},
-        mechanisms=mechanisms(3),
-        interventions=interventions(),
-        replay=replay(),
-        scorecard=scorecard(reason="updates are signs"),
-        figures=[(spec, PNG) for spec in FIGURES],
-        analytic_momentum={"learning_rate": 3.7585, "momentum": 0.88114},
-        versions={"numpy": np.__version__},
-        key="17",
-        seconds=3725.0,
-        notes=("Made for a test.",),
-    )
+FIGURES_SHOWN = [Picture(spec, PNG) for spec in FIGURES]
+
+
+def made_run(**records: Any) -> Run:
+    """A run of records in memory that has everything but what is given here as `None`."""
+    known = {
+        "settings": {
+            "title": "A run <with> marks & signs",
+            "task": "linear_regression",
+            "training": {"steps": 80, "note": "<script>"},
+            "seed": 17,
+            "versions": {"numpy": np.__version__},
+        },
+        "evaluation": evaluation(),
+        "history": history(),
+        "tuning": {name: tuning(name) for name in BASELINES},
+        "mechanisms": mechanisms(3),
+        "interventions": interventions(),
+        "gradient_replay": replay(),
+        "scorecard": scorecard(reason="updates are signs"),
+    }
+    return Run.of("linear_regression", **(known | records))
+
+
+def rendered(run: Run, **more: Any) -> str:
+    known: dict[str, Any] = {
+        "figures": FIGURES_SHOWN,
+        "analytic_momentum": {"learning_rate": 3.7585, "momentum": 0.88114},
+        "seconds": 3725.0,
+        "notes": ("Made for a test.",),
+    }
+    return render_report(run, **(known | more))
 
 
 @pytest.fixture(scope="module")
-def page(inputs) -> Page:
-    return Page(render_report(inputs))
+def run() -> Run:
+    return made_run()
 
 
-def test_page_is_well_formed_and_fetches_nothing(inputs, page):
+@pytest.fixture(scope="module")
+def source(run) -> str:
+    return rendered(run)
+
+
+@pytest.fixture(scope="module")
+def page(source) -> Page:
+    return Page(source)
+
+
+def test_page_is_well_formed_and_fetches_nothing(source, page):
     assert page.open == []
-    assert "http://" not in render_report(inputs)
-    assert "https://" not in render_report(inputs)
+    assert "http://" not in source
+    assert "https://" not in source
     assert not [tag for tag, _ in page.tags if tag in ("script", "link", "iframe", "object")]
     assert all(
         (image["src"] or "").startswith("data:image/webp;base64,") for image in page.all("img")
@@ -100,24 +130,25 @@ def test_each_figure_is_there_once_with_number_caption_and_alternative_text(page
     assert all(len(image["alt"] or "") > 100 for image in page.all("img"))
 
 
-def test_settings_are_escaped_and_complete(inputs, page):
-    source = render_report(inputs)
+def test_settings_are_escaped_and_complete(source, page):
     assert "<script>" not in source
     assert "&lt;script&gt;" in source
-    assert page.text.count("A run <with> marks & signs") == 2  # title and heading
+    assert (
+        page.text.count("A run <with> marks & signs: a learned optimizer") == 2
+    )  # title and heading
     assert "training.steps" in page.text
     assert '"steps": 80' in page.text
 
 
-def test_numbers_of_the_run_are_shown(inputs, page):
-    means = inputs.evaluation.meta_objectives().mean(axis=1)
+def test_numbers_of_the_run_are_shown(run, page):
+    means = run.evaluation.meta_objectives().mean(axis=1)
     assert all(f"{mean:.3g}" in page.text for mean in means)
-    comparison = inputs.evaluation.compare("learned", "momentum")
+    comparison = run.evaluation.compare("learned", "momentum")
     assert f"{comparison.ratio_of_means:.3g}" in page.text
     for text in ("60 of 80 (finished)", "1 (meta-gradient not finite)", "meta-step 40", "3.759",
                  "0.8811", "1 h 2 min", "upper end from 0.5 to 0.99"):  # fmt: skip
         assert text in page.text
-    diverged = int((inputs.tuning["adam"].diverged > 0).sum())
+    diverged = int((run.tuning["adam"].diverged > 0).sum())
     assert f"{diverged} of 30" in page.text
 
 
@@ -128,8 +159,8 @@ def test_the_scorecard_is_shown_with_units_and_reasons(page):
     assert "adaptation, rest / held13 times, held at 2.5" in text
 
 
-def test_removals_are_shown_with_what_they_cost(inputs, page):
-    record = inputs.interventions
+def test_removals_are_shown_with_what_they_cost(run, page):
+    record = run.interventions
     for removed, ratio in zip(record.removed, np.exp(record.log_ratios), strict=True):
         assert f"Without {removed}" in page.text
         assert f"meta-objective times {number(float(ratio))}" in page.text
@@ -144,43 +175,43 @@ def test_a_removal_that_always_diverges_has_no_ratio():
     assert {said for _, said in intervention_facts(lost)} == {"diverges on every problem"}
 
 
-def test_what_trained_it_and_how_others_were_tuned_is_said(inputs):
+def test_what_trained_it_and_how_others_were_tuned_is_said(run, page):
     """The estimator, earlier stages, the rule of a search, and metrics beside the losses."""
     searches = {
         name: dataclasses.replace(result, rule="2500 settings run 10 updates.")
-        for name, result in inputs.tuning.items()
+        for name, result in run.tuning.items()
     }
     stage = {
         "task": {"kind": "MNIST", "side": 14},
         "training": {"steps": 150, "unroll": 60, "problems": 2},
     }
-    runs = dataclasses.replace(inputs.evaluation, metrics={"test_accuracy": np.full((4, 6), 0.875)})
-    settings = dict(inputs.settings) | {
+    runs = dataclasses.replace(run.evaluation, metrics={"test_accuracy": np.full((4, 6), 0.875)})
+    settings = run.settings | {
         "training": {"estimator": "clipped", "cotangent_clip": 0.5}, "stages": [stage],
     }  # fmt: skip
-    text = Page(
-        render_report(
-            dataclasses.replace(inputs, settings=settings, tuning=searches, evaluation=runs)
-        )
-    ).text
+    text = Page(rendered(made_run(settings=settings, tuning=searches, evaluation=runs))).text
     assert "held to 0.5 times the rest of each cotangent" in text
     assert "MNIST 14 x 14, 150 meta-steps planned, unrolls of 60, 2 problems a step" in text
     assert text.count("2500 settings run 10 updates.") == 1
     assert "Test accuracy" in text
     assert text.count("0.875") == 4
     # A run of before there was a choice was trained by the exact one.
-    assert "exact: backpropagation through every update" in Page(render_report(inputs)).text
+    assert "exact: backpropagation through every update" in page.text
 
 
-def test_claims_are_shown_and_what_differs_is_explained(inputs):
+def test_claims_are_shown_and_what_differs_is_explained(run, page):
     numbers = RunNumbers(evaluation=evaluation(), mechanisms=mechanisms(3))
     rows = measure_claims({"rosenbrock": numbers})
     assert len({row.outcome for row in rows}) > 1
-    text = Page(render_report(dataclasses.replace(inputs, claims=rows))).text
+    with_claims = Page(rendered(run, sections=claims_section(rows)))
+    assert with_claims.open == []
+    assert "#claims" in [link["href"] for link in with_claims.all("a")]
+    text = with_claims.text
     for row in rows:
         assert {row.says, row.statistic, row.threshold, row.value} <= set(found_in(text, row))
         assert (f"{row.claim}: {row.outcome}." in text) == (row.outcome != "reproduced")
-    assert "The paper's sentences" not in Page(render_report(inputs)).text
+    assert claims_section([]) == []
+    assert "The paper's sentences" not in page.text
 
 
 def found_in(text, row):
@@ -193,24 +224,33 @@ def test_tables_have_headers_and_captions(page):
 
 
 def test_diverged_runs_are_counted_and_a_minimal_report_stands():
-    minimal = ReportInputs(title="Minimal", settings={}, evaluation=evaluation(diverged=True))
-    page = Page(render_report(minimal))
+    page = Page(render_report(Run.of("own", evaluation=evaluation(diverged=True))))
     assert "2 of 6" in page.text
     assert "of the runs that did not diverge" in page.text
     assert "No figures were drawn." in page.text
     assert "nan" not in page.text.lower().split()
 
 
-def test_report_is_written_whole_and_from_files(tmp_path, inputs):
+def test_a_report_is_written_from_the_files_of_a_run(tmp_path):
+    storage.save_json(tmp_path / "settings.json", {"task": storage.describe(lo.Rosenbrock())})
+    with pytest.raises(ValueError, match="has no evaluation to report"):
+        report_run(tmp_path)
+    storage.save_record(tmp_path / "evaluation.npz", evaluation())
     (tmp_path / "figure.png").write_bytes(PNG)
-    some = dataclasses.replace(inputs, figures=[(FIGURES[0], tmp_path / "figure.png")])
-    path = write_report(some, tmp_path / "report.html")
-    assert path.read_text(encoding="utf-8") == render_report(some)
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["figure.png", "report.html"]
+    figures = [Picture(FIGURES[0], tmp_path / "figure.png")]
+    path = report_run(tmp_path, figures=figures)
+    known = Run.of(
+        "rosenbrock",
+        evaluation=evaluation(),
+        settings={"task": storage.describe(lo.Rosenbrock())},
+    )
+    assert path.read_text(encoding="utf-8") == render_report(known, figures=figures)
+    assert Run(tmp_path).report == path
 
 
-def test_bad_inputs_are_refused(inputs):
-    with pytest.raises(ValueError, match=r"`learned` must be one of .* got 'gru'"):
-        render_report(dataclasses.replace(inputs, learned="gru"))
+def test_bad_inputs_are_refused(run):
+    foreign = dataclasses.replace(evaluation(), names=("gru", "momentum", "rmsprop", "adam"))
+    with pytest.raises(ValueError, match=r"`evaluation` must be of 'learned' .* got gru, mom"):
+        render_report(made_run(evaluation=foreign))
     with pytest.raises(ValueError, match="`figures` must be PNG"):
-        render_report(dataclasses.replace(inputs, figures=[(FIGURES[0], b"GIF89a")]))
+        rendered(run, figures=[Picture(FIGURES[0], b"GIF89a")])

@@ -67,7 +67,9 @@ from lrevopt.studies.transfer import measure_transfer as measure_transfer
 from lrevopt.tasks import MNIST as MNIST
 from lrevopt.tasks import AbstractProblem as AbstractProblem
 from lrevopt.tasks import AbstractTask as AbstractTask
+from lrevopt.tasks import FunctionTask as FunctionTask
 from lrevopt.tasks import LinearRegression as LinearRegression
+from lrevopt.tasks import Minibatches as Minibatches
 from lrevopt.tasks import Rosenbrock as Rosenbrock
 from lrevopt.tasks import TwoMoons as TwoMoons
 from lrevopt.tasks import sample_problems as sample_problems

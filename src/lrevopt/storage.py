@@ -292,9 +292,15 @@ def arrays_to_tree(arrays: dict[str, np.ndarray], like: Tree, source: Path | str
 
 
 def describe(module: eqx.Module) -> dict[str, Any]:
-    """Class and settings of a task, optimizer or cell, as JSON: arrays by shape, not by value."""
+    """Class and settings of a task, optimizer or cell, as JSON: arrays by shape, not by value.
+
+    A module with a method `description` says itself what stands beside its class.
+    """
     kind = type(module)
-    return {"kind": kind.__name__, "package": package_of(kind)} | {
+    head = {"kind": kind.__name__, "package": package_of(kind)}
+    if hasattr(module, "description"):
+        return head | module.description()
+    return head | {
         field.name: _plain(getattr(module, field.name)) for field in dataclasses.fields(module)
     }
 

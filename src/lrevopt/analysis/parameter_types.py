@@ -32,6 +32,9 @@ from lrevopt.text import Facts, number
 
 WEIGHT, BIAS = "weight", "bias"
 
+SYNONYMS = {"kernel": WEIGHT, "w": WEIGHT, "b": BIAS}
+"""Other names of the same kinds: Flax's `kernel`, and what dictionaries often have."""
+
 SAMPLED = 64
 """Parameters of each group and problem over which learning rates are averaged."""
 
@@ -152,11 +155,16 @@ def layer_and_kind(group: str) -> tuple[str, str]:
 
 
 def layers_of(groups: Mapping[str, object] | tuple[str, ...]) -> dict[str, dict[str, str]]:
-    """Layers in order, each with the names of its groups by kind."""
+    """Layers in order, each with the names of its groups by kind.
+
+    `kernel` and `w` count as weights and `b` as biases, of a layer that has no other.
+    """
     layers: dict[str, dict[str, str]] = {}
     for group in groups:
         layer, kind = layer_and_kind(group)
-        layers.setdefault(layer, {})[kind] = group
+        own = layers.setdefault(layer, {})
+        common = SYNONYMS.get(kind, kind)
+        own[kind if common in own else common] = group
     return layers
 
 

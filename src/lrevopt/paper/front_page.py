@@ -7,11 +7,12 @@ from typing import get_args
 from lrevopt import storage
 from lrevopt.paper.claims import Row
 from lrevopt.paper.figures import captions
-from lrevopt.paper.figures.drawing import load_numbers
 from lrevopt.paper.figures.registry import FIGURES, FigureText
-from lrevopt.paper.front_page_content import FrontPageInputs, Picture, write_front_page
+from lrevopt.paper.front_page_content import render_front_page
 from lrevopt.plots.style import readable
+from lrevopt.runs.contents import runs_by_task
 from lrevopt.runs.experiment import TaskName
+from lrevopt.runs.pages import Picture
 from lrevopt.studies.gallery import Gallery
 
 RESULTS = Path("results")
@@ -42,26 +43,19 @@ def front_page_of(results: Path, claims: Sequence[Row] = ()) -> Path:
     Figures are those in its folder `figures`, as `draw_figures` left them. Raises `ValueError` if
     there is no run, or the folder cannot be written.
     """
-    runs = shipped_runs(results)
-    numbers = load_numbers(runs)
-    reports = [run for run in runs if (run / "report.html").is_file()]
-    settings = {run.name: storage.load_json(run / storage.SETTINGS) for run in runs}
-    inputs = FrontPageInputs(
-        evaluations=numbers.evaluations,
-        reports={run.name: f"{run.name}/report.html" for run in reports},
+    folders = shipped_runs(results)
+    page = render_front_page(
+        runs_by_task(folders),
         documents=_documents(results),
-        notes=[*_gaps(runs), *_undrawn(results)],
+        notes=[*_gaps(folders), *_undrawn(results)],
         claims=claims,
         figures=_pictures(results),
-        momentum_mimic=numbers.momentum_mimic,
-        meta_dynamics=numbers.meta_dynamics,
-        mechanisms=numbers.mechanisms,
-        scorecards=numbers.scorecards,
         gallery=_gallery(results),
         microscope=_microscope(results),
-        versions={task: own.get("versions", {}) for task, own in settings.items()},
+        root=results,
     )
-    return write_front_page(inputs, results / "index.html")
+    storage.write_atomically(results / "index.html", page)
+    return results / "index.html"
 
 
 def _documents(results: Path) -> list[tuple[str, str]]:
@@ -93,9 +87,9 @@ def _gaps(runs: list[Path]) -> list[str]:
 
 def _undrawn(results: Path) -> list[str]:
     """Which of the paper's figures are not there, in one sentence if any."""
-    there = {picture.spec.number for picture in _pictures(results)}
-    missing = [spec for spec in FIGURES if isinstance(spec.number, int)]
-    labels = [str(spec.number) for spec in missing if spec.number not in there]
+    there = {picture.spec.name for picture in _pictures(results)}
+    numbered = [spec for spec in FIGURES if isinstance(spec.number, int)]
+    labels = [str(spec.number) for spec in numbered if spec.name not in there]
     return [f"Figures not drawn: {', '.join(labels)}."] if labels else []
 
 

@@ -3,27 +3,26 @@
 Like a report it is a single file with its figures inside. Links lead to what lies beside it.
 """
 
-import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from lrevopt.analysis import Mechanisms
 from lrevopt.analysis.linearization import modes_needed
 from lrevopt.inner_loop.evaluation import Evaluation
 from lrevopt.paper.appendices.meta_dynamics import MetaDynamics
 from lrevopt.paper.appendices.momentum_mimic import MomentumMimic
 from lrevopt.paper.claims import ALL_TASKS, Row
 from lrevopt.paper.claims.momentum import CARRIED
-from lrevopt.paper.figures.registry import FigureText
+from lrevopt.paper.contents import META_DYNAMICS, MOMENTUM_MIMIC
 from lrevopt.plots.style import looks, readable, tasks_of
-from lrevopt.runs.pages import embedded_figure, render_page
-from lrevopt.storage import write_atomically
+from lrevopt.runs.contents import Part, Run
+from lrevopt.runs.experiment import LEARNED
+from lrevopt.runs.pages import Picture, embedded_figure, render_page
 from lrevopt.studies.gallery import Gallery, gallery_caption, gallery_rows
-from lrevopt.studies.scorecard import Scorecard, scorecard_facts
+from lrevopt.studies.scorecard import scorecard_facts
 from lrevopt.text import Facts, number
 
 TITLE = "Learned optimizers, taken apart"
@@ -32,105 +31,95 @@ OUTCOMES = {"reproduced": "✓", "differs": "≠", "cannot tell": "?"}
 """Sign of each outcome, so that none is told by its colour alone."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Picture:
-    """A figure with its PNG, or the path of it, and links to files that belong to it."""
+def render_front_page(
+    runs: Mapping[str, Run],
+    *,
+    title: str = TITLE,
+    documents: Sequence[tuple[str, str]] = (),
+    notes: Sequence[str] = (),
+    claims: Sequence[Row] = (),
+    figures: Sequence[Picture] = (),
+    gallery: Gallery | None = None,
+    microscope: Sequence[Picture] = (),
+    root: Path | None = None,
+) -> str:
+    """The front page of runs, by task, as one self-contained HTML page.
 
-    spec: FigureText
-    png: bytes | Path
-    files: Sequence[str] = ()
+    What a run lacks is left out. Besides what the runs hold it shows:
 
-
-@dataclasses.dataclass(frozen=True)
-class FrontPageInputs:
-    """Everything the front page shows. What there is not may be left out."""
-
-    title: str = TITLE
-    """Heading of the page."""
-    evaluations: Mapping[str, Evaluation] = dataclasses.field(default_factory=dict)
-    """Runs of the learned optimizer and the baselines on test problems, by task."""
-    reports: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    """Link to the report of each task, relative to the page."""
-    documents: Sequence[tuple[str, str]] = ()
-    """Further links: what they lead to in words, and where."""
-    notes: Sequence[str] = ()
-    """Sentences on what is not there."""
-    claims: Sequence[Row] = ()
-    """The paper's sentences as measured, in order."""
-    figures: Sequence[Picture] = ()
-    """Figures in reading order."""
-    momentum_mimic: MomentumMimic | None = None
-    meta_dynamics: MetaDynamics | None = None
-    """The optimizer that is momentum, and its history (paper, appendix B)."""
-    mechanisms: Mapping[str, Mechanisms] = dataclasses.field(default_factory=dict)
-    """Analyses by task, of which the page shows how many modes carry them (appendix C)."""
-    scorecards: Mapping[str, Scorecard] = dataclasses.field(default_factory=dict)
-    """Of each task's learned optimizer, on that task."""
-    gallery: Gallery | None = None
-    """Well-known optimizers beside each other: a table below the figure called `gallery`."""
-    microscope: Sequence[Picture] = ()
-    """Figures of optimizers beyond the paper's, and of what they do away from home."""
-    versions: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
-    """Software that trained each task's optimizer, by task and then by name."""
-    learned: str = "learned"
-    """Name of the learned optimizers in `evaluations`."""
-
-
-def write_front_page(inputs: FrontPageInputs, path: Path | str) -> Path:
-    """Write the page at once or not at all; its path.
-
-    Raises `ValueError` for a folder that cannot be written, and as `render_front_page` does.
-    """
-    write_atomically(path, render_front_page(inputs))
-    return Path(path)
-
-
-def render_front_page(inputs: FrontPageInputs) -> str:
-    """The front page as one self-contained HTML page.
+    - `documents`: further links, what they lead to in words and where.
+    - `notes`: sentences on what is not there.
+    - `claims`: the paper's sentences as measured, in order.
+    - `figures`: in reading order.
+    - `gallery`: well-known optimizers beside each other, a table below the figure of that name.
+    - `microscope`: figures of optimizers beyond the paper's, and on tasks they were not trained on.
+    - `root`: folder of the page, which the links to reports start from.
 
     Raises `ValueError` if an evaluation lacks the learned optimizer, or a figure is not a PNG.
     """
-    for task, evaluation in inputs.evaluations.items():
-        if inputs.learned not in evaluation.names:
+    runs = {task: runs[task] for task in tasks_of(runs, "runs")} if runs else {}
+    evaluations = {task: run.evaluation for task, run in runs.items() if run.evaluation is not None}
+    for task, evaluation in evaluations.items():
+        if LEARNED not in evaluation.names:
             raise ValueError(
-                f"`learned` must be one of {', '.join(evaluation.names)} of {task}, got "
-                f"{inputs.learned!r}."
+                f"`evaluation` of {task} must be of {LEARNED!r} too, got "
+                f"{', '.join(evaluation.names)}."
             )
-    tasks = tasks_of(inputs.evaluations, "evaluations") if inputs.evaluations else []
-    names = list(dict.fromkeys(n for task in tasks for n in inputs.evaluations[task].names))
-    baselines = [name for name in names if name != inputs.learned]
-    columns = _columns(inputs.claims)
+    names = list(dict.fromkeys(name for found in evaluations.values() for name in found.names))
+    baselines = [name for name in names if name != LEARNED]
+    reports = _reports(runs, root)
+    columns = _columns(claims)
     return render_page(
         "index.html",
-        title=inputs.title,
-        verdict=_verdict(inputs, tasks),
+        title=title,
+        verdict=_verdict(evaluations),
         baselines=[looks(baselines)[name].label for name in baselines],
-        headline=[_headline(inputs, task, baselines) for task in tasks],
-        reports=[(readable(task), link) for task, link in inputs.reports.items()],
-        documents=inputs.documents,
-        notes=inputs.notes,
-        counts=_counts(inputs.claims),
+        headline=[
+            _headline(runs[task], evaluation, baselines, reports.get(task, ""))
+            for task, evaluation in evaluations.items()
+        ],
+        reports=[(runs[task].title, link) for task, link in reports.items()],
+        documents=documents,
+        notes=notes,
+        counts=_counts(claims),
         columns=[readable(task) for task in columns],
-        claims=_claims(inputs.claims, columns),
-        remarks=_remarks(inputs.claims),
-        figures=[_figure(picture) for picture in inputs.figures],
-        cards=_cards(inputs.scorecards),
-        gallery=_gallery(inputs.gallery),
-        microscope=[_figure(picture) for picture in inputs.microscope],
-        appendix_b=_appendix_b(inputs.momentum_mimic, inputs.meta_dynamics),
-        appendix_c=_appendix_c(inputs.mechanisms),
-        versions=_versions(inputs.versions),
+        claims=_claims(claims, columns),
+        remarks=_remarks(claims),
+        figures=[_figure(picture) for picture in figures],
+        cards=_cards(runs),
+        gallery=_gallery(gallery),
+        microscope=[_figure(picture) for picture in microscope],
+        appendix_b=_appendix_b(_first(runs, MOMENTUM_MIMIC), _first(runs, META_DYNAMICS)),
+        appendix_c=_appendix_c(runs),
+        versions=_versions(runs),
     )
 
 
-def _verdict(inputs: FrontPageInputs, tasks: list[str]) -> str:
+def _reports(runs: Mapping[str, Run], root: Path | None) -> dict[str, str]:
+    """Links to reports, by task."""
+    found = {task: run.report for task, run in runs.items()}
+    return {
+        task: (path if root is None else path.relative_to(root)).as_posix()
+        for task, path in found.items()
+        if path is not None
+    }
+
+
+Found = TypeVar("Found")
+
+
+def _first(runs: Mapping[str, Run], part: Part[Found | None]) -> Found | None:
+    """A part of the first run that has it."""
+    return next((found for run in runs.values() if (found := run.get(part)) is not None), None)
+
+
+def _verdict(evaluations: Mapping[str, Evaluation]) -> str:
     """One sentence on all tasks: where the learned optimizer wins beyond doubt."""
     wins = compared = 0
-    for task in tasks:
-        evaluation = inputs.evaluations[task]
-        if (baseline := evaluation.best_beside(inputs.learned)) is not None:
+    for evaluation in evaluations.values():
+        if (baseline := evaluation.best_beside(LEARNED)) is not None:
             compared += 1
-            wins += evaluation.compare(inputs.learned, baseline).high < 0
+            wins += evaluation.compare(LEARNED, baseline).high < 0
     if not compared:
         return ""
     return (
@@ -140,11 +129,12 @@ def _verdict(inputs: FrontPageInputs, tasks: list[str]) -> str:
     )
 
 
-def _headline(inputs: FrontPageInputs, task: str, baselines: list[str]) -> dict[str, Any]:
+def _headline(
+    run: Run, evaluation: Evaluation, baselines: list[str], report: str
+) -> dict[str, Any]:
     """A row of the first table."""
-    evaluation, learned = inputs.evaluations[task], inputs.learned
-    means, best = evaluation.mean_scores(), evaluation.best_beside(learned)
-    compared = None if best is None else evaluation.compare(learned, best)
+    means, best = evaluation.mean_scores(), evaluation.best_beside(LEARNED)
+    compared = None if best is None else evaluation.compare(LEARNED, best)
     diverged = dict(zip(evaluation.names, evaluation.diverged().tolist(), strict=True))
     problems = evaluation.losses.shape[1]
 
@@ -157,10 +147,10 @@ def _headline(inputs: FrontPageInputs, task: str, baselines: list[str]) -> dict[
         }
 
     return {
-        "task": readable(task),
-        "report": inputs.reports.get(task, ""),
+        "task": run.title,
+        "report": report,
         "problems": problems,
-        "learned": cell(learned),
+        "learned": cell(LEARNED),
         "baselines": [cell(name) for name in baselines],
         "ratio": "" if compared is None else number(compared.ratio_of_means),
         "difference": "" if compared is None else number(compared.difference),
@@ -255,7 +245,7 @@ def _remarks(claims: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def _figure(picture: Picture) -> dict[str, Any]:
-    return embedded_figure(picture.spec, picture.png) | {"files": _files(picture)}
+    return embedded_figure(picture) | {"files": _files(picture)}
 
 
 def _files(picture: Picture) -> list[tuple[str, str]]:
@@ -302,11 +292,17 @@ def _percent(share: float) -> str:
     return f"{number(100 * abs(share), 2)} %"
 
 
-def _appendix_c(mechanisms: Mapping[str, Mechanisms]) -> Facts:
+def _with(runs: Mapping[str, Run], part: Part[Found | None]) -> list[tuple[Run, Found]]:
+    """Runs that have a part, and the part."""
+    pairs = [(run, run.get(part)) for run in runs.values()]
+    return [(run, found) for run, found in pairs if found is not None]
+
+
+def _appendix_c(runs: Mapping[str, Run]) -> Facts:
     """How many momentum-like modes each optimizer is, where it is linear."""
     facts: Facts = []
-    for task in tasks_of(mechanisms, "mechanisms") if mechanisms else []:
-        energy = mechanisms[task].momentum.energy
+    for run, mechanisms in _with(runs, Run.mechanisms):
+        energy = mechanisms.momentum.energy
         if np.isfinite(energy).all():
             enough = modes_needed(energy, CARRIED)
             two = energy[min(1, len(energy) - 1)]
@@ -316,21 +312,21 @@ def _appendix_c(mechanisms: Mapping[str, Mechanisms]) -> Facts:
             )
         else:
             said = "the Jacobian is near-defective: modes have no learning rates of their own"
-        facts.append((readable(task), said))
+        facts.append((run.title, said))
     return facts
 
 
-def _cards(scorecards: Mapping[str, Scorecard]) -> dict[str, Any] | None:
+def _cards(runs: Mapping[str, Run]) -> dict[str, Any] | None:
     """A row for each number of the scorecards, with a cell per task."""
-    if not scorecards:
+    pairs = _with(runs, Run.scorecard)
+    if not pairs:
         return None
-    tasks = tasks_of(scorecards, "scorecards")
-    by_task = [scorecard_facts(scorecards[task]) for task in tasks]
+    by_task = [scorecard_facts(card) for _, card in pairs]
     rows = [
         {"label": own[0][0], "cells": [(said, reason) for _, said, reason in own]}
         for own in zip(*by_task, strict=True)
     ]
-    return {"tasks": [readable(task) for task in tasks], "rows": rows}
+    return {"tasks": [run.title for run, _ in pairs], "rows": rows}
 
 
 def _gallery(gallery: Gallery | None) -> dict[str, Any] | None:
@@ -341,14 +337,15 @@ def _gallery(gallery: Gallery | None) -> dict[str, Any] | None:
     return {"heads": heads, "rows": rows, "caption": gallery_caption(gallery)}
 
 
-def _versions(versions: Mapping[str, Mapping[str, str]]) -> Facts:
+def _versions(runs: Mapping[str, Run]) -> Facts:
     """Each package with its version; where tasks differ, with the tasks of each version."""
     facts: Facts = []
+    versions = {run.title: run.settings.get("versions", {}) for run in runs.values()}
     for name in sorted({name for own in versions.values() for name in own}):
         tasks_by_version: dict[str, list[str]] = {}
         for task, own in versions.items():
             if name in own:
-                tasks_by_version.setdefault(own[name], []).append(readable(task))
+                tasks_by_version.setdefault(own[name], []).append(task)
         said = [
             version if len(tasks_by_version) == 1 else f"{version} ({', '.join(tasks)})"
             for version, tasks in tasks_by_version.items()

@@ -6,10 +6,14 @@ from pathlib import Path
 
 from lrevopt import storage
 from lrevopt.checks import positive_integer
+from lrevopt.paper.claims.saved_runs import claims_of
 from lrevopt.paper.figures.drawing import draw_figures
+from lrevopt.paper.report_sections import claims_section
 from lrevopt.runs.analyze import analyze_run
+from lrevopt.runs.contents import Run
 from lrevopt.runs.evaluate import Say, baseline_settings, evaluate_run, tune_baselines
 from lrevopt.runs.experiment import Experiment
+from lrevopt.runs.pages import Picture
 from lrevopt.runs.report import report_run
 from lrevopt.runs.train import train
 from lrevopt.tuning.random_search import Tuning
@@ -67,7 +71,20 @@ def reproduce(
     stage("analysing")
     analyze_run(directory, None, steps, data_dir=data_dir)
     stage("drawing figures")
-    figures = draw_figures([directory], directory / "figures")
-    report = report_run(directory, figures, time.monotonic() - begin)
+    report = figures_and_report(directory, begin)
     stage(f"done: {report}")
     return run.history.outcome
+
+
+def figures_and_report(directory: Path, begin: float | None = None) -> Path:
+    """Draw the figures of a run and write its report with the paper's sentences; its path.
+
+    `begin` is when the whole run began, by `time.monotonic`.
+    """
+    drawn = draw_figures([directory], directory / Run.figures.file)
+    return report_run(
+        directory,
+        figures=[Picture(spec, png) for spec, png in drawn],
+        sections=claims_section(claims_of(directory)),
+        seconds=None if begin is None else time.monotonic() - begin,
+    )

@@ -4,18 +4,63 @@ A page is a single file: its figures are inside, nothing is fetched from elsewhe
 """
 
 import base64
+import dataclasses
 import io
 import struct
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jinja2
+from markupsafe import Markup
 from PIL import Image
 
 from lrevopt.inner_loop.evaluation import Comparison
-from lrevopt.paper.figures.registry import FigureText
 from lrevopt.plots.style import COLUMN, RESOLUTION
 from lrevopt.text import number
+
+
+@runtime_checkable
+class Captioned(Protocol):
+    """What a figure is called and how it is read."""
+
+    @property
+    def name(self) -> str:
+        """Name of its files without suffix, and its anchor."""
+
+    @property
+    def label(self) -> str:
+        """Heading: "Figure 3", or "Figure" for an unnumbered one."""
+
+    @property
+    def title(self) -> str:
+        """What it shows, in a few words."""
+
+    @property
+    def caption(self) -> str:
+        """How to read it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """A figure with its PNG, or the path of it, and links to files that belong to it."""
+
+    spec: Captioned
+    png: bytes | Path
+    files: Sequence[str] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """A part of a page that a client of the package adds to it."""
+
+    name: str
+    """Anchor."""
+    short: str
+    """Entry in the list of contents."""
+    heading: str
+    html: Markup
+    """Its body, as `Markup(render_page(...))` of a template of the client's."""
 
 
 def render_page(template: str, **content: Any) -> str:
@@ -30,11 +75,12 @@ def render_page(template: str, **content: Any) -> str:
     return environment.get_template(template).render(**content)
 
 
-def embedded_figure(spec: FigureText, png: bytes | Path) -> dict[str, Any]:
+def embedded_figure(picture: Picture) -> dict[str, Any]:
     """A figure as templates show it, its picture as a data address.
 
     Raises `ValueError` if it is not a PNG.
     """
+    spec, png = picture.spec, picture.png
     data = png if isinstance(png, bytes) else png.read_bytes()
     if data[:8] != b"\x89PNG\r\n\x1a\n":
         raise ValueError(f"`figures` must be PNG files, got another kind for {spec.label}.")

@@ -3,30 +3,18 @@
 The page is a single file: figures are embedded, nothing is fetched from elsewhere.
 """
 
-import dataclasses
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lrevopt.analysis.manifolds import Manifold, manifold_facts
-from lrevopt.analysis.mechanisms import Mechanisms, mechanism_facts
-from lrevopt.analysis.mode_shifts import ModeShifts, mode_facts
-from lrevopt.analysis.parameter_types import ParameterTypes, type_facts
 from lrevopt.inner_loop.evaluation import Evaluation
-from lrevopt.meta_training import History
-from lrevopt.paper.claims import Row
-from lrevopt.paper.figures.registry import FigureSpec
 from lrevopt.plots.style import looks
-from lrevopt.runs.pages import difference_words, embedded_figure, render_page
-from lrevopt.storage import write_atomically
-from lrevopt.studies.gradient_replay import GradientReplay, gradient_replay_facts
-from lrevopt.studies.interventions import Interventions
-from lrevopt.studies.interventions.costs import intervention_facts
-from lrevopt.studies.scorecard import Scorecard, scorecard_facts
+from lrevopt.runs.contents import CONTENTS, Run
+from lrevopt.runs.experiment import LEARNED
+from lrevopt.runs.pages import Picture, Section, difference_words, embedded_figure, render_page
 from lrevopt.text import Facts, number
 from lrevopt.tuning.random_search import TuningResult
 
@@ -40,108 +28,81 @@ SYMBOLS = {
 """Hyperparameters as the figures call them."""
 
 
-@dataclasses.dataclass(frozen=True)
-class ReportInputs:
-    """Everything a report shows. What a run does not have may be left out."""
+def render_report(
+    run: Run,
+    *,
+    figures: Sequence[Picture] = (),
+    sections: Sequence[Section] = (),
+    analytic_momentum: Mapping[str, float] | None = None,
+    seconds: float | None = None,
+    notes: Sequence[str] = (),
+) -> str:
+    """The report of a run as one self-contained HTML page. What the run lacks is left out.
 
-    title: str
-    """Heading of the page."""
-    settings: Mapping[str, Any]
-    """Settings of the run in full, as they could stand in a JSON file."""
-    evaluation: Evaluation
-    """Runs of the learned optimizer and the baselines on the test problems."""
-    history: History | None = None
-    """Record of meta-training."""
-    tuning: Mapping[str, TuningResult] = dataclasses.field(default_factory=dict)
-    """Random search of each baseline, by its name in `evaluation`."""
-    mechanisms: Mechanisms | None = None
-    """Analysis of the learned optimizer."""
-    parameter_types: ParameterTypes | None = None
-    manifold: Manifold | None = None
-    mode_shifts: ModeShifts | None = None
-    """More of it, for tasks whose parameters have groups."""
-    interventions: Interventions | None = None
-    replay: GradientReplay | None = None
-    """What happens when a mechanism is taken away, or gradients are exchanged."""
-    scorecard: Scorecard | None = None
-    """The learned optimizer on its own task, in one page of numbers."""
-    claims: Sequence[Row] = ()
-    """The paper's sentences, measured on it."""
-    figures: Sequence[tuple[FigureSpec, bytes | Path]] = ()
-    """Figures in reading order, each with its PNG or the path of it."""
-    learned: str = "learned"
-    """Name of the learned optimizer in `evaluation`."""
-    analytic_momentum: Mapping[str, float] | None = None
-    """Hyperparameters of momentum that are optimal in theory, and their score, by name."""
-    versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    """Software, by name."""
-    key: str = ""
-    """Seed or key of the run."""
-    seconds: float | None = None
-    """Wall time of the whole run."""
-    notes: Sequence[str] = ()
-    """Paragraphs under the heading."""
+    - `figures`: in reading order.
+    - `sections`: what else the page shows, after the interventions.
+    - `analytic_momentum`: hyperparameters of momentum that are optimal in theory, and their score,
+      by name.
+    - `seconds`: wall time of the whole run.
+    - `notes`: paragraphs under the heading.
 
-
-def write_report(inputs: ReportInputs, path: Path | str) -> Path:
-    """Write the report at once or not at all; its path.
-
-    Raises `ValueError` for a folder that cannot be written, and as `render_report` does.
+    Raises `ValueError` for a run without evaluation, an evaluation without the learned optimizer,
+    or a figure that is not a PNG.
     """
-    write_atomically(path, render_report(inputs))
-    return Path(path)
-
-
-def render_report(inputs: ReportInputs) -> str:
-    """The report as one self-contained HTML page.
-
-    Raises `ValueError` if the evaluation lacks the learned optimizer, or a figure is not a PNG.
-    """
-    evaluation = inputs.evaluation
-    if inputs.learned not in evaluation.names:
-        raise ValueError(
-            f"`learned` must be one of {', '.join(evaluation.names)}, got {inputs.learned!r}."
-        )
-    settings = dict(inputs.settings)
+    evaluation = _evaluation(run)
+    settings = {name: value for name, value in run.settings.items() if name != "versions"}
+    settings |= run.stages()
     return render_page(
         "report.html",
-        title=inputs.title,
-        notes=inputs.notes,
-        verdict=_verdict(inputs),
-        learned=looks(evaluation.names)[inputs.learned].label,
+        title=f"{run.title}: a learned optimizer",
+        notes=notes,
+        verdict=_verdict(evaluation),
+        learned=looks(evaluation.names)[LEARNED].label,
         steps=evaluation.losses.shape[2] - 1,
         problems=evaluation.losses.shape[1],
-        comparison=_comparison(inputs),
-        training=_training(inputs),
-        tuning=_tuning(inputs),
-        remarks=_remarks(inputs),
+        comparison=_comparison(evaluation),
+        training=_training(run, seconds),
+        tuning=_tuning(run.tuning, analytic_momentum),
+        remarks=_remarks(run.tuning),
         metrics=[name.replace("_", " ").capitalize() for name in evaluation.metrics],
-        mechanisms=_findings(inputs),
-        interventions=None
-        if inputs.interventions is None
-        else intervention_facts(inputs.interventions),
-        scorecard=_scorecard(inputs.scorecard),
-        claims=inputs.claims,
-        figures=[embedded_figure(spec, png) for spec, png in inputs.figures],
+        mechanisms=run.facts(*(name for name in CONTENTS if name not in APART)),
+        interventions=run.facts("interventions"),
+        scorecard=run.facts("scorecard"),
+        sections=sections,
+        figures=[embedded_figure(picture) for picture in figures],
         settings=list(_flat(settings)),
         settings_json=json.dumps(settings, indent=2, sort_keys=True, default=str),
-        versions=sorted(inputs.versions.items()),
+        versions=sorted(run.settings.get("versions", {}).items()),
     )
+
+
+APART = ("interventions", "scorecard")
+"""Parts with a section of the page for themselves; facts of all others stand together."""
+
+
+def _evaluation(run: Run) -> Evaluation:
+    """The evaluation, of which a report cannot do without."""
+    if run.evaluation is None:
+        raise ValueError(f"`{run.path}` has no evaluation to report: evaluate it first.")
+    if LEARNED not in run.evaluation.names:
+        names = ", ".join(run.evaluation.names)
+        raise ValueError(f"`evaluation` must be of {LEARNED!r} among others, got {names}.")
+    return run.evaluation
 
 
 def _symbol(parameter: str) -> str:
     return SYMBOLS.get(parameter, parameter.replace("_", " "))
 
 
-def _verdict(inputs: ReportInputs) -> str:
+def _verdict(evaluation: Evaluation) -> str:
     """One sentence: how the learned optimizer compares with the best baseline."""
-    names = looks(inputs.evaluation.names)
-    own = number(inputs.evaluation.mean_scores()[inputs.learned])
-    baseline = inputs.evaluation.best_beside(inputs.learned)
+    names = looks(evaluation.names)
+    own = number(evaluation.mean_scores()[LEARNED])
+    baseline = evaluation.best_beside(LEARNED)
     if baseline is None:
         return f"The learned optimizer reaches a mean meta-objective of {own}."
-    comparison = inputs.evaluation.compare(inputs.learned, baseline)
-    other = number(inputs.evaluation.mean_scores()[baseline])
+    comparison = evaluation.compare(LEARNED, baseline)
+    other = number(evaluation.mean_scores()[baseline])
     if comparison.high < 0:
         outcome = "lower than"
     elif comparison.low > 0:
@@ -156,9 +117,8 @@ def _verdict(inputs: ReportInputs) -> str:
     )
 
 
-def _comparison(inputs: ReportInputs) -> list[dict[str, Any]]:
-    evaluation = inputs.evaluation
-    best = evaluation.best_beside(inputs.learned)
+def _comparison(evaluation: Evaluation) -> list[dict[str, Any]]:
+    best = evaluation.best_beside(LEARNED)
     rows = []
     scores = evaluation.meta_objectives()
     named = looks(evaluation.names).items()
@@ -167,8 +127,8 @@ def _comparison(inputs: ReportInputs) -> list[dict[str, Any]]:
         error = finite.std(ddof=1) / math.sqrt(finite.size) if finite.size > 1 else math.nan
         mean = f"{number(float(finite.mean()) if finite.size else math.inf)} ± {number(error)}"
         diverged = row.size - finite.size
-        itself = name == inputs.learned
-        comparison = None if itself else evaluation.compare(inputs.learned, name)
+        itself = name == LEARNED
+        comparison = None if itself else evaluation.compare(LEARNED, name)
         rows.append(
             {
                 "label": look.label,
@@ -186,9 +146,10 @@ def _comparison(inputs: ReportInputs) -> list[dict[str, Any]]:
     return rows
 
 
-def _training(inputs: ReportInputs) -> Facts:
+def _training(run: Run, seconds: float | None) -> Facts:
     facts: Facts = []
-    if (history := inputs.history) is not None:
+    settings = run.settings
+    if (history := run.history) is not None:
         chosen = int(history.selected)
         facts = [
             (
@@ -197,20 +158,20 @@ def _training(inputs: ReportInputs) -> Facts:
             ),
             ("Skipped updates", f"{int(history.skipped)} (meta-gradient not finite)"),
             ("Rollbacks", f"{int(history.rollbacks)} (to the best snapshot, at half the rate)"),
-            ("Meta-gradient", _estimator(inputs.settings)),
+            ("Meta-gradient", _estimator(settings)),
             ("Snapshot kept", f"meta-step {int(history.snapshot_steps[chosen])}"),
             (
                 "Its selection score",
-                number(float(history.selection_scores[chosen])) + _scales(inputs.settings),
+                number(float(history.selection_scores[chosen])) + _scales(settings),
             ),
             ("Time in training", _duration(history.seconds)),
         ]
-    for place, stage in enumerate(inputs.settings.get("stages", ()), 1):
+    for place, stage in enumerate(settings.get("stages", ()), 1):
         facts.append((f"Earlier stage {place}", _stage(stage)))
-    if inputs.seconds is not None:
-        facts.append(("Time in all", _duration(inputs.seconds)))
-    if inputs.key:
-        facts.append(("Key", inputs.key))
+    if seconds is not None:
+        facts.append(("Time in all", _duration(seconds)))
+    if "seed" in settings:
+        facts.append(("Key", f"seed {settings['seed']}"))
     return facts
 
 
@@ -257,9 +218,11 @@ def _duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
-def _tuning(inputs: ReportInputs) -> list[dict[str, Any]]:
+def _tuning(
+    tuning: Mapping[str, TuningResult], analytic_momentum: Mapping[str, float] | None
+) -> list[dict[str, Any]]:
     rows = []
-    for name, result in inputs.tuning.items():
+    for name, result in tuning.items():
         diverged, tried = int((result.diverged > 0).sum()), result.scores.size
         rows.append(
             {
@@ -276,13 +239,13 @@ def _tuning(inputs: ReportInputs) -> list[dict[str, Any]]:
                 "diverged": f"{diverged} of {tried}",
             }
         )
-    if inputs.analytic_momentum is not None:
+    if analytic_momentum is not None:
         rows.append(
             {
                 "label": "Momentum, analytic optimum",
                 "best": [
                     f"{_symbol(key)} = {number(value, 4)}"
-                    for key, value in inputs.analytic_momentum.items()
+                    for key, value in analytic_momentum.items()
                 ],
                 "ranges": ["not searched"],
                 "score": "",
@@ -293,41 +256,15 @@ def _tuning(inputs: ReportInputs) -> list[dict[str, Any]]:
     return rows
 
 
-def _remarks(inputs: ReportInputs) -> list[str]:
+def _remarks(tuning: Mapping[str, TuningResult]) -> list[str]:
     """How the searches went, and what they say about their ranges."""
-    rules = dict.fromkeys(result.rule for result in inputs.tuning.values() if result.rule)
+    rules = dict.fromkeys(result.rule for result in tuning.values() if result.rule)
     remarks = []
-    for name, result in inputs.tuning.items():
+    for name, result in tuning.items():
         label = looks([name])[name].label
         remarks += [f"{label}: {sentence}" for sentence in (*result.widened, *result.at_limit)]
     unwidened = ["No range had to be widened: no best setting lay at the end of one."]
     return [*rules, *(remarks or unwidened)]
-
-
-def _findings(inputs: ReportInputs) -> Facts:
-    """Facts of every record of the analysis that there is."""
-    facts: Facts = []
-    if inputs.mechanisms is not None:
-        facts += mechanism_facts(inputs.mechanisms)
-    if inputs.parameter_types is not None:
-        facts += type_facts(inputs.parameter_types)
-    if inputs.manifold is not None:
-        facts += manifold_facts(inputs.manifold)
-    if inputs.mode_shifts is not None and inputs.mechanisms is not None:
-        facts += mode_facts(inputs.mode_shifts, inputs.mechanisms)
-    if inputs.replay is not None:
-        facts += gradient_replay_facts(inputs.replay)
-    return facts
-
-
-def _scorecard(card: Scorecard | None) -> Facts:
-    """Numbers with their units, or with the reason why they are missing."""
-    if card is None:
-        return []
-    return [
-        (label, f"{said}: {reason}" if reason else said)
-        for label, said, reason in scorecard_facts(card)
-    ]
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -1,5 +1,7 @@
 """What optimizers are trained on: distributions of problems."""
 
+from lrevopt.tasks.batches import Minibatches as Minibatches
+from lrevopt.tasks.function_task import FunctionTask as FunctionTask
 from lrevopt.tasks.interface import AbstractProblem as AbstractProblem
 from lrevopt.tasks.interface import AbstractTask as AbstractTask
 from lrevopt.tasks.interface import sample_problems as sample_problems

@@ -6,6 +6,7 @@ problem. Both are pytrees that pass through compiled functions as arguments.
 """
 
 import abc
+import re
 from typing import Any
 
 import equinox as eqx
@@ -38,6 +39,12 @@ class AbstractTask(eqx.Module):
     @abc.abstractmethod
     def loss(self, problem: Any, parameters: Float[Array, " dim"], step: Step) -> Float[Array, ""]:
         """Loss of `parameters` at inner step `step`."""
+
+    @property
+    def title(self) -> str:
+        """What reports and figures call the task. Unless it says otherwise, its class in words."""
+        name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", type(self).__name__)
+        return re.sub(r"(?<= )[A-Z](?=[a-z])", lambda capital: capital[0].lower(), name)
 
     @property
     def parameter_groups(self) -> dict[str, slice]:

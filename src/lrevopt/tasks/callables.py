@@ -1,0 +1,284 @@
+"""Functions that a user passes to a task: compared by what they do, described for a run's folder.
+
+A lambda, or a function inside another, is a new object each time that the outer one is called.
+JAX compiles per object, so a task that is made twice would compile everything twice. Here two
+functions are the same if they have the same code and close over the same values.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import inspect
+import sys
+import textwrap
+import types
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+class Static:
+    """Any value as a static field. Functions are equal by code, defaults and closure.
+
+    What has no hash is equal only to itself.
+    """
+
+    def __init__(self, value: Any):
+        self.value = value
+        self._identity = _identity(value, ())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Static) and self._identity == other._identity
+
+    def __hash__(self) -> int:
+        return hash(self._identity)
+
+
+class _Same:
+    """Equal only to the very same object, which is kept alive."""
+
+    def __init__(self, value: object):
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.value is other.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+
+def _identity(value: Any, around: tuple[object, ...]) -> Hashable:
+    """Equal for two values exactly if one may stand for the other in a compiled program."""
+    if isinstance(value, types.FunctionType):
+        if value in around:  # it calls itself
+            return around.index(value)
+        inner = (*around, value)
+        parts = (value.__defaults__, *(value.__kwdefaults__ or {}).items(), *_closed_over(value))
+        code = (_Same(value.__code__), _Same(value.__globals__))
+        return (*code, *(_identity(part, inner) for part in parts))
+    if isinstance(value, types.MethodType):
+        return ("method", _identity(value.__func__, around), _identity(value.__self__, around))
+    if isinstance(value, tuple):
+        return (type(value), *(_identity(entry, around) for entry in value))
+    if isinstance(value, float | complex):  # 0.0 equals -0.0, NaN nothing
+        return (type(value), repr(value))
+    try:
+        hash(value)
+    except TypeError:
+        return _Same(value)
+    return (type(value), value)
+
+
+def _closed_over(function: types.FunctionType) -> list[Any]:
+    """Contents of a closure; for a name that is not bound yet, its cell."""
+    found: list[Any] = []
+    for cell in function.__closure__ or ():
+        try:
+            found.append(cell.cell_contents)
+        except ValueError:
+            found.append(cell)
+    return found
+
+
+def as_array(leaf: Any) -> Any:
+    """NumPy arrays as JAX arrays; anything else as it is."""
+    return jnp.asarray(leaf) if isinstance(leaf, np.ndarray | np.generic) else leaf
+
+
+def shown(value: Any) -> str:
+    """A value in one line: arrays by type and shape."""
+    return eqx.tree_pformat(value, width=10**6, short_arrays=True, struct_as_array=True)
+
+
+class Callback(eqx.Module):
+    """A callable whose arrays are leaves and whose rest is static.
+
+    Its arrays are those of an Equinox module, or the arguments of a `functools.partial` or a
+    `jax.tree_util.Partial`. What a function closes over stays inside it.
+    """
+
+    arrays: Any
+    structure: jax.tree_util.PyTreeDef = eqx.field(static=True)
+    rest: Static = eqx.field(static=True)
+
+    def __init__(self, function: Callable[..., Any]):
+        arguments: tuple[Any, ...] = ()
+        keywords: dict[str, Any] = {}
+        while isinstance(function, functools.partial):
+            arguments = (*function.args, *arguments)
+            keywords = {**function.keywords, **keywords}
+            function = function.func
+        parts = jax.tree.map(as_array, (function, arguments, keywords))
+        self.arrays, rest = eqx.partition(parts, eqx.is_array)
+        leaves, self.structure = jax.tree.flatten(rest)
+        self.rest = Static(tuple(leaves))
+
+    def parts(self) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
+        """The function, and the arguments that are bound to it."""
+        rest = jax.tree.unflatten(self.structure, self.rest.value)
+        return eqx.combine(self.arrays, rest)
+
+    def __call__(self, *arguments: Any) -> Any:
+        function, bound, keywords = self.parts()
+        return function(*bound, *arguments, **keywords)
+
+    def takes(self, count: int) -> bool:
+        """Whether it can be called with this many arguments."""
+        function, bound, keywords = self.parts()
+        try:
+            signature = inspect.signature(function)
+        except (TypeError, ValueError):  # some built-in functions have none
+            return True
+        try:
+            signature.bind(*bound, *range(count), **keywords)
+        except TypeError:
+            return False
+        return True
+
+    def signature(self) -> str:
+        """Its name and its arguments, for messages: `loss(params, batch)`."""
+        function, _, _ = self.parts()
+        try:
+            return f"{full_name(function).rpartition('.')[2]}{inspect.signature(function)}"
+        except (TypeError, ValueError):
+            return full_name(function)
+
+
+def check_no_tracers(name: str, function: Callable[..., Any]) -> None:
+    """Raise `ValueError` for a function that closes over an array that is being traced."""
+    for value in _reachable(function, {}):
+        if isinstance(value, jax.core.Tracer):
+            raise ValueError(
+                f"`{name}` must not close over an array that is being traced, got one of shape "
+                f"{value.shape}: create the task outside of jit, grad and vmap, or pass the array "
+                f"through `batches`."
+            )
+
+
+def _reachable(value: Any, seen: dict[int, Any]) -> Iterator[Any]:
+    """Leaves that a function closes over, has as defaults or is bound to.
+
+    `seen` keeps what was met alive, so that no other object has its address.
+    """
+    if id(value) in seen:
+        return
+    seen[id(value)] = value
+    if isinstance(value, functools.partial):
+        inside: list[Any] = [value.func, *value.args, *value.keywords.values()]
+    elif isinstance(value, types.MethodType):
+        inside = [value.__func__, value.__self__]
+    elif isinstance(value, types.FunctionType):
+        defaults = (*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values())
+        inside = [*_closed_over(value), *defaults]
+    else:
+        leaves = jax.tree.leaves(value)
+        inside = [] if len(leaves) == 1 and leaves[0] is value else leaves
+        if not inside:
+            yield value
+    for part in inside:
+        yield from _reachable(part, seen)
+
+
+def full_name(value: Any) -> str:
+    """`module.qualname` of a function or of the class of an object, without any address.
+
+    A script that is run has the name of its file, as if it had been imported.
+    """
+    named = value if hasattr(value, "__qualname__") else type(value)
+    module = getattr(named, "__module__", None) or "builtins"
+    if module == "__main__":
+        main = sys.modules["__main__"]
+        spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
+        module = spec.name if spec else Path(file).stem if file else module
+    return f"{module}.{named.__qualname__}"
+
+
+def digest(value: Any) -> str:
+    """Hexadecimal digest of what a value is made of, the same in another process.
+
+    Arrays count by content. Functions and classes count by source, and by what they close over
+    and refer to, where they belong to the same package as the first one; others by name. Objects
+    count by class and fields.
+    """
+    total = hashlib.sha256()
+    for part in _content(value, _package(value), {}):
+        total.update(len(part).to_bytes(8, "little"))
+        total.update(part)
+    return total.hexdigest()
+
+
+def _package(value: Any) -> str:
+    value = value.parts()[0] if isinstance(value, Callback) else value
+    return full_name(value).partition(".")[0]
+
+
+def _content(value: Any, package: str, seen: dict[int, Any]) -> Iterator[bytes]:
+    """Bytes that say what a value is, part by part. `seen`: as for `_reachable`."""
+    if value is None or isinstance(value, bool | int | float | complex | str | bytes):
+        yield repr(value).encode()
+        return
+    if isinstance(value, jax.Array | np.ndarray | np.generic):
+        yield from _array_content(value)
+        return
+    if id(value) in seen:
+        yield b"seen"
+        return
+    seen[id(value)] = value
+    yield full_name(value).encode()
+    if isinstance(value, Callback):
+        inside: Any = value.parts()
+    elif isinstance(value, types.MethodType):
+        inside = (value.__func__, value.__self__)
+    elif isinstance(value, types.FunctionType | type):
+        inside = _source_and_references(value) if _package(value) == package else ()
+    elif isinstance(value, Mapping):
+        inside = [part for item in value.items() for part in item]
+    elif isinstance(value, list | tuple):
+        inside = value
+    elif isinstance(value, set | frozenset):
+        inside = sorted(digest(entry) for entry in value)
+    elif dataclasses.is_dataclass(value):
+        fields = dataclasses.fields(value)
+        inside = [type(value), *(getattr(value, field.name, None) for field in fields)]
+    else:
+        inside = [getattr(value, "__wrapped__", None)]
+    for part in inside:
+        yield from _content(part, package, seen)
+
+
+def _array_content(array: Any) -> Iterator[bytes]:
+    if isinstance(array, jax.Array) and jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
+        array = jax.random.key_data(array)
+    host = np.ascontiguousarray(array)
+    yield f"{host.dtype.str} {host.shape}".encode()
+    yield host.tobytes()
+
+
+def _source_and_references(value: Any) -> list[Any]:
+    """Source of a function or class (a function without one: its code), and what it refers to."""
+    try:
+        parts: list[Any] = [textwrap.dedent(inspect.getsource(value))]
+    except (OSError, TypeError):
+        code = getattr(value, "__code__", None)
+        parts = [code.co_code, *map(str, code.co_names)] if code else []
+        parts += [entry for entry in code.co_consts if not _is_code(entry)] if code else []
+    if isinstance(value, types.FunctionType):
+        known = value.__globals__
+        parts += [known[name] for name in _names(value.__code__) if name in known]
+        parts += [value.__defaults__, value.__kwdefaults__, *_closed_over(value)]
+    return [part for part in parts if not isinstance(part, types.ModuleType)]
+
+
+def _is_code(value: Any) -> bool:
+    return isinstance(value, types.CodeType)
+
+
+def _names(code: types.CodeType) -> list[str]:
+    """Names of a module that a function and those inside it refer to, in order."""
+    inside = [name for entry in code.co_consts if _is_code(entry) for name in _names(entry)]
+    return list(dict.fromkeys([*code.co_names, *inside]))
