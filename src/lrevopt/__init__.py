@@ -4,6 +4,8 @@ Drawing, run folders and the paper are apart, in `lrevopt.plots`, `lrevopt.runs`
 `lrevopt.paper`, so that importing the package stays light.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from lrevopt.analysis import FixedPoints as FixedPoints
 from lrevopt.analysis import Linearization as Linearization
 from lrevopt.analysis import Mechanisms as Mechanisms
@@ -82,3 +84,15 @@ from lrevopt.tuning.scales import ScaleSearch as ScaleSearch
 from lrevopt.tuning.scales import search_scales as search_scales
 from lrevopt.tuning.well_known import WELL_KNOWN as WELL_KNOWN
 from lrevopt.tuning.well_known import tune_rate as tune_rate
+
+if TYPE_CHECKING:
+    from lrevopt.plots.explore import explore as explore
+
+
+def __getattr__(name: str) -> Any:
+    """`explore` is imported on first use, because it brings the plotting libraries."""
+    if name == "explore":
+        from lrevopt.plots.explore import explore
+
+        return explore
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

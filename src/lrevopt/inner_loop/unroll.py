@@ -103,7 +103,7 @@ def _unroll(
     problems = jax.tree.map(lambda leaf: leaf[None], problem)
 
     def run(carry: Carry, first: Int[Array, ""] | int, length: int) -> Any:
-        return _forward(optimizer, task, problems, carry, first, length, _keep_everything)
+        return forward(optimizer, task, problems, carry, first, length, _keep_everything)
 
     if checkpoint_every < steps:
         run = jax.checkpoint(run, static_argnums=2)
@@ -210,7 +210,7 @@ def advance_losses(
     """Go on with runs from update `first`: the carry after `steps`, the losses before each of
     them, and those after the last.
     """
-    end, (losses, _) = _forward(optimizer, task, problems, carry, first, steps, _keep_nothing)
+    end, (losses, _) = forward(optimizer, task, problems, carry, first, steps, _keep_nothing)
     return end, losses, _losses(task, problems, end[0], first + steps)
 
 
@@ -272,7 +272,7 @@ def _keep_nothing(carry: Carry, gradients: Array) -> tuple[()]:
     return ()
 
 
-def _forward(
+def forward(
     optimizer: AbstractOptimizer,
     task: AbstractTask,
     problems: Any,
@@ -281,7 +281,9 @@ def _forward(
     length: int,
     keep: Callable[[Carry, Array], Any],
 ) -> tuple[Carry, tuple[Float[Array, "step problem"], Any]]:
-    """`length` inner steps from step `first`; what `keep` returns is kept of each."""
+    """`length` inner steps from step `first`: the carry after them, and of each step the losses
+    before it and what `keep(carry, gradients)` returns.
+    """
 
     def body(carry: Carry, step: Int[Array, ""]) -> Any:
         following, losses, gradients = _advance(optimizer, task, problems, carry, step)
@@ -335,7 +337,7 @@ def _unroll_losses_forward(
     keep = _keep_everything if checkpoint_every == steps else _keep_gradients
 
     def run(carry: Carry, first: Any, length: int) -> Any:
-        following, kept = _forward(optimizer, task, problems, carry, first, length, keep)
+        following, kept = forward(optimizer, task, problems, carry, first, length, keep)
         return following, (carry, *kept)
 
     begin = start_of_runs(optimizer, problems)

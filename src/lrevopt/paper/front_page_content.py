@@ -20,9 +20,10 @@ from lrevopt.paper.contents import META_DYNAMICS, MOMENTUM_MIMIC
 from lrevopt.plots.style import looks, readable, tasks_of
 from lrevopt.runs.contents import Part, Run
 from lrevopt.runs.experiment import LEARNED
-from lrevopt.runs.pages import Picture, embedded_figure, render_page
+from lrevopt.runs.pages import Picture, embedded_figure
 from lrevopt.studies.gallery import Gallery, gallery_caption, gallery_rows
 from lrevopt.studies.scorecard import scorecard_facts
+from lrevopt.templates import render_page
 from lrevopt.text import Facts, number
 
 TITLE = "Learned optimizers, taken apart"

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from lrevopt.paper.claims import Row
-from lrevopt.runs.pages import Section, render_page
+from lrevopt.runs.pages import Section
+from lrevopt.templates import render_page
 
 
 def claims_section(rows: Sequence[Row]) -> list[Section]:

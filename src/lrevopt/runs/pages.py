@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-import jinja2
 from markupsafe import Markup
 from PIL import Image
 
@@ -61,18 +60,6 @@ class Section:
     heading: str
     html: Markup
     """Its body, as `Markup(render_page(...))` of a template of the client's."""
-
-
-def render_page(template: str, **content: Any) -> str:
-    """A template of the package, filled in; what is filled in is escaped."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("lrevopt"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(template).render(**content)
 
 
 def embedded_figure(picture: Picture) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from lrevopt.inner_loop.evaluation import Evaluation
 from lrevopt.plots.style import looks
 from lrevopt.runs.contents import CONTENTS, Run
 from lrevopt.runs.experiment import LEARNED
-from lrevopt.runs.pages import Picture, Section, difference_words, embedded_figure, render_page
+from lrevopt.runs.pages import Picture, Section, difference_words, embedded_figure
+from lrevopt.templates import render_page
 from lrevopt.text import Facts, number
 from lrevopt.tuning.random_search import TuningResult
 
