@@ -56,7 +56,7 @@ if __name__ == "__main__":
         storage.save_record(output / "interventions.npz", record)
         table = interventions.intervention_table(record)
         storage.write_atomically(output / "interventions.csv", table)
-        print("\n".join(interventions.intervention_lines(record)), flush=True)
+        print(record, flush=True)
         if len(task.parameter_groups) > 1:
             replay = gradient_replay.measure_gradient_replay(opt, task, key=keys[0], steps=steps)
             storage.save_record(output / "gradient_replay.npz", replay)

@@ -7,6 +7,7 @@ import dataclasses
 import html
 import io
 import math
+import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -22,6 +23,10 @@ ASCII = str.maketrans({
     "\N{MULTIPLICATION SIGN}": "x",
 })  # fmt: skip
 """Typographic signs that a terminal may lack, or that cannot be copied into a program."""
+
+
+NUMBER = re.compile(r"-?(inf|\d\S*)( [+-] \d\S* i)?")
+"""A number, perhaps complex, as a cell of a table has it."""
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -86,7 +91,9 @@ class Table:
         ]
         rule = "  ".join("-" * width for width in widths)
         notes = [textwrap.fill(note, WIDTH) for note in self.notes]
-        return "\n".join([self.title, "", printed[0], rule, *printed[1:], *notes]).translate(ASCII)
+        below = ["", *notes] if notes else []
+        lines_of_text = [self.title, "", printed[0], rule, *printed[1:], *below]
+        return "\n".join(lines_of_text).translate(ASCII)
 
     def html(self) -> str:
         """The table in HTML, without any style but alignment; all text is escaped."""
@@ -108,10 +115,9 @@ class Table:
         )
 
     def _numeric(self, place: int) -> bool:
-        """Whether most cells of a column are numbers."""
+        """Whether most cells of a column are numbers and nothing else."""
         cells = [row[place].translate(ASCII) for row in self.rows]
-        numbers = [cell.lstrip("-")[:1].isdigit() or cell.endswith("inf") for cell in cells]
-        return 2 * sum(numbers) > len(numbers)
+        return 2 * sum(bool(NUMBER.fullmatch(cell)) for cell in cells) > len(cells)
 
 
 class Printed:

@@ -31,6 +31,7 @@ from jaxtyping import Bool, Float, Int
 from lrevopt.analysis.precision import AnyArray, as_double, double_precision, double_states
 from lrevopt.checks import finite
 from lrevopt.optimizers.interface import AbstractOptimizer
+from lrevopt.text import Printed, Table, number
 
 CONVERGED = 1e-16
 """Speed, per unit of max(1, ||h||^2), at which a point counts as a fixed point."""
@@ -48,12 +49,15 @@ BLOCK = 8
 SHRINK = 0.9
 """Factor by which every step of a simplified Newton iteration must be shorter than the last."""
 
+SHOWN = 20
+"""Distinct points in a printed table, at most."""
+
 FIRST_ITERATIONS = 12
 ITERATIONS = 50
 SIMPLIFIED_ITERATIONS = 60
 
 
-class FixedPoints(eqx.Module):
+class FixedPoints(Printed, eqx.Module):
     """What was reached from each start, with its evidence. Host arrays in float64.
 
     - `states`, `speeds`: the point reached and its q; `start`: where the search began.
@@ -63,6 +67,8 @@ class FixedPoints(eqx.Module):
     - `distinct`: the different converged points, the one reached most often first;
       `assignment`: which of them each start reached, -1 if none.
     - `gradient`: the gradient held.
+
+    Prints as a table with a row for each distinct point.
     """
 
     states: Float[np.ndarray, "point state"]
@@ -74,6 +80,43 @@ class FixedPoints(eqx.Module):
     distinct: Float[np.ndarray, "distinct state"]
     assignment: Int[np.ndarray, " point"]
     gradient: float
+
+    def table(self) -> Table:
+        """A row for each distinct point, the one reached most often first."""
+        rows = []
+        for place, point in enumerate(self.distinct[:SHOWN]):
+            own = self.assignment == place
+            rows.append((
+                str(place), str(int(own.sum())), number(float(self.speeds[own].max())),
+                number(float(self.spectral_radius[own][0]), 6),
+                "yes" if self.stable[own][0] else "no", _coordinates(point),
+            ))  # fmt: skip
+        notes = [
+            "Speed q = 1/2 ||F(h, g) - h||^2 is the largest of those starts. A point has converged "
+            f"where q is below {CONVERGED:g} max(1, ||h||^2), and is stable where the spectral "
+            "radius of dF/dh is below 1."
+        ]
+        if len(self.distinct) > SHOWN:
+            notes.append(f"{len(self.distinct) - SHOWN} more points are in `distinct`.")
+        if left := int((~self.converged).sum()):
+            slow = self.speeds[~self.converged]
+            ends = number(float(slow.min())), number(float(slow.max()))
+            notes.append(
+                f"{left} starts reached no fixed point, but points with speeds from {ends[0]} to "
+                f"{ends[1]}."
+            )
+        title = (
+            f"Fixed points at gradient {number(self.gradient)}: {len(self.distinct)} distinct, "
+            f"from {int(self.converged.sum())} of {len(self.states)} starts"
+        )
+        heads = ("point", "starts", "speed", "spectral radius", "stable", "state")
+        return Table(title, heads, rows, notes)
+
+
+def _coordinates(point: Float[np.ndarray, " state"]) -> str:
+    """A state in words: its first coordinates and, of more than four, their number."""
+    first = ", ".join(number(float(value)) for value in point[:4])
+    return f"({first})" if len(point) <= 4 else f"({first}, ...: {len(point)} coordinates)"
 
 
 def find_fixed_points(

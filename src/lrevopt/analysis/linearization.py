@@ -23,15 +23,23 @@ from lrevopt.analysis.precision import AnyArray, as_double, double_precision, do
 from lrevopt.checks import finite
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.optimizers.linear import LinearOptimizer, ModeOptimizer
+from lrevopt.text import Printed, Table, number, signed_complex
 
 RESPONSE_ERROR = 1e-6
 """Relative error of the impulse response rebuilt from modes beyond which they are refused."""
 
+DIGITS = 6
+"""Significant digits in tables: eigenvalues close to 1 differ late."""
 
-class Linearization(eqx.Module):
+PER_GRADIENT = "x / gradient"
+"""Unit of learning rates: a step of the parameter for each unit of gradient."""
+
+
+class Linearization(Printed, eqx.Module):
     """First-order expansion at `(state, gradient)`. Host arrays in float64.
 
     `recurrent` is J = dF/dh, `input` is B = dF/dg, `readout` is w, `next_state` is F there.
+    Prints as a table of what J, B and w add up to.
     """
 
     recurrent: Float[np.ndarray, "state state"]
@@ -41,20 +49,82 @@ class Linearization(eqx.Module):
     gradient: float
     next_state: Float[np.ndarray, " state"]
 
+    def table(self) -> Table:
+        """Size, spectral radius, learning rates and speed, in words."""
+        radius = np.abs(np.linalg.eigvals(self.recurrent)).max()
+        try:
+            gain = steady_state_gain(self)
+        except ValueError:
+            gain = np.nan
+        moved = self.next_state - self.state
+        rows = [
+            ("coordinates of the state", number(len(self.state)), "", ".state"),
+            ("gradient", number(self.gradient, DIGITS), "gradient", ".gradient"),
+            ("spectral radius of J", number(float(radius), DIGITS), "per update", ".recurrent"),
+            ("effective learning rate, -w . B",
+             number(float(-self.readout @ self.input), DIGITS), PER_GRADIENT, ".readout, .input"),
+            ("steady-state gain, -w . (I - J)^-1 B", number(gain, DIGITS), PER_GRADIENT, ""),
+            ("speed, 1/2 ||F(h, g) - h||^2", number(float(moved @ moved) / 2), "state^2",
+             ".next_state"),
+        ]  # fmt: skip
+        notes = [
+            "F(h, g) ~ F(h*, g*) + J (h - h*) + B (g - g*), and the update is w . F(h, g). "
+            "Learning rates are positive for an optimizer that descends."
+        ]
+        heads = ("number", "value", "unit", "made from")
+        return Table("Linearized optimizer", heads, rows, notes)
 
-class Modes(eqx.Module):
+
+class Modes(Printed, eqx.Module):
     """Eigenmodes of a linearized optimizer, slowest (largest |eigenvalue|) first.
 
     `right` holds r_m as columns and `left` l_m as rows, scaled so that `left @ right` is the
     identity. `learning_rates` are the alpha_m, complex like the eigenvalues, positive for a
     descending mode. Two identities hold: they sum to the effective learning rate, and
-    `sum(learning_rates / (1 - eigenvalues))` is the steady-state gain.
+    `sum(learning_rates / (1 - eigenvalues))` is the steady-state gain. Prints as a table.
     """
 
     eigenvalues: Complex[np.ndarray, " mode"]
     learning_rates: Complex[np.ndarray, " mode"]
     right: Complex[np.ndarray, "state mode"]
     left: Complex[np.ndarray, "mode state"]
+
+    @property
+    def dominant(self) -> int:
+        """Index of the mode that gives most of the steady-state gain (see `dominant_mode`)."""
+        return dominant_mode(self)
+
+    def table(self) -> Table:
+        """A row for each mode: eigenvalue, timescale, learning rate; the dominant one is marked."""
+        pair = {self.dominant, conjugate_mode(self, self.dominant)}
+        rows = [
+            (
+                str(index),
+                signed_complex(value, DIGITS),
+                number(abs(value), DIGITS),
+                number(timescale(value), 4),
+                signed_complex(rate, DIGITS),
+                "dominant" if index in pair else "",
+            )
+            for index, (value, rate) in enumerate(
+                zip(self.eigenvalues, self.learning_rates, strict=True)
+            )
+        ]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            gain = np.sum(self.learning_rates / (1 - self.eigenvalues)).real
+        notes = [
+            "Each mode is momentum, v' = eigenvalue v + g and x' = x - learning rate v'. "
+            "Timescale: updates until v falls to 1/e.",
+            f"Learning rates sum to {number(np.sum(self.learning_rates).real, DIGITS)}, the "
+            f"effective learning rate; learning rate / (1 - eigenvalue) to {number(gain, DIGITS)}, "
+            "the steady-state gain, of which the dominant mode gives most.",
+        ]
+        if np.isnan(self.learning_rates).any():
+            notes[1:] = ["The Jacobian is near-defective: modes have no learning rates of their "
+                         "own, and the dominant mode is the slowest."]  # fmt: skip
+        heads = ("mode", "eigenvalue", "size", "timescale (updates)",
+                 f"learning rate ({PER_GRADIENT})", "")  # fmt: skip
+        return Table("Modes of a linearized optimizer, slowest first", heads, rows, notes)
 
 
 def linearize(

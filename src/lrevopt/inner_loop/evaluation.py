@@ -23,6 +23,7 @@ from lrevopt.inner_loop.objectives import Objective, meta_objective
 from lrevopt.inner_loop.unroll import run_all
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.tasks.interface import AbstractTask, sample_problems
+from lrevopt.text import Printed, Table, number
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
@@ -30,7 +31,7 @@ BOOTSTRAP_SEED = 0
 """Intervals are part of a record: the same losses give the same interval, always."""
 
 
-class Comparison(eqx.Module):
+class Comparison(Printed, eqx.Module):
     """Mean over problems of `name`'s meta-objective minus `baseline`'s, and its interval.
 
     Negative is better for `name`. `low` and `high` bound the 95 % interval. `ratio_of_means`
@@ -48,8 +49,27 @@ class Comparison(eqx.Module):
     diverged: int
     baseline_diverged: int
 
+    def table(self) -> Table:
+        """The difference with its interval, the ratio, and how many runs diverged."""
+        rows = [
+            ("difference of means", number(self.difference, 4), ".difference"),
+            ("lower end of its 95 % interval", number(self.low, 4), ".low"),
+            ("upper end", number(self.high, 4), ".high"),
+            ("ratio of means", number(self.ratio_of_means, 4), ".ratio_of_means"),
+            ("problems", str(self.problems), ".problems"),
+            (f"of these, {self.name} diverged on", str(self.diverged), ".diverged"),
+            (f"{self.baseline} diverged on", str(self.baseline_diverged), ".baseline_diverged"),
+        ]
+        notes = [
+            f"Meta-objective, mean over problems: {self.name} minus {self.baseline}, paired by "
+            f"problem; below 0, {self.name} is better. Bootstrap interval of {RESAMPLES:,} "
+            "resamples of the problems."
+        ]
+        title = f"{self.name} compared with {self.baseline}"
+        return Table(title, ("number", "value", "field"), rows, notes)
 
-class Evaluation(eqx.Module):
+
+class Evaluation(Printed, eqx.Module):
     """Losses of named optimizers on the same problems, counted from the start.
 
     `losses[i, j, k]` is optimizer i on problem j after k updates. `metrics` are what the task
@@ -61,6 +81,23 @@ class Evaluation(eqx.Module):
     metrics: dict[str, Float[np.ndarray, "optimizer problem"]] = dataclasses.field(
         default_factory=dict
     )
+
+    def table(self) -> Table:
+        """A row for each optimizer: its meta-objective, diverged runs and final metrics."""
+        means = self.mean_scores()
+        medians = np.median(self.meta_objectives(), axis=1)
+        rows = [
+            (name, number(means[name], 4), number(float(medians[place]), 4),
+             str(self.diverged()[place]),
+             *(number(float(values[place].mean()), 4) for values in self.metrics.values()))
+            for place, name in enumerate(self.names)
+        ]  # fmt: skip
+        problems, visited = self.losses.shape[1:]
+        title = f"Meta-objective on {problems} problems, {visited - 1} updates each"
+        notes = ["Meta-objective, mean(losses) / losses[0]: lower is better, 1 is not moving. The "
+                 "mean is infinite where a run diverged."]  # fmt: skip
+        heads = ("optimizer", "mean", "median", "diverged", *self.metrics)
+        return Table(title, heads, rows, notes)
 
     def finite(self) -> np.ndarray:
         """Whether a run stayed finite, (optimizer, problem)."""

@@ -11,7 +11,7 @@ from lrevopt.plots.style import readable, render
 from lrevopt.runs.analyze import analysed_problems
 from lrevopt.runs.evaluate import load_tuning
 from lrevopt.runs.experiment import BASELINES, Images, TaskName, key_stream, load_task, make_task
-from lrevopt.studies.scorecard import measure_scorecard, scorecard_lines, scorecard_table
+from lrevopt.studies.scorecard import measure_scorecard, scorecard_table
 from lrevopt.tasks import AbstractTask
 from lrevopt.tuning.well_known import WELL_KNOWN, tune_rate
 
@@ -113,6 +113,6 @@ def write_scorecard(settings: CardSettings) -> Path:
     figure = figure_scorecard(card, f"{readable(name)} on {readable(task_name)}")
     for kind in ("png", "svg"):
         storage.write_atomically(output / f"scorecard.{kind}", render(figure, kind))
-    print("\n".join(scorecard_lines(card)))
+    print(card)
     print(f"written to {output}")
     return output

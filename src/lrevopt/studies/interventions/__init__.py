@@ -7,7 +7,6 @@ both run on the same test problems. A mechanism that is not there costs nothing 
 
 from lrevopt.studies.interventions.costs import Interventions as Interventions
 from lrevopt.studies.interventions.costs import intervene as intervene
-from lrevopt.studies.interventions.costs import intervention_lines as intervention_lines
 from lrevopt.studies.interventions.costs import intervention_table as intervention_table
 from lrevopt.studies.interventions.registry import ADAPTATION as ADAPTATION
 from lrevopt.studies.interventions.registry import CLIPPING as CLIPPING

@@ -13,13 +13,13 @@ from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.studies.interventions.registry import INTERVENTIONS, Intervention
 from lrevopt.studies.interventions.rest_analysis import RestAnalysis, analyze_rest
 from lrevopt.tasks.interface import AbstractTask
-from lrevopt.text import Facts, csv_text, number
+from lrevopt.text import Facts, Printed, Table, csv_text, number
 
 ORIGINAL = "original"
 """Name of the optimizer as it is."""
 
 
-class Interventions(eqx.Module):
+class Interventions(Printed, eqx.Module):
     """What each intervention costs, on test problems. Host arrays in float64.
 
     - `names`, `removed`, `mechanisms`: of the interventions, as in `INTERVENTIONS`.
@@ -51,6 +51,34 @@ class Interventions(eqx.Module):
     def problems(self) -> int:
         """Number of test problems."""
         return self.original.size
+
+    def table(self) -> Table:
+        """A row for each intervention, the original first."""
+        mean = number(float(self.original.mean()), 4)
+        rows = [(ORIGINAL, "", mean, "", "", "", "", str(self.original_diverged))]
+        for index, name in enumerate(self.names):
+            differences, ratios = (
+                [number(float(value)) for value in (ends[index] for ends in each)]
+                for each in (
+                    (self.differences, self.difference_lows, self.difference_highs),
+                    [np.exp(logs) for logs in
+                     (self.log_ratios, self.log_ratio_lows, self.log_ratio_highs)],
+                )
+            )  # fmt: skip
+            rows.append((
+                name, self.mechanisms[index], number(float(self.objectives[index].mean()), 4),
+                differences[0], f"[{differences[1]}, {differences[2]}]",
+                ratios[0], f"[{ratios[1]}, {ratios[2]}]", str(self.diverged[index]),
+            ))  # fmt: skip
+        notes = [
+            "Means of the meta-objective, mean(losses) / losses[0]: lower is better. Difference: "
+            "mean of changed minus original. Ratio: geometric mean of changed over original on the "
+            "problems where neither diverged. Intervals: 95 %, bootstrap over problems.",
+            *(f"Left out, {sentence}" for sentence in self.omitted),
+        ]
+        heads = ("intervention", "mechanism", "mean", "difference", "interval", "ratio", "interval",
+                 "diverged")  # fmt: skip
+        return Table(f"Interventions on {self.problems} test problems", heads, rows, notes)
 
 
 def intervene(
@@ -137,26 +165,6 @@ def intervention_table(record: Interventions) -> str:
             record.diverged[index], record.problems,
         ])  # fmt: skip
     return csv_text(heads, rows)
-
-
-def intervention_lines(record: Interventions) -> list[str]:
-    """The record in words, one line per intervention, the original first."""
-    lines = [
-        f"{ORIGINAL}: {record.original.mean():.4f} on {record.problems} test problems, "
-        f"{record.original_diverged} diverged"
-    ]
-    for index, name in enumerate(record.names):
-        ratio, low, high = (
-            np.exp(ends[index])
-            for ends in (record.log_ratios, record.log_ratio_lows, record.log_ratio_highs)
-        )
-        lines.append(
-            f"{name} ({record.mechanisms[index]}): {record.objectives[index].mean():.4g}, "
-            f"difference {record.differences[index]:.4g} [{record.difference_lows[index]:.4g}, "
-            f"{record.difference_highs[index]:.4g}], ratio {ratio:.4g} [{low:.4g}, {high:.4g}], "
-            f"{record.diverged[index]} diverged"
-        )
-    return lines + [f"left out, {sentence}" for sentence in record.omitted]
 
 
 def intervention_facts(record: Interventions) -> Facts:

@@ -10,6 +10,5 @@ from lrevopt.studies.scorecard.record import Scorecard as Scorecard
 from lrevopt.studies.scorecard.record import distance as distance
 from lrevopt.studies.scorecard.record import in_words as in_words
 from lrevopt.studies.scorecard.record import scorecard_facts as scorecard_facts
-from lrevopt.studies.scorecard.record import scorecard_lines as scorecard_lines
 from lrevopt.studies.scorecard.record import scorecard_table as scorecard_table
 from lrevopt.studies.scorecard.record import sentences as sentences

@@ -7,10 +7,11 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Bool, Complex, Float, Int
 
-from lrevopt.text import csv_text, number
+from lrevopt.analysis.linearization import PER_GRADIENT
+from lrevopt.text import Printed, Table, csv_text, number
 
 
-class Scorecard(eqx.Module):
+class Scorecard(Printed, eqx.Module):
     """One optimizer on one task, as numbers. Host arrays in float64.
 
     A number that does not exist is NaN, and `reasons` has a sentence by its name. What needs rest
@@ -101,6 +102,19 @@ class Scorecard(eqx.Module):
     curvatures: Float[np.ndarray, " curvature"]
     radii: Float[np.ndarray, " curvature"]
 
+    def table(self) -> Table:
+        """The numbers with their units and fields, and why some are missing."""
+        fields = [*ENTRIES, "fixed_points"]
+        rows = [
+            (label, said + _note(self, reason), f".{field}")
+            for (label, said, reason), field in zip(scorecard_facts(self), fields, strict=True)
+        ]
+        reasons = [f"[{place}] {sentence}." for place, sentence in enumerate(sentences(self), 1)]
+        notes = ["Learning rates are minus the slope of the update at zero gradient, positive for "
+                 "an optimizer that descends. Modes are ordered by the energy of their response "
+                 "to one gradient."]  # fmt: skip
+        return Table("Scorecard", ("number", "value", "field"), rows, [*notes, *reasons])
+
 
 def decades(value: float) -> float:
     """Decimal logarithm; NaN for what is not positive."""
@@ -129,9 +143,6 @@ class Entry(NamedTuple):
     unit: str
     scale: Callable[[float], float]
 
-
-PER_GRADIENT = "x / gradient"
-"""Unit of learning rates: a step of the parameter per unit of gradient."""
 
 ENTRIES: dict[str, Entry] = {
     "timescale": Entry("momentum timescale", "updates", decades_above_one),
@@ -213,14 +224,6 @@ def scorecard_facts(card: Scorecard) -> list[tuple[str, str, str]]:
     ]
     found = f"{card.fixed_points}, from {number(100 * card.converged_share)} % of searches"
     return [*facts, ("fixed points without gradient", found, "")]
-
-
-def scorecard_lines(card: Scorecard) -> list[str]:
-    """The numbers with their units, one a line, and why some are missing."""
-    facts = scorecard_facts(card)
-    widest = max(len(label) for label, _, _ in facts)
-    lines = [f"{label:{widest}}  {said}{_note(card, reason)}" for label, said, reason in facts]
-    return lines + [f"[{place}] {sentence}." for place, sentence in enumerate(sentences(card), 1)]
 
 
 def scorecard_table(card: Scorecard) -> str:
