@@ -4,7 +4,8 @@
 # Also: make figures, which draws all figures again from the numbers in results/, without training
 # (make figures RUN=runs/rosenbrock: those of one run, into its folder figures/), make claims, which
 # measures the paper's sentences on them, make gallery, which puts fifteen optimizers of optax under
-# the microscope, make lint, make format, make clean.
+# the microscope, make docs, which builds the documentation and runs its tutorials, make lint,
+# make format, make clean.
 # PYTHON=/path/to/python chooses the interpreter.
 
 TASK ?= linear_regression
@@ -19,7 +20,7 @@ PYTHON ?= $(shell for p in $(CANDIDATES); do \
 BIN = .venv/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: test lint format reproduce figures claims gallery clean
+.PHONY: test lint format reproduce figures claims gallery docs clean
 
 # Whole files go to a worker: what a file compiles and draws once is not done twice.
 test: lint
@@ -46,6 +47,11 @@ claims: .venv/user
 gallery: .venv/user
 	$(BIN)/python scripts/gallery.py --output results/gallery $(ARGS)
 
+# Tutorials run once for each state of the package; warnings are errors.
+docs: .venv/docs
+	$(BIN)/python -m sphinx -W --keep-going -n -q -d build/docs-doctrees docs build/docs
+	@echo "build/docs/index.html"
+
 clean:
 	rm -rf .venv
 
@@ -61,4 +67,8 @@ clean:
 
 .venv/developer: pyproject.toml constraints.txt | .venv/bin/python
 	$(PIP) -e '.[dev]'
+	@touch .venv/user $@
+
+.venv/docs: pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP) -e '.[docs]'
 	@touch .venv/user $@

@@ -1,0 +1,52 @@
+"""The public names of `lrevopt` and the room, or page, on which each is documented."""
+
+import ast
+import importlib
+import inspect
+from types import ModuleType
+from typing import Any
+
+import lrevopt
+
+LOOSE = {"storage": "runs", "checks": "runs", "text": "runs"}
+"""Page of names that are defined in a module beside the rooms."""
+
+
+def public_names() -> dict[str, Any]:
+    """Dotted public name to object: what `lrevopt` and `lrevopt.plot` offer."""
+    found: dict[str, Any] = {}
+    for prefix, module in (("", lrevopt), ("plot.", getattr(lrevopt, "plot", None))):
+        for name in sorted(_exported(module)) if module is not None else ():
+            value = getattr(module, name)
+            if not isinstance(value, ModuleType):
+                found[prefix + name] = value
+    return found
+
+
+def _exported(module: ModuleType) -> list[str]:
+    names = getattr(module, "__all__", None) or dir(module)
+    return [name for name in names if not name.startswith("_")]
+
+
+def room_of(name: str, value: Any) -> str:
+    """Page on which a public name stands."""
+    if name.startswith("plot."):
+        return "plots"
+    home = getattr(value, "__module__", None) or ""
+    if not home.startswith("lrevopt."):
+        home = home_of_data(name)
+    room = home.split(".")[1]
+    return LOOSE.get(room, room)
+
+
+def home_of_data(name: str) -> str:
+    """Module that assigns the constant `name`, found by following imports in the source."""
+    home, imported = "", "lrevopt"
+    while imported != home:
+        home = imported
+        tree = ast.parse(inspect.getsource(importlib.import_module(home)))
+        for node in tree.body:
+            names = [a.asname or a.name for a in getattr(node, "names", [])]
+            if isinstance(node, ast.ImportFrom) and node.module and name in names:
+                imported = node.module
+    return home
