@@ -2,8 +2,10 @@
 
 import dataclasses
 import functools
+import inspect
 import math
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import jax.random as jr
@@ -14,12 +16,21 @@ from synthetic_records import changed, evaluation, manifold, mechanisms, paramet
 
 import lrevopt as lo
 from lrevopt import storage
-from lrevopt.analysis import measure_manifold, measure_parameter_types
+from lrevopt.analysis import Manifold, measure_manifold, measure_parameter_types
 from lrevopt.analysis.ranks import rank_correlation
 from lrevopt.inner_loop.sampled_states import sample_states
-from lrevopt.paper.claims import BY_NAME, CLAIMS, Measured, RunNumbers, as_markdown, measure_claims
-from lrevopt.paper.claims import saved_runs as claiming
-from lrevopt.paper.claims.verdicts import between, both
+from lrevopt.paper.claims import (
+    BY_NAME,
+    CLAIMS,
+    Statistic,
+    as_markdown,
+    claim,
+    measure_claims,
+    saved_runs,
+)
+from lrevopt.paper.claims.registry import ROOMS
+from lrevopt.paper.claims.verdicts import Claim, between, both
+from lrevopt.runs.contents import Run
 
 SHIPPED = Path(__file__).parent.parent / "results"
 TASK = lo.LinearRegression(dim=3, log10_eigenvalues=(-1, 0))
@@ -32,11 +43,11 @@ MANY = lo.AggregatedMomentum(list(0.05 * np.sqrt(1 - MOMENTA**2)), list(MOMENTA)
 
 
 @functools.cache
-def analysed(name: str) -> RunNumbers:
+def analysed(name: str) -> Run:
     """Mechanisms of a planted optimizer on a small linear regression."""
     optimizer = {**PLANTED, **MOMENTUM, "many": MANY}[name]
     record = lo.analyze(optimizer, TASK, key=jr.key(0), problems=16, steps=STEPS)
-    return RunNumbers(mechanisms=record, tuning={"momentum": tuning_with_rate(0.1)})
+    return Run.of("own", mechanisms=record, tuning={"momentum": tuning_with_rate(0.1)})
 
 
 def record_of(name: str) -> lo.Mechanisms:
@@ -50,40 +61,42 @@ def tuning_with_rate(rate: float) -> lo.TuningResult:
     return dataclasses.replace(found, best={**found.best, "learning_rate": rate})
 
 
-def on_layers(name: str, *curvature: float) -> RunNumbers:
+def on_layers(name: str, *curvature: float) -> Run:
     task = Layers(jnp.asarray(by_group(*curvature)))
     record = measure_parameter_types(PLANTED[name], task, key=jr.key(1), problems=8, steps=60)
-    return RunNumbers(parameter_types=record)
+    return Run.of("own", parameter_types=record)
 
 
 @functools.cache
-def resting(name: str) -> RunNumbers:
+def resting(name: str) -> Run:
     task = Layers(jnp.asarray(by_group(0.02, 1.0, 0.01, 3.0)))
     optimizer = {**PLANTED, **MOMENTUM}[name]
     sampled = sample_states(optimizer, task, key=jr.key(0), problems=6, steps=60)
-    return RunNumbers(manifold=measure_manifold(optimizer, sampled, 50))
+    return Run.of("own", manifold=measure_manifold(optimizer, sampled, 50))
 
 
-def compared(learned: float, momentum: float) -> RunNumbers:
+def compared(learned: float, momentum: float) -> Run:
     """Gradient descent at two learning rates: the smaller is slower, everywhere."""
     entered = {"learned": lo.GradientDescent(learned), "momentum": lo.GradientDescent(momentum)}
     found = lo.evaluate(entered, TASK, problems=16, steps=20, key=jr.key(2))
-    return RunNumbers(evaluation=found)
+    return Run.of("own", evaluation=found)
 
 
-def tuned(place: str) -> RunNumbers:
+def tuned(place: str) -> Run:
     found = tuning("momentum")
     low, high = found.ranges["momentum"]
     inside = float(np.median(found.values["momentum"]))
     best = {"inside": inside, "low": float(low), "high": float(high)}[place]
-    return RunNumbers(
-        tuning={"momentum": dataclasses.replace(found, best={**found.best, "momentum": best})}
+    return Run.of(
+        "own",
+        tuning={"momentum": dataclasses.replace(found, best={**found.best, "momentum": best})},
     )
 
 
-def floor(rate: float) -> RunNumbers:
+def floor(rate: float) -> Run:
     """Momentum, whose rate is 0.5 whatever it meets, beside momentum tuned to another rate."""
-    return dataclasses.replace(analysed("momentum"), tuning={"momentum": tuning_with_rate(rate)})
+    tuned_to = {"momentum": tuning_with_rate(rate)}
+    return Run.of("own", mechanisms=record_of("momentum"), tuning=tuned_to)
 
 
 FAST_LATER, FAST_EARLIER = (0.02, 3.0, 0.01, 1.0), (1.0, 0.01, 3.0, 0.02)
@@ -132,12 +145,12 @@ PAIRS = {
 
 @pytest.mark.parametrize("name", PAIRS)
 def test_a_planted_mechanism_is_seen_and_its_absence_too(name):
-    claim, (there, absent) = BY_NAME[name], PAIRS[name]
-    found, missing = claim.measure(there()), claim.measure(absent())
+    one, (there, absent) = BY_NAME[name], PAIRS[name]
+    found, missing = one.measure(there()), one.measure(absent())
     assert (found.holds, missing.holds) == (True, False), (found, missing)
     # The verdict turns with the mechanism, and with what the paper expects.
-    for task, expected in claim.expected.items():
-        outcomes = [claim.outcome(measured, task) for measured in (found, missing)]
+    for task, expected in one.expected.items():
+        outcomes = [one.outcome(measured, task) for measured in (found, missing)]
         assert outcomes == (["reproduced", "differs"] if expected else ["differs", "reproduced"])
 
 
@@ -159,46 +172,47 @@ def test_closed_forms():
 
 
 def test_edges_are_counted_in_grid_steps():
-    claim, found = BY_NAME["baseline-edge"], tuning("momentum")
+    one, found = BY_NAME["baseline-edge"], tuning("momentum")
     grid = np.unique(np.append(found.values["momentum"], found.ranges["momentum"]))
     rates = np.unique(np.append(found.values["learning_rate"], found.ranges["learning_rate"]))
     for place in (0, 1, 5, len(grid) - 2):
         best = {"learning_rate": float(np.median(rates)), "momentum": float(grid[place])}
-        numbers = RunNumbers(tuning={"momentum": dataclasses.replace(found, best=best)})
+        numbers = Run.of("own", tuning={"momentum": dataclasses.replace(found, best=best)})
         expected = min(place, len(grid) - 1 - place)
-        assert claim.measure(numbers).value == expected
-    assert claim.measure(tuned("low")).holds is False
+        assert one.measure(numbers).value == expected
+    assert one.measure(tuned("low")).holds is False
 
 
 def test_clipping_is_ordered_by_task():
-    claim = BY_NAME["saturation-follows-task"]
+    one = BY_NAME["saturation-follows-task"]
     names = ("momentum", "soft_clipping", "bending", "sign")
-    tasks = dict(zip(claim.expected, map(analysed, names), strict=True))
-    measured = claim.measure(tasks)
+    tasks = dict(zip(one.expected, map(analysed, names), strict=True))
+    measured = one.measure(tasks)
     shares = [record_of(name).clipping.beyond_knee for name in names]
     depths = [1 - record_of(name).clipping.saturation for name in names]
     assert measured.value == pytest.approx(rank_correlation(shares, depths))
     record = mechanisms(3)
 
-    def clipped(sign: int) -> dict[str, RunNumbers]:
+    def clipped(sign: int) -> dict[str, Run]:
         """The more beyond the knee, the more saturated (1), or the less (-1)."""
         saturations = 0.5 - sign * 0.1 * np.arange(4)
         return {
-            str(k): RunNumbers(
+            str(k): Run.of(
+                "own",
                 mechanisms=changed(
                     record,
                     clipping__beyond_knee=0.1 * k,
                     clipping__saturation=float(saturations[k]),
-                )
+                ),
             )
             for k in range(4)
         }
 
     right, wrong = clipped(1), clipped(-1)
-    assert (claim.measure(right).holds, claim.measure(wrong).holds) == (True, False)
-    few = claim.measure({"0": right["0"]})
+    assert (one.measure(right).holds, one.measure(wrong).holds) == (True, False)
+    few = one.measure({"0": right["0"]})
     assert few.holds is None
-    assert claim.outcome(few, "all") == "cannot tell"
+    assert one.outcome(few, "all") == "cannot tell"
 
 
 def test_numbers_between_thresholds_or_none_decide_nothing():
@@ -212,22 +226,23 @@ def test_numbers_between_thresholds_or_none_decide_nothing():
     equal = compared(0.5, 0.5)
     assert BY_NAME["performance"].measure(equal).holds is None
     lost = dataclasses.replace(manifold(found=False), share=0.0)
-    assert BY_NAME["manifold"].measure(RunNumbers(manifold=lost)).holds is False
-    assert BY_NAME["manifold-rate"].measure(RunNumbers(manifold=lost)).holds is None
+    assert BY_NAME["manifold"].measure(Run.of("own", manifold=lost)).holds is False
+    assert BY_NAME["manifold-rate"].measure(Run.of("own", manifold=lost)).holds is None
     defective = changed(mechanisms(3), momentum__energy=np.full(3, np.nan))
-    assert BY_NAME["dominant-mode"].measure(RunNumbers(mechanisms=defective)).holds is None
+    assert BY_NAME["dominant-mode"].measure(Run.of("own", mechanisms=defective)).holds is None
     only_decay = changed(mechanisms(3), schedule__rates=np.geomspace(1, 0.5, 21))
-    assert BY_NAME["schedule"].measure(RunNumbers(mechanisms=only_decay)).holds is None
+    assert BY_NAME["schedule"].measure(Run.of("own", mechanisms=only_decay)).holds is None
 
 
-def whole_run() -> RunNumbers:
-    return RunNumbers(
-        evaluation=evaluation(),
-        tuning={"momentum": tuning("momentum")},
-        mechanisms=mechanisms(6),
-        parameter_types=parameter_types(),
-        manifold=manifold(),
-    )
+def whole_run(**records: object) -> Run:
+    made = {
+        "evaluation": evaluation(),
+        "tuning": {"momentum": tuning("momentum")},
+        "mechanisms": mechanisms(6),
+        "parameter_types": parameter_types(),
+        "manifold": manifold(),
+    }
+    return Run.of("own", **made | records)
 
 
 def test_the_table_has_every_claim_on_every_task_of_the_paper():
@@ -235,9 +250,7 @@ def test_the_table_has_every_claim_on_every_task_of_the_paper():
     seeds = {"rosenbrock": {seed: whole_run() for seed in range(5)}}
     rows = measure_claims(runs, seeds)
     expected = [
-        (claim.name, task)
-        for claim in CLAIMS
-        for task in (["all"] if claim.joint else claim.expected)
+        (one.name, task) for one in CLAIMS for task in (["all"] if one.joint else one.expected)
     ]
     assert [(row.claim, row.task) for row in rows] == expected
     for row in rows:
@@ -264,40 +277,98 @@ def test_the_table_has_every_claim_on_every_task_of_the_paper():
 
 def test_means_over_seeds_have_students_interval():
     """Against the textbook: 0.1, 0.2, 0.3 have mean 0.2 and t(0.975, 2) s / sqrt 3 = 0.2484."""
-    record = whole_run()
     seeds = {
-        seed: dataclasses.replace(
-            record, mechanisms=changed(mechanisms(6), momentum__linear_error=error)
-        )
+        seed: whole_run(mechanisms=changed(mechanisms(6), momentum__linear_error=error))
         for seed, error in enumerate((0.1, 0.2, 0.3))
     }
-    claim = BY_NAME["linear-near-fixed-point"]
-    (row,) = measure_claims({"rosenbrock": record}, {"rosenbrock": seeds}, [claim])
+    chosen = [BY_NAME["linear-near-fixed-point"]]
+    (row,) = measure_claims({"rosenbrock": whole_run()}, {"rosenbrock": seeds}, chosen)
     assert row.seeds == "1 of 3; 0.2 [−0.0484, 0.448], 3 seeds"
 
 
 def test_all_of_the_list_is_there():
-    names = {claim.name for claim in CLAIMS}
+    names = {one.name for one in CLAIMS}
     assert len(names) == len(CLAIMS) == 30
     appendix = {"recovers-momentum", "mode-is-optimal", "one-mode-suffices", "meta-path"}
     assert set(PAIRS) | {"saturation-follows-task"} | appendix == names
-    assert Measured(1.0, True).detail == ""
+
+
+def test_claims_stand_in_the_order_of_the_paper():
+    """Modules in a stated order, and in each the claims as they are defined."""
+    assert [room.__name__.rpartition(".")[2] for room in ROOMS] == [
+        "performance", "momentum", "clipping", "schedules", "adaptation", "networks", "appendix_b",
+    ]  # fmt: skip
+    ends = {"performance": 0, "converge": 3, "saturation": 9, "schedule": 14, "s-curve": 16,
+            "types-separate": 20, "manifold": 24, "meta-path": 29}  # fmt: skip
+    assert {name: list(BY_NAME).index(name) for name in ends} == ends
+    lines = [(ROOMS.index(room_of(one)), line_of(one)) for one in CLAIMS]
+    assert lines == sorted(lines)
+
+
+def room_of(one: Claim):
+    return next(room for room in ROOMS if one.function.__module__ == room.__name__)
+
+
+def line_of(one: Claim) -> int:
+    return inspect.unwrap(one.function).__code__.co_firstlineno
+
+
+def decorated(function=None, **options) -> Claim:
+    def two_halves(manifold: Manifold, tuning: dict) -> Statistic:
+        """R^2 of
+        this and that.
+        """
+        return Statistic(0.5, also=manifold.share > 0)
+
+    settings: dict[str, Any] = {
+        "where": "A.1",
+        "on": ("mnist",),
+        "there": 0.4,
+        "absent": 0.6,
+        "causes": "None.",
+    }
+    return claim("It is so.", **settings | options)(function or two_halves)
+
+
+def test_the_decorator_reads_name_statistic_and_needs_off_the_function():
+    made = decorated(not_on=("rosenbrock",))
+    assert (made.name, made.statistic) == ("two-halves", "R^2 of this and that")
+    assert made.needs == ("manifold", "tuning")
+    assert made.expected == {"mnist": True, "rosenbrock": False}
+    assert not made.measurable(Run.of("own", manifold=manifold()))
+    assert made.measurable(Run.of("own", manifold=manifold(), tuning={"adam": tuning("adam")}))
+
+
+def test_thresholds_decide_and_are_said():
+    run = Run.of("own", manifold=manifold(), tuning={})
+    numbers = {(0.6, 0.4): None, (0.5, 0.4): True, (0.6, 0.5): False, (0.4, 0.6): None}
+    for (there, absent), holds in numbers.items():
+        assert decorated(there=there, absent=absent).measure(run).holds is holds
+    assert decorated().threshold == "there: at most 0.4; absent: at least 0.6"
+    assert decorated(there=2.0, absent=1).threshold == "there: at least 2; absent: at most 1"
+    further = decorated(there=0.5, absent=0.4, also=("and so on", "or so"))
+    assert further.threshold == "there: at least 0.5, and so on; absent: at most 0.4, or so"
+    # Further conditions count with numbers, and alone where thresholds are words.
+    lost = Run.of("own", manifold=dataclasses.replace(manifold(), share=0.0), tuning={})
+    assert further.measure(lost).holds is False
+    words = decorated(there="some", absent="none")
+    assert words.threshold == "there: some; absent: none"
+    assert (words.measure(run).holds, words.measure(lost).holds) == (True, False)
 
 
 def test_the_shipped_table_is_what_the_shipped_numbers_say(monkeypatch, tmp_path):
     written = {}
     monkeypatch.setattr(storage, "write_atomically", lambda p, text: written.update({p: text}))
-    rows = claiming.write_claims(SHIPPED)
-    for name in (claiming.CLAIMS_PAGE, claiming.CLAIMS_TABLE):
+    rows = saved_runs.write_claims(SHIPPED)
+    for name in (saved_runs.CLAIMS_PAGE, saved_runs.CLAIMS_TABLE):
         assert (SHIPPED / name).read_text() == written[SHIPPED / name]
     assert {row.claim for row in rows} == set(BY_NAME)
     seeds = {
-        task: claiming.seed_numbers(SHIPPED / task, claiming.run_numbers(SHIPPED / task))
-        for task in ("rosenbrock", "two_moons")
+        task: saved_runs.training_seeds(Run(SHIPPED / task)) for task in ("rosenbrock", "two_moons")
     }
     assert list(seeds["rosenbrock"]) == [0, 1, 2, 3, 4]
     assert list(seeds["two_moons"]) == [0, 1, 2]  # of which 0 is the one in front
-    own = claiming.claims_of(SHIPPED / "rosenbrock")
+    own = saved_runs.claims_of(SHIPPED / "rosenbrock")
     assert own == [row for row in rows if row.task == "rosenbrock"]
     with pytest.raises(ValueError, match="`results` must be a folder with a run in linear"):
-        claiming.write_claims(tmp_path)
+        saved_runs.write_claims(tmp_path)

@@ -19,7 +19,7 @@ from synthetic_records import (
 
 import lrevopt as lo
 from lrevopt import storage
-from lrevopt.paper.claims import RunNumbers, measure_claims
+from lrevopt.paper.claims import measure_claims
 from lrevopt.paper.figures.registry import FIGURES
 from lrevopt.paper.figures.schematic import figure_16
 from lrevopt.paper.report_sections import claims_section
@@ -200,8 +200,8 @@ def test_what_trained_it_and_how_others_were_tuned_is_said(run, page):
 
 
 def test_claims_are_shown_and_what_differs_is_explained(run, page):
-    numbers = RunNumbers(evaluation=evaluation(), mechanisms=mechanisms(3))
-    rows = measure_claims({"rosenbrock": numbers})
+    measured = Run.of("rosenbrock", evaluation=evaluation(), mechanisms=mechanisms(3))
+    rows = measure_claims({"rosenbrock": measured})
     assert len({row.outcome for row in rows}) > 1
     with_claims = Page(rendered(run, sections=claims_section(rows)))
     assert with_claims.open == []

@@ -8,4 +8,5 @@ from lrevopt.paper.claims.table import as_markdown as as_markdown
 from lrevopt.paper.claims.table import measure_claims as measure_claims
 from lrevopt.paper.claims.verdicts import Claim as Claim
 from lrevopt.paper.claims.verdicts import Measured as Measured
-from lrevopt.paper.claims.verdicts import RunNumbers as RunNumbers
+from lrevopt.paper.claims.verdicts import Statistic as Statistic
+from lrevopt.paper.claims.verdicts import claim as claim

@@ -6,68 +6,99 @@ import numpy as np
 from jaxtyping import Float
 
 from lrevopt.analysis.ranks import rank_correlation
-from lrevopt.checks import required
+from lrevopt.paper import contents as contents  # registers the records of appendix B
 from lrevopt.paper.appendices.meta_dynamics import MetaDynamics
-from lrevopt.paper.claims.verdicts import Measured, RunNumbers, between, both
+from lrevopt.paper.appendices.momentum_mimic import MomentumMimic
+from lrevopt.paper.claims.verdicts import WIDTH, L, Statistic, between, claim
 from lrevopt.text import number
 
-NEARLY_ALL, NOT_ALL = 0.9, 0.7
 SAME_CURVE, OTHER_CURVE = 0.1, 0.5
-RATE, OTHER_RATE = 0.2, 0.5
+"""Distance of two loss curves in decades."""
+
 TIMESCALE, OTHER_TIMESCALE = 0.05, 0.1
-NEAR, STILL_FAR = 0.25, 1.0
+"""Relative difference of two timescales."""
 
 
-def recovers_momentum(numbers: RunNumbers) -> Measured:
-    """Share of the variance of visited states in their first principal component."""
-    record = required(numbers.momentum_mimic)
-    share = float(record.explained_variance[0])
-    distance = record.gap("learned", "momentum")
-    return Measured(
-        value=share,
-        holds=both(between(share, NEARLY_ALL, NOT_ALL), between(distance, SAME_CURVE, OTHER_CURVE)),
+@claim(
+    "Early in training on linear regression the GRU is momentum.",
+    where="Figure 14a",
+    on=(L,),
+    there=0.9,
+    absent=0.7,
+    also=(
+        f"and the loss curve within {SAME_CURVE} decades of tuned momentum's",
+        f"or {OTHER_CURVE} decades",
+    ),
+    causes=f"Snapshots between the saved ones may come nearer. {WIDTH}",
+)
+def recovers_momentum(momentum_mimic: MomentumMimic) -> Statistic:
+    """Share of the variance of states in the first principal component."""
+    distance = momentum_mimic.gap("learned", "momentum")
+    return Statistic(
+        value=float(momentum_mimic.explained_variance[0]),
+        also=between(distance, SAME_CURVE, OTHER_CURVE),
         detail=f"Its loss curve is {number(distance)} decades from tuned momentum's (root mean "
-        f"square over steps); it is the snapshot after {int(record.step)} meta-steps.",
+        f"square over steps); it is the snapshot after {momentum_mimic.step} meta-steps.",
     )
 
 
-def mode_is_optimal(numbers: RunNumbers) -> Measured:
-    """Relative difference of the dominant mode's learning rate from the analytic optimum."""
-    record = required(numbers.momentum_mimic)
-    rate, timescale = record.dominant_learning_rate, record.dominant_momentum
-    best_rate, best = (float(record.optimum[name]) for name in ("learning_rate", "momentum"))
-    off_rate, off = abs(rate / best_rate - 1), abs(timescale / best - 1)
-    return Measured(
-        value=off_rate,
-        holds=both(between(off_rate, RATE, OTHER_RATE), between(off, TIMESCALE, OTHER_TIMESCALE)),
+@claim(
+    "Its mode's learning rate and timescale are the analytic optimum.",
+    where="Figure 14d",
+    on=(L,),
+    there=0.2,
+    absent=0.5,
+    also=(f"and of the timescale {TIMESCALE}", f"or {OTHER_TIMESCALE}"),
+    causes="The optimum is that of the worst problem; the meta-objective is a mean over problems "
+    "and 200 updates, whose own best momentum is elsewhere.",
+)
+def mode_is_optimal(momentum_mimic: MomentumMimic) -> Statistic:
+    """Relative difference of the dominant mode's learning rate from the optimum."""
+    rate, timescale = momentum_mimic.dominant_learning_rate, momentum_mimic.dominant_momentum
+    best_rate, best = (momentum_mimic.optimum[name] for name in ("learning_rate", "momentum"))
+    off = abs(timescale / best - 1)
+    return Statistic(
+        value=abs(rate / best_rate - 1),
+        also=between(off, TIMESCALE, OTHER_TIMESCALE),
         detail=f"Its timescale differs by {number(100 * off)} %: ({number(rate)}, "
         f"{number(timescale)}) against ({number(best_rate)}, {number(best)}).",
     )
 
 
-def one_mode_suffices(numbers: RunNumbers) -> Measured:
-    """Root mean square over steps of log10 mean loss of one mode alone over the whole's."""
-    distance = required(numbers.momentum_mimic).gap("one_mode", "learned")
-    return Measured(distance, between(distance, SAME_CURVE, OTHER_CURVE))
+@claim(
+    "That mode alone matches the full optimizer.",
+    where="B.1",
+    on=(L,),
+    there=SAME_CURVE,
+    absent=OTHER_CURVE,
+    causes="What large first gradients do is not linear, and one mode has no clipping.",
+)
+def one_mode_suffices(momentum_mimic: MomentumMimic) -> Statistic:
+    """Root mean square over steps of log10 mean loss of one mode over the whole's."""
+    return Statistic(momentum_mimic.gap("one_mode", "learned"))
 
 
-def meta_path(numbers: RunNumbers) -> Measured:
-    """Least distance of the dominant mode to the optimum on its path, over that at the start."""
-    record = required(numbers.meta_dynamics)
+@claim(
+    "Over meta-training the dominant mode approaches the optimum.",
+    where="Figure 15",
+    on=(L,),
+    there=0.25,
+    absent=1,
+    causes="Once it is better than momentum, an optimizer has no reason to stay near it.",
+)
+def meta_path(meta_dynamics: MetaDynamics) -> Statistic:
+    """Least distance of the dominant mode to the optimum on its path over that at its start."""
     # A readout that is still zero gives no rate, and no distance.
-    moves = np.abs(record.dominant_learning_rates) > 0
+    moves = np.abs(meta_dynamics.dominant_learning_rates) > 0
     if not moves.any():
-        return Measured(math.nan, None, "No snapshot moves parameters.")
-    steps, away = record.steps[moves], optimum_distance(record)[moves]
-    trend = rank_correlation(steps, away)
+        return Statistic(math.nan, "No snapshot moves parameters.")
+    steps, away = meta_dynamics.steps[moves], optimum_distance(meta_dynamics)[moves]
     nearest = int(np.argmin(away))
-    ratio = float(away[nearest] / away[0]) if away[0] > 0 else math.nan
-    return Measured(
-        value=ratio,
-        holds=between(ratio, NEAR, STILL_FAR),
+    return Statistic(
+        value=float(away[nearest] / away[0]) if away[0] > 0 else math.nan,
         detail=f"Nearest after {int(steps[nearest])} meta-steps, at {number(away[nearest])} "
         f"of a factor e; at the last snapshot {number(float(away[-1]))}. Rank correlation of the "
-        f"distance with the meta-step: {number(trend)}.",
+        f"distance with the meta-step: {number(rank_correlation(steps, away))}.",
     )
 
 

@@ -4,89 +4,133 @@ import math
 
 import numpy as np
 
-from lrevopt.checks import required
-from lrevopt.paper.claims.verdicts import Measured, RunNumbers, between, both
+from lrevopt.analysis import Manifold, ParameterTypes
+from lrevopt.paper.claims.verdicts import LENGTH, TRAINED, N, Statistic, between, both, claim
 from lrevopt.text import number
 
-APART, ALIKE = 0.5, 0.1
-MUCH_SLOWER, NOT_SLOWER = 0.5, 1.0
-RISES, DOES_NOT = 0.8, 0.0
 LATER = 2
 """The last layers are the later ones."""
-LINE, MORE = 1.5, 2.0
+
 LONG, SHORT = 0.1, 0.05
+"""Extent of the line over that of sampled states."""
+
 STAYS, GOES = 0.5, 0.2
+"""Share of the extent that is left after another run."""
+
 NEAR_ONE, OFF_ONE = 0.02, 0.1
-CHANGES, SAME = 2.0, 1.2
+"""Distance of an eigenvalue from 1."""
 
 
-def types_separate(numbers: RunNumbers) -> Measured:
-    """Distance between mean states of groups over that between parameters of one; maximum."""
-    separation = required(numbers.parameter_types).separation
-    largest = float(separation.max())
-    return Measured(
-        value=largest,
-        holds=between(largest, APART, ALIKE),
-        detail=f"At the end of the run {number(float(separation[-1]))}.",
-    )
+@claim(
+    "States separate by layer, and by weight or bias.",
+    where="Figure 7a",
+    on=(N,),
+    there=0.5,
+    absent=0.1,
+    causes=f"The difference can only enter through gradients. {LENGTH}",
+)
+def types_separate(parameter_types: ParameterTypes) -> Statistic:
+    """Distance between mean states of groups over that between parameters of one, maximum."""
+    separation = parameter_types.separation
+    last = number(float(separation[-1]))
+    return Statistic(float(separation.max()), f"At the end of the run {last}.")
 
 
-def bias_slower(numbers: RunNumbers) -> Measured:
+@claim(
+    "Biases have much smaller learning rates than weights.",
+    where="Figure 7b",
+    on=(N,),
+    there=0.5,
+    absent=1,
+    causes=f"Rates are those of mean states, as in the paper. {TRAINED}",
+)
+def bias_slower(parameter_types: ParameterTypes) -> Statistic:
     """Learning rate of biases over that of weights, median over steps."""
-    slowness = required(numbers.parameter_types).bias_slowness
-    middle = float(np.median(slowness))
-    return Measured(
-        value=middle,
-        holds=between(middle, MUCH_SLOWER, NOT_SLOWER),
+    slowness = parameter_types.bias_slowness
+    return Statistic(
+        value=float(np.median(slowness)),
         detail=f"From {number(float(slowness.min()))} to {number(float(slowness.max()))} along "
         "the trajectories.",
     )
 
 
-def later_faster(numbers: RunNumbers) -> Measured:
-    """Rank correlation of depth with learning rate; the lesser of weights' and biases'."""
-    found = required(numbers.parameter_types).depth_correlation
-    least = min(found.values(), default=math.nan)
-    said = ", ".join(f"{kind} {number(float(value))}" for kind, value in found.items())
-    return Measured(float(least), between(least, RISES, DOES_NOT), f"By type: {said}.")
+@claim(
+    "Later layers have larger learning rates than earlier ones.",
+    where="Figure 7b",
+    on=(N,),
+    there=0.8,
+    absent=0,
+    causes=f"Four layers have few ranks. {TRAINED}",
+)
+def later_faster(parameter_types: ParameterTypes) -> Statistic:
+    """Rank correlation of depth with learning rate, lesser of weights' and biases'."""
+    found = parameter_types.depth_correlation
+    each = ", ".join(f"{kind} {number(float(value))}" for kind, value in found.items())
+    return Statistic(float(min(found.values(), default=math.nan)), f"By type: {each}.")
 
 
-def bias_gradients(numbers: RunNumbers) -> Measured:
-    """Median first |gradient| of biases over that of weights; least of the later layers."""
-    ratios = {
-        layer: float(r) for layer, r in required(numbers.parameter_types).bias_gradients.items()
-    }
-    later = list(ratios.values())[-LATER:]
-    least = min(later, default=math.nan)
-    said = ", ".join(f"{layer} {number(ratio)}" for layer, ratio in ratios.items())
-    return Measured(least, None if math.isnan(least) else least > 1, f"By layer: {said}.")
-
-
-def manifold(numbers: RunNumbers) -> Measured:
-    """Participation ratio of approximate fixed points without gradient: 1 for a line."""
-    record = required(numbers.manifold)
-    if not len(record.speeds):
-        return Measured(math.nan, False, "No search ended in an approximate fixed point.")
-    gap = float(np.median(np.abs(record.nearest - 1)))
-    extended = both(
-        between(record.extent, LONG, SHORT),
-        between(record.persistence, STAYS, GOES),
-        between(gap, NEAR_ONE, OFF_ONE),
-    )
-    ratio = record.participation_ratio
-    return Measured(
-        value=ratio,
-        holds=both(extended, between(ratio, LINE, MORE)),
-        detail=f"They extend over {number(100 * record.extent)} % of what visited states do, "
-        f"{number(100 * record.persistence)} % of which is left after another run; the eigenvalue "
-        f"nearest to 1 is {number(gap)} away (median); speeds span "
-        f"{number(record.speed_decades)} decades.",
+@claim(
+    "At the start biases have larger gradients than weights in the later layers.",
+    where="Figure 7c",
+    on=(N,),
+    there="above 1",
+    absent="1 or less",
+    causes="It depends on how weights are drawn, which the paper does not say.",
+)
+def bias_gradients(parameter_types: ParameterTypes) -> Statistic:
+    """Median first |gradient| of biases over that of weights, least of the last two layers."""
+    ratios = {layer: float(ratio) for layer, ratio in parameter_types.bias_gradients.items()}
+    least = min(list(ratios.values())[-LATER:], default=math.nan)
+    each = ", ".join(f"{layer} {number(ratio)}" for layer, ratio in ratios.items())
+    return Statistic(
+        value=least,
+        also=None if math.isnan(least) else least > 1,
+        detail=f"By layer: {each}.",
     )
 
 
-def manifold_rate(numbers: RunNumbers) -> Measured:
-    """Largest over smallest learning rate along the approximate fixed points."""
-    record = required(numbers.manifold)
-    if not record.extent > SHORT:  # also NaN
-        return Measured(record.rate_ratio, None, "There is no line to move along.")
-    return Measured(record.rate_ratio, between(record.rate_ratio, CHANGES, SAME))
+@claim(
+    "Without gradient the fixed points form a one-dimensional manifold.",
+    where="Figure 13a",
+    on=(N,),
+    there=1.5,
+    absent=2,
+    also=(
+        f"extended over at least {100 * LONG:.0f} % of sampled states, {100 * STAYS:.0f} % of "
+        f"which stays after another run, with an eigenvalue within {NEAR_ONE} of 1",
+        f"or at most {100 * SHORT:.0f} %, {100 * GOES:.0f} %, or none within {OFF_ONE}",
+    ),
+    causes=f"A line of fixed points takes a balance that training finds late. {LENGTH}",
+)
+def manifold(manifold: Manifold) -> Statistic:
+    """Participation ratio of approximate fixed points; 1 for a line."""
+    if not len(manifold.speeds):
+        return Statistic(math.nan, "No search ended in an approximate fixed point.", also=False)
+    gap = float(np.median(np.abs(manifold.nearest - 1)))
+    return Statistic(
+        value=manifold.participation_ratio,
+        also=both(
+            between(manifold.extent, LONG, SHORT),
+            between(manifold.persistence, STAYS, GOES),
+            between(gap, NEAR_ONE, OFF_ONE),
+        ),
+        detail=f"They extend over {number(100 * manifold.extent)} % of what sampled states do, "
+        f"{number(100 * manifold.persistence)} % of which is left after another run; the "
+        f"eigenvalue nearest to 1 is {number(gap)} away (median); speeds span "
+        f"{number(manifold.speed_decades)} decades.",
+    )
+
+
+@claim(
+    "The learning rate varies along the manifold.",
+    where="Figure 13b",
+    on=(N,),
+    there=2,
+    absent=1.2,
+    causes=LENGTH,
+)
+def manifold_rate(manifold: Manifold) -> Statistic:
+    """Largest over smallest learning rate of the approximate fixed points."""
+    if not manifold.extent > SHORT:  # also NaN
+        return Statistic(manifold.rate_ratio, "There is no line to move along.", decides=False)
+    return Statistic(manifold.rate_ratio)

@@ -4,61 +4,29 @@ import dataclasses
 from pathlib import Path
 
 from lrevopt import storage
-from lrevopt.paper.claims import Row, RunNumbers, as_markdown, measure_claims
-from lrevopt.paper.figures.drawing import load_numbers
+from lrevopt.paper.claims import Row, as_markdown, measure_claims
 from lrevopt.paper.front_page import shipped_runs
-from lrevopt.runs.evaluate import TUNING, load_tuning
-from lrevopt.runs.experiment import task_name
+from lrevopt.runs.contents import Run, runs_by_task
 from lrevopt.text import csv_text
-
-SEEDS = "seeds"
-"""Folder within a run's that has runs of the same task from other training seeds."""
 
 CLAIMS_PAGE, CLAIMS_TABLE = "claims.md", "claims.csv"
 
 
-def run_numbers(directory: Path, baselines: Path | None = None) -> RunNumbers:
-    """What the stages of a run left, for claims.
-
-    `baselines` is a folder with tuned baselines of the same task, for a run without its own.
-    Raises `ValueError` for a folder that is no run.
-    """
-    numbers, task = load_numbers([directory]), task_name(directory)
-    tuning = numbers.tuning.get(task, {})
-    if not tuning and baselines is not None and (baselines / TUNING).is_dir():
-        tuning = load_tuning(baselines)
-    return RunNumbers(
-        evaluation=numbers.evaluations.get(task),
-        tuning=tuning,
-        mechanisms=numbers.mechanisms.get(task),
-        parameter_types=numbers.parameter_types.get(task),
-        manifold=numbers.manifolds.get(task),
-        mode_shifts=numbers.mode_shifts.get(task),
-        momentum_mimic=numbers.momentum_mimic,
-        meta_dynamics=numbers.meta_dynamics,
-    )
-
-
-def seed_numbers(directory: Path, front: RunNumbers) -> dict[int, RunNumbers]:
-    """Numbers of a run's training seeds: those in its `seeds/`, and `front`, its own, if it is none
-    of them.
-    """
-    found = {
-        int(folder.name): run_numbers(folder, directory)
-        for folder in (directory / SEEDS).glob("*")
-        if folder.name.isdigit()
-    }
-    own = storage.load_json(directory / storage.SETTINGS).get("seed")
-    if isinstance(own, int) and own not in found:
-        found[own] = front
-    return dict(sorted(found.items()))
+def training_seeds(run: Run) -> dict[int, Run]:
+    """Runs by training seed: those in a run's folder `seeds` and, if it is none of them, itself."""
+    own = run.settings.get("seed")
+    found = {own: run} if isinstance(own, int) else {}
+    return dict(sorted((found | run.seeds).items()))
 
 
 def claims_of(directory: Path) -> list[Row]:
-    """Rows of the claims about one run, without those about several tasks."""
-    task, front = task_name(directory), run_numbers(directory)
-    rows = measure_claims({task: front}, {task: seed_numbers(directory, front)})
-    return [row for row in rows if row.task == task]
+    """Rows of the claims about one run, without those about several tasks.
+
+    Raises `ValueError` for a folder that is no run.
+    """
+    run = Run(directory)
+    rows = measure_claims({run.task_name: run}, {run.task_name: training_seeds(run)})
+    return [row for row in rows if row.task == run.task_name]
 
 
 def claims_of_all(results: Path) -> list[Row]:
@@ -66,12 +34,8 @@ def claims_of_all(results: Path) -> list[Row]:
 
     Raises `ValueError` if there is none.
     """
-    runs = {task_name(folder): folder for folder in shipped_runs(results)}
-    fronts: dict[str, RunNumbers] = {task: run_numbers(folder) for task, folder in runs.items()}
-    seeds: dict[str, dict[int, RunNumbers]] = {
-        task: seed_numbers(folder, fronts[task]) for task, folder in runs.items()
-    }
-    return measure_claims(fronts, seeds)
+    runs = runs_by_task(shipped_runs(results))
+    return measure_claims(runs, {task: training_seeds(run) for task, run in runs.items()})
 
 
 def write_claims(results: Path) -> list[Row]:

@@ -4,20 +4,30 @@ import math
 
 import numpy as np
 
-from lrevopt.checks import required
-from lrevopt.paper.claims.verdicts import Measured, RunNumbers, between
+from lrevopt.analysis import Mechanisms
+from lrevopt.paper.claims.verdicts import TRAINED, L, M, N, R, Statistic, claim
 from lrevopt.text import number
 
 WARM_UP, DECAY = 1.1, 0.9
-STILL, MOVES = 0.1, 0.5
+"""The rate rises by this factor from the start, and falls to this share of its maximum."""
 
 
-def schedule(numbers: RunNumbers) -> Measured:
-    """Largest learning rate along `h' = F(h, 0)` over that at the start."""
-    rates = required(numbers.mechanisms).schedule.rates
+@claim(
+    "Autonomous dynamics change the learning rate: warm-up, then decay.",
+    where="Figures 5, 11",
+    on=(L, N),
+    not_on=(R, M),
+    there=f"at least {WARM_UP}, and the last at most {DECAY} of the largest",
+    absent="neither",
+    causes="A trained initial state is free to lie away from the fixed point on any task. "
+    f"{TRAINED}",
+)
+def schedule(mechanisms: Mechanisms) -> Statistic:
+    """Largest learning rate along h' = F(h, 0) over that at the start."""
+    rates = mechanisms.schedule.rates
     top = float(rates.max())
     if rates[0] <= 0 or not math.isfinite(top):
-        return Measured(math.nan, None, "The learning rate is not positive at the start.")
+        return Statistic(math.nan, "The learning rate is not positive at the start.", decides=False)
     rise, left = top / float(rates[0]), float(rates[-1]) / top
     warms, decays = rise >= WARM_UP, left <= DECAY
     shapes = {
@@ -26,24 +36,29 @@ def schedule(numbers: RunNumbers) -> Measured:
         (False, True): "It decays without warm-up",
         (False, False): "It stays",
     }
-    return Measured(
+    return Statistic(
         value=rise,
-        holds=warms if warms == decays else None,
+        also=warms if warms == decays else None,
         detail=f"{shapes[warms, decays]}: it ends at {number(left)} of the maximum, which is met "
         f"at step {int(np.argmax(rates))}.",
     )
 
 
-def schedule_orthogonal(numbers: RunNumbers) -> Measured:
+@claim(
+    "The autonomous path does not move parameters.",
+    where="footnote 5",
+    on=(L, N),
+    there=0.1,
+    absent=0.5,
+    causes="Nothing but the meta-objective keeps updates without gradient at zero.",
+)
+def schedule_orthogonal(mechanisms: Mechanisms) -> Statistic:
     """Mean |w . h'| along the autonomous path over the typical update of test runs."""
-    record = required(numbers.mechanisms)
-    own, typical = float(np.mean(np.abs(record.schedule.updates))), record.states.typical_update
-    ratio = own / typical if typical > 0 else math.nan
-    total = abs(float(np.sum(record.schedule.updates)))
-    return Measured(
-        value=ratio,
-        holds=between(ratio, STILL, MOVES),
-        detail=f"All {len(record.schedule.updates)} together move a parameter by "
+    record, typical = mechanisms.schedule, mechanisms.states.typical_update
+    total = abs(float(np.sum(record.updates)))
+    return Statistic(
+        value=float(np.mean(np.abs(record.updates))) / typical if typical > 0 else math.nan,
+        detail=f"All {len(record.updates)} together move a parameter by "
         f"{number(total / typical if typical > 0 else math.nan)} typical updates; the path is at "
-        f"{number(record.schedule.readout_angle)} degrees to the readout.",
+        f"{number(record.readout_angle)} degrees to the readout.",
     )

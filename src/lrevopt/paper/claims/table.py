@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from lrevopt.paper.claims.registry import CLAIMS
-from lrevopt.paper.claims.verdicts import Claim, Measured, Outcome, RunNumbers
+from lrevopt.paper.claims.verdicts import Claim, Measured, Outcome
+from lrevopt.runs.contents import Run
 from lrevopt.text import number
 
 ALL_TASKS = "all"
@@ -18,8 +19,8 @@ ALL_TASKS = "all"
 class Row:
     """One claim on one task (or "all" of them), as it is printed.
 
-    `value` is the analysed run's number with its interval; `seeds` says in how many training
-    seeds it came out as the paper says, with the mean over seeds and a 95 % interval.
+    `value` is the number of the run with its interval; `seeds` says for how many training seeds
+    the outcome is the paper's, with the mean of the number and a 95 % interval.
     """
 
     claim: str
@@ -35,14 +36,14 @@ class Row:
 
 
 def measure_claims(
-    runs: Mapping[str, RunNumbers],
-    seeds: Mapping[str, Mapping[int, RunNumbers]] | None = None,
+    runs: Mapping[str, Run],
+    seeds: Mapping[str, Mapping[int, Run]] | None = None,
     claims: Iterable[Claim] = CLAIMS,
 ) -> list[Row]:
     """Rows of every claim on every task of the paper that `runs` has, in order.
 
     `runs` holds the analysed run of each task, `seeds` for each task one run per training seed.
-    A run without the numbers that a claim needs yields "cannot tell".
+    A run without the records that a claim needs yields "cannot tell".
     """
     seeds = seeds or {}
     rows = []
@@ -55,14 +56,14 @@ def measure_claims(
             if task in runs:
                 trained = claim.needs != ("tuning",)  # else all seeds share what is measured
                 others = seeds.get(task, {}).values() if trained else ()
-                each = [_measure(claim, numbers) for numbers in others]
+                each = [_measure(claim, run) for run in others]
                 found = [measured for measured in each if measured is not None]
                 rows.append(_row(claim, task, _measure(claim, runs[task]), found))
     return rows
 
 
-def _measure(claim: Claim, numbers: RunNumbers) -> Measured | None:
-    return claim.measure(numbers) if claim.measurable(numbers) else None
+def _measure(claim: Claim, run: Run) -> Measured | None:
+    return claim.measure(run) if claim.measurable(run) else None
 
 
 def _row(claim: Claim, task: str, measured: Measured | None, seeds: Sequence[Measured]) -> Row:
@@ -101,7 +102,7 @@ def _remark(claim: Claim, measured: Measured, outcome: Outcome) -> str:
 
 
 def _seeds(claim: Claim, task: str, seeds: Sequence[Measured]) -> str:
-    """In how many seeds it came out, and the mean over seeds."""
+    """In how many seeds the outcome is the paper's, and the mean of the statistic over seeds."""
     if not seeds:
         return ""
     agree = sum(claim.outcome(measured, task) == "reproduced" for measured in seeds)
@@ -118,8 +119,8 @@ def _half_width(values: np.ndarray) -> float:
     """Half of the 95 % Student interval of a mean."""
     from scipy.stats import t  # slow to import
 
-    spread = values.std(ddof=1) / math.sqrt(values.size)
-    return float(t.ppf(0.975, values.size - 1) * spread)
+    error = values.std(ddof=1) / math.sqrt(values.size)
+    return float(t.ppf(0.975, values.size - 1) * error)
 
 
 def as_markdown(rows: Sequence[Row]) -> str:
@@ -133,8 +134,8 @@ def as_markdown(rows: Sequence[Row]) -> str:
         "",
         f"{len(rows)} measurements of {len({row.claim for row in rows})} claims: "
         + ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
-        + ". Seeds: in how many training seeds the same came out, with the mean of the "
-        "statistic [95 % interval]. Thresholds were fixed before the runs were measured.",
+        + ". Seeds: for how many training seeds the outcome is the paper's, with the mean "
+        "of the statistic [95 % interval]. Thresholds were fixed before the runs were measured.",
         "",
         "| claim | task | outcome | value | seeds | statistic | threshold |",
         "|---|---|---|---|---|---|---|",
@@ -143,7 +144,7 @@ def as_markdown(rows: Sequence[Row]) -> str:
         cells = (row.claim, _task(row), row.outcome, row.value, row.seeds, row.statistic,
                  row.threshold)  # fmt: skip
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    lines += ["", "## What was seen", ""]
+    lines += ["", "## Remarks", ""]
     for row in rows:
         if row.remark:
             lines += [f"**{row.claim}, {_task(row)}: {row.outcome}.** {row.says} ({row.where}.) "

@@ -1,45 +1,66 @@
-"""What a claim is, and what measuring it on one run gives."""
+"""What a claim is: a sentence of the paper, and the function that measures it.
+
+    @claim(
+        "States converge: their total variance over test problems goes to zero.",
+        where="Figures 3a, 8", on=(L, R, M), not_on=(N,),
+        there=0.05, absent=0.25, causes="Noise in the gradients keeps states apart.",
+    )
+    def converge(mechanisms: Mechanisms) -> Statistic:
+        \"\"\"Variance of states at the last step over its maximum.\"\"\"
+
+The function's name is the claim's, its docstring says what the number is, and its parameters are
+the parts of a run (see `runs.contents`) without which there is nothing to measure.
+"""
 
 import dataclasses
+import inspect
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
-from lrevopt.analysis import Manifold, Mechanisms, ModeShifts, ParameterTypes
-from lrevopt.inner_loop.evaluation import Evaluation
-from lrevopt.paper.appendices.meta_dynamics import MetaDynamics
-from lrevopt.paper.appendices.momentum_mimic import MomentumMimic
-from lrevopt.tuning.random_search import TuningResult
+from lrevopt.runs.contents import Run
 
 Outcome = Literal["reproduced", "differs", "cannot tell"]
 
+L, R, M, N = "linear_regression", "rosenbrock", "two_moons", "mnist"
+"""The paper's tasks."""
+
+WIDTH = (
+    "Width, input scale and meta-training decide how far into its saturation the GRU works; the "
+    "paper's values are not printed."
+)
+LENGTH = (
+    "Ours was meta-trained for far fewer steps than the paper's 5,000, and optimizers of other "
+    "seeds differ."
+)
+TRAINED = (
+    "Ours was trained on runs of other length or with another estimator of the meta-gradient than "
+    "the paper's (see the report), which rewards other behaviour."
+)
+
 
 @dataclasses.dataclass(frozen=True)
-class RunNumbers:
-    """Saved numbers of one optimizer on one task. What a run does not have is `None` or empty.
+class Statistic:
+    """The number that a claim is about, on one run.
 
-    `evaluation` calls the optimizer `learned`; `tuning` has the searches of the baselines that it
-    is compared with, which may be another run's.
+    - `low`, `high`: a 95 % interval, NaN where one run gives none.
+    - `detail`: one sentence with what else was measured.
+    - `also`: whether the conditions of the claim hold that are not thresholds on the value;
+      `None` where they decide nothing.
+    - `decides`: whether there is anything to decide by.
     """
 
-    evaluation: Evaluation | None = None
-    tuning: Mapping[str, TuningResult] = dataclasses.field(default_factory=dict)
-    mechanisms: Mechanisms | None = None
-    parameter_types: ParameterTypes | None = None
-    manifold: Manifold | None = None
-    mode_shifts: ModeShifts | None = None
-    momentum_mimic: MomentumMimic | None = None
-    meta_dynamics: MetaDynamics | None = None
+    value: float
+    detail: str = ""
+    low: float = math.nan
+    high: float = math.nan
+    also: bool | None = True
+    decides: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """A statistic, and whether what the claim speaks of is there.
-
-    `holds` is `None` where the number lies between the thresholds, or is none. `low` and `high`
-    are a 95 % interval, NaN where one run gives none. `detail` is one sentence with what else was
-    measured.
-    """
+    """A statistic, and whether what the claim speaks of is there (`None`: cannot tell)."""
 
     value: float
     holds: bool | None
@@ -52,11 +73,13 @@ class Measured:
 class Claim:
     """One sentence of the paper as a measurement.
 
-    `expected` says, by task, whether the paper finds it there (`True`) or says that it is absent.
-    `measure` takes the numbers of one run or, where `joint`, those of one run per task. `needs`
-    names the fields of `RunNumbers` without which there is nothing to measure. `threshold` is
-    what decides, in words; the numbers stand beside `measure`. `causes` is what may lie behind a
-    difference.
+    - `name`; `says`: the sentence; `where` it stands in the paper.
+    - `expected`: by task, whether the paper finds it there (`True`) or says that it is absent.
+    - `statistic`: what the number is, in words; `function` measures it.
+    - `there`, `absent`: numbers at or beyond which the value decides, or words where the function
+      decides by itself. `also`: further conditions for "there" and for "absent", in words.
+    - `causes`: what may lie behind a difference.
+    - `joint`: measured on one run of every task together.
     """
 
     name: str
@@ -64,15 +87,52 @@ class Claim:
     where: str
     expected: Mapping[str, bool]
     statistic: str
-    threshold: str
-    needs: tuple[str, ...]
-    measure: Callable[[Any], Measured]
+    there: float | str
+    absent: float | str
+    also: tuple[str, str]
     causes: str
+    function: Callable[..., Statistic]
     joint: bool = False
 
-    def measurable(self, numbers: RunNumbers) -> bool:
-        """Whether a run has the numbers that this claim needs."""
-        return all(bool(getattr(numbers, need)) for need in self.needs)
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Parts of a run that the claim is measured from: the parameters of its function."""
+        return tuple(inspect.signature(self.function).parameters)
+
+    @property
+    def threshold(self) -> str:
+        """What decides, in words."""
+        if isinstance(self.there, str) or isinstance(self.absent, str):
+            there, absent = str(self.there), str(self.absent)
+        else:
+            above = self.there > self.absent
+            there = f"at {'least' if above else 'most'} {self.there:g}"
+            absent = f"at {'most' if above else 'least'} {self.absent:g}"
+        conditions = zip(("there", "absent"), (there, absent), self.also, strict=True)
+        return "; ".join(
+            f"{name}: {', '.join(filter(None, (value, more)))}" for name, value, more in conditions
+        )
+
+    def measurable(self, run: Run) -> bool:
+        """Whether a run has the parts that this claim needs."""
+        return run.has(*self.needs)
+
+    def measure(self, runs: Run | Mapping[str, Run]) -> Measured:
+        """The statistic and the verdict on one run or, of a joint claim, on runs by task."""
+        if isinstance(runs, Run):
+            found = self.function(*(runs.record(need) for need in self.needs))
+        else:
+            parts = [{task: run.record(need) for task, run in runs.items()} for need in self.needs]
+            found = self.function(*parts)
+        holds = self._holds(found)
+        return Measured(found.value, holds, found.detail, found.low, found.high)
+
+    def _holds(self, found: Statistic) -> bool | None:
+        if not found.decides:
+            return None
+        if isinstance(self.there, str) or isinstance(self.absent, str):
+            return found.also
+        return both(between(found.value, self.there, self.absent), found.also)
 
     def outcome(self, measured: Measured, task: str) -> Outcome:
         """Whether what was measured is what the paper says of that task."""
@@ -80,6 +140,44 @@ class Claim:
             return "cannot tell"
         expected = all(self.expected.values()) if self.joint else self.expected[task]
         return "reproduced" if measured.holds == expected else "differs"
+
+
+def claim(
+    says: str,
+    *,
+    where: str,
+    on: Sequence[str],
+    not_on: Sequence[str] = (),
+    there: float | str,
+    absent: float | str,
+    also: tuple[str, str] = ("", ""),
+    causes: str,
+    joint: bool = False,
+) -> Callable[[Callable[..., Statistic]], Claim]:
+    """Make a claim of the function that measures it; arguments as in `Claim`.
+
+    The paper finds it on the tasks `on`, and says that it is absent on `not_on`.
+    """
+
+    def decorate(function: Callable[..., Statistic]) -> Claim:
+        sentence = " ".join((function.__doc__ or "").split()).removesuffix(".")
+        if sentence[1:2].islower():  # not of R^2
+            sentence = sentence[:1].lower() + sentence[1:]
+        return Claim(
+            name=function.__name__.replace("_", "-"),
+            says=says,
+            where=where,
+            expected=dict.fromkeys(on, True) | dict.fromkeys(not_on, False),
+            statistic=sentence,
+            there=there,
+            absent=absent,
+            also=also,
+            causes=causes,
+            function=function,
+            joint=joint,
+        )
+
+    return decorate
 
 
 def between(value: float, there: float, absent: float) -> bool | None:
