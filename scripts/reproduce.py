@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lrevopt.paper.reproduce import reproduce
 from lrevopt.runs.command_line import TrainingSettings, exit_code, parse_by_task, plain_errors
-from lrevopt.tuning.random_search import Tuning
+from lrevopt.tuning.settings import Tuning
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,7 @@ import tyro
 from lrevopt.runs.command_line import parse_by_task, plain_errors
 from lrevopt.runs.evaluate import tune_baselines
 from lrevopt.runs.experiment import Images, TaskName, make_task
-from lrevopt.tuning.random_search import Tuning
+from lrevopt.tuning.settings import Tuning
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,14 +26,8 @@ from lrevopt.inner_loop.scoring import score_settings
 from lrevopt.paper import figures
 from lrevopt.runs.experiment import BASELINES
 from lrevopt.tasks import AbstractTask, sample_problems
-from lrevopt.tuning.random_search import (
-    LARGE_NETWORK_TUNING,
-    NETWORK_TUNING,
-    Tuning,
-    TuningResult,
-    stack_settings,
-    tune,
-)
+from lrevopt.tuning.random_search import TuningResult, stack_settings, tune
+from lrevopt.tuning.settings import LARGE_NETWORK_TUNING, NETWORK_TUNING, Tuning
 
 WIDE = Quadratic(jnp.array([1.0]), jnp.array([1.0]))
 SMALL = Tuning(

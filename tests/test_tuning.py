@@ -15,13 +15,8 @@ from lrevopt.inner_loop.evaluation import evaluate
 from lrevopt.inner_loop.objectives import OBJECTIVES, meta_objective
 from lrevopt.inner_loop.scoring import score_settings
 from lrevopt.tasks import AbstractProblem, AbstractTask, sample_problems
-from lrevopt.tuning.random_search import (
-    SearchRange,
-    Tuning,
-    analytic_momentum,
-    stack_settings,
-    tune,
-)
+from lrevopt.tuning.random_search import analytic_momentum, stack_settings, tune
+from lrevopt.tuning.settings import SearchRange, Tuning
 
 TASK = lo.LinearRegression(dim=3)
 SMALL = Tuning(settings=60, problems=6, steps=12, grid=25, finalists=5, fresh_problems=7)

@@ -10,7 +10,6 @@ import operator
 from collections.abc import Sequence
 from typing import TypeVar
 
-import jax
 import numpy as np
 
 Record = TypeVar("Record")
@@ -59,7 +58,11 @@ def finite(
 
 def finite_leaves(name: str, value: object, *, minimum: float = -math.inf) -> None:
     """Every entry of an array leaf is finite and at least `minimum`; tracers pass."""
-    if isinstance(value, jax.core.Tracer) or not hasattr(value, "dtype"):
+    if not hasattr(value, "dtype"):
+        return
+    import jax  # not at the top: settings are checked before JAX is imported
+
+    if isinstance(value, jax.core.Tracer):
         return
     entries = np.asarray(value, float)  # a bound of 1e-300 is 0 in float32
     if not (np.all(np.isfinite(entries)) and np.all(entries >= minimum)):

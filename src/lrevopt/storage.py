@@ -24,7 +24,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
 SETTINGS = "settings.json"
@@ -208,7 +207,7 @@ def save_arrays(directory: Path | str, arrays: dict[str, np.ndarray]) -> None:
     old = directory.with_name(f".{directory.name}.old")
     for leftover in (fresh, old):
         shutil.rmtree(leftover, ignore_errors=True)
-    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+    with _checkpointer() as checkpointer:
         checkpointer.save(fresh, arrays | {DIGEST: _digest(arrays)})
     # Read by nobody on a file system that renames, and it names the folder that was written to.
     (fresh / "commit_success.txt").unlink(missing_ok=True)
@@ -227,7 +226,7 @@ def load_arrays(directory: Path | str) -> dict[str, np.ndarray]:
     if not directory.is_dir():
         raise ValueError(f"`{directory}` does not exist.")
     try:
-        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+        with _checkpointer() as checkpointer:
             restored = checkpointer.restore(directory)
         arrays = {name: np.asarray(array) for name, array in restored.items()}
         digest = arrays.pop(DIGEST)
@@ -237,6 +236,12 @@ def load_arrays(directory: Path | str) -> dict[str, np.ndarray]:
     if not np.array_equal(digest, _digest(arrays)):
         raise ValueError(f"`{directory}` is a damaged checkpoint: its digest does not match.")
     return arrays
+
+
+def _checkpointer() -> Any:
+    import orbax.checkpoint as ocp  # two seconds, only here
+
+    return ocp.Checkpointer(ocp.StandardCheckpointHandler())
 
 
 def _digest(arrays: dict[str, np.ndarray]) -> np.ndarray:

@@ -9,15 +9,12 @@ problems.
     final       losses[-1] / losses[0]
 """
 
-from typing import Literal, get_args
-
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from lrevopt.checks import one_of
-
-Objective = Literal["mean", "log_mean", "final"]
-OBJECTIVES: tuple[str, ...] = get_args(Objective)
+from lrevopt.inner_loop.objective_kinds import OBJECTIVES as OBJECTIVES
+from lrevopt.inner_loop.objective_kinds import Objective as Objective
 
 
 def meta_objective(

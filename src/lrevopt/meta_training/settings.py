@@ -5,7 +5,7 @@ import math
 from typing import Literal, get_args
 
 from lrevopt.checks import finite, one_of, positive_integer
-from lrevopt.inner_loop.objectives import OBJECTIVES, Objective
+from lrevopt.inner_loop.objective_kinds import OBJECTIVES, Objective
 
 Schedule = Literal["constant", "cosine", "exponential"]
 Estimator = Literal["exact", "clipped", "first_order", "es", "pes"]

@@ -16,7 +16,7 @@ from lrevopt.runs.experiment import Experiment
 from lrevopt.runs.pages import Picture
 from lrevopt.runs.report import report_run
 from lrevopt.runs.train import train
-from lrevopt.tuning.random_search import Tuning
+from lrevopt.tuning.settings import Tuning
 
 
 def reproduce(

@@ -25,7 +25,7 @@ from lrevopt.runs.experiment import (
     experiment,
     tested_problems,
 )
-from lrevopt.tuning.random_search import Tuning
+from lrevopt.tuning.settings import Tuning
 
 Settings = TypeVar("Settings")
 

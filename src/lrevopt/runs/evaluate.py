@@ -15,7 +15,8 @@ from lrevopt.optimizers import AbstractOptimizer, saved
 from lrevopt.runs.experiment import BASELINES, LEARNED, key_stream, load_task, tested_problems
 from lrevopt.tasks import AbstractTask
 from lrevopt.text import csv_text
-from lrevopt.tuning.random_search import Tuning, TuningResult, search_axes, tune
+from lrevopt.tuning.random_search import TuningResult, search_axes, tune
+from lrevopt.tuning.settings import Tuning
 
 Say = Callable[[str], None]
 

@@ -16,7 +16,7 @@ from lrevopt.optimizers.saved import CELLS
 from lrevopt.storage import SETTINGS, describe, load_json
 from lrevopt.tasks import MNIST, AbstractTask, LinearRegression, Rosenbrock, TwoMoons
 from lrevopt.tasks.datasets import Source
-from lrevopt.tuning.random_search import LARGE_NETWORK_TUNING, NETWORK_TUNING, Tuning
+from lrevopt.tuning.settings import LARGE_NETWORK_TUNING, NETWORK_TUNING, Tuning
 
 TaskName = Literal["linear_regression", "rosenbrock", "two_moons", "mnist"]
 Stream = Literal["initial_weights", "training", "tuning", "test", "analysis"]

@@ -16,7 +16,6 @@ from collections.abc import Callable
 import equinox as eqx
 import numpy as np
 from jaxtyping import Float
-from scipy.optimize import minimize_scalar
 
 from lrevopt.analysis.linearization import Linearization, impulse_response
 
@@ -114,6 +113,8 @@ def _fastest(
     model: Linearization, axis: Float[np.ndarray, " grid"], radii: Float[np.ndarray, " grid"]
 ) -> tuple[float, float]:
     """Refined between neighbours of the least on the axis, then moved down to the first as fast."""
+    from scipy.optimize import minimize_scalar  # slow to import
+
     index = int(np.argmin(radii))
     ends = axis[max(index - 1, 0)], axis[min(index + 1, len(axis) - 1)]
     found = minimize_scalar(

@@ -1,0 +1,136 @@
+"""Settings of a search: its axes, and how many settings, problems and updates it takes."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+from jaxtyping import Float
+
+from lrevopt.checks import finite, increasing_pair, one_of, positive_integer
+from lrevopt.inner_loop.objective_kinds import OBJECTIVES, Objective
+from lrevopt.tuning.successive_halving import Rungs, check_rungs
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchRange:
+    """One axis of a grid, log-uniform from `low` to `high`.
+
+    `complement` puts 1 - value on the axis: (0.001, 1) then searches values from 0 to 0.999,
+    densely near 1. Raises `ValueError` unless 0 < low < high, with high at most 1 on such an axis.
+    """
+
+    low: float
+    """Low end, positive."""
+    high: float
+    """High end, above `low`."""
+    complement: bool = False
+    """Whether the axis holds 1 - value instead of the value."""
+
+    def __post_init__(self) -> None:
+        finite("low", self.low, above=0.0)
+        finite("high", self.high, above=self.low)
+        if self.complement and self.high > 1:
+            raise ValueError(
+                f"`high` must be at most 1 where 1 - value is searched, got {self.high!r}."
+            )
+
+    def values(self, points: int) -> Float[np.ndarray, " grid"]:
+        """Hyperparameter values at the points of the axis, in the order of the axis."""
+        axis = np.geomspace(self.low, self.high, points)
+        return 1 - axis if self.complement else axis
+
+
+LEARNING_RATE = SearchRange(1e-5, 10.0)
+FORGETTING = SearchRange(1e-3, 1.0, complement=True)
+DEFAULT_RANGES: Mapping[str, SearchRange] = {
+    "learning_rate": LEARNING_RATE,
+    "momentum": FORGETTING,
+    "decay": FORGETTING,
+    "b1": FORGETTING,
+    "b2": FORGETTING,
+}
+"""Where a search starts, by name of the hyperparameter. Our choice; the paper prints none."""
+
+
+def axis_of(name: str, pair: tuple[float, float]) -> SearchRange:
+    """The axis from the lowest to the highest value of a hyperparameter.
+
+    Raises `ValueError` for a pair that is reversed or leaves the values that can be searched.
+    """
+    low, high = increasing_pair(f"ranges[{name!r}]", pair)
+    if name in DEFAULT_RANGES and DEFAULT_RANGES[name].complement:
+        if low < 0 or high >= 1:
+            raise ValueError(f"`ranges[{name!r}]` must lie in [0, 1), got {pair!r}.")
+        return SearchRange(1 - high, 1 - low, complement=True)
+    finite(f"ranges[{name!r}][0]", low, above=0.0)
+    return SearchRange(low, high)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tuning:
+    """How baselines are tuned.
+
+    Raises `ValueError` for counts below 1, an unknown objective, or a range that is reversed or
+    leaves the values that can be searched.
+    """
+
+    settings: int = 2500
+    """Settings drawn at random from the grid."""
+    problems: int = 256
+    """Problems on which every setting is scored."""
+    steps: int = 200
+    """Updates in each run."""
+    objective: Objective = "mean"
+    """Meta-objective, the one of meta-training: mean, log_mean or final."""
+    grid: int = 121
+    """Points along each axis of the grid, before widening (at least 2)."""
+    finalists: int = 25
+    """Best settings that are scored again, on fresh problems, to choose the winner."""
+    fresh_problems: int = 256
+    """Fresh problems for the finalists."""
+    rungs: Rungs = ()
+    """Successive halving: pairs (updates, survivors), updates rising and survivors falling, before
+    the survivors run in full. None: every setting runs in full."""
+    ranges: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+    """Lowest and highest value by name of the hyperparameter, instead of the built-in ranges or
+    beside them: positive, or in (0, 1) with 0 allowed for momentum, decay, b1 and b2, whose axis
+    is uniform in the logarithm of 1 - value."""
+
+    def __post_init__(self) -> None:
+        for name in ("settings", "problems", "steps", "finalists", "fresh_problems"):
+            positive_integer(name, getattr(self, name))
+        if positive_integer("grid", self.grid) < 2:
+            raise ValueError(f"`grid` must be an integer of at least 2, got {self.grid!r}.")
+        one_of("objective", self.objective, OBJECTIVES)
+        for name, pair in self.ranges.items():
+            axis_of(name, pair)
+        check_rungs(self.rungs, self.settings, self.steps)
+
+    def inner_steps(self) -> int:
+        """Updates of single runs that one search takes, if no range is widened."""
+        total, left = 0, self.settings
+        for steps, survivors in self.rungs:
+            total, left = total + left * steps * self.problems, survivors
+        finalists = min(self.finalists, left)
+        return total + self.steps * (left * self.problems + finalists * self.fresh_problems)
+
+    def rule(self) -> str:
+        """How a search goes, in one sentence."""
+        rungs = "".join(
+            f"{steps} updates, of which the best {survivors} by last loss go on to "
+            for steps, survivors in self.rungs
+        )
+        return (
+            f"{self.settings} settings run {rungs}{self.steps} updates on {self.problems} "
+            f"problem{'s' * (self.problems > 1)}; the best {self.finalists} are decided on "
+            f"{self.fresh_problems} fresh ones."
+        )
+
+
+NETWORK_TUNING = Tuning(problems=1, rungs=((10, 300), (40, 150)), finalists=25, fresh_problems=4)
+"""Two moons: 87,000 inner updates for each baseline."""
+
+LARGE_NETWORK_TUNING = Tuning(
+    problems=1, rungs=((3, 500), (10, 125), (40, 20)), finalists=4, fresh_problems=4
+)
+"""MNIST: 24,700 inner updates for each baseline."""
