@@ -81,13 +81,13 @@ if TYPE_CHECKING:
     from lrevopt.tasks import Rosenbrock as Rosenbrock
     from lrevopt.tasks import TwoMoons as TwoMoons
     from lrevopt.tasks import sample_problems as sample_problems
-    from lrevopt.tuning.random_search import Tuning as Tuning
     from lrevopt.tuning.random_search import TuningResult as TuningResult
     from lrevopt.tuning.random_search import analytic_momentum as analytic_momentum
     from lrevopt.tuning.random_search import stack_settings as stack_settings
     from lrevopt.tuning.random_search import tune as tune
     from lrevopt.tuning.scales import ScaleSearch as ScaleSearch
     from lrevopt.tuning.scales import search_scales as search_scales
+    from lrevopt.tuning.settings import Tuning as Tuning
     from lrevopt.tuning.well_known import WELL_KNOWN as WELL_KNOWN
     from lrevopt.tuning.well_known import tune_rate as tune_rate
 else:
