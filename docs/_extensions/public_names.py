@@ -16,7 +16,7 @@ def public_names() -> dict[str, Any]:
     """Dotted public name to object: what `lrevopt` and `lrevopt.plot` offer."""
     found: dict[str, Any] = {}
     for prefix, module in (("", lrevopt), ("plot.", getattr(lrevopt, "plot", None))):
-        for name in sorted(_exported(module)) if module is not None else ():
+        for name in sorted(_exported(module)) if module else ():
             value = getattr(module, name)
             if not isinstance(value, ModuleType):
                 found[prefix + name] = value
@@ -24,8 +24,13 @@ def public_names() -> dict[str, Any]:
 
 
 def _exported(module: ModuleType) -> list[str]:
-    names = getattr(module, "__all__", None) or dir(module)
-    return [name for name in names if not name.startswith("_")]
+    """`__all__`, or what the source imports as itself (`Momentum as Momentum`), lazily or not."""
+    if (names := getattr(module, "__all__", None)) is not None:
+        return [name for name in names if not name.startswith("_")]
+    imports = [
+        n for n in ast.walk(ast.parse(inspect.getsource(module))) if isinstance(n, ast.ImportFrom)
+    ]
+    return [alias.name for node in imports for alias in node.names if alias.asname == alias.name]
 
 
 def room_of(name: str, value: Any) -> str:
