@@ -21,6 +21,7 @@ from lrevopt.plots.style import looks, readable, tasks_of
 from lrevopt.runs.contents import Part, Run
 from lrevopt.runs.experiment import LEARNED
 from lrevopt.runs.pages import Picture, embedded_figure
+from lrevopt.runs.summary import summary
 from lrevopt.studies.gallery import Gallery, gallery_caption, gallery_rows
 from lrevopt.studies.scorecard import scorecard_facts
 from lrevopt.templates import render_page
@@ -79,6 +80,9 @@ def render_front_page(
             _headline(runs[task], evaluation, baselines, reports.get(task, ""))
             for task, evaluation in evaluations.items()
         ],
+        summary=summary(
+            (runs[task].title, reports.get(task, ""), found) for task, found in evaluations.items()
+        ),
         reports=[(runs[task].title, link) for task, link in reports.items()],
         documents=documents,
         notes=notes,

@@ -15,6 +15,7 @@ from lrevopt.plots.style import looks
 from lrevopt.runs.contents import CONTENTS, Run
 from lrevopt.runs.experiment import LEARNED
 from lrevopt.runs.pages import Picture, Section, difference_words, embedded_figure
+from lrevopt.runs.summary import summary
 from lrevopt.templates import render_page
 from lrevopt.text import Facts, number
 from lrevopt.tuning.random_search import TuningResult
@@ -61,6 +62,7 @@ def render_report(
         learned=looks(evaluation.names)[LEARNED].label,
         steps=evaluation.losses.shape[2] - 1,
         problems=evaluation.losses.shape[1],
+        summary=summary([(run.title, "", evaluation)]),
         comparison=_comparison(evaluation),
         training=_training(run, seconds),
         tuning=_tuning(run.tuning, analytic_momentum),
