@@ -20,8 +20,9 @@ from lrevopt.analysis import (
 )
 from lrevopt.analysis.convergence import main_fixed_point
 from lrevopt.analysis.projections import state_variance
+from lrevopt.analysis.spacing import evenly_spaced
 from lrevopt.inner_loop import sampled_states
-from lrevopt.inner_loop.sampled_states import evenly_spaced, sample_states
+from lrevopt.inner_loop.sampled_states import sample_states
 from lrevopt.optimizers import AbstractOptimizer
 
 POOLED_GRADIENTS = np.random.default_rng(0).normal(size=5000)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from lrevopt.analysis import update_function as update_function
     from lrevopt.certificates import Certificates as Certificates
     from lrevopt.certificates import certify as certify
+    from lrevopt.inner_loop.adjoint import unroll_losses as unroll_losses
     from lrevopt.inner_loop.evaluation import Comparison as Comparison
     from lrevopt.inner_loop.evaluation import Evaluation as Evaluation
     from lrevopt.inner_loop.evaluation import evaluate as evaluate
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from lrevopt.inner_loop.scoring import score_settings as score_settings
     from lrevopt.inner_loop.unroll import Trajectory as Trajectory
     from lrevopt.inner_loop.unroll import unroll as unroll
-    from lrevopt.inner_loop.unroll import unroll_losses as unroll_losses
     from lrevopt.meta_training import PRESETS as PRESETS
     from lrevopt.meta_training import History as History
     from lrevopt.meta_training import LearningRateSearch as LearningRateSearch

@@ -9,7 +9,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Bool, Float, Int
 
 from lrevopt.analysis.fixed_points import count_distinct, is_converged, solve_each
@@ -17,6 +16,7 @@ from lrevopt.analysis.precision import as_double, double_precision
 from lrevopt.analysis.projections import Projection
 from lrevopt.analysis.update_functions import rate_table, update_table
 from lrevopt.checks import positive_integer
+from lrevopt.inner_loop.steps import visited_states
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.text import Facts, number
 
@@ -112,12 +112,9 @@ def measure_adaptation(
 @eqx.filter_jit
 def _hold(opt, point, gradients, steps):
     def path(gradient):
-        _, states = lax.scan(lambda h, _: (opt.transition(h, gradient),) * 2, point, length=steps)
-        return states
+        return visited_states(opt, jnp.full(steps, gradient), start=point)
 
-    after = jax.vmap(path)(gradients)
-    before = jnp.broadcast_to(point, (len(gradients), 1, len(point)))
-    return jnp.concatenate([before, after], axis=1)
+    return jax.vmap(path)(gradients)
 
 
 def adaptation_facts(record: Adaptation) -> Facts:

@@ -11,8 +11,9 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
+from lrevopt.analysis.spacing import evenly_spaced
 from lrevopt.analysis.update_functions import rate_table, update_table
-from lrevopt.inner_loop.sampled_states import SampledStates, evenly_spaced
+from lrevopt.inner_loop.sampled_states import SampledStates
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.text import Facts, number
 

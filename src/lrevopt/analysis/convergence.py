@@ -4,13 +4,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Float
 
 from lrevopt.analysis.fixed_points import FixedPoints, find_fixed_points
 from lrevopt.analysis.linearization import Linearization, Modes, dominant_mode, linearize
 from lrevopt.analysis.precision import as_double, double_precision
-from lrevopt.inner_loop.sampled_states import SampledStates, evenly_spaced
+from lrevopt.analysis.spacing import evenly_spaced
+from lrevopt.inner_loop.sampled_states import SampledStates
+from lrevopt.inner_loop.steps import run_on_gradients
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.text import Facts, number
 
@@ -92,9 +93,9 @@ def slow_manifold(
 
 @eqx.filter_jit
 def _relax(opt, states, steps):
-    zero = jnp.zeros((), states.dtype)
-    once = jax.vmap(lambda h: opt.transition(h, zero))
-    relaxed = lax.fori_loop(0, steps, lambda _, h: once(h), states)
+    zeros = jnp.zeros(steps, states.dtype)
+    relaxed = jax.vmap(lambda h: run_on_gradients(opt, zeros, start=h)[0])(states)
+    once = jax.vmap(lambda h: opt.transition(h, zeros[0]))
     return relaxed, jnp.sum((once(relaxed) - relaxed) ** 2, axis=1) / 2
 
 

@@ -22,9 +22,11 @@ from jaxtyping import Array, Bool, Complex, Float, Int
 from lrevopt.analysis.fixed_points import BLOCK
 from lrevopt.analysis.precision import as_double, double_precision
 from lrevopt.analysis.projections import fit_projection
+from lrevopt.analysis.spacing import evenly_spaced
 from lrevopt.analysis.update_functions import gradient_axis, rate_table, update_table
 from lrevopt.checks import positive_integer
-from lrevopt.inner_loop.sampled_states import SampledStates, evenly_spaced, over_problems
+from lrevopt.inner_loop.sampled_states import SampledStates, over_problems
+from lrevopt.inner_loop.steps import run_on_gradients
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.text import Facts, number, percent
 
@@ -179,11 +181,9 @@ def _largest_over_smallest(rates: Float[np.ndarray, " point"]) -> float:
 
 @eqx.filter_jit
 def _jacobians_and_futures(opt, states, steps):
-    zero = jnp.zeros((), states.dtype)
-    later = lax.fori_loop(
-        0, steps, lambda _, h: jax.vmap(lambda one: opt.transition(one, zero))(h), states
-    )
-    return jax.vmap(jax.jacfwd(lambda h: opt.transition(h, zero)))(states), later
+    zeros = jnp.zeros(steps, states.dtype)
+    later = jax.vmap(lambda h: run_on_gradients(opt, zeros, start=h)[0])(states)
+    return jax.vmap(jax.jacfwd(lambda h: opt.transition(h, zeros[0])))(states), later
 
 
 @eqx.filter_jit

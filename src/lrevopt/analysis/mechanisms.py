@@ -26,8 +26,9 @@ from lrevopt.analysis.momentum import (
 )
 from lrevopt.analysis.projections import ProjectedStates, fit_projection, project_states
 from lrevopt.analysis.schedules import Schedule, measure_schedule, schedule_facts
+from lrevopt.analysis.spacing import evenly_spaced
 from lrevopt.analysis.update_functions import gradient_axis
-from lrevopt.inner_loop.sampled_states import SampledStates, evenly_spaced, sample_states
+from lrevopt.inner_loop.sampled_states import SampledStates, sample_states
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.tasks.interface import AbstractTask
 from lrevopt.text import Facts

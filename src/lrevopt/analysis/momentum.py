@@ -14,8 +14,9 @@ from lrevopt.analysis.linearization import (
     explained_energy,
 )
 from lrevopt.analysis.projections import Projection
+from lrevopt.analysis.spacing import evenly_spaced
 from lrevopt.analysis.update_functions import gradient_axis, transition_table, update_table
-from lrevopt.inner_loop.sampled_states import SampledStates, evenly_spaced
+from lrevopt.inner_loop.sampled_states import SampledStates
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.text import Facts, complex_number, number
 

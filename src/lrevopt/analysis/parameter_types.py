@@ -15,19 +15,13 @@ from jaxtyping import Array, Float, Int, Key
 
 from lrevopt.analysis.projections import fit_projection
 from lrevopt.analysis.ranks import rank_correlation
+from lrevopt.analysis.spacing import evenly_spaced
 from lrevopt.analysis.update_functions import effective_learning_rate, rate_table
 from lrevopt.checks import positive_integer
-from lrevopt.inner_loop.sampled_states import (
-    batch_size,
-    choose,
-    compared_spans,
-    diverged_on_all,
-    evenly_spaced,
-    follow,
-    over_problems,
-)
+from lrevopt.inner_loop.sampled_states import choose, diverged_on_all, follow, over_problems
+from lrevopt.inner_loop.unroll import batch_size
 from lrevopt.optimizers.interface import AbstractOptimizer
-from lrevopt.tasks.interface import AbstractTask, sample_problems
+from lrevopt.tasks.interface import AbstractTask, compared_spans, sample_problems
 from lrevopt.text import Facts, number
 
 WEIGHT, BIAS = "weight", "bias"
@@ -102,9 +96,9 @@ def measure_parameter_types(
     """
     problems = positive_integer("problems", problems)
     steps = positive_integer("steps", steps)
-    dim = eqx.filter_eval_shape(task.sample, key).initial_parameters.size
-    spans = compared_spans(task, dim)
-    batch = batch_size(dim, problems)
+    shape = eqx.filter_eval_shape(task.sample, key).initial_parameters
+    spans = compared_spans(task, shape.size)
+    batch = batch_size(optimizer, shape)
     # As a tuple: JAX sorts the keys of a dictionary that it passes on.
     found = _measure(optimizer, task, key, problems, steps, tuple(spans.values()), batch)
     means, variances, mean_rates, cloud, gradients = (np.asarray(part, float) for part in found)

@@ -5,7 +5,8 @@ import numpy as np
 from jaxtyping import Float
 
 from lrevopt.analysis.precision import AnyArray
-from lrevopt.inner_loop.sampled_states import SampledStates, evenly_spaced
+from lrevopt.analysis.spacing import evenly_spaced
+from lrevopt.inner_loop.sampled_states import SampledStates
 
 PATHS = 20
 """Sampled parameters whose path through the projection is kept."""

@@ -21,12 +21,13 @@ import numpy as np
 from jaxtyping import Array, Complex, Float, Int, Key
 
 from lrevopt.analysis.linearization import Linearization, eigenmodes, linearize
+from lrevopt.analysis.spacing import evenly_spaced
 from lrevopt.analysis.update_functions import rate_table, transition_table, update_table
 from lrevopt.checks import positive_integer
-from lrevopt.inner_loop.sampled_states import choose, evenly_spaced, group_spans
-from lrevopt.inner_loop.unroll import forward, start_of_runs
+from lrevopt.inner_loop.sampled_states import choose
+from lrevopt.inner_loop.steps import run_on_problems, start_of_runs
 from lrevopt.optimizers.interface import AbstractOptimizer, state_size
-from lrevopt.tasks.interface import AbstractTask, check_task
+from lrevopt.tasks.interface import AbstractTask, check_task, group_spans
 
 MOST_PARAMETERS = 12
 """Parameters that can be told apart in one picture."""
@@ -193,15 +194,16 @@ def _run(optimizer, task, problem, steps, chosen, spans):
     problems = jax.tree.map(lambda leaf: leaf[None], problem)
     places = [*(slice(s.start, s.stop, s.step) for s in spans), slice(None)]
 
-    def keep(carry, gradients):
+    def keep(carry, losses, gradients):
         states, gradients = carry[1], gradients[0]
         counts = jnp.stack([_log_counts(gradients[place]) for place in places])
         finite = jnp.isfinite(gradients).all() & jnp.isfinite(states).all()
-        return states[:, chosen].T, gradients[chosen], counts, finite
+        return losses[0], states[:, chosen].T, gradients[chosen], counts, finite
 
     begin = start_of_runs(optimizer, problems)
-    _, (losses, kept) = forward(optimizer, task, problems, begin, 0, steps + 1, keep)
-    return losses[:, 0], *kept
+    return run_on_problems(optimizer, task, problems, begin, first=0, length=steps + 1, keep=keep)[
+        1
+    ]
 
 
 def _log_counts(gradients: Float[Array, " _"]) -> Int[Array, " _"]:

@@ -7,13 +7,13 @@ whatever gradients it meets.
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Float
 
 from lrevopt.analysis.precision import as_double, double_precision
 from lrevopt.analysis.projections import fit_projection
 from lrevopt.analysis.update_functions import rate_table
 from lrevopt.checks import positive_integer
+from lrevopt.inner_loop.steps import visited_states
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.text import Facts, number
 
@@ -76,10 +76,7 @@ def autonomous_path(opt: AbstractOptimizer, steps: int) -> Float[np.ndarray, "vi
 
 @eqx.filter_jit
 def _autonomous(opt, steps):
-    start = opt.initial_state()
-    zero = jnp.zeros((), start.dtype)
-    _, states = lax.scan(lambda h, _: (opt.transition(h, zero),) * 2, start, length=steps)
-    return jnp.concatenate([start[None], states])
+    return visited_states(opt, jnp.zeros(steps, opt.readout.dtype))
 
 
 def schedule_facts(record: Schedule) -> Facts:

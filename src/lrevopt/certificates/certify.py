@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 
 from lrevopt.analysis.fixed_points import SAME_POINT, FixedPoints
 from lrevopt.analysis.precision import AnyArray, as_double, double_precision, double_states
+from lrevopt.analysis.spacing import evenly_spaced
 from lrevopt.certificates.enclosures import UnknownPrimitiveError
 from lrevopt.certificates.proofs import (
     nothing_proved,
@@ -18,7 +19,6 @@ from lrevopt.certificates.proofs import (
     value_and_jacobian,
 )
 from lrevopt.checks import positive_integer
-from lrevopt.inner_loop.sampled_states import evenly_spaced
 from lrevopt.optimizers.interface import AbstractOptimizer, state_size
 
 VISITED = 500

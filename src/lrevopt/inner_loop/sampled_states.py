@@ -12,12 +12,10 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
 from lrevopt.checks import positive_integer
-from lrevopt.optimizers.interface import AbstractOptimizer, state_size
-from lrevopt.tasks.interface import AbstractTask, check_task, sample_problems
-
-BATCH_PARAMETERS = 2**14
-"""Parameters that are run side by side: small problems many at a time, large ones alone."""
-
+from lrevopt.inner_loop.steps import run_on_problems, start_of_runs
+from lrevopt.inner_loop.unroll import batch_size
+from lrevopt.optimizers.interface import AbstractOptimizer
+from lrevopt.tasks.interface import AbstractTask, check_task, group_spans, sample_problems
 
 POOLED_PER_PROBLEM, POOLED_GRADIENTS = 1000, 2**22
 """Parameters of each problem whose gradients are kept, and gradients kept in all, at most."""
@@ -56,7 +54,8 @@ def sample_states(
     problems = positive_integer("problems", problems)
     steps = positive_integer("steps", steps)
     parameters = positive_integer("parameters", parameters)
-    dim = eqx.filter_eval_shape(task.sample, key).initial_parameters.size
+    shape = eqx.filter_eval_shape(task.sample, key).initial_parameters
+    dim = shape.size
     spans = tuple(group_spans(task, dim).values())
     count = min(POOLED_PER_PROBLEM, dim, max(1, POOLED_GRADIENTS // (problems * steps)))
     states, gradients, pooled = _sample(
@@ -67,7 +66,7 @@ def sample_states(
         steps,
         spans,
         (parameters, count),
-        batch_size(dim, problems),
+        batch_size(optimizer, shape),
     )
     states = np.asarray(states, float).reshape(-1, *states.shape[2:])
     gradients = np.asarray(gradients, float).reshape(-1, steps)
@@ -83,36 +82,9 @@ def sample_states(
     )
 
 
-def group_spans(task: AbstractTask, dim: int) -> dict[str, range]:
-    """Indices of each group of a task's parameters.
-
-    Raises `ValueError` for a group without parameters.
-    """
-    spans = {name: range(dim)[place] for name, place in task.parameter_groups.items()}
-    if empty := [name for name, span in spans.items() if not span]:
-        raise ValueError(f"`task.parameter_groups` must not be empty, but {empty[0]!r} is.")
-    return spans
-
-
-def compared_spans(task: AbstractTask, dim: int) -> dict[str, range]:
-    """`group_spans` of a task; `ValueError` if its parameters are all one group."""
-    spans = group_spans(task, dim)
-    if len(spans) < 2:
-        raise ValueError(
-            f"`task` must name groups of parameters that can be compared, but "
-            f"{type(task).__name__} has one."
-        )
-    return spans
-
-
 def choose(key: Key[Array, ""], span: range, count: int) -> Int[Array, " chosen"]:
     """`count` different indices of a group at random; all of them, if it has no more."""
     return span.start + span.step * jr.permutation(key, len(span))[:count]
-
-
-def batch_size(dim: int, problems: int) -> int:
-    """How many problems of this size to run at a time."""
-    return max(1, min(problems, BATCH_PARAMETERS // dim))
 
 
 def diverged_on_all(optimizer: AbstractOptimizer, task: AbstractTask, problems: int) -> str:
@@ -135,23 +107,18 @@ def follow(
     `states` are those that meet `gradients`. The run is that of `unroll`.
     """
     check_task(task, problem)
-    state_size(optimizer)
-    parameters, start = problem.initial_parameters, optimizer.initial_state()
-
-    def body(carry: tuple[Array, Array], step: Array) -> Any:
-        parameters, states = carry
-        gradients = jax.grad(task.loss, argnums=1)(problem, parameters, step)
-        following = jax.vmap(optimizer.transition, (-1, 0), -1)(states, gradients)
-        moved = parameters + optimizer.readout @ following
-        return (moved, following), keep(states, gradients)
-
-    begin = parameters, jnp.broadcast_to(start[:, None], (start.size, parameters.size))
-    (_, last), kept = lax.scan(body, begin, jnp.arange(steps))
+    problems = jax.tree.map(lambda leaf: leaf[None], problem)
+    begin = start_of_runs(optimizer, problems)
+    (_, last), kept = run_on_problems(
+        optimizer, task, problems, begin, first=0, length=steps,
+        keep=lambda carry, losses, gradients: keep(carry[1], gradients[0]),
+    )  # fmt: skip
     return kept, last
 
 
 def over_problems(run: Callable, inputs: Any, batch: int) -> Any:
     """`run` on each entry of `inputs` along the first axis, `batch` at a time."""
+    batch = min(batch, len(jax.tree.leaves(inputs)[0]))
     return lax.map(run, inputs, batch_size=batch if batch > 1 else None)
 
 
@@ -181,10 +148,3 @@ def _sample(optimizer, task, key, problems, steps, spans, counts, batch):
         return states, gradients.T, pooled.T
 
     return over_problems(one, (drawn, jr.split(parameter_key, problems)), batch)
-
-
-def evenly_spaced(array: np.ndarray, count: int) -> np.ndarray:
-    """At most `count` entries, evenly spaced along the first axis."""
-    if len(array) <= count:
-        return array
-    return array[np.linspace(0, len(array) - 1, count).round().astype(int)]

@@ -25,8 +25,10 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from lrevopt.checks import one_of, positive_integer
+from lrevopt.inner_loop.adjoint import unroll_losses
 from lrevopt.inner_loop.objectives import OBJECTIVES, Objective, objective_of_summary
-from lrevopt.inner_loop.unroll import batch_size, unroll_losses
+from lrevopt.inner_loop.steps import step_loop
+from lrevopt.inner_loop.unroll import batch_size
 from lrevopt.optimizers.interface import AbstractOptimizer, state_size
 from lrevopt.tasks.interface import AbstractTask, check_task
 
@@ -129,12 +131,11 @@ def _score_settings(
     """Blocks of settings one after another, and within each, batches of problems."""
     arrays, fixed = eqx.partition(optimizers, eqx.is_array)
     settings = jax.tree.leaves(arrays)[0].shape[0]
-    count, dim = problems.initial_parameters.shape
-    one = _first(optimizers)
-    fitting = max(1, memory // bytes_of_a_run(one, task, _first(problems)))
+    count = problems.initial_parameters.shape[0]
+    one, problem = _first(optimizers), _first(problems)
+    fitting = max(1, memory // bytes_of_a_run(one, task, problem))
     if large:
-        state_bytes = dim * state_size(one) * problems.initial_parameters.dtype.itemsize
-        fitting = min(fitting, batch_size(state_bytes))
+        fitting = min(fitting, batch_size(one, problem.initial_parameters))
     run = _run_whole if large else _run_block
 
     def score(rows: Int[Array, " block"]) -> tuple[Array, Array]:
@@ -207,31 +208,33 @@ def _run_block(
     ) -> tuple[Array, ...]:
         return tuple(optimizer.transition(jnp.stack(state), gradient))
 
-    def over_problems(function: Callable) -> Callable:
-        # Settings inside: the other order transposes at each step.
-        return jax.vmap(jax.vmap(function, (None, -1, None), -1), (0, 0, None))
-
     transitions = over_settings(transition)
     for _ in ("dim", "problem"):
         transitions = over_settings(transitions, in_axes=(None, 0, 0))
-    both = over_problems(jax.value_and_grad(task.loss, argnums=1))
+    both = jax.value_and_grad(task.loss, argnums=1)
+    # Settings inside: the other order transposes at each step.
+    both = jax.vmap(jax.vmap(both, (None, -1, None), -1), (0, 0, None))
 
-    def body(carry: Any, step: Int[Array, ""]) -> tuple[Any, None]:
-        parameters, states, first, _, total = carry
+    def gradients_at(parameters: Array, step: Int[Array, ""]) -> tuple[Any, Array]:
         losses, gradients = both(problems, parameters, step)
+        return (losses, step), gradients
+
+    def move(carry: Any, met: tuple[Array, Array], gradients: Array) -> Any:
+        parameters, states, first, _, total = carry
+        losses, step = met
         first = jnp.where(step == 0, losses, first)
         # Without the barrier XLA recomputes the transition inside each use of it.
         states = lax.optimization_barrier(transitions(optimizers, states, gradients))
         moves = sum(weight * state for weight, state in zip(readout, states, strict=True))
-        return (parameters + moves, states, first, losses, total + losses), None
+        return parameters + moves, states, first, losses, total + losses
 
     parameters = jnp.broadcast_to(start[..., None], shape)
     unknown = jnp.zeros((shape[0], shape[-1]), start.dtype)
     states = tuple(jnp.broadcast_to(state, shape) for state in states)
     # The last loss takes a step more, whose move is dropped: outside the loop XLA's CPU compiler
     # (jax 0.10.2, float32) fuses sums over so many settings into wrong numbers.
-    carry = (parameters, states, unknown, unknown, unknown)
-    (_, _, first, last, total), _ = lax.scan(body, carry, jnp.arange(steps + 1))
+    begin, inputs = (parameters, states, unknown, unknown, unknown), jnp.arange(steps + 1)
+    (_, _, first, last, total), _ = step_loop(begin, inputs, gradients_at, move, lambda *_: None)
     return _objectives(first, total / (steps + 1), last, objective)
 
 

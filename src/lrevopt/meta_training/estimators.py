@@ -26,8 +26,10 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Int, Key, PyTree
 
+from lrevopt.inner_loop.adjoint import unroll_losses
 from lrevopt.inner_loop.objectives import meta_objective
-from lrevopt.inner_loop.unroll import advance_losses, start_of_runs, unroll_losses
+from lrevopt.inner_loop.steps import start_of_runs
+from lrevopt.inner_loop.unroll import advance_losses
 from lrevopt.meta_training.settings import MetaTraining
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.tasks.interface import AbstractTask, sample_problems
@@ -208,7 +210,7 @@ def _persistent(
         one = jax.tree.map(lambda leaf: leaf[None], problem)
         first = task.loss(problem, problem.initial_parameters, 0)
         (after, states), losses, last = advance_losses(
-            optimizer, task, one, (carry[0][None], carry[1]), step, length
+            optimizer, task, one, (carry[0][None], carry[1]), first=step, steps=length
         )
         ended = step + length == settings.unroll
         total = losses.sum() + jnp.where(ended, last[0], 0.0)

@@ -22,7 +22,8 @@ import jax
 import jax.random as jr
 
 from lrevopt.checks import finite
-from lrevopt.inner_loop.unroll import batch_size, unroll_losses
+from lrevopt.inner_loop.adjoint import unroll_losses
+from lrevopt.inner_loop.unroll import batch_size
 from lrevopt.meta_training.estimators import first_particles, meta_gradient
 from lrevopt.meta_training.settings import MetaTraining
 from lrevopt.optimizers.interface import AbstractOptimizer, state_size
@@ -115,7 +116,7 @@ def plan_memory(
 
     plans = [
         plan(micro_batch, checkpoint_every)
-        for micro_batch in _micro_batches(settings, numbers * state)
+        for micro_batch in _micro_batches(settings, batch_size(optimizer, shapes))
         for checkpoint_every in _segments(settings, micro_batch * kept_per)
     ]
     for candidate in plans:
@@ -146,11 +147,10 @@ def available_bytes() -> float:
     return SHARE * os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _micro_batches(settings: MetaTraining, state_bytes: int) -> list[int]:
+def _micro_batches(settings: MetaTraining, most: int) -> list[int]:
     """Divisors of the batch to try, best first."""
     if settings.micro_batch is not None:
         return [settings.micro_batch]
-    most = batch_size(state_bytes)
     divisors = [m for m in range(settings.problems, 0, -1) if settings.problems % m == 0]
     return [m for m in divisors if m <= most or m == 1]
 

@@ -25,10 +25,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Int, Key
 
 from lrevopt.analysis.linearization import Linearization, eigenmodes, linearize, timescale
+from lrevopt.analysis.spacing import evenly_spaced
 from lrevopt.analysis.update_functions import gradient_axis, update_table
 from lrevopt.checks import one_of, positive_integer
 from lrevopt.inner_loop.evaluation import evaluate
-from lrevopt.inner_loop.sampled_states import SampledStates, evenly_spaced, sample_states
+from lrevopt.inner_loop.sampled_states import SampledStates, sample_states
 from lrevopt.optimizers import from_optax
 from lrevopt.tasks.interface import AbstractTask
 from lrevopt.text import csv_text, number, signed_complex

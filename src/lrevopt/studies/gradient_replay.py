@@ -17,16 +17,11 @@ from jaxtyping import Array, Float, Key
 from lrevopt.analysis.precision import as_double, double_precision
 from lrevopt.checks import positive_integer
 from lrevopt.inner_loop.evaluation import paired_interval
-from lrevopt.inner_loop.sampled_states import (
-    batch_size,
-    choose,
-    compared_spans,
-    diverged_on_all,
-    follow,
-    over_problems,
-)
+from lrevopt.inner_loop.sampled_states import choose, diverged_on_all, follow, over_problems
+from lrevopt.inner_loop.steps import run_on_gradients
+from lrevopt.inner_loop.unroll import batch_size
 from lrevopt.optimizers.interface import AbstractOptimizer
-from lrevopt.tasks.interface import AbstractTask, sample_problems
+from lrevopt.tasks.interface import AbstractTask, compared_spans, sample_problems
 from lrevopt.text import Facts, number
 
 CHOSEN = 16
@@ -141,10 +136,10 @@ def measure_gradient_replay(
     problems = positive_integer("problems", problems)
     steps = positive_integer("steps", steps)
     parameters = positive_integer("parameters", parameters)
-    dim = eqx.filter_eval_shape(task.sample, key).initial_parameters.size
-    spans = compared_spans(task, dim)
+    shape = eqx.filter_eval_shape(task.sample, key).initial_parameters
+    spans = compared_spans(task, shape.size)
     record_key, change_key = jr.split(key)
-    batch = batch_size(dim, problems)
+    batch = batch_size(optimizer, shape)
     replay = np.asarray(
         _record(optimizer, task, record_key, problems, steps, tuple(spans.values()), parameters,
                 batch), float,
@@ -243,9 +238,8 @@ def _replay(opt, replay):
         slope = jax.jvp(lambda g: opt.transition(state, g), (jnp.zeros_like(one),), (one,))[1]
         return -opt.readout @ slope
 
-    def path(stream):
-        start = opt.initial_state()
-        last, rates = lax.scan(lambda h, g: (opt.transition(h, g), rate(h)), start, stream)
+    def path(gradients):
+        last, rates = run_on_gradients(opt, gradients, keep=lambda state, gradient: rate(state))
         return jnp.append(rates, rate(last))
 
     def group(paths):

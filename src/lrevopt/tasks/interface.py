@@ -82,3 +82,25 @@ def check_task(task: AbstractTask, problem: Any) -> None:
         raise ValueError(
             f"`{type(task).__name__}.loss` must return a scalar of dtype {dtype}, got {loss}."
         )
+
+
+def group_spans(task: AbstractTask, dim: int) -> dict[str, range]:
+    """Indices of each group of a task's parameters.
+
+    Raises `ValueError` for a group without parameters.
+    """
+    spans = {name: range(dim)[place] for name, place in task.parameter_groups.items()}
+    if empty := [name for name, span in spans.items() if not span]:
+        raise ValueError(f"`task.parameter_groups` must not be empty, but {empty[0]!r} is.")
+    return spans
+
+
+def compared_spans(task: AbstractTask, dim: int) -> dict[str, range]:
+    """`group_spans` of a task; `ValueError` if its parameters are all one group."""
+    spans = group_spans(task, dim)
+    if len(spans) < 2:
+        raise ValueError(
+            f"`task` must name groups of parameters that can be compared, but "
+            f"{type(task).__name__} has one."
+        )
+    return spans

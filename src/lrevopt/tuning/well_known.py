@@ -14,8 +14,8 @@ import optax
 from jaxtyping import Array, Float, Int, Key
 
 from lrevopt.checks import one_of, positive_integer
+from lrevopt.inner_loop.adjoint import unroll_losses
 from lrevopt.inner_loop.objectives import OBJECTIVES, Objective, meta_objective
-from lrevopt.inner_loop.unroll import unroll_losses
 from lrevopt.optimizers import from_optax
 from lrevopt.tasks.interface import AbstractTask, sample_problems
 

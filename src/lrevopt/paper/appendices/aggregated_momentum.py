@@ -20,7 +20,6 @@ drift w . h*.
 """
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
@@ -37,6 +36,7 @@ from lrevopt.analysis.linearization import (
 from lrevopt.analysis.precision import AnyArray, double_precision
 from lrevopt.analysis.update_functions import transition_table
 from lrevopt.checks import finite, positive_integer
+from lrevopt.inner_loop.steps import visited_states
 from lrevopt.optimizers.interface import AbstractOptimizer
 
 PRINTED, CORRECTED = "as printed", "corrected"
@@ -229,8 +229,4 @@ def _updates(
 
 @eqx.filter_jit
 def _scan_updates(opt, gradients):
-    def step(state, gradient):
-        state = opt.transition(state, gradient)
-        return state, opt.readout @ state
-
-    return jax.lax.scan(step, opt.initial_state(), gradients)[1]
+    return visited_states(opt, gradients)[1:] @ opt.readout

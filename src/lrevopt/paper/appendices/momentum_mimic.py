@@ -25,10 +25,11 @@ from jaxtyping import Array, Complex, Float, Key
 from lrevopt.analysis.convergence import linearize_at_rest
 from lrevopt.analysis.linearization import Linearization, dominant_mode, eigenmodes, mode_optimizer
 from lrevopt.analysis.projections import Projection, fit_projection
+from lrevopt.analysis.spacing import evenly_spaced
 from lrevopt.analysis.update_functions import gradient_axis, update_table
 from lrevopt.checks import one_of
 from lrevopt.inner_loop.evaluation import evaluate
-from lrevopt.inner_loop.sampled_states import evenly_spaced, sample_states
+from lrevopt.inner_loop.sampled_states import sample_states
 from lrevopt.optimizers import Momentum
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.tasks.interface import AbstractTask

@@ -11,9 +11,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Array, Float, Key
 
 from lrevopt.analysis.adaptation import held_gradients, measure_adaptation
@@ -34,7 +32,9 @@ from lrevopt.analysis.momentum import separated_modes
 from lrevopt.analysis.precision import as_double, double_precision
 from lrevopt.analysis.projections import fit_projection
 from lrevopt.analysis.schedules import Schedule, measure_schedule
-from lrevopt.inner_loop.sampled_states import SampledStates, evenly_spaced, sample_states
+from lrevopt.analysis.spacing import evenly_spaced
+from lrevopt.inner_loop.sampled_states import SampledStates, sample_states
+from lrevopt.inner_loop.steps import visited_states
 from lrevopt.optimizers.classical import as_float
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.studies.scorecard.curvature import curvature_response
@@ -101,13 +101,7 @@ def replay_states(optimizer: AbstractOptimizer, sampled: SampledStates) -> Sampl
 
 @eqx.filter_jit
 def _replay(opt, gradients):
-    start = opt.initial_state()
-
-    def path(row):
-        _, states = lax.scan(lambda h, g: (opt.transition(h, g),) * 2, start, row)
-        return jnp.concatenate([start[None], states])
-
-    return jax.vmap(path)(gradients)
+    return jax.vmap(lambda row: visited_states(opt, row))(gradients)
 
 
 class Rescaled(AbstractOptimizer):

@@ -1,0 +1,218 @@
+"""Losses of unrolled runs, with a derivative in the optimizer that is written out.
+
+With `x`, `h`, `g` of one step, cotangents `X` of x' and `H` of h', and loss cotangent `L`, the
+adjoint of
+
+    g = grad f(x)      h' = F(h, g)      x' = x + w . h'
+
+is, going back in time,
+
+    H <- H + w X
+    (theta, H, G) <- vjp of F at (h, g), applied to H
+    X <- X + hess f(x) G + L g
+
+where the Hessian is symmetric, so that `hess f G` is a forward derivative of the gradient. Kept
+are (x, h, g) of each step. With `checkpoint_every`, g of each step is kept, and (x, h) every so
+many steps; the others follow from these without a gradient of the task.
+
+The term `hess f(x) G` is what makes meta-gradients explode: it is the derivative through the
+gradients that the optimizer meets. `cotangent_clip` bounds its share.
+"""
+
+import math
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, PyTree
+
+from lrevopt.checks import positive_integer
+from lrevopt.inner_loop.steps import (
+    Carry,
+    losses_and_gradients,
+    losses_of,
+    rerun,
+    run_on_problems,
+    start_of_runs,
+    transitions,
+)
+from lrevopt.inner_loop.unroll import (
+    checkpoint_interval,
+    in_segments,
+    join_segments,
+    run_to_the_end,
+)
+from lrevopt.optimizers.interface import AbstractOptimizer
+from lrevopt.tasks.interface import AbstractTask, check_task
+
+
+class _Runs(eqx.Module):
+    """What is run beside the optimizer, and how: steps, checkpoints, bound on cotangents."""
+
+    task: AbstractTask
+    problems: PyTree[Array]
+    steps: int = eqx.field(static=True)
+    every: int = eqx.field(static=True)
+    clip: float = eqx.field(static=True)
+
+
+def unroll_losses(
+    optimizer: AbstractOptimizer,
+    task: AbstractTask,
+    problems: PyTree[Array],
+    steps: int,
+    *,
+    checkpoint_every: int | None = None,
+    cotangent_clip: float = math.inf,
+) -> Float[Array, "problem visited"]:
+    """Losses of runs on stacked problems, with a written-out derivative in the optimizer.
+
+    Equal to `unroll(...).losses` problem by problem, and so is the derivative, which is faster and
+    keeps less. `checkpoint_every` is the number of steps between kept states (default: all states
+    are kept); about sqrt(steps) keeps least. The derivative is reverse-mode, in the optimizer's
+    floating-point leaves only: asking for one in `task` or `problems` raises.
+
+    `cotangent_clip` replaces the derivative by a bounded one. The cotangent of a problem's
+    parameters is a sum of what loss gradients contribute and of what Hessians do; the norm of the
+    second part is scaled down to at most `cotangent_clip` times that of the first, at every step
+    back. 0 is the first-order meta-gradient, which treats the gradients that an optimizer meets as
+    constants; infinity, the default, is the exact one.
+
+    Raises `ValueError` as `unroll` does, and for a negative `cotangent_clip`.
+    """
+    steps = positive_integer("steps", steps)
+    every = checkpoint_interval(checkpoint_every, steps)
+    if not cotangent_clip >= 0:
+        raise ValueError(
+            f"`cotangent_clip` must be a number of at least 0, got {cotangent_clip!r}."
+        )
+    check_task(task, jax.tree.map(lambda leaf: leaf[0], problems))
+    return _unroll_losses(optimizer, _Runs(task, problems, steps, every, float(cotangent_clip)))
+
+
+@eqx.filter_custom_vjp
+def _unroll_losses(optimizer, runs):
+    return run_to_the_end(optimizer, runs.task, runs.problems, runs.steps)[0]
+
+
+@_unroll_losses.def_fwd
+def _unroll_losses_forward(perturbed, optimizer, runs):
+    """Losses, and (end, kept): kept are all steps, or segments' starts and all gradients."""
+    task, problems, steps = runs.task, runs.problems, runs.steps
+    all_kept = runs.every == steps
+
+    def keep(carry: Carry, losses: Array, gradients: Array) -> tuple[Array, Any]:
+        return losses, ((*carry, gradients) if all_kept else gradients)
+
+    def run(carry: Carry, first: Any, length: int) -> Any:
+        following, kept = run_on_problems(
+            optimizer, task, problems, carry, first=first, length=length, keep=keep
+        )
+        return following, (carry, *kept)
+
+    begin = start_of_runs(optimizer, problems)
+    end, whole, rest = in_segments(run, begin, steps, runs.every)
+    last = losses_of(task, problems, end[0], steps)
+    losses = jnp.concatenate([join_segments(whole[1], rest[1]), last[None]]).T
+    if all_kept:
+        return losses, (end, jax.tree.map(lambda kept: kept[0], whole[2]))
+    return losses, (end, (whole[0], whole[2], rest[0], rest[2]))
+
+
+@_unroll_losses.def_bwd
+def _unroll_losses_backward(residuals, cotangent, perturbed, optimizer, runs):
+    end, kept = residuals
+    weights, fixed = eqx.partition(optimizer, eqx.is_inexact_array)
+    readout, readout_vjp = jax.vjp(lambda w: eqx.combine(w, fixed).readout, weights)
+    over_losses, over_last = cotangent.T[:-1], cotangent.T[-1]
+    last_gradients = losses_and_gradients(runs.task, runs.problems, end[0], runs.steps)[1]
+    adjoint = _Adjoint(runs, weights, fixed, readout)
+    carry = (
+        (over_last[:, None] * last_gradients, jnp.zeros_like(end[0])),
+        jnp.zeros_like(end[1]),
+        jax.tree.map(jnp.zeros_like, weights),
+        jnp.zeros_like(readout),
+    )
+    if runs.every == runs.steps:
+        carry = adjoint.over_steps(carry, 0, over_losses, kept)
+    else:
+        carry = adjoint.over_segments(carry, over_losses, kept)
+    _, over_states, over_weights, over_readout = carry
+    _, start_vjp = jax.vjp(lambda w: eqx.combine(w, fixed).initial_state(), weights)
+    (from_readout,) = readout_vjp(over_readout)
+    (from_start,) = start_vjp(over_states.sum(axis=1))
+    total = jax.tree.map(lambda a, b, c: a + b + c, over_weights, from_readout, from_start)
+    return jax.tree.map(lambda leaf, on: leaf if on else None, total, perturbed)
+
+
+class _Adjoint(eqx.Module):
+    """Steps back. A carry holds cotangents of parameters (the part from losses, the part from
+    Hessians), of states, of weights and of the readout.
+    """
+
+    runs: _Runs
+    weights: PyTree[Array]
+    fixed: PyTree
+    readout: Float[Array, " state"]
+
+    @property
+    def optimizer(self) -> AbstractOptimizer:
+        return eqx.combine(self.weights, self.fixed)
+
+    def step(self, carry: Any, inputs: Any) -> tuple[Any, None]:
+        """One step back."""
+        runs = self.runs
+        (from_losses, from_hessians), over_states, over_weights, over_readout = carry
+        step, over_loss, (parameters, states, gradients) = inputs
+
+        def forward(weights, states, gradients):
+            return transitions(eqx.combine(weights, self.fixed), states, gradients)
+
+        following, pull = jax.vjp(forward, self.weights, states, gradients.reshape(-1))
+        moved = (from_losses + from_hessians).reshape(-1)
+        over_readout = over_readout + following @ moved
+        to_weights, over_states, to_gradients = pull(over_states + self.readout[:, None] * moved)
+        from_losses = from_losses + over_loss[:, None] * gradients
+        if runs.clip > 0:
+            _, curved = jax.jvp(
+                lambda x: losses_and_gradients(runs.task, runs.problems, x, step)[1],
+                (parameters,),
+                (to_gradients.reshape(parameters.shape),),
+            )
+            from_hessians = _bounded(from_hessians + curved, from_losses, runs.clip)
+        over_weights = jax.tree.map(jnp.add, over_weights, to_weights)
+        return ((from_losses, from_hessians), over_states, over_weights, over_readout), None
+
+    def over_steps(self, carry: Any, first: Any, over_losses: Array, visited: Any) -> Any:
+        """Back over the steps from `first` on, whose parameters, states, gradients are given."""
+        steps = first + jnp.arange(over_losses.shape[0])
+        return lax.scan(self.step, carry, (steps, over_losses, visited), reverse=True)[0]
+
+    def over_segments(self, carry: Any, over_losses: Array, kept: Any) -> Any:
+        """Back over all steps, segment by segment, each of which is run again."""
+        starts, gradients, rest_start, rest_gradients = kept
+        every = self.runs.every
+        count = self.runs.steps // every
+        visited = rerun(self.optimizer, rest_start, rest_gradients)
+        carry = self.over_steps(carry, count * every, over_losses[count * every :], visited)
+
+        def segment(carry, inputs):
+            index, over, start, gradients = inputs
+            visited = rerun(self.optimizer, start, gradients)
+            return self.over_steps(carry, index * every, over, visited), None
+
+        over_whole = over_losses[: count * every].reshape(count, every, -1)
+        inputs = (jnp.arange(count), over_whole, starts, gradients)
+        return lax.scan(segment, carry, inputs, reverse=True)[0]
+
+
+def _bounded(
+    part: Float[Array, "problem dim"], other: Float[Array, "problem dim"], bound: float
+) -> Float[Array, "problem dim"]:
+    """`part`, scaled down problem by problem to at most `bound` times the norm of `other`."""
+    if math.isinf(bound):
+        return part
+    size, most = (jnp.linalg.norm(a, axis=1, keepdims=True) for a in (part, bound * other))
+    return part * jnp.where(size > most, most / jnp.where(size > 0, size, 1.0), 1.0)
