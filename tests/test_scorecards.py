@@ -28,6 +28,7 @@ from lrevopt import storage
 from lrevopt.analysis.linearization import explained_energy
 from lrevopt.inner_loop.sampled_states import sample_states
 from lrevopt.optimizers import AbstractOptimizer, from_optax
+from lrevopt.optimizers.wrappers import StateInUnits
 from lrevopt.plots.scorecard import figure_scorecard
 from lrevopt.plots.style import render
 from lrevopt.studies.scorecard import (
@@ -41,7 +42,7 @@ from lrevopt.studies.scorecard import (
     sentences,
 )
 from lrevopt.studies.scorecard.curvature import spectral_radius
-from lrevopt.studies.scorecard.measuring import Rescaled, leading_modes, replay_states
+from lrevopt.studies.scorecard.measuring import leading_modes, replay_states
 from lrevopt.tuning.well_known import WELL_KNOWN
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
@@ -291,7 +292,7 @@ def test_other_units_and_remembered_states():
     again = replay_states(optimizer, sampled)
     np.testing.assert_allclose(again.states, sampled.states, rtol=1e-10, atol=1e-12)
     unit = jnp.linspace(0.1, 3.0, optimizer.readout.size)
-    rescaled = Rescaled(optimizer, unit)
+    rescaled = StateInUnits(optimizer, unit)
     state, gradient = optimizer.initial_state(), jnp.asarray(0.7)
     moved = rescaled.readout @ rescaled.transition(rescaled.initial_state(), gradient)
     assert close(moved, optimizer.readout @ optimizer.transition(state, gradient), rtol=1e-12)

@@ -10,9 +10,9 @@ import pytest
 from test_scripts import call
 
 import lrevopt as lo
+from lrevopt.optimizers.wrappers import ScaledGradients
 from lrevopt.plots.transfers import figure_sweeps, figure_transfer
 from lrevopt.studies.transfer import (
-    ScaledGradients,
     Sweep,
     Transfer,
     measure_transfer,

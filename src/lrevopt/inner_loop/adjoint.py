@@ -19,6 +19,7 @@ The term `hess f(x) G` is what makes meta-gradients explode: it is the derivativ
 gradients that the optimizer meets. `cotangent_clip` bounds its share.
 """
 
+import dataclasses
 import math
 from typing import Any
 
@@ -147,7 +148,8 @@ def _unroll_losses_backward(residuals, cotangent, perturbed, optimizer, runs):
     return jax.tree.map(lambda leaf, on: leaf if on else None, total, perturbed)
 
 
-class _Adjoint(eqx.Module):
+@dataclasses.dataclass(frozen=True, eq=False)  # `lax.scan` hashes the method that it runs
+class _Adjoint:
     """Steps back. A carry holds cotangents of parameters (the part from losses, the part from
     Hessians), of states, of weights and of the readout.
     """

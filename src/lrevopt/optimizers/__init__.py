@@ -17,4 +17,5 @@ from lrevopt.optimizers.optax import to_optax as to_optax
 from lrevopt.optimizers.recurrent import GRUCell as GRUCell
 from lrevopt.optimizers.recurrent import GRUOptimizer as GRUOptimizer
 from lrevopt.optimizers.recurrent import RecurrentOptimizer as RecurrentOptimizer
-from lrevopt.optimizers.recurrent import rescaled as rescaled
+from lrevopt.optimizers.wrappers import ScaledGradients as ScaledGradients
+from lrevopt.optimizers.wrappers import rescaled as rescaled

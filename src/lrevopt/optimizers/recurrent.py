@@ -158,25 +158,7 @@ def GRUOptimizer(
     )
 
 
-def rescaled(
-    optimizer: RecurrentOptimizer, input_factor: float = 1.0, output_factor: float = 1.0
-) -> RecurrentOptimizer:
-    """The same weights, with both scales multiplied.
-
-    Raises `ValueError` for a factor that is not positive and finite.
-    """
-    finite("input_factor", input_factor, above=0.0)
-    finite("output_factor", output_factor, above=0.0)
-    untrained = RecurrentOptimizer(
-        optimizer.cell,
-        optimizer.start.size,
-        input_scale=input_factor * optimizer.input_scale,
-        output_scale=output_factor * optimizer.output_scale,
-        bias=optimizer.bias is not None,
-    )
-    return eqx.tree_at(_beside_cell, untrained, _beside_cell(optimizer))
-
-
-def _beside_cell(optimizer: RecurrentOptimizer) -> tuple[Any, ...]:
+def beside_cell(optimizer: RecurrentOptimizer) -> tuple[Any, ...]:
+    """What is trained beside the cell: start, readout weights and, if there is one, the bias."""
     parts = (optimizer.start, optimizer.weights, optimizer.bias)
     return tuple(part for part in parts if part is not None)

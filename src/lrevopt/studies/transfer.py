@@ -15,30 +15,9 @@ from lrevopt.checks import finite, one_of, positive_integer
 from lrevopt.inner_loop.evaluation import Evaluation, evaluate, paired_interval
 from lrevopt.optimizers.classical import as_float
 from lrevopt.optimizers.interface import AbstractOptimizer
+from lrevopt.optimizers.wrappers import ScaledGradients
 from lrevopt.studies.scorecard import Scorecard, distance, measure_scorecard
 from lrevopt.tasks.interface import AbstractTask
-
-
-class ScaledGradients(AbstractOptimizer):
-    """An optimizer that meets `scale` times each gradient: what it does where losses are scaled.
-
-    Meta-objectives are relative to the first loss, so that only its moves see the scale.
-    """
-
-    optimizer: AbstractOptimizer
-    scale: Float[Array, ""] = eqx.field(converter=as_float)
-
-    @property
-    def readout(self) -> Float[Array, " state"]:
-        return self.optimizer.readout
-
-    def initial_state(self) -> Float[Array, " state"]:
-        return self.optimizer.initial_state()
-
-    def transition(
-        self, state: Float[Array, " state"], gradient: Float[Array, ""]
-    ) -> Float[Array, " state"]:
-        return self.optimizer.transition(state, self.scale * gradient)
 
 
 class Transfer(eqx.Module):

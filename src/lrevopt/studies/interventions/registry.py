@@ -12,7 +12,9 @@ from lrevopt.analysis.linearization import (
     mode_optimizer,
     mode_responses,
 )
-from lrevopt.optimizers.changed import (
+from lrevopt.optimizers.classical import as_float
+from lrevopt.optimizers.interface import AbstractOptimizer
+from lrevopt.optimizers.wrappers import (
     Forgetting,
     GainAtOnce,
     OneUpdateFunction,
@@ -21,8 +23,6 @@ from lrevopt.optimizers.changed import (
     StraightStates,
     StraightUpdates,
 )
-from lrevopt.optimizers.classical import as_float
-from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.studies.interventions.rest_analysis import RestAnalysis
 
 

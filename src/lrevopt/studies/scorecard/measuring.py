@@ -37,6 +37,7 @@ from lrevopt.inner_loop.sampled_states import SampledStates, sample_states
 from lrevopt.inner_loop.steps import visited_states
 from lrevopt.optimizers.classical import as_float
 from lrevopt.optimizers.interface import AbstractOptimizer
+from lrevopt.optimizers.wrappers import StateInUnits
 from lrevopt.studies.scorecard.curvature import curvature_response
 from lrevopt.studies.scorecard.record import Scorecard
 from lrevopt.tasks.interface import AbstractTask
@@ -102,29 +103,6 @@ def replay_states(optimizer: AbstractOptimizer, sampled: SampledStates) -> Sampl
 @eqx.filter_jit
 def _replay(opt, gradients):
     return jax.vmap(lambda row: visited_states(opt, row))(gradients)
-
-
-class Rescaled(AbstractOptimizer):
-    """An optimizer whose coordinates are measured in units of their own: `z = h / unit`.
-
-    It makes the same updates. A sum of squares and a step may differ by ten decades, and no
-    distance between states would say anything of the smaller.
-    """
-
-    optimizer: AbstractOptimizer
-    unit: Float[Array, " state"]
-
-    @property
-    def readout(self) -> Float[Array, " state"]:
-        return self.unit * self.optimizer.readout
-
-    def initial_state(self) -> Float[Array, " state"]:
-        return self.optimizer.initial_state() / self.unit
-
-    def transition(
-        self, state: Float[Array, " state"], gradient: Float[Array, ""]
-    ) -> Float[Array, " state"]:
-        return self.optimizer.transition(self.unit * state, gradient) / self.unit
 
 
 def _missing(reasons: dict[str, str], sentence: str, *names: str) -> Part:
@@ -266,7 +244,7 @@ def _manifold(
 ) -> Part:
     sizes = np.sqrt(np.mean(sampled.states**2, axis=(0, 1)))
     unit = np.where(sizes > 0, sizes, 1.0)
-    rescaled = Rescaled(optimizer, as_float(unit))
+    rescaled = StateInUnits(optimizer, as_float(unit))
     scaled = eqx.tree_at(lambda v: v.states, sampled, sampled.states / unit)
     found = measure_manifold(rescaled, scaled, SEARCHES)
     parts = _readout_angle(rescaled, scaled, path, reasons)
@@ -279,7 +257,7 @@ def _manifold(
 
 
 def _readout_angle(
-    rescaled: Rescaled, sampled: SampledStates, path: Schedule, reasons: dict[str, str]
+    rescaled: StateInUnits, sampled: SampledStates, path: Schedule, reasons: dict[str, str]
 ) -> Part:
     if path.path[:, 0].any():
         return {"readout_angle": path.readout_angle, "angle_of": "path without gradient"}
