@@ -11,6 +11,7 @@ import pytest
 
 import lrevopt as lo
 from lrevopt import storage
+from lrevopt.meta_training.settings import RENAMED
 from lrevopt.optimizers import saved
 
 SMALL = lo.MetaTraining(steps=9, unroll=5, problems=2, snapshot_every=4, selection_problems=4)
@@ -60,6 +61,28 @@ def test_a_run_in_pieces_has_the_same_bits(whole, tmp_path):
     for name in ("objectives", "gradient_norms", "selection_scores"):
         np.testing.assert_array_equal(getattr(part.history, name), getattr(run.history, name))
     assert len(list((tmp_path / "run" / "checkpoints").iterdir())) == 2
+
+
+def test_a_run_begun_under_older_names_of_settings_goes_on(tmp_path):
+    """With the names of version 0.1, and without a setting that was added since."""
+    settings = dataclasses.replace(SMALL, checkpoint_every=2)
+    train(tmp_path / "run", settings=settings, time_limit=1e-9)
+    path = tmp_path / "run" / storage.SETTINGS
+    record = storage.load_json(path)
+    old_names = {new: old for old, new in RENAMED.items()}
+    assert old_names.keys() <= record["training"].keys()
+    older = {old_names.get(name, name): value for name, value in record["training"].items()}
+    del older["selection_unroll"]
+    plan = {old_names.get(name, name): value for name, value in record["memory_plan"].items()}
+    assert plan == {"micro_batch": 2, "segment": 2}
+    storage.save_json(path, record | {"training": older, "memory_plan": plan})
+    with pytest.raises(ValueError, match=r"holds another run \(different: training\)"):
+        train(tmp_path / "run", settings=SMALL, resume=True)
+    resumed = train(tmp_path / "run", settings=settings, resume=True)
+    assert resumed.history.outcome == "finished"
+    uninterrupted = train(None, settings=settings)
+    assert same(resumed.last, uninterrupted.last)
+    assert same(resumed.snapshots, uninterrupted.snapshots)
 
 
 def test_directories_of_other_runs_are_refused(whole, tmp_path):

@@ -24,7 +24,13 @@ from lrevopt import storage
 from lrevopt.checks import finite
 from lrevopt.meta_training.estimators import first_particles
 from lrevopt.meta_training.memory import plan_memory
-from lrevopt.meta_training.outer_step import first_state, outer_step, restarted, selection_score
+from lrevopt.meta_training.outer_step import (
+    OuterState,
+    first_state,
+    outer_step,
+    restarted,
+    selection_score,
+)
 from lrevopt.meta_training.run_directory import RunDirectory, progress_bar, stop_requests
 from lrevopt.meta_training.settings import (
     MetaTraining,
@@ -79,27 +85,17 @@ class MetaTrainingRun(eqx.Module):
     history: History
 
 
-class _Progress(eqx.Module):
-    """What the loop keeps on the host; arrays are written in place."""
+class Progress(eqx.Module):
+    """What the loop keeps on the host; arrays are written in place.
+
+    `scores` of snapshots not yet taken are NaN. `seconds` counts earlier stretches of the run too.
+    """
 
     step: Int[np.ndarray, ""]
     seconds: Float[np.ndarray, ""]
     snapshots: PyTree[np.ndarray]
     scores: Float[np.ndarray, " snapshot"]
     rollbacks: Int[np.ndarray, ""]
-
-
-def _identity(
-    task: AbstractTask, optimizer: AbstractOptimizer, settings: MetaTraining, key: Key[Array, ""]
-) -> dict[str, Any]:
-    """What makes two runs the same run, as JSON."""
-    return {
-        "task": storage.describe(task),
-        "optimizer": storage.describe(optimizer),
-        "training": dataclasses.asdict(settings),
-        "key": np.asarray(jr.key_data(key)).tolist(),
-        "initial_weights": storage.digest_of(optimizer),
-    }
 
 
 def meta_train(
@@ -122,11 +118,12 @@ def meta_train(
     come from another key. With a `directory`, settings and weights are kept there and the run
     can be continued with `resume`: the result has the same bits as without the interruption
     (on the same machine and number of threads). The whole state is saved every `save_every`
-    seconds. The run stops early, saving, after `time_limit` seconds (and one step at least), on
+    seconds. The run saves and stops early after `time_limit` seconds (and one step at least), on
     SIGINT and on SIGTERM.
 
-    What `settings` leave open of the micro-batch and the segment is planned so that it fits into
-    `memory_limit` GiB (see `plan_memory`), said with `progress`, and kept for resumption.
+    `micro_batch` and `checkpoint_every`, where `settings` leave them open, are planned so that
+    the run fits into `memory_limit` GiB (see `plan_memory`). The plan is printed with `progress`,
+    and kept for resumption.
 
     Raises `ValueError` for a directory that holds another run (unless `overwrite`), for one to
     resume that holds none, for a damaged checkpoint, times that are not positive, an optimizer
@@ -135,118 +132,200 @@ def meta_train(
     if time_limit is not None:
         finite("time_limit", time_limit, above=0.0)
     finite("save_every", save_every, above=0.0)
-    state_size(optimizer)
-    training_key, selection_key = jr.split(key)
-    check_task(task, task.sample(training_key))
-    selection = sample_problems(task, selection_key, settings.selection_problems)
-    weights, fixed = eqx.partition(optimizer, eqx.is_inexact_array)
-    taken = snapshot_steps(settings)
     folder = RunDirectory(directory, _identity(task, optimizer, settings, key))
-    planned = folder.recorded_plan() if resume else None
-    if planned is None:
-        plan = plan_memory(task, optimizer, settings, memory_limit=memory_limit)
-        planned = {"micro_batch": plan.micro_batch, "checkpoint_every": plan.checkpoint_every}
-        if progress:
-            print(plan, file=sys.stderr)
-    found = folder.open(planned, resume=resume, overwrite=overwrite)
+    training = Training.prepare(
+        task, optimizer, settings, folder, key=key, resume=resume, overwrite=overwrite,
+        memory_limit=memory_limit, report_plan=progress,
+    )  # fmt: skip
+    outcome = _train(training, time_limit=time_limit, save_every=save_every, progress=progress)
+    return training.finish(outcome)
 
-    outer_settings = dataclasses.replace(
-        without_schedule(settings),
-        micro_batch=planned["micro_batch"],
-        checkpoint_every=planned["checkpoint_every"],
-    )
-    particles = None
-    if settings.estimator == "pes":
-        particles = first_particles(optimizer, task, jr.fold_in(key, 2), settings)
-    state = first_state(weights, settings, particles)
-    progressed = _Progress(
-        step=np.zeros((), np.int32),
-        seconds=np.zeros((), np.float32),
-        snapshots=jax.tree.map(
-            lambda leaf: np.zeros((len(taken), *leaf.shape), leaf.dtype), weights
-        ),
-        scores=np.full(len(taken), np.nan, np.float32),
-        rollbacks=np.zeros((), np.int32),
-    )
-    if found is not None:
-        state, progressed = storage.arrays_to_tree(found.arrays, (state, progressed), found.path)
-        progressed = jax.tree.map(np.array, progressed)
 
-    def snapshot(step: int) -> None:
-        nonlocal state
-        index = taken.index(step)
-        pairs = zip(
-            jax.tree.leaves(progressed.snapshots), jax.tree.leaves(state.weights), strict=True
-        )
-        for kept, leaf in pairs:
-            kept[index] = leaf
-        current = eqx.combine(state.weights, fixed)
-        progressed.scores[index] = selection_score(
-            current, task, selection, settings.selection_unroll or settings.unroll
-        )
-        best = int(np.nanargmin(progressed.scores))
-        bound = np.inf if settings.rollback_ratio is None else settings.rollback_ratio
-        if progressed.scores[index] > bound * progressed.scores[best]:
-            good = jax.tree.map(lambda leaf: jnp.array(leaf[best]), progressed.snapshots)
-            state = restarted(state, good, settings)
-            progressed.rollbacks[...] += 1
+def _identity(
+    task: AbstractTask, optimizer: AbstractOptimizer, settings: MetaTraining, key: Key[Array, ""]
+) -> dict[str, Any]:
+    """What makes two runs the same run, as JSON."""
+    return {
+        "task": storage.describe(task),
+        "optimizer": storage.describe(optimizer),
+        "training": dataclasses.asdict(settings),
+        "key": np.asarray(jr.key_data(key)).tolist(),
+        "initial_weights": storage.digest_of(optimizer),
+    }
 
-    before, begun = float(progressed.seconds), time.monotonic()
 
-    def save(step: int) -> None:
-        progressed.step[...] = step
-        progressed.seconds[...] = before + time.monotonic() - begun
-        folder.save(step, (state, progressed))
-
-    first = int(progressed.step)
-    step, saved, outcome = first, begun, "finished"
-    with stop_requests() as requested, progress_bar(settings.steps, first, progress) as report:
+def _train(
+    training: "Training", *, time_limit: float | None, save_every: float, progress: bool
+) -> str:
+    """Take steps until the last, a signal or the time limit, and save: the outcome."""
+    first, last = int(training.progress.step), training.settings.steps
+    saved = training.begun
+    with stop_requests() as requested, progress_bar(last, first, progress) as report:
         while True:
-            if step in taken and np.isnan(progressed.scores[taken.index(step)]):
-                snapshot(step)
-            if step == settings.steps:
+            step = int(training.progress.step)
+            training.snapshot()
+            if step == last:
+                outcome = "finished"
                 break
             now = time.monotonic()
-            late = time_limit is not None and now - begun > time_limit and step > first
+            late = time_limit is not None and now - training.begun > time_limit and step > first
             if requested or late:
                 outcome = requested[0] if requested else "time limit"
                 break
             if now - saved > save_every:
-                save(step)
+                training.save()
                 saved = now
-            rate = learning_rate_at(settings, step) * 0.5 ** int(progressed.rollbacks)
-            inputs = (
-                fixed,
-                task,
-                training_key,
-                jnp.asarray(step, jnp.int32),
-                jnp.asarray(rate, jnp.float32),
-            )
-            state = outer_step(inputs, state, outer_settings)
-            report(state, progressed.scores)
-            step += 1
-        save(step)
+            training.step()
+            report(training.state, training.progress.scores)
+        training.save()
+    return outcome
 
-    scores = np.where(np.isnan(progressed.scores), np.inf, progressed.scores)
-    selected = int(np.argmin(scores))
-    history = History(
-        objectives=np.asarray(state.objectives),
-        gradient_norms=np.asarray(state.gradient_norms),
-        skipped=int(state.skipped),
-        rollbacks=int(progressed.rollbacks),
-        snapshot_steps=np.asarray(taken),
-        selection_scores=progressed.scores,
-        selected=selected,
-        steps=step,
-        seconds=float(progressed.seconds),
-        outcome=outcome,
+
+@dataclasses.dataclass
+class Training:
+    """A meta-training that has begun: `prepare` it, `step` and `snapshot` in turn, `finish` it.
+
+    `state` and `progress` are all that changes. They are saved together, and a run continues
+    from them.
+    """
+
+    task: AbstractTask
+    fixed: PyTree
+    settings: MetaTraining
+    step_settings: MetaTraining
+    key: Key[Array, ""]
+    selection: PyTree[Array]
+    folder: RunDirectory
+    state: OuterState
+    progress: Progress
+    begun: float
+    seconds_before: float
+
+    @classmethod
+    def prepare(
+        cls,
+        task: AbstractTask,
+        optimizer: AbstractOptimizer,
+        settings: MetaTraining,
+        folder: RunDirectory,
+        *,
+        key: Key[Array, ""],
+        resume: bool,
+        overwrite: bool,
+        memory_limit: float | None,
+        report_plan: bool,
+    ) -> "Training":
+        """Plan the memory, open the folder, and begin or continue. Raises as `meta_train` does."""
+        state_size(optimizer)
+        training_key, selection_key = jr.split(key)
+        check_task(task, task.sample(training_key))
+        planned = folder.recorded_plan() if resume else None
+        if planned is None:
+            plan = plan_memory(task, optimizer, settings, memory_limit=memory_limit)
+            planned = {"micro_batch": plan.micro_batch, "checkpoint_every": plan.checkpoint_every}
+            if report_plan:
+                print(plan, file=sys.stderr)
+        found = folder.open(planned, resume=resume, overwrite=overwrite)
+        weights, fixed = eqx.partition(optimizer, eqx.is_inexact_array)
+        particles = None
+        if settings.estimator == "pes":
+            particles = first_particles(optimizer, task, jr.fold_in(key, 2), settings)
+        state = first_state(weights, settings, particles)
+        progress = _no_progress(weights, len(snapshot_steps(settings)))
+        if found is not None:
+            state, progress = storage.arrays_to_tree(found.arrays, (state, progress), found.path)
+            progress = jax.tree.map(np.array, progress)
+        return cls(
+            task=task,
+            fixed=fixed,
+            settings=settings,
+            step_settings=dataclasses.replace(
+                without_schedule(settings),
+                micro_batch=planned["micro_batch"],
+                checkpoint_every=planned["checkpoint_every"],
+            ),
+            key=training_key,
+            selection=sample_problems(task, selection_key, settings.selection_problems),
+            folder=folder,
+            state=state,
+            progress=progress,
+            begun=time.monotonic(),
+            seconds_before=float(progress.seconds),
+        )
+
+    def step(self) -> None:
+        """One meta-step, at the learning rate of the schedule, halved at each rollback so far."""
+        step = int(self.progress.step)
+        rate = learning_rate_at(self.settings, step) * 0.5 ** int(self.progress.rollbacks)
+        numbers = jnp.asarray(step, jnp.int32), jnp.asarray(rate, jnp.float32)
+        inputs = (self.fixed, self.task, self.key, *numbers)
+        self.state = outer_step(inputs, self.state, self.step_settings)
+        self.progress.step[...] = step + 1
+
+    def snapshot(self) -> None:
+        """Keep and score the weights, if a snapshot is due; go back to the best, if they are bad.
+
+        See `MetaTraining.rollback_ratio`.
+        """
+        settings, progress = self.settings, self.progress
+        taken, step = snapshot_steps(settings), int(progress.step)
+        if step not in taken or not np.isnan(progress.scores[taken.index(step)]):
+            return
+        index = taken.index(step)
+        kept, weights = jax.tree.leaves(progress.snapshots), jax.tree.leaves(self.state.weights)
+        for array, leaf in zip(kept, weights, strict=True):
+            array[index] = leaf
+        optimizer = eqx.combine(self.state.weights, self.fixed)
+        steps = settings.selection_unroll or settings.unroll
+        progress.scores[index] = selection_score(optimizer, self.task, self.selection, steps)
+        best = int(np.nanargmin(progress.scores))
+        bound = np.inf if settings.rollback_ratio is None else settings.rollback_ratio
+        if progress.scores[index] > bound * progress.scores[best]:
+            good = jax.tree.map(lambda leaf: jnp.array(leaf[best]), progress.snapshots)
+            self.state = restarted(self.state, good, settings)
+            progress.rollbacks[...] += 1
+
+    def save(self) -> None:
+        """Write the whole state to the folder, if there is one."""
+        self.progress.seconds[...] = self.seconds_before + time.monotonic() - self.begun
+        self.folder.save(int(self.progress.step), (self.state, self.progress))
+
+    def finish(self, outcome: str) -> MetaTrainingRun:
+        """The run as a record, its best snapshot selected, and published in the folder."""
+        state, progress = self.state, self.progress
+        scores = np.where(np.isnan(progress.scores), np.inf, progress.scores)
+        selected = int(np.argmin(scores))
+        history = History(
+            objectives=np.asarray(state.objectives),
+            gradient_norms=np.asarray(state.gradient_norms),
+            skipped=int(state.skipped),
+            rollbacks=int(progress.rollbacks),
+            snapshot_steps=np.asarray(snapshot_steps(self.settings)),
+            selection_scores=progress.scores,
+            selected=selected,
+            steps=int(progress.step),
+            seconds=float(progress.seconds),
+            outcome=outcome,
+        )
+        snapshots = jax.tree.map(jnp.asarray, progress.snapshots)
+        best = jax.tree.map(lambda leaf: leaf[selected], snapshots)
+        run = MetaTrainingRun(
+            optimizer=eqx.combine(best, self.fixed),
+            last=eqx.combine(state.weights, self.fixed),
+            snapshots=eqx.combine(snapshots, self.fixed),
+            history=history,
+        )
+        self.folder.publish(run.optimizer, run.snapshots, run.history)
+        return run
+
+
+def _no_progress(weights: PyTree[Array], snapshots: int) -> Progress:
+    return Progress(
+        step=np.zeros((), np.int32),
+        seconds=np.zeros((), np.float32),
+        snapshots=jax.tree.map(
+            lambda leaf: np.zeros((snapshots, *leaf.shape), leaf.dtype), weights
+        ),
+        scores=np.full(snapshots, np.nan, np.float32),
+        rollbacks=np.zeros((), np.int32),
     )
-    snapshots = jax.tree.map(jnp.asarray, progressed.snapshots)
-    run = MetaTrainingRun(
-        optimizer=eqx.combine(jax.tree.map(lambda leaf: leaf[selected], snapshots), fixed),
-        last=eqx.combine(state.weights, fixed),
-        snapshots=eqx.combine(snapshots, fixed),
-        history=history,
-    )
-    folder.publish(run.optimizer, run.snapshots, run.history)
-    return run

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from lrevopt import storage
 from lrevopt.meta_training.outer_step import OuterState
+from lrevopt.meta_training.settings import current_names, saved_training
 from lrevopt.optimizers import saved
 from lrevopt.optimizers.interface import AbstractOptimizer
 
@@ -87,7 +88,8 @@ class RunDirectory:
         """The memory plan that the run in the folder was begun with, if there is one."""
         if self.path is None or not (self.path / storage.SETTINGS).is_file():
             return None
-        return storage.load_json(self.path / storage.SETTINGS).get(PLAN)
+        plan = storage.load_json(self.path / storage.SETTINGS).get(PLAN)
+        return None if plan is None else current_names(plan)
 
     def open(self, plan: dict[str, int], *, resume: bool, overwrite: bool) -> Found | None:
         """Prepare the folder; what to continue from, where there is something and `resume`.
@@ -123,6 +125,8 @@ class RunDirectory:
         if overwrite and not resume:
             return
         found = storage.load_json(settings)
+        if isinstance(found.get("training"), dict):
+            found["training"] = saved_training(found["training"])
         different = [name for name in self.identity if found.get(name) != self.identity[name]]
         if different:
             raise ValueError(

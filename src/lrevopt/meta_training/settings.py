@@ -2,7 +2,8 @@
 
 import dataclasses
 import math
-from typing import Literal, get_args
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
 
 from lrevopt.checks import finite, one_of, positive_integer
 from lrevopt.inner_loop.objective_kinds import OBJECTIVES, Objective
@@ -122,6 +123,28 @@ class MetaTraining:
             )
         if self.objective != "mean":
             raise ValueError(f"`objective` must be mean for pes, got {self.objective!r}.")
+
+
+RENAMED = {
+    "segment": "checkpoint_every",
+    "outlier": "outlier_ratio",
+    "rollback": "rollback_ratio",
+}
+"""Settings that older run folders keep under another name, and their name now."""
+
+
+def current_names(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Saved settings, or a saved memory plan, under the names of today."""
+    return {RENAMED.get(name, name): value for name, value in saved.items()}
+
+
+def saved_training(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """The `training` of a run folder as a run of today would write it, for comparison.
+
+    Old names become the new ones. A setting that is younger than the run has its default, which
+    is what runs did before it existed.
+    """
+    return dataclasses.asdict(MetaTraining()) | current_names(saved)
 
 
 def without_schedule(settings: MetaTraining) -> MetaTraining:
