@@ -21,7 +21,7 @@ from lrevopt.analysis import (
 from lrevopt.analysis.convergence import main_fixed_point
 from lrevopt.analysis.projections import state_variance
 from lrevopt.analysis.spacing import evenly_spaced
-from lrevopt.inner_loop import sampled_states
+from lrevopt.inner_loop import unroll
 from lrevopt.inner_loop.sampled_states import sample_states
 from lrevopt.optimizers import AbstractOptimizer
 
@@ -143,7 +143,7 @@ def test_visits_are_runs_however_many_go_at_a_time(monkeypatch):
         np.testing.assert_allclose(states, expected, rtol=1e-9, atol=1e-12)
     pooled = np.sort(np.tile(run.gradients, 3).ravel())
     np.testing.assert_allclose(np.sort(sampled.pooled_gradients), pooled, atol=1e-12)
-    monkeypatch.setattr(sampled_states, "BATCH_PARAMETERS", 1)
+    monkeypatch.setattr(unroll, "CACHE", 1)
     alone = sample_states(opt, task, key=jr.key(1), problems=3, steps=6)
     # Another program, the same algebra.
     np.testing.assert_allclose(alone.states, sampled.states, rtol=1e-9, atol=1e-12)

@@ -61,8 +61,8 @@ def to_optax(optimizer: AbstractOptimizer) -> optax.GradientTransformation:
             return gradients, state
         dtype = states[0].dtype
         lanes = jnp.concatenate([leaf.reshape(-1).astype(dtype) for leaf in leaves])
-        batch_size = jnp.concatenate([array.reshape(size, -1) for array in states], axis=1)
-        following = jax.vmap(optimizer.transition, (-1, 0), -1)(batch_size, lanes)
+        before = jnp.concatenate([array.reshape(size, -1) for array in states], axis=1)
+        following = jax.vmap(optimizer.transition, (-1, 0), -1)(before, lanes)
         ends = np.cumsum([leaf.size for leaf in leaves])[:-1]
         moved = jnp.split(optimizer.readout @ following, ends)
         parts = jnp.split(following, ends, axis=1)

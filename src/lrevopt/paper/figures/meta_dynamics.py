@@ -68,7 +68,7 @@ CURVES: dict[str, dict[str, Any]] = {
     "analytic": {"color": BLACK, "linestyle": (0, (1, 1.5))},
 }
 TOGETHER: dict[str, Any] = {"color": VERMILLION, "linewidth": 1.1, "linestyle": (0, (4, 1.5))}
-BATCH_PARAMETERS: dict[type, HandlerBase] = {tuple: HandlerTuple(ndivide=None, pad=0.5)}
+BESIDE_EACH_OTHER: dict[type, HandlerBase] = {tuple: HandlerTuple(ndivide=None, pad=0.5)}
 """Legends: several marks of one thing."""
 NAMES = {
     "learned": "learned optimizer",
@@ -144,7 +144,7 @@ def figure_14(record: MomentumMimic) -> Figure:
     letter_panels(list(axes.flat)[:-1], titles)
     key.set_axis_off()
     meanings = _meanings(colors)
-    key.legend(list(meanings.values()), list(meanings), handler_map=BATCH_PARAMETERS,
+    key.legend(list(meanings.values()), list(meanings), handler_map=BESIDE_EACH_OTHER,
     handlelength=3.6,
                loc="center left")  # fmt: skip
     return figure
@@ -231,6 +231,6 @@ def figure_15(record: MetaDynamics) -> Figure:
     both: Any = Line2D([], [], **STAR), Line2D([], [], color=BLACK, linewidth=0.9)
     marks = [both, Line2D([], [], **TOGETHER)]
     names = ["analytic optimum", "all modes together (b, c)"]
-    figure.legend(marks, names, ncols=2, handler_map=BATCH_PARAMETERS, handlelength=3.6,
+    figure.legend(marks, names, ncols=2, handler_map=BESIDE_EACH_OTHER, handlelength=3.6,
                   loc="outside upper center")  # fmt: skip
     return figure
