@@ -1,5 +1,6 @@
 """What is built and published: wheel, source distribution, pins, citation, types for users."""
 
+import importlib.metadata
 import os
 import re
 import subprocess
@@ -78,16 +79,51 @@ def test_a_source_distribution_holds_what_its_tests_need(unpacked):
     assert not top & {".git", ".venv", "runs", "shared"}
 
 
+def pins_of(file: str) -> dict[str, str]:
+    """Version by canonical name. Nothing but pins: no ranges, no address of an index."""
+    lines = [line for line in (ROOT / file).read_text().splitlines() if line[0] != "#"]
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines)
+    pins: dict[str, str] = {}
+    for line in lines:
+        name, version = line.split("==")
+        pins[canonicalize_name(name)] = version
+    assert len(pins) == len(lines)
+    return pins
+
+
+def brought_by(requirements: list[str]) -> set[str]:
+    """Names of what `requirements` bring to this environment, directly or through others."""
+    found: set[str] = set()
+    waiting = [(Requirement(text), "") for text in requirements]
+    while waiting:
+        requirement, extra = waiting.pop()
+        if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+            name = canonicalize_name(requirement.name)
+            extras = ["", *requirement.extras] if name not in found else []
+            needs = importlib.metadata.requires(name) or []
+            waiting += [(Requirement(text), extra) for text in needs for extra in extras]
+            found.add(name)
+    return found
+
+
+REQUIRED = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]
+
+
 @pytest.mark.parametrize("name", CONSTRAINTS)
 def test_constraints_pin_what_the_project_requires(name):
-    """One version each, one that `pyproject.toml` admits, and no address of an index."""
-    lines = [line for line in (ROOT / name).read_text().splitlines() if line[0] != "#"]
-    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines)
-    pins = {canonicalize_name(line.split("==")[0]): line.split("==")[1] for line in lines}
-    assert len(pins) == len(lines)
-    for text in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]:
-        requirement = Requirement(text)
-        assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), text
+    """One version each, one that `pyproject.toml` admits."""
+    pins = pins_of(name)
+    for requirement in map(Requirement, REQUIRED):
+        assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)])
+
+
+def test_everything_that_is_installed_is_pinned():
+    """What requirements bring along, too: a release of theirs changes nothing that we test."""
+    running = importlib.metadata.version("jax")
+    names = [name for name in CONSTRAINTS if pins_of(name)["jax"] == running]
+    if not names:
+        pytest.skip(f"jax {running} is in neither of {' and '.join(CONSTRAINTS)}")
+    assert brought_by(REQUIRED) - set(pins_of(names[0])) == set()
 
 
 def test_the_citation_names_this_version():
