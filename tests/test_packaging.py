@@ -93,17 +93,17 @@ def pins_of(file: str) -> dict[str, str]:
 
 def brought_by(requirements: list[str]) -> set[str]:
     """Names of what `requirements` bring to this environment, directly or through others."""
-    found: set[str] = set()
+    found: set[tuple[str, str]] = set()
     waiting = [(Requirement(text), "") for text in requirements]
     while waiting:
         requirement, extra = waiting.pop()
         if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
             name = canonicalize_name(requirement.name)
-            extras = ["", *requirement.extras] if name not in found else []
+            new = {(name, wanted) for wanted in ["", *requirement.extras]} - found
             needs = importlib.metadata.requires(name) or []
-            waiting += [(Requirement(text), extra) for text in needs for extra in extras]
-            found.add(name)
-    return found
+            waiting += [(Requirement(text), wanted) for text in needs for _, wanted in new]
+            found |= new
+    return {name for name, _ in found}
 
 
 REQUIRED = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]
