@@ -29,6 +29,7 @@ from lrevopt.analysis.run_moments import (
     selected_steps,
 )
 from lrevopt.plots.explore.page import ExplorePage, warnings
+from lrevopt.plots.explore.panels import rate_beyond
 from lrevopt.tasks import AbstractTask
 
 KEY = jr.key(3)
@@ -262,6 +263,17 @@ def test_the_file_is_self_contained_and_holds_the_numbers(page):
     np.testing.assert_allclose(modes[..., 0], numbers.eigenvalues.real, rtol=5e-5)
     np.testing.assert_allclose(modes[..., 3], numbers.mode_rates.imag, rtol=5e-5)
     np.testing.assert_array_equal(held["total_counts"], numbers.total_counts)
+
+
+def test_a_learning_rate_off_the_axis_is_told():
+    """At its start Adam divides by epsilon alone: learning rate 0.1 / 1e-8."""
+    task = Quadratic(jnp.array([1.0, 0.2]), jnp.array([1.0, -2.0]))
+    adam = measure_run_moments(lo.Adam(0.1), task, key=KEY, steps=9)
+    beyond = rate_beyond(adam)
+    assert beyond is not None
+    np.testing.assert_allclose(beyond, 1e7, rtol=1e-6)
+    assert "up to 1e+07, lie beyond" in ExplorePage(adam, "Adam").html
+    assert rate_beyond(measure_run_moments(lo.Momentum(0.1, 0.5), task, key=KEY, steps=3)) is None
 
 
 def test_every_panel_compiles(page):

@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 from lrevopt.analysis.run_moments import RunMoments, measure_run_moments
 from lrevopt.optimizers.interface import AbstractOptimizer
-from lrevopt.plots.explore.panels import panels, styles
+from lrevopt.plots.explore.panels import panels, rate_beyond, styles
 from lrevopt.storage import write_atomically
 from lrevopt.tasks.interface import AbstractTask
 from lrevopt.templates import render_page
@@ -41,6 +41,7 @@ class ExplorePage(eqx.Module):
             title=self.title,
             numbers=self.numbers,
             warnings=warnings(self.numbers),
+            beyond=rate_beyond(self.numbers),
             sampled=len(self.numbers.parameters),
             payload=Markup(as_json(payload(self.numbers))),
             specifications=Markup(as_json(panels(self.numbers))),

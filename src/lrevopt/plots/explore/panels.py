@@ -9,6 +9,8 @@ and the ends of axes that move.
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from lrevopt.analysis.run_moments import RunMoments
 from lrevopt.plots.style import (
     AMBER,
@@ -28,10 +30,14 @@ DASHES: tuple[list[int], ...] = ([1, 0], [6, 3], [2, 2])
 """Twelve parameters are told apart by colour and, beyond eight, by dashes."""
 
 HEIGHT = 270
+PADDING = {"left": 4, "top": 6, "right": 14, "bottom": 4}
+"""Pixels; on the right there is room for the last label of an axis."""
 
 PLAIN = {"format": ".4~g", "tickCount": 6}
-COUNTED = {"format": "d", "tickMinStep": 1, "grid": False}
-"""Axes of numbers of any size, and of counts."""
+"""An axis of numbers of any size."""
+
+BEYOND = 30.0
+"""How many times all later learning rates one at the start must be to be left off the axis."""
 
 CHOSEN = "length(picked) == 0 || indexof(picked, datum.parameter) >= 0"
 """Whether a row belongs to a chosen parameter: to any, if none is chosen."""
@@ -74,7 +80,7 @@ def _dressed(alt: Any, chart: Any) -> dict[str, Any]:
     )  # fmt: skip
     fitted = {"type": "fit-x", "contains": "padding"}
     return (
-        chart.properties(width="container", height=HEIGHT, autosize=fitted)
+        chart.properties(width="container", height=HEIGHT, autosize=fitted, padding=PADDING)
         .configure(font="system-ui, -apple-system, 'Segoe UI', sans-serif", axis=axis)
         .configure_view(stroke=None)
         .to_dict()
@@ -110,6 +116,32 @@ def _curves(alt: Any, numbers: RunMoments, x: Any, y: Any, tooltip: Sequence[Any
     ]
 
 
+def _counted(numbers: RunMoments) -> dict[str, Any]:
+    """An axis of updates."""
+    last = int(numbers.steps[-1])
+    every = {"values": list(range(last + 1))} if last < 10 else {}
+    return {"format": "d", "grid": False} | every
+
+
+def rate_beyond(numbers: RunMoments) -> float | None:
+    """The largest learning rate at the start, if it is so large that later ones would look alike.
+
+    Adam divides by a root that is 0 there.
+    """
+    sizes = np.abs(np.nan_to_num(numbers.rates))
+    first, later = sizes[0].max(), sizes[1:].max(initial=0.0)
+    return float(first) if first > BEYOND * later > 0 else None
+
+
+def _rate_scale(numbers: RunMoments) -> dict[str, Any]:
+    if rate_beyond(numbers) is None:
+        return scale_of(numbers.rates)
+    later = numbers.rates[1:][np.isfinite(numbers.rates[1:])]
+    scale = scale_of(later)
+    low = later.min() if scale.get("type") == "log" else min(0.0, later.min())
+    return {**scale, "domain": [float(low), float(later.max())]}
+
+
 def _rule(alt: Any) -> Any:
     rule = alt.Chart(alt.NamedData("rule")).mark_rule(color=GREY, strokeDash=[4, 3])
     return rule.encode(x=alt.X("step:Q"))
@@ -117,7 +149,7 @@ def _rule(alt: Any) -> Any:
 
 def _loss(alt: Any, numbers: RunMoments) -> Any:
     scale = alt.Scale(**scale_of(numbers.losses))
-    x = alt.X("step:Q", title="updates made", axis=alt.Axis(**COUNTED))
+    x = alt.X("step:Q", title="updates made", axis=alt.Axis(**_counted(numbers)))
     y = alt.Y("loss:Q", title="loss", scale=scale, axis=alt.Axis(**PLAIN))
     tooltip = [
         alt.Tooltip("step:Q", title="updates made"),
@@ -134,8 +166,8 @@ def _loss(alt: Any, numbers: RunMoments) -> Any:
 
 
 def _rates(alt: Any, numbers: RunMoments) -> Any:
-    x = alt.X("step:Q", title="updates made", axis=alt.Axis(**COUNTED))
-    scale = alt.Scale(**scale_of(numbers.rates))
+    x = alt.X("step:Q", title="updates made", axis=alt.Axis(**_counted(numbers)))
+    scale = alt.Scale(**_rate_scale(numbers))
     y = alt.Y("rate:Q", title="update per gradient", scale=scale, axis=alt.Axis(**PLAIN))
     tooltip = [
         alt.Tooltip("parameter:N"),
@@ -242,8 +274,6 @@ def scale_of(values: Any) -> dict[str, Any]:
     """A scale on which these values can be told apart: linear, or over more than two decades
     logarithmic, which is symmetric about 0 where some values are not positive.
     """
-    import numpy as np
-
     known = np.abs(values[np.isfinite(values)])
     sizes = known[known > 0]
     if not sizes.size or sizes.max() < 100 * np.quantile(sizes, 0.02):
