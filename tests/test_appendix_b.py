@@ -30,12 +30,12 @@ from lrevopt.paper.appendices.momentum_mimic import (
     measure_mimic,
 )
 from lrevopt.paper.appendices.stage import (
-    APPENDIX_B,
     appendix_b,
     load_snapshots,
     nearest_snapshot,
     selection_runs,
 )
+from lrevopt.paper.contents import APPENDIX_B
 from lrevopt.paper.figures.drawing import load_numbers
 from lrevopt.runs.experiment import Experiment, Learned, key_stream
 from lrevopt.runs.train import train

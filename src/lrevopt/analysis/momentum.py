@@ -12,6 +12,7 @@ from lrevopt.analysis.linearization import (
     dominant_mode,
     eigenmodes,
     explained_energy,
+    modes_needed,
 )
 from lrevopt.analysis.projections import Projection
 from lrevopt.analysis.spacing import evenly_spaced
@@ -154,3 +155,16 @@ def momentum_facts(record: MomentumModes) -> Facts:
         ("Error of the linearized optimizer", f"{number(record.linear_error)} (relative, last "
          "quarter of test runs)"),
     ]  # fmt: skip
+
+
+def modes_in_words(record: MomentumModes, share: float) -> str:
+    """How many modes explain this share of the energy of the impulse response."""
+    energy = record.energy
+    if not np.isfinite(energy).all():
+        return "the Jacobian is near-defective: modes have no learning rates of their own"
+    two = energy[min(1, len(energy) - 1)]
+    return (
+        f"the best mode explains {100 * energy[0]:.0f} % of the impulse response, the best "
+        f"two {100 * two:.0f} %; {100 * share:.0f} % takes {modes_needed(energy, share)} of "
+        f"{len(energy)}"
+    )

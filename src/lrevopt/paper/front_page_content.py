@@ -4,16 +4,14 @@ Like a report it is a single file with its figures inside. Links lead to what li
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-
-from lrevopt.analysis.linearization import modes_needed
+from lrevopt.analysis.momentum import modes_in_words
 from lrevopt.inner_loop.evaluation import Evaluation
-from lrevopt.paper.appendices.meta_dynamics import MetaDynamics
-from lrevopt.paper.appendices.momentum_mimic import MomentumMimic
+from lrevopt.paper.appendices.meta_dynamics import dynamics_facts
+from lrevopt.paper.appendices.momentum_mimic import mimic_facts
 from lrevopt.paper.claims import ALL_TASKS, Row
 from lrevopt.paper.claims.momentum import CARRIED
 from lrevopt.paper.contents import META_DYNAMICS, MOMENTUM_MIMIC
@@ -94,7 +92,10 @@ def render_front_page(
         cards=_cards(runs),
         gallery=_gallery(gallery),
         microscope=[_figure(picture) for picture in microscope],
-        appendix_b=_appendix_b(_first(runs, MOMENTUM_MIMIC), _first(runs, META_DYNAMICS)),
+        appendix_b=[
+            *_facts_of_first(runs, MOMENTUM_MIMIC, mimic_facts),
+            *_facts_of_first(runs, META_DYNAMICS, dynamics_facts),
+        ],
         appendix_c=_appendix_c(runs),
         versions=_versions(runs),
     )
@@ -113,9 +114,12 @@ def _reports(runs: Mapping[str, Run], root: Path | None) -> dict[str, str]:
 Found = TypeVar("Found")
 
 
-def _first(runs: Mapping[str, Run], part: Part[Found | None]) -> Found | None:
-    """A part of the first run that has it."""
-    return next((found for run in runs.values() if (found := run.get(part)) is not None), None)
+def _facts_of_first(
+    runs: Mapping[str, Run], part: Part[Found | None], words: Callable[[Found], Facts]
+) -> Facts:
+    """A part in words, of the first run that has it."""
+    found = [record for _, record in _with(runs, part)]
+    return words(found[0]) if found else []
 
 
 def _verdict(evaluations: Mapping[str, Evaluation]) -> str:
@@ -259,44 +263,6 @@ def _files(picture: Picture) -> list[tuple[str, str]]:
     return [(kinds.get(Path(link).suffix, Path(link).name), link) for link in picture.files]
 
 
-def _appendix_b(mimic: MomentumMimic | None, dynamics: MetaDynamics | None) -> Facts:
-    """The optimizer that is momentum, and how training came to it and went on."""
-    facts: Facts = []
-    if mimic is not None:
-        away = mimic.distances(mimic.optimum)
-        facts += [
-            ("Snapshot", f"after {mimic.step} meta-steps, of all of one run the nearest to tuned "
-             "momentum on selection problems"),
-            ("First principal component", f"{100 * mimic.explained_variance[0]:.1f} % of the "
-             "variance of visited states"),
-            ("Loss curves", f"{number(mimic.gap('learned', 'momentum'))} decades from tuned "
-             f"momentum's, {number(mimic.gap('learned', 'analytic'))} from analytically best "
-             "momentum's (root mean square over steps)"),
-            ("Its dominant mode", f"learning rate {number(mimic.dominant_learning_rate)}, "
-             f"eigenvalue "
-             f"{number(mimic.dominant_momentum)}; the optimum is "
-             f"{number(mimic.optimum['learning_rate'])} and {number(mimic.optimum['momentum'])}, "
-             f"{_percent(away['learning_rate'])} and {_percent(away['momentum'])} away"),
-            ("That mode alone", f"{number(mimic.gap('one_mode', 'learned'))} decades from the "
-             "whole optimizer"),
-        ]  # fmt: skip
-    if dynamics is not None:
-        away_by_step = dynamics.distances()
-        nearest = int(np.nanargmin(np.abs(away_by_step["momentum"])))
-        facts += [
-            ("Over meta-training", f"{len(dynamics.steps)} snapshots up to meta-step "
-             f"{int(dynamics.steps[-1])}; the eigenvalue of the dominant mode is nearest to the "
-             f"optimum after {int(dynamics.steps[nearest])}, "
-             f"{_percent(away_by_step['momentum'][nearest])} away, and "
-             f"{_percent(away_by_step['momentum'][-1])} at the end"),
-        ]  # fmt: skip
-    return facts
-
-
-def _percent(share: float) -> str:
-    return f"{number(100 * abs(share), 2)} %"
-
-
 def _with(runs: Mapping[str, Run], part: Part[Found | None]) -> list[tuple[Run, Found]]:
     """Runs that have a part, and the part."""
     pairs = [(run, run.get(part)) for run in runs.values()]
@@ -304,21 +270,11 @@ def _with(runs: Mapping[str, Run], part: Part[Found | None]) -> list[tuple[Run, 
 
 
 def _appendix_c(runs: Mapping[str, Run]) -> Facts:
-    """How many momentum-like modes each optimizer is, where it is linear."""
-    facts: Facts = []
-    for run, mechanisms in _with(runs, Run.mechanisms):
-        energy = mechanisms.momentum.energy
-        if np.isfinite(energy).all():
-            enough = modes_needed(energy, CARRIED)
-            two = energy[min(1, len(energy) - 1)]
-            said = (
-                f"the best mode explains {100 * energy[0]:.0f} % of the impulse response, the best "
-                f"two {100 * two:.0f} %; {100 * CARRIED:.0f} % takes {enough} of {len(energy)}"
-            )
-        else:
-            said = "the Jacobian is near-defective: modes have no learning rates of their own"
-        facts.append((run.title, said))
-    return facts
+    """How many momentum-like modes each optimizer has, where it is linear."""
+    return [
+        (run.title, modes_in_words(record.momentum, CARRIED))
+        for run, record in _with(runs, Run.mechanisms)
+    ]
 
 
 def _cards(runs: Mapping[str, Run]) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""Appendix C, run: each printed equation beside what follows from the one before it.
+"""Appendix C, checked numerically: each equation as printed and as it follows from the one before.
 
 An optimizer is linearized at a fixed point h* without gradient, J = dF/dh and B = dF/dg, and fed
 random gradients from there. With the left eigenvectors of J as columns of U, scaled so that the
@@ -28,6 +28,7 @@ from jaxtyping import Array, Complex, Float, Key
 from lrevopt.analysis.fixed_points import is_converged
 from lrevopt.analysis.linearization import (
     Linearization,
+    Modes,
     eigenmodes,
     linear_optimizer,
     linearize,
@@ -57,7 +58,7 @@ class Equation(eqx.Module):
 
 
 class Derivation(eqx.Module):
-    """All equations in order, and what the optimizer is once they are applied.
+    """All equations in order, and the aggregated momentum that they end in.
 
     `eigenvalues` and `learning_rates` (lambda_j and alpha_j) are those of `eigenmodes`, and
     `drift` is w . h*, by which every step moves the parameter whatever the gradient.
@@ -93,101 +94,144 @@ def derive_aggregated_momentum(
     is near-defective (see `eigenmodes`), or a number of steps or scale that is not positive.
     """
     steps, scale = positive_integer("steps", steps), finite("scale", scale, above=0.0)
+    model = _exact_model(optimizer, state)
+    modes = eigenmodes(model)
+    with double_precision():
+        gradients = scale * np.asarray(jr.normal(key, (steps,), jnp.float64))
+    return Derivation(
+        equations=(
+            _linearization(optimizer, model, gradients),
+            *_mode_equations(model, modes, gradients),
+            *_rate_equations(model, modes, gradients),
+            _whole(model, modes, gradients),
+        ),
+        eigenvalues=modes.eigenvalues,
+        learning_rates=modes.learning_rates,
+        drift=_drift(model),
+    )
+
+
+def _exact_model(optimizer: AbstractOptimizer, state: Float[AnyArray, " state"]) -> Linearization:
+    """The linearized optimizer at a fixed point, taken as exact: F(h*, 0) = h*."""
     model = linearize(optimizer, state)
-    rest = model.state
-    speed = np.sum((model.next_state - rest) ** 2) / 2
-    if not is_converged(rest[None], speed[None])[0]:
+    speed = np.sum((model.next_state - model.state) ** 2) / 2
+    if not is_converged(model.state[None], speed[None])[0]:
         raise ValueError(
             f"`state` must be a fixed point without gradient, but has speed {speed:.1e}."
         )
     # A fixed point is found to some digits; the derivation is about one that is exact.
-    model = eqx.tree_at(lambda m: m.next_state, model, rest)
-    modes = eigenmodes(model)
-    with double_precision():
-        gradients = scale * np.asarray(jr.normal(key, (steps,), jnp.float64))
+    return eqx.tree_at(lambda m: m.next_state, model, model.state)
 
-    h, near = _linear_run(model, gradients), _linear_run(model, gradients / 10)
-    error = _nonlinearity(optimizer, h, gradients, rest)
-    smaller = _nonlinearity(optimizer, near, gradients / 10, rest)
-    g = gradients[:, None]
-    eigenvalues, left = modes.eigenvalues, modes.left
-    v, v_rest, a = h @ left.T, left @ rest, left @ model.input
-    before, after = v[:-1], v[1:]
-    moved = (h[1:] - rest) @ model.readout
-    weights = model.readout @ modes.right
 
-    def momentum(rates: Complex[np.ndarray, " mode"]) -> Float[np.ndarray, " step"]:
-        """Sum over modes of `m_j' = lambda_j m_j + rates_j g`, from rest."""
-        m, total = np.zeros_like(rates), np.zeros(steps)
-        for step, gradient in enumerate(gradients):
-            m = eigenvalues * m + rates * gradient
-            total[step] = m.sum().real
-        return total
+def _linearization(
+    optimizer: AbstractOptimizer, model: Linearization, gradients: Float[np.ndarray, " step"]
+) -> Equation:
+    """Equation 4, an approximation, at the gradients and at a tenth of them."""
+    errors = []
+    for g in (gradients, gradients / 10):
+        states = _linear_run(model, g)
+        true = transition_table(optimizer, states[:-1], g)
+        errors.append(_relative(true - model.state, states[1:] - model.state))
+    return Equation(
+        "4", PRINTED, "F(h, g) ~ h* + J (h - h*) + B g", errors[0],
+        "An approximation: relative to the distance from h*, it should vanish with the "
+        f"gradients; at a tenth of them it is {errors[1]:.1e}.",
+    )  # fmt: skip
 
+
+def _mode_equations(
+    model: Linearization, modes: Modes, gradients: Float[np.ndarray, " step"]
+) -> list[Equation]:
+    """Equations 5 and 6, on the states of equation 4 in the coordinates v = U'h."""
+    v = _linear_run(model, gradients) @ modes.left.T
+    fixed, a = modes.left @ model.state, modes.left @ model.input
+    before, after, driven = v[:-1], v[1:], gradients[:, None] * a
+    lam = modes.eigenvalues
+    return [
+        Equation(
+            "5", PRINTED, "v' = v* + Lambda (v + v*) + a g",
+            _relative(after, fixed + lam * (before + fixed) + driven),
+            "The sign of v* is a slip: no fixed point, unless v* is 0.",
+        ),
+        Equation(
+            "5", CORRECTED, "v' = v* + Lambda (v - v*) + a g",
+            _relative(after, fixed + lam * (before - fixed) + driven),
+            "Equation 4 times U'.",
+        ),
+        Equation(
+            "6", PRINTED, "v' = lambda v + a g + (1 + lambda) v*",
+            _relative(after, lam * before + driven + (1 + lam) * fixed),
+            "The constant is not printed; this is the one that the printed equation 5 gives.",
+        ),
+        Equation(
+            "6", CORRECTED, "v' = lambda v + a g + (1 - lambda) v*",
+            _relative(after, lam * before + driven + (1 - lam) * fixed),
+            "Momentum in every mode, up to a constant that keeps it at v*.",
+        ),
+    ]  # fmt: skip
+
+
+def _rate_equations(
+    model: Linearization, modes: Modes, gradients: Float[np.ndarray, " step"]
+) -> list[Equation]:
+    """Learning rates and their sign, on the updates of equation 4."""
+    moved = (_linear_run(model, gradients)[1:] - model.state) @ model.readout
+    a, weights = modes.left @ model.input, model.readout @ modes.right
+
+    def residual(rates: Complex[np.ndarray, " mode"]) -> float:
+        return _relative(moved, _momenta(modes.eigenvalues, rates, gradients))
+
+    return [
+        Equation(
+            "learning rate", PRINTED, "w.(h' - h*) = sum m', m' = lambda m + a g", residual(a),
+            "The readout is left out, so that a depends on the length of eigenvectors.",
+        ),
+        Equation(
+            "learning rate", CORRECTED, "w.(h' - h*) = sum m', m' = lambda m + (w.r) a g",
+            residual(weights * a), "What a mode adds to the parameter is its coordinate times w.r.",
+        ),
+        Equation(
+            "sign", PRINTED, "w.(h' - h*) = sum m', m' = lambda m + alpha g",
+            residual(modes.learning_rates),
+            "Steps are added, so the positive rate of a descending optimizer would climb: "
+            "2 is the opposite of every step.",
+        ),
+        Equation(
+            "sign", CORRECTED, "w.(h' - h*) = sum m', m' = lambda m - alpha g",
+            residual(-modes.learning_rates), "alpha = -(w.r) a, as in section 4.1.",
+        ),
+    ]  # fmt: skip
+
+
+def _whole(model: Linearization, modes: Modes, gradients: Float[np.ndarray, " step"]) -> Equation:
+    """Equation 2: the linearized optimizer, run, against aggregated momentum, run."""
+    drift = _drift(model)
     with double_precision():
         whole = _updates(linear_optimizer(model), gradients)
-        parts = _updates(mode_optimizer(modes, range(len(rest))), gradients)
-    drift = float(model.readout @ rest)
-
-    return Derivation(
-        equations=(
-            Equation(
-                "4", PRINTED, "F(h, g) ~ h* + J (h - h*) + B g", error,
-                "An approximation: relative to the distance from h*, it should vanish with the "
-                f"gradients; at a tenth of them it is {smaller:.1e}.",
-            ),
-            Equation(
-                "5", PRINTED, "v' = v* + Lambda (v + v*) + a g",
-                _relative(after, v_rest + eigenvalues * (before + v_rest) + g * a),
-                "The sign of v* is a slip: no fixed point, unless v* is 0.",
-            ),
-            Equation(
-                "5", CORRECTED, "v' = v* + Lambda (v - v*) + a g",
-                _relative(after, v_rest + eigenvalues * (before - v_rest) + g * a),
-                "Equation 4 times U'.",
-            ),
-            Equation(
-                "6", PRINTED, "v' = lambda v + a g + (1 + lambda) v*",
-                _relative(after, eigenvalues * before + g * a + (1 + eigenvalues) * v_rest),
-                "The constant is not printed; this is the one that the printed equation 5 gives.",
-            ),
-            Equation(
-                "6", CORRECTED, "v' = lambda v + a g + (1 - lambda) v*",
-                _relative(after, eigenvalues * before + g * a + (1 - eigenvalues) * v_rest),
-                "Momentum in every mode, up to a constant that keeps it at v*.",
-            ),
-            Equation(
-                "learning rate", PRINTED, "w.(h' - h*) = sum m', m' = lambda m + a g",
-                _relative(moved, momentum(a)),
-                "The readout is left out, so that a depends on the length of eigenvectors.",
-            ),
-            Equation(
-                "learning rate", CORRECTED, "w.(h' - h*) = sum m', m' = lambda m + (w.r) a g",
-                _relative(moved, momentum(weights * a)),
-                "What a mode adds to the parameter is its coordinate times w.r.",
-            ),
-            Equation(
-                "sign", PRINTED, "w.(h' - h*) = sum m', m' = lambda m + alpha g",
-                _relative(moved, momentum(modes.learning_rates)),
-                "Steps are added, so the positive rate of a descending optimizer would climb: "
-                "2 is the opposite of every step.",
-            ),
-            Equation(
-                "sign", CORRECTED, "w.(h' - h*) = sum m', m' = lambda m - alpha g",
-                _relative(moved, momentum(-modes.learning_rates)),
-                "alpha = -(w.r) a, as in section 4.1.",
-            ),
-            Equation(
-                "whole", CORRECTED, "w.h' = w.h* - sum m', m' = lambda m + alpha g",
-                _relative(whole, parts + drift),
-                "The linearized optimizer, run, against aggregated momentum with all modes, run, "
-                f"plus the drift w.h* = {drift:.1e}.",
-            ),
-        ),
-        eigenvalues=eigenvalues,
-        learning_rates=modes.learning_rates,
-        drift=drift,
+        parts = _updates(mode_optimizer(modes, range(len(model.state))), gradients)
+    return Equation(
+        "whole", CORRECTED, "w.h' = w.h* - sum m', m' = lambda m + alpha g",
+        _relative(whole, parts + drift),
+        "The linearized optimizer, run, against aggregated momentum with all modes, run, "
+        f"plus the drift w.h* = {drift:.1e}.",
     )  # fmt: skip
+
+
+def _drift(model: Linearization) -> float:
+    return float(model.readout @ model.state)
+
+
+def _momenta(
+    eigenvalues: Complex[np.ndarray, " mode"],
+    rates: Complex[np.ndarray, " mode"],
+    gradients: Float[np.ndarray, " step"],
+) -> Float[np.ndarray, " step"]:
+    """Sum over modes of `m_j' = lambda_j m_j + rates_j g`, from 0."""
+    m, total = np.zeros_like(rates), np.zeros(len(gradients))
+    for step, gradient in enumerate(gradients):
+        m = eigenvalues * m + rates * gradient
+        total[step] = m.sum().real
+    return total
 
 
 def _linear_run(
@@ -202,17 +246,6 @@ def _linear_run(
     return states
 
 
-def _nonlinearity(
-    optimizer: AbstractOptimizer,
-    states: Float[np.ndarray, "visited state"],
-    gradients: Float[np.ndarray, " step"],
-    rest: Float[np.ndarray, " state"],
-) -> float:
-    """Residual of equation 4 along a linear run, relative to the distance from h*."""
-    true = transition_table(optimizer, states[:-1], gradients)
-    return _relative(true - rest, states[1:] - rest)
-
-
 def _relative(left: np.ndarray, right: np.ndarray) -> float:
     difference, size = np.linalg.norm(left - right), np.linalg.norm(left)
     if difference == 0:
@@ -223,7 +256,7 @@ def _relative(left: np.ndarray, right: np.ndarray) -> float:
 def _updates(
     opt: AbstractOptimizer, gradients: Float[np.ndarray, " step"]
 ) -> Float[np.ndarray, " step"]:
-    """Steps `w . h'` in answer to given gradients."""
+    """Updates `w . h'` for given gradients."""
     return np.asarray(_scan_updates(opt, jnp.asarray(gradients)))
 
 

@@ -1,19 +1,18 @@
 """A learned optimizer that is momentum: how near it is, and by which mode (paper, B.1).
 
-Early in training on linear regression a GRU may do what tuned momentum does, before it gets
-better. Whether a snapshot is that optimizer is asked of what it does, not of what is inside: of
-all snapshots of one run, the *mimic* is the one whose mean loss curve on selection problems is
-nearest to tuned momentum's,
+Early in training on linear regression a GRU may act as tuned momentum does, before it gets
+better. A snapshot is judged by its losses, not by its weights: of all snapshots of one run, the
+*mimic* is the one whose mean loss curve on selection problems is nearest to tuned momentum's,
 
     gap(a, b) = sqrt(mean over k of (log10 a_k - log10 b_k)^2)      a_k: mean loss after k updates
 
-in decades. Its modes are looked at afterwards: if the paper is right, one of them is momentum, and
+in decades. Its modes are measured afterwards: if the paper is right, one of them is momentum, and
 its learning rate and eigenvalue are the analytic optimum of this task.
 
-Modes may also be momentum only together: two that are nearly parallel have large learning rates of
-opposite signs, and neither does alone what both do. What all do together does not depend on how it
-is split. One unit of gradient moves the parameter by sum(alpha) at once and by sum(alpha / (1 -
-lambda)) in all, as momentum would with
+Two modes that are nearly parallel have large learning rates of opposite signs, and only their sum
+acts as momentum. The sum over all modes does not depend on how they share it. One unit of gradient
+moves the parameter by sum(alpha) in the first update and by sum(alpha / (1 - lambda)) in total, as
+momentum would with
 
     learning_rate = sum(alpha)        momentum = 1 - sum(alpha) / sum(alpha / (1 - lambda))
 """
@@ -33,6 +32,7 @@ from lrevopt.inner_loop.sampled_states import sample_states
 from lrevopt.optimizers import Momentum
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.tasks.interface import AbstractTask
+from lrevopt.text import Facts, number
 
 COMPONENTS = 8
 """Principal components whose share of the variance is kept."""
@@ -42,28 +42,26 @@ PATHS = 20
 
 
 class MomentumMimic(eqx.Module):
-    """One optimizer beside momentum (Figure 14). Host arrays in float64, but losses as run.
+    """One optimizer beside momentum (Figure 14). Host arrays in float64, losses as they were run.
 
-    *Projected* means: minus the mean of the states visited on test runs, times their principal
-    components (zeros beyond the size of the state). The first is signed so that a positive
-    gradient adds to it. Losses are counted from the start.
+    *Projected* means: minus the mean of the sampled states, times their principal components
+    (zeros beyond the size of the state). The first is signed so that a positive gradient adds to
+    it. Losses are counted from the start.
 
     - `step`: meta-step of the snapshot.
-    - `explained_variance`: share of the variance of visited states in each component.
+    - `explained_variance`: share of the variance of sampled states in each component.
     - `paths`: projected states of up to 20 parameters (here all five) of one example problem, the
-      first that stayed finite; `fixed_point`: the point that states converge to without gradient,
-      projected.
-    - `shifts`: displacements from that point along the first component, in units of the state,
-      symmetric around 0, as far as test runs go; `gradients`: a symmetric axis over the central
-      98 % of met gradients; `shift_updates`: the update functions of the displaced states.
+      first that stayed finite; `fixed_point`: the fixed point at zero gradient, projected.
+    - `shifts`: displacements from the fixed point along the first component, in units of the
+      state, symmetric around 0, as far as test runs go; `gradients`: a symmetric axis over the
+      central 98 % of pooled gradients; `shift_updates`: update functions of the displaced states.
     - `eigenvalues`, `learning_rates`: of the modes at the fixed point, slowest first;
-      `dominant_mode`:
-      index of the mode that gives most of the steady-state gain.
+      `dominant_mode`: index of the mode that gives most of the steady-state gain.
     - `optimum`, `tuned`: `learning_rate` and `momentum` of analytically best and of tuned
       momentum.
     - `names`, `losses`: on the same test problems, `learned` (the whole optimizer), `one_mode`
-      (its dominant mode alone, with its conjugate if it has one, from rest), `momentum` (tuned) and
-      `analytic`. Infinite where a run diverged.
+      (its dominant mode alone, with its conjugate if it has one, from its fixed point), `momentum`
+      (tuned) and `analytic`. Infinite where a run diverged.
     """
 
     step: int
@@ -124,9 +122,9 @@ def all_together(
     eigenvalues: Complex[np.ndarray, "point mode"],
     learning_rates: Complex[np.ndarray, "point mode"],
 ) -> tuple[Float[np.ndarray, " point"], Float[np.ndarray, " point"]]:
-    """Learning rate and momentum with the immediate and the total response of all modes.
+    """Learning rate and momentum with the first and the total response of all modes (see above).
 
-    Momentum is NaN where there is no response in all, as before training.
+    Momentum is NaN where the total response is 0, as before training.
     """
     rates = learning_rates.sum(axis=1).real
     gains = (learning_rates / (1 - eigenvalues)).sum(axis=1).real
@@ -139,7 +137,7 @@ def curve_gaps(
 ) -> Float[np.ndarray, " curve"]:
     """Root mean square over steps of the difference of log10, in decades.
 
-    Infinite for a curve that is not finite and positive throughout, or beside such a reference.
+    Infinite where the curve or the reference is not finite and positive throughout.
     """
     proper = np.all(np.isfinite(curves) & (curves > 0), axis=1)
     if not np.all(np.isfinite(reference) & (reference > 0)):
@@ -162,10 +160,11 @@ def measure_mimic(
     test_problems: int = 256,
     steps: int = 200,
 ) -> MomentumMimic:
-    """Take an optimizer apart that may be momentum, and run its dominant mode alone.
+    """Compare an optimizer, and its dominant mode alone, with momentum.
 
-    States are visited on `problems` problems from `key`; losses are of problems from `test_key`.
-    `step` is kept for the record.
+    States are sampled on `problems` problems from `key`; losses are those of `test_problems`
+    problems from `test_key`. `tuned` and `optimum` are tuned and analytically best momentum.
+    `step` is the meta-step of the snapshot, for the record.
 
     Raises `ValueError` for counts below 1, an optimizer that diverges on every problem, or one
     whose modes are near-defective (see `eigenmodes`).
@@ -176,7 +175,7 @@ def measure_mimic(
     cloud = sampled.states.reshape(-1, sampled.states.shape[-1])
     _, model = linearize_at_rest(optimizer, sampled)
     fixed_point, modes = model.state, eigenmodes(model)
-    top = dominant_mode(modes)
+    dominant = dominant_mode(modes)
     projection = _upright(fit_projection(evenly_spaced(cloud, 100_000), COMPONENTS), model)
     direction = projection.components[0]
     reach = float(np.quantile(np.abs((cloud - fixed_point) @ direction), 0.95))
@@ -184,7 +183,7 @@ def measure_mimic(
     gradients = gradient_axis(sampled.pooled_gradients)
     contestants = {
         "learned": optimizer,
-        "one_mode": mode_optimizer(modes, top),
+        "one_mode": mode_optimizer(modes, dominant),
         "momentum": tuned,
         "analytic": optimum,
     }
@@ -199,7 +198,7 @@ def measure_mimic(
         shift_updates=update_table(optimizer, fixed_point + shifts[:, None] * direction, gradients),
         eigenvalues=modes.eigenvalues,
         learning_rates=modes.learning_rates,
-        dominant_mode=top,
+        dominant_mode=dominant,
         optimum=hyperparameters(optimum),
         tuned=hyperparameters(tuned),
         names=evaluation.names,
@@ -213,7 +212,7 @@ def paths_of_one(task: AbstractTask, key: Key[Array, ""]) -> int:
 
 
 def _upright(projection: Projection, model: Linearization) -> Projection:
-    """The first component turned so that a positive gradient adds to it."""
+    """The projection with its first component signed so that a positive gradient adds to it."""
     if projection.components[0] @ model.input >= 0:
         return projection
     signs = np.ones(len(projection.components))
@@ -228,3 +227,28 @@ def hyperparameters(optimizer: Momentum) -> dict[str, float]:
         "learning_rate": float(optimizer.learning_rate),
         "momentum": float(optimizer.momentum),
     }
+
+
+def mimic_facts(record: MomentumMimic) -> Facts:
+    """The optimizer that is momentum, as pairs of a name and a sentence."""
+    off, best = record.distances(record.optimum), record.optimum
+    return [
+        ("Snapshot", f"after {record.step} meta-steps, of all of one run the nearest to tuned "
+         "momentum on selection problems"),
+        ("First principal component", f"{100 * record.explained_variance[0]:.1f} % of the "
+         "variance of sampled states"),
+        ("Loss curves", f"{number(record.gap('learned', 'momentum'))} decades from tuned "
+         f"momentum's, {number(record.gap('learned', 'analytic'))} from analytically best "
+         "momentum's (root mean square over steps)"),
+        ("Its dominant mode", f"learning rate {number(record.dominant_learning_rate)}, "
+         f"eigenvalue {number(record.dominant_momentum)}; the optimum is "
+         f"{number(best['learning_rate'])} and {number(best['momentum'])}, "
+         f"{difference(off['learning_rate'])} and {difference(off['momentum'])} away"),
+        ("That mode alone", f"{number(record.gap('one_mode', 'learned'))} decades from the "
+         "whole optimizer"),
+    ]  # fmt: skip
+
+
+def difference(relative: float) -> str:
+    """Size of a relative difference in percent, to two digits."""
+    return f"{number(100 * abs(relative), 2)} %"

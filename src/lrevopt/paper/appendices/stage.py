@@ -1,11 +1,11 @@
 """Appendices B and C of the paper on run directories.
 
 Appendix B is about an optimizer that is momentum, found among the snapshots of one run. The
-criterion was fixed before any snapshot was looked at: the *mimic* is the snapshot whose mean loss
+criterion was fixed before any snapshot was measured: the *mimic* is the snapshot whose mean loss
 curve on the run's selection problems is nearest to that of tuned momentum on the same problems, as
 root mean square over steps of the difference of log10 (`curve_gaps`). Of several runs that differ
-in settings, the one with the least gap is the one to ship. Neither asks which learning rate and
-timescale the modes have.
+in settings, the one with the least gap is shipped. Learning rates and timescales of modes play no
+part in either choice.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,18 +24,16 @@ from lrevopt.optimizers import AbstractOptimizer, Momentum, saved
 from lrevopt.paper.appendices.aggregated_momentum import Derivation, derive_aggregated_momentum
 from lrevopt.paper.appendices.meta_dynamics import MetaDynamics, measure_meta_dynamics
 from lrevopt.paper.appendices.momentum_mimic import MomentumMimic, curve_gaps, measure_mimic
+from lrevopt.paper.contents import APPENDIX_B, META_DYNAMICS, MOMENTUM_MIMIC
 from lrevopt.runs.evaluate import Say, load_tuning
 from lrevopt.runs.experiment import key_stream, load_task
 from lrevopt.tasks import AbstractTask, LinearRegression
 from lrevopt.text import csv_text
 from lrevopt.tuning.random_search import analytic_momentum
 
-APPENDIX_B = "appendix_b"
-"""Folder within a run on linear regression that keeps the mimic and its records."""
+MIMIC, DYNAMICS = (Path(part.file).name for part in (MOMENTUM_MIMIC, META_DYNAMICS))
 
-MIMIC, DYNAMICS = "momentum_mimic.npz", "meta_dynamics.npz"
-
-UNTIL_REST = 1000
+SETTLING_STEPS = 1000
 """Steps without gradient after which a fixed point is searched for."""
 
 
@@ -50,20 +48,15 @@ def appendix_b(
     seed: int = 0,
     say: Say = print,
 ) -> tuple[MomentumMimic, MetaDynamics]:
-    """Choose the mimic among a run's snapshots, take it and its history apart, and save both.
+    """Choose the mimic among a run's snapshots; analyze it and every snapshot, and save both.
 
     `baselines` is a folder with tuned momentum; `output` becomes a folder that `load` reads. It
-    gets `snapshots.csv` as well, with gap, score and dominant mode of each snapshot.
+    also gets `snapshots.csv`, with gap, score and dominant mode of each snapshot.
 
-    Raises `ValueError` for a run that is not on linear regression, whose optimum alone is known,
-    or has no snapshots.
+    Raises `ValueError` for a run that is not on linear regression, the only task whose optimum is
+    known, or that has no snapshots.
     """
-    name, task = load_task(run_directory)
-    if not isinstance(task, LinearRegression):
-        raise ValueError(
-            f"`run_directory` must hold a run on linear_regression, but that in `{run_directory}` "
-            f"is on {name}."
-        )
+    task = linear_regression_of(run_directory)
     tuned = Momentum(**load_tuning(baselines, task)["momentum"].best)
     optimum = analytic_momentum(task.log10_eigenvalues)
     snapshots, history = load_snapshots(run_directory)
@@ -74,44 +67,41 @@ def appendix_b(
         f"{len(snapshots)} snapshots; nearest to tuned momentum after {taken[chosen]} meta-steps, "
         f"by {gaps[chosen]:.3f} decades, selection score {scores[chosen]:.4f}"
     )
-    analysis_key = key_stream("analysis", seed)
+    key = key_stream("analysis", seed)
     mimic = measure_mimic(
-        snapshots[chosen],
-        task,
-        tuned,
-        optimum,
-        key=analysis_key,
-        test_key=key_stream("test", seed),
-        step=int(taken[chosen]),
-        problems=problems,
-        test_problems=test_problems,
-        steps=steps,
-    )
+        snapshots[chosen], task, tuned, optimum, key=key, test_key=key_stream("test", seed),
+        step=int(taken[chosen]), problems=problems, test_problems=test_problems, steps=steps,
+    )  # fmt: skip
     dynamics = measure_meta_dynamics(
-        snapshots,
-        taken,
-        scores[: len(snapshots)],
-        task,
-        optimum,
-        key=analysis_key,
-        problems=problems,
+        snapshots, taken, scores[: len(snapshots)], task, optimum, key=key, problems=problems,
         inner_steps=steps,
-    )
-    settings = storage.load_json(run_directory / storage.SETTINGS)
-    facts = {
-        "snapshot": int(taken[chosen]),
+    )  # fmt: skip
+    settings = {
+        "snapshot": mimic.step,
         "curve_gap": float(gaps[chosen]),
         "problems": problems,
         "test_problems": test_problems,
         "steps": steps,
         "seed": seed,
     }
-    storage.save_json(output / storage.SETTINGS, settings | {APPENDIX_B: facts})
+    own = storage.load_json(run_directory / storage.SETTINGS)
+    storage.save_json(output / storage.SETTINGS, own | {APPENDIX_B: settings})
     saved.save_optimizer(output, snapshots[chosen])
     storage.save_record(output / MIMIC, mimic)
     storage.save_record(output / DYNAMICS, dynamics)
     storage.write_atomically(output / "snapshots.csv", _table(dynamics, gaps))
     return mimic, dynamics
+
+
+def linear_regression_of(directory: Path) -> LinearRegression:
+    """The task of a run on linear regression. Raises `ValueError` for a run on another."""
+    name, task = load_task(directory)
+    if not isinstance(task, LinearRegression):
+        raise ValueError(
+            f"`run_directory` must hold a run on linear_regression, but that in `{directory}` "
+            f"is on {name}."
+        )
+    return task
 
 
 def load_snapshots(directory: Path) -> tuple[list[AbstractOptimizer], History]:
@@ -130,10 +120,7 @@ def load_snapshots(directory: Path) -> tuple[list[AbstractOptimizer], History]:
 def selection_runs(
     directory: Path, optimizers: Mapping[str, AbstractOptimizer], task: AbstractTask
 ) -> Evaluation:
-    """Optimizers on the problems that chose the run's best snapshot.
-
-    These are neither trained nor tested on.
-    """
+    """Optimizers evaluated on the run's selection problems (not trained or tested on)."""
     settings = storage.load_json(directory / storage.SETTINGS)
     training = settings["training"]
     _, selection_key = jr.split(key_stream("training", settings["seed"]))
@@ -172,13 +159,13 @@ def _table(dynamics: MetaDynamics, gaps: Float[np.ndarray, " snapshot"]) -> str:
 def appendix_c(
     run_directory: Path, *, steps: int = 200, scale: float = 1e-3, seed: int = 0
 ) -> Derivation:
-    """The equations of appendix C on the learned optimizer of a run, where it comes to rest.
+    """The equations of appendix C on the learned optimizer of a run, at its fixed point.
 
     Raises `ValueError` as `derive_aggregated_momentum` does, for an optimizer without a fixed
     point in particular.
     """
     optimizer = saved.load(run_directory)
-    ends = autonomous_path(optimizer, UNTIL_REST)[-1:]
+    ends = autonomous_path(optimizer, SETTLING_STEPS)[-1:]
     return derive_aggregated_momentum(
         optimizer,
         find_fixed_points(optimizer, ends).states[0],

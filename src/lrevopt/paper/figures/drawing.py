@@ -11,7 +11,8 @@ from lrevopt.inner_loop.evaluation import Evaluation
 from lrevopt.meta_training import History
 from lrevopt.paper.appendices.meta_dynamics import MetaDynamics
 from lrevopt.paper.appendices.momentum_mimic import MomentumMimic
-from lrevopt.paper.appendices.stage import APPENDIX_B, DYNAMICS, MIMIC
+from lrevopt.paper.appendices.stage import DYNAMICS, MIMIC
+from lrevopt.paper.contents import APPENDIX_B
 from lrevopt.paper.figures.figure_data import save_sidecars
 from lrevopt.paper.figures.registry import FigureNumbers, FigureSpec, available
 from lrevopt.plots.style import save_figure
