@@ -22,32 +22,32 @@ from lrevopt.checks import positive_integer
 from lrevopt.optimizers.interface import AbstractOptimizer, state_size
 
 VISITED = 500
-"""Visited states whose basin is looked for, at most."""
+"""States of which the basin is determined, at most."""
 
 CHUNK = 50
-"""Steps between two looks at which states have settled."""
+"""Steps between two checks of which states have settled."""
 
 
 class Certificates(eqx.Module):
-    """What could be proved of each distinct fixed point. Host arrays in float64.
+    """What is proved of each distinct fixed point. Host arrays in float64.
 
-    All distances are Euclidean, over the coordinates marked in `read`; the others are determined
-    by them.
+    All distances are Euclidean, over the coordinates marked in `read`; the other coordinates
+    follow from these.
 
     - `states`: the points, refined; `residuals`: `||F(h) - h||` there, in float64.
-    - `existence_radius`, `uniqueness_radius`: exactly one fixed point lies within either distance
-      of the state; it is within the first, and the second is the largest that could be proved.
-      Infinite and 0 where nothing could be, and `obstacles` then says why ("" elsewhere).
+    - `existence_radius`: a fixed point lies within this distance of the state (infinite if nothing
+      is proved). `uniqueness_radius`: the largest distance within which it is proved to be the only
+      one (0 if nothing is proved). `obstacles`: why nothing is proved ("" where something is).
     - `newton_radius`: from every state within this distance, Newton's iteration is proved to
-      converge to the point; 0 where nothing could be proved.
+      converge to the point; 0 where nothing is proved.
     - `lower`, `upper`: bounds of the true fixed point, coordinate by coordinate.
     - `spectral_radius` of DF at the state, computed (NaN without a derivative); `stability`:
       "stable" or "unstable" if that is proved for the true fixed point, else "undecided".
     - `attraction_radius`: from every state within this distance, iterating F is proved to converge
-      to the point; 0 where nothing could be proved.
-    - `basin_share`: share of `visited` states from which F, iterated, was seen to end at the
-      point; `unsettled`: share that ended at none of them.
-    - `gradient`: the gradient held.
+      to the point; 0 where nothing is proved.
+    - `basin_share`: share of the given states from which iterating F ends at the point, by
+      computation and not by proof; `unsettled`: share that ends at none; `visited`: how many.
+    - `gradient`: the held gradient.
     """
 
     states: Float[np.ndarray, "distinct state"]
@@ -88,7 +88,7 @@ def certificate_lines(record: Certificates) -> list[str]:
             )
         lines.append(
             f"{line}; spectral radius {record.spectral_radius[index]:.4f}; basin "
-            f"{100 * record.basin_share[index]:.1f} % of {record.visited} visited states"
+            f"{100 * record.basin_share[index]:.1f} % of {record.visited} sampled states"
         )
     return [*lines, f"in no basin: {100 * record.unsettled:.1f} %"]
 
@@ -100,11 +100,11 @@ def certify(
     *,
     steps: int = 10_000,
 ) -> Certificates:
-    """Prove what can be proved of every distinct point of a search, and look for its basin.
+    """Certify every distinct fixed point of a search, and estimate its basin of attraction.
 
-    `visited` are states whose basins are counted, by default those from which the search began;
-    of more than `VISITED`, evenly spaced ones. Each is iterated for `steps` at most, or until it
-    is as close to a point as two copies of one point may be (`SAME_POINT`).
+    `visited` are states of which the basin is determined, by default those from which the search
+    began; of more than `VISITED`, evenly spaced ones. Each is iterated for at most `steps`, or
+    until it is as close to a point as two copies of one point may be (`SAME_POINT`).
 
     Raises `ValueError` for states of another optimizer, no visited states, or fewer than 1 step.
     """
@@ -115,7 +115,7 @@ def certify(
     if not len(cloud):
         raise ValueError("`visited` must hold at least one state, got none.")
     read = np.ones(state_size(opt), bool)
-    # Bounds that are infinite, or of infinities that cancel, are nothing to warn of.
+    # Infinite bounds, and infinities that cancel, are expected.
     with double_precision(), np.errstate(all="ignore"):
         opt = as_double(opt)
         gradient = jnp.asarray(points.gradient)
@@ -156,10 +156,10 @@ def certify(
 
 @eqx.filter_jit
 def _ends(opt, states, points, attracting, gradient, steps):
-    """Which point each state is at after `steps` of F, -1 if none.
+    """Index of the point that each state is at after `steps` of F, -1 if none.
 
-    Ends early when all have come to an attracting point or stand still: a path that passes by a
-    saddle goes on.
+    Ends early when every state is at an attracting point or stands still; near a saddle it goes
+    on.
     """
     reach = SAME_POINT * jnp.maximum(1.0, jnp.linalg.norm(points, axis=1))
     once = jax.vmap(opt.transition, (0, None))

@@ -1,10 +1,10 @@
-"""Bounds of what a program computes, and of its derivatives, while its argument moves about.
+"""Bounds of a program's values and derivatives while its argument varies over a ball.
 
-What F computes is traced once, as a program of JAX's primitives, and run again on *enclosures*:
-intervals that hold every value and every derivative that occur while h goes through a ball. Over a
-Euclidean ball a value x(h) is also held to `x(h0) +- r sup ||grad x||`, which is much tighter than
-intervals alone where many coordinates are summed. Where F has kinks (`max`, `clip`, `abs`),
-derivatives are hulls of those on both sides; where it may jump, they are anything.
+F is traced once, as a program of JAX primitives, and evaluated on *enclosures*: intervals that
+contain every value and every derivative for h in a ball. Over a Euclidean ball a value x(h) also
+lies within `x(h0) +- r sup ||grad x||`, which is much tighter than intervals alone where many
+coordinates are summed. Where F has kinks (`max`, `clip`, `abs`), derivatives are hulls of those on
+both sides; where it may jump, they are unbounded.
 """
 
 import dataclasses
@@ -23,10 +23,12 @@ class UnknownPrimitiveError(Exception):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Enclosure:
-    """An array of a program while the state goes through a ball.
+    """Bounds of one array of a program, for all states of a ball.
 
-    `value` holds what it may be, `slopes` its derivatives along each direction of the ball (the
-    first axis; None if it does not depend on the state), `center` its value at the centre.
+    - `value`: bounds of the array.
+    - `slopes`: bounds of its derivatives along each direction of the ball (the first axis); `None`
+      if it does not depend on the state.
+    - `center`: bounds of its value at the centre.
     """
 
     value: Interval
@@ -39,13 +41,13 @@ class Enclosure:
 
 
 Rule = Callable[[Any, Sequence[Enclosure], int], Enclosure]
-"""From an equation, enclosures of its operands and the number of directions to the enclosure of
-its result. Rules fill in `value` and `slopes`; for `center` they are called
-once more with operands that have the centre for a value and no slopes."""
+"""Maps an equation, enclosures of its operands and the number of directions to the enclosure of its
+result. Rules fill in `value` and `slopes`; for `center` they are called once more, with operands
+that have the centre as their value and no slopes."""
 
 
 def entering(rules: dict[str, Rule]) -> Callable[..., Callable[[Rule], Rule]]:
-    """A decorator that enters a rule into `rules` under the names of its primitives."""
+    """A decorator that adds a rule to `rules` under the names of its primitives."""
 
     def rule(*names: str) -> Callable[[Rule], Rule]:
         def enter(function: Rule) -> Rule:
@@ -58,12 +60,12 @@ def entering(rules: dict[str, Rule]) -> Callable[..., Callable[[Rule], Rule]]:
 
 
 def result_of(value: Interval, slopes: Interval | None) -> Enclosure:
-    """What a rule returns; the centre is filled in by `_step`."""
+    """The enclosure that a rule returns; `programs` fills in the centre."""
     return Enclosure(value, slopes, value)
 
 
 def slopes_of(operand: Enclosure, directions: int, rank: int) -> Interval:
-    """Slopes, zeros if there are none, with axes for a result of this rank: scalars have none."""
+    """Slopes of an operand (zeros if it has none), with axes added for a result of this rank."""
     missing = [1] * (rank - len(operand.shape))
     shape = (directions, *missing, *operand.shape)
     if operand.slopes is None:
@@ -91,7 +93,7 @@ def combined(
 
 
 def jump(value: Interval, operands: Sequence[Enclosure], directions: int) -> Enclosure:
-    """A step function of its operands: flat where it is decided, anything where it may jump."""
+    """A step function of its operands: slope 0 where its value is certain, else unbounded."""
     if all(operand.slopes is None for operand in operands):
         return result_of(value, None)
     moves = np.zeros((directions, *value.low.shape), bool)

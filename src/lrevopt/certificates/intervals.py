@@ -1,7 +1,7 @@
 """Interval arithmetic: arrays of bounds that round outwards, their products and norms.
 
-Of elementary functions (exp, log, tanh, ...) it is taken for granted that they are accurate to
-`ULPS` units in the last place.
+Elementary functions (exp, log, tanh, ...) are assumed to be accurate to `ULPS` units in the last
+place.
 """
 
 from collections.abc import Callable
@@ -18,13 +18,13 @@ TINY = float(np.finfo(float).tiny)
 
 
 class Interval:
-    """Arrays between two bounds. Every operation rounds outwards; what is not a number is any."""
+    """Arrays between two bounds. Operations round outwards; NaN bounds become infinite."""
 
     def __init__(self, low: ArrayLike, high: ArrayLike):
         self.low, self.high = np.asarray(low, float), np.asarray(high, float)
 
     def __add__(self, other: "Interval") -> "Interval":
-        # Nothing is rounded where nothing is added.
+        # Adding 0 is exact.
         total = outwards(self.low + other.low, self.high + other.high)
         return choose(self.is_zero(), other, choose(other.is_zero(), self, total))
 
@@ -69,7 +69,7 @@ class Interval:
         return np.where(np.isnan(middle), 0.0, middle)
 
     def reciprocal(self) -> "Interval":
-        """1 / x; anything where x may be 0."""
+        """1 / x; unbounded where x may be 0."""
         through = (self.low <= 0) & (self.high >= 0)
         low, high = np.where(through, 1.0, self.low), np.where(through, 1.0, self.high)
         with np.errstate(over="ignore"):  # of the smallest numbers: infinite, then outwards

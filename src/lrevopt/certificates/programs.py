@@ -1,4 +1,4 @@
-"""Programs of JAX primitives, run on enclosures."""
+"""Programs of JAX primitives, evaluated on enclosures."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ def enclose(
 ) -> tuple[Interval, Interval]:
     """F and its derivative times `frame`, over all h = center + frame y with ||y|| <= radius.
 
-    `frame` has a row for each coordinate in `read`. The others may be anything.
+    `frame` has a row for each coordinate in `read`; the other coordinates are unbounded.
     """
     size, directions = len(center), frame.shape[1]
     free = choose(read, exactly(center), ANYTHING)
@@ -42,7 +42,7 @@ def image_of_box(program: ClosedJaxpr, low: np.ndarray, high: np.ndarray) -> Int
 
 
 def _within_reach(found: Enclosure, radius: float, known: Interval) -> Interval:
-    """`known`, held to the mean value theorem: |x(h) - x(h0)| <= radius sup ||grad x||."""
+    """`known`, cut down by the mean value theorem: |x(h) - x(h0)| <= radius sup ||grad x||."""
     assert found.slopes is not None
     magnitudes = found.slopes.magnitude()
     steepest = np.sqrt(np.sum(magnitudes**2, axis=0)) * (1 + (len(magnitudes) + 4) * EPS) + TINY
@@ -106,12 +106,11 @@ CALLS = (
     "jit", "pjit", "closed_call", "core_call", "checkpoint", "remat", "remat2",
     "custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr",
 )  # fmt: skip
-"""Primitives that hold a program. A function with a derivative of its own making is
-taken for what it computes: its derivatives are those of its program."""
+"""Primitives that hold a program. Custom derivatives are ignored: those of the program hold."""
 
 
 def _is_exact(equation: Any, inputs: Sequence[Enclosure]) -> bool:
-    """Whether an equation is about constants that are integers or truth values, as indices are."""
+    """Whether an equation maps constants to integers or truth values, such as indices."""
     return all(
         operand.slopes is None and operand.value.is_point().all() for operand in inputs
     ) and (all(not jnp.issubdtype(out.aval.dtype, jnp.floating) for out in equation.outvars))

@@ -11,23 +11,24 @@ by
     kappa(r) = sup over M in DF(B) of ||I - A (I - M)||
 
 and if `||A (F(h0) - h0)|| + kappa(r) r <= r`, then T maps B into itself: exactly one fixed point
-lies in B, and T converges to it from everywhere in B. (A is then regular by itself.) The smallest
-such r says where the point is, the largest where no other is. Newton's own iteration, whose matrix
-is that of the current h, shrinks the distance to the point by `2 kappa / (1 - kappa)`, and so
-converges from balls with kappa below 1/3.
+lies in B, and T converges to it from everywhere in B. (This implies that A is regular.) The
+smallest such r says where the point is, the largest where no other is. Newton's own iteration,
+which uses the derivative at the current h, shrinks the distance to the point by
+`2 kappa / (1 - kappa)`, and so converges from balls with kappa below 1/3.
 
-Nothing here asks which optimizer it was given: bounds are those of `.programs`, with
-rounding errors inside. Where F may jump, or where an operation is not known, nothing is certified
-and the record says why.
+Bounds come from the program of F (see `programs`), whichever optimizer it is, and include rounding
+errors. Where F may jump, or where an operation is not known, nothing is certified and the record
+says why.
 
-Coordinates that F never reads, such as the step direction of Adam, are left out of all this: they
-follow from the others. Distances are between the coordinates that F does read.
+Coordinates that F never reads, such as the step direction of Adam, follow from the others and are
+left out. Distances are between the coordinates that F does read.
 
-Certified is the fixed point of the function in real numbers that the stored weights define, in
-double precision.
+What is certified is the fixed point of the exact function, in real numbers, that the stored
+weights define in double precision.
 """
 
 import dataclasses
+import functools
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -52,13 +53,13 @@ from lrevopt.certificates.programs import enclose, image_of_box
 from lrevopt.optimizers.interface import AbstractOptimizer
 
 RESOLUTION = 0.01
-"""How far a radius may be below the largest that could be proved, as a share of it."""
+"""Relative accuracy of the largest radius that can be proved."""
 
 WIDEST = 1e3
 """Finite radii are searched up to this multiple of max(1, ||h||)."""
 
 SMALLEST = 1e-300
-"""Radius of the smallest ball that is tried, far from the least of double precision."""
+"""Radius of the smallest ball that is tried, well above the least double-precision number."""
 
 NOT_REGULAR = (
     "I - DF is singular or nearly so: another fixed point as close as rounding errors, or a line "
@@ -105,76 +106,110 @@ def _expand(opt, state, gradient):
 
 
 def nothing_proved(state: np.ndarray, obstacle: str) -> Proof:
+    """The record of a point of which nothing could be proved, and why."""
     unknown = np.full_like(state, np.inf)
     return Proof(state, -unknown, unknown, obstacle=obstacle)
+
+
+@dataclasses.dataclass(frozen=True)
+class _NewtonMap:
+    """The map T of the module's docstring, at `state` with A = `inverse`."""
+
+    program: ClosedJaxpr
+    read: np.ndarray
+    state: np.ndarray
+    inverse: np.ndarray
+
+    def derivative(self, radius: float, frame: np.ndarray | None = None) -> Interval:
+        """DF, read rows, over a ball of the frame, times the frame (by default the identity)."""
+        frame = np.eye(len(self.inverse)) if frame is None else frame
+        rows = enclose(self.program, self.state, self.read, frame, radius)[1]
+        return rows[self.read]
+
+    def contraction(self, radius: float) -> float:
+        """The bound kappa of the module's docstring."""
+        identity = exactly(np.eye(len(self.inverse)))
+        bound = identity - product(exactly(self.inverse), identity - self.derivative(radius))
+        return norm_of_magnitudes(bound.magnitude())
+
+    @functools.cached_property
+    def rough(self) -> float:
+        """kappa(0): what rounding errors alone leave."""
+        return self.contraction(0.0)
+
+    def first_step(self) -> float:
+        """A bound of `||A (F(h0) - h0)||`; 0 where F(h0) is h0 to the last bit."""
+        own = self.state[self.read]
+        frame = np.eye(len(self.inverse))
+        image = enclose(self.program, self.state, self.read, frame, 0.0)[0][self.read]
+        if np.all((image.low == own) & (image.high == own)):
+            return 0.0
+        return length(product(exactly(self.inverse), image - exactly(own)).magnitude())
 
 
 def prove(
     opt: AbstractOptimizer, program: ClosedJaxpr, read: np.ndarray, state: np.ndarray, gradient: Any
 ) -> Proof:
-    """Existence, uniqueness, stability and attraction of the fixed point near `state`."""
-    size = int(read.sum())
-    identity = np.eye(size)
+    """Existence, uniqueness, stability and attraction of the fixed point near `state`.
+
+    `program` is F as a program, `read` the coordinates that it reads, see `read_coordinates`.
+    """
     jacobian = value_and_jacobian(opt, state, gradient)[1][np.ix_(read, read)]
     if not np.isfinite(jacobian).all():
         return nothing_proved(state, NOT_SMOOTH)
     try:
-        inverse = np.linalg.inv(identity - jacobian)
+        inverse = np.linalg.inv(np.eye(len(jacobian)) - jacobian)
     except np.linalg.LinAlgError:
         return nothing_proved(state, NOT_REGULAR)
     if not np.isfinite(inverse).all():
         return nothing_proved(state, NOT_REGULAR)
-    state = _refined(opt, inverse, read, state, gradient)
+    refined = _refined(opt, inverse, read, state, gradient)
+    return _prove_around(_NewtonMap(program, read, refined, inverse))
 
-    def derivative(radius: float, frame: np.ndarray = identity) -> Interval:
-        """DF, read rows, over the ball of the frame, times the frame."""
-        rows = enclose(program, state, read, frame, radius)[1]
-        return rows[read]
 
-    def contraction(radius: float) -> float:
-        """The bound kappa of the module's docstring."""
-        bound = exactly(identity) - product(
-            exactly(inverse), exactly(identity) - derivative(radius)
-        )
-        return norm_of_magnitudes(bound.magnitude())
-
-    at_state = enclose(program, state, read, identity, 0.0)[0][read]
-    step = product(exactly(inverse), at_state - exactly(state[read]))
-    # Where F(h0) is h0 to the last bit, as at the rest of momentum, h0 is the fixed point.
-    exact = bool(np.all((at_state.low == state[read]) & (at_state.high == state[read])))
-    first = 0.0 if exact else length(step.magnitude())
-    rough = contraction(0.0)
-    if not rough < 1:
+def _prove_around(newton: _NewtonMap) -> Proof:
+    """The theorem of the module's docstring, at the state of `newton`."""
+    state, first = newton.state, newton.first_step()
+    if not newton.rough < 1:
         return nothing_proved(state, NOT_REGULAR)
 
     def bound(radius: float) -> float:
         """Below 1 where T maps the ball into itself and contracts."""
-        return upwards(first / radius + contraction(radius))
+        return upwards(first / radius + newton.contraction(radius))
 
-    radius = max(2 * first / (1 - rough), SMALLEST)
+    radius = max(2 * first / (1 - newton.rough), SMALLEST)
     if not bound(radius) < 1:
         return nothing_proved(state, NOT_CONTRACTING)
-    existence = 0.0 if exact else upwards(first / (1 - contraction(radius)))
-    lower, upper = _bounds(program, state, read, existence)
+    # With no first step at all, the state is the fixed point.
+    existence = upwards(first / (1 - newton.contraction(radius))) if first > 0 else 0.0
+    lower, upper = _bounds(newton.program, state, newton.read, existence)
     if not (np.isfinite(lower).all() and np.isfinite(upper).all()):
         return nothing_proved(state, NOT_FINITE)
     widest = WIDEST * max(1.0, float(np.linalg.norm(state)))
-    stability, attraction = _stability(derivative, existence, widest)
-    newton = 0.0
-    if 3 * contraction(radius) < 1:
-        reach = _largest(lambda r: upwards(3 * contraction(r)), radius, widest, 3 * rough)
-        newton = max(0.0, (reach - 2 * existence) * (1 - 8 * EPS))
+    stability, attraction = _stability(newton.derivative, existence, widest)
     return Proof(
         state=state,
         lower=lower,
         upper=upper,
         existence=existence,
-        newton=newton,
+        newton=_newton_radius(newton, radius, widest, existence),
         # Where F itself contracts there is no other point either.
-        uniqueness=max(attraction, _largest(bound, radius, widest, rough)),
+        uniqueness=max(attraction, _largest(bound, radius, widest, newton.rough)),
         stability=stability,
         attraction=attraction,
     )
+
+
+def _newton_radius(newton: _NewtonMap, radius: float, widest: float, existence: float) -> float:
+    """Within which distance of the fixed point Newton's iteration converges: kappa < 1/3."""
+
+    def bound(radius: float) -> float:
+        return upwards(3 * newton.contraction(radius))
+
+    if not 3 * newton.contraction(radius) < 1:
+        return 0.0
+    reach = _largest(bound, radius, widest, 3 * newton.rough)
+    return max(0.0, (reach - 2 * existence) * (1 - 8 * EPS))
 
 
 def _refined(
@@ -184,11 +219,12 @@ def _refined(
     state: np.ndarray,
     gradient: Any,
 ) -> np.ndarray:
-    """The state after what brings it nearer to its fixed point.
+    """The state, moved nearer to its fixed point where that is possible.
 
-    The solver stops at a residual of 1e-13, and a step or two of T ends at round-off. Many
-    optimizers rest at 0 exactly, and some (Adam's root) are smooth nowhere around it: round-off
-    beside 0 is set to 0, unless F then moves the state further.
+    The solver stops at a residual of 1e-13; one or two steps of T reduce it to round-off. Many
+    optimizers have their fixed point at 0 exactly, and some (Adam, by its square root) have no
+    derivative close to it: coordinates within round-off of 0 are set to 0, unless the residual
+    then grows.
     """
 
     def image(state: np.ndarray) -> np.ndarray:
@@ -209,11 +245,13 @@ def _refined(
     return cleared if distance(cleared) <= distance(state) else state
 
 
-def _largest(bound: Callable[[float], float], proved: float, widest: float, rest: float) -> float:
-    """The largest radius at which `bound` was seen to be below 1, as it is at `proved`.
+def _largest(
+    bound: Callable[[float], float], proved: float, widest: float, at_zero: float
+) -> float:
+    """The largest radius up to `widest` at which `bound` is found below 1, as it is at `proved`.
 
-    Bounds mostly grow linearly from `rest`, which is how the next radius is chosen, or else, and
-    where that does not halve the (logarithmic) bracket, as in a bisection.
+    Most bounds grow linearly from `at_zero`, their value at radius 0: the next radius is the one
+    where such a bound reaches 1. Where that does not halve the (logarithmic) bracket, bisection.
     """
     if bound(np.inf) < 1:
         return np.inf
@@ -227,16 +265,17 @@ def _largest(bound: Callable[[float], float], proved: float, widest: float, rest
         guess = 0.0
         if high / low < np.sqrt(before) or np.isinf(before):
             nudge = RESOLUTION / 3 if found < 1 else -RESOLUTION / 3
-            guess = middle * (1 - rest) / max(found - rest, TINY) * (1 + nudge)
+            guess = middle * (1 - at_zero) / max(found - at_zero, TINY) * (1 + nudge)
     return low
 
 
 def _bounds(
     program: ClosedJaxpr, state: np.ndarray, read: np.ndarray, radius: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Bounds of the fixed point, also of coordinates that F does not read, by applying F to them.
+    """Bounds of the fixed point in all coordinates, given its distance `radius` in those read.
 
-    One may depend on another, which F of the first does not read: hence as often as there are any.
+    Coordinates that F does not read follow by applying F, as many times as there are any, since
+    one may depend on another.
     """
     box = exactly(state) + Interval(-radius, radius)
     low, high = np.where(read, box.low, -np.inf), np.where(read, box.high, np.inf)
@@ -259,55 +298,69 @@ def _stability(
     the norm `||R h||` by the norm of R M R^-1. Both are proved for all M in DF of a ball.
     """
     jacobian = derivative(existence)
-    middle, size = jacobian.middle(), len(jacobian.low)
-    if not size:
+    if not len(jacobian.low):
         return "stable", np.inf
-    spectral_radius = spectral_radius_of(middle)
-    if spectral_radius < 1:
-        # For J / c with spectral_radius < c < 1, so that F contracts by c with the rest to spare.
-        P = _lyapunov(middle / ((1 + spectral_radius) / 2))
-        try:
-            R = np.linalg.cholesky(P).T
-            inverse = np.linalg.inv(R)
-        except np.linalg.LinAlgError:
-            return "undecided", 0.0
-        # R^-1 = S (R S)^-1, and ||(R S)^-1|| is at most 1 / (1 - ||R S - I||).
-        defect = product(exactly(R), exactly(inverse)) - exactly(np.eye(size))
-        off = norm_of_magnitudes(defect.magnitude())
-        if not off < 0.5:
-            return "undecided", 0.0
+    if spectral_radius_of(jacobian.middle()) < 1:
+        attraction = _attraction(derivative, jacobian.middle(), existence, widest)
+        return ("undecided", 0.0) if attraction is None else ("stable", attraction)
+    return ("unstable" if _repels(jacobian) else "undecided"), 0.0
 
-        def bound(radius: float) -> float:
-            moved = product(exactly(R), derivative(radius, inverse))
-            return norm(moved) / (1 - 2 * off)
 
-        stretch = norm(exactly(R))
-        least = 2 * upwards(stretch * existence)
-        rest = bound(least)
-        if not rest < 1:
-            return "undecided", 0.0
-        # These balls are around h0, but F contracts towards the point, which may be `least` away.
-        reach = _largest(bound, max(least, SMALLEST), stretch * widest, rest)
-        room = (reach * (1 - 2 * off) - 2 * least) / stretch
-        return "stable", max(0.0, room * (1 - 8 * EPS))
-    P = _lyapunov(middle)
+def _attraction(
+    derivative: Callable[..., Interval], middle: np.ndarray, existence: float, widest: float
+) -> float | None:
+    """Within which distance F contracts towards a point, where DF is about `middle`.
+
+    `None` if it cannot be proved to contract at all.
+    """
+    # For J / c with spectral radius < c < 1, so that F contracts by c with something to spare.
+    P = _lyapunov(middle / ((1 + spectral_radius_of(middle)) / 2))
+    try:
+        R = np.linalg.cholesky(P).T
+        inverse = np.linalg.inv(R)
+    except np.linalg.LinAlgError:
+        return None
+    # R^-1 = S (R S)^-1, and ||(R S)^-1|| is at most 1 / (1 - ||R S - I||).
+    defect = product(exactly(R), exactly(inverse)) - exactly(np.eye(len(R)))
+    off = norm_of_magnitudes(defect.magnitude())
+    if not off < 0.5:
+        return None
+
+    def bound(radius: float) -> float:
+        moved = product(exactly(R), derivative(radius, inverse))
+        return norm(moved) / (1 - 2 * off)
+
+    stretch = norm(exactly(R))
+    least = 2 * upwards(stretch * existence)
+    at_least = bound(least)
+    if not at_least < 1:
+        return None
+    # These balls are around h0, but F contracts towards the point, which may be `least` away.
+    reach = _largest(bound, max(least, SMALLEST), stretch * widest, at_least)
+    room = (reach * (1 - 2 * off) - 2 * least) / stretch
+    return max(0.0, room * (1 - 8 * EPS))
+
+
+def _repels(jacobian: Interval) -> bool:
+    """Whether every matrix of `jacobian` is proved to have an eigenvalue outside the circle."""
+    P = _lyapunov(jacobian.middle())
     if not np.isfinite(P).all():
-        return "undecided", 0.0
+        return False
     transposed = Interval(jacobian.low.T, jacobian.high.T)
     decrease = exactly(P) - product(product(transposed, exactly(P)), jacobian)
     # Close to the identity, and so positive definite.
-    definite = norm_of_magnitudes((decrease - exactly(np.eye(size))).magnitude()) < 1
+    definite = norm_of_magnitudes((decrease - exactly(np.eye(len(P)))).magnitude()) < 1
     x = np.linalg.eigh(P)[1][:, :1]
     negative = product(product(exactly(x.T), exactly(P)), exactly(x)).high.item() < 0
-    return ("unstable" if definite and negative else "undecided"), 0.0
+    return bool(definite and negative)
 
 
 def _lyapunov(J: np.ndarray) -> np.ndarray:
-    """The symmetric P with `P - J' P J = I`, as well as it can be computed; NaN if it cannot."""
+    """The symmetric P with `P - J' P J = I`, up to rounding errors; NaN if there is none."""
     from scipy import linalg  # slow to import
 
     try:
-        with warnings.catch_warnings():  # the result is proved to do, or not used
+        with warnings.catch_warnings():  # of a bad condition: what P is used for is proved
             warnings.simplefilter("ignore")
             P = linalg.solve_discrete_lyapunov(J.T, np.eye(len(J)))
     except (np.linalg.LinAlgError, ValueError):
@@ -316,8 +369,10 @@ def _lyapunov(J: np.ndarray) -> np.ndarray:
 
 
 def read_coordinates(program: ClosedJaxpr, size: int) -> np.ndarray:
-    """Coordinates that F reads, for ever: those whose columns of DF vanish on the whole space are
-    left out, then those that only such coordinates read, and so on.
+    """Which coordinates F reads, directly or through others, as a mask.
+
+    Coordinates whose columns of DF vanish on the whole space are left out, then those that only
+    such coordinates depend on, and so on.
     """
     read = np.ones(size, bool)
     while read.any():

@@ -1,4 +1,4 @@
-"""Primitives that move entries of an array about, on enclosures."""
+"""Primitives that move entries of an array (reshape, slice, gather, ...), on enclosures."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -59,15 +59,15 @@ REARRANGEMENTS: dict[str, Callable[[Any], Callable[..., Any]]] = {
     ("stack", "unstack", "split", "transpose", "pad", "rev", "copy", "optimization_barrier"),
     _unlayered,
 )
-"""Primitives that move entries about, and how to do it to many layers at once. JAX itself can
-always; the most frequent have a faster way."""
+"""Primitives that move entries, and how to do so for many layers at once. Mapping the primitive
+always works; the most frequent ones have a faster way."""
 
 PICKS = ("gather", "dynamic_slice")
 """Primitives that move entries of their first operand, to or from places that the others name."""
 
 
 def rearranged(equation: Any, operands: Sequence[Enclosure], directions: int) -> list[Enclosure]:
-    """Move entries about: those of all bounds alike, as layers of one array."""
+    """Move the entries of all bounds in the same way, as layers of one array."""
     name = equation.primitive.name
     if name in PICKS:
         operands, move = operands[:1], _pick(equation, operands[1:])
@@ -94,6 +94,6 @@ def _pick(equation: Any, places: Sequence[Enclosure]) -> Callable[..., Any]:
     indices = []
     for place, variable in zip(places, equation.invars[1:], strict=True):
         if place.slopes is not None or not place.value.is_point().all():
-            raise UnknownPrimitiveError(f"`{equation.primitive.name}` at a place that varies")
+            raise UnknownPrimitiveError(f"`{equation.primitive.name}` at a position that varies")
         indices.append(jnp.asarray(place.value.low).astype(variable.aval.dtype))
     return jax.vmap(lambda array: equation.primitive.bind(array, *indices, **equation.params))
