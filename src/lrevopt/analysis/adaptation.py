@@ -1,8 +1,8 @@
 """Learning rates that fall while gradients stay large (paper, 5.4 and A.4).
 
-A gradient held fixed pulls the state to a fixed point of its own; over a task's gradients these
-points form an S-curve. The effective learning rate at each says how the optimizer would answer
-a small gradient there.
+Under a constant (*held*) gradient the state converges to a fixed point that depends on it; over a
+task's gradients these points form an S-curve. The effective learning rate at each is the one with
+which a small gradient would be answered there.
 """
 
 import equinox as eqx
@@ -73,11 +73,11 @@ def measure_adaptation(
     projection: Projection | None = None,
     axis: Float[np.ndarray, " grid"] | None = None,
 ) -> Adaptation:
-    """Sweep held gradients from the fixed point `point`.
+    """Fixed points under held gradients, reached from `point`, the one at zero gradient.
 
-    Uniqueness is checked from `other_starts` too. `projection` gives the coordinates of points,
-    by default those of the state; update functions along the arm are taken on `axis`, by default
-    on the held gradients. Raises `ValueError` for fewer than 1 step.
+    Each is searched from `other_starts` as well, to count distinct ones. `projection` gives the
+    coordinates of points, by default those of the state; update functions along the arm are taken
+    on `axis`, by default on the held gradients. Raises `ValueError` for fewer than 1 step.
     """
     steps = positive_integer("steps", steps)
     with double_precision():
@@ -122,6 +122,6 @@ def adaptation_facts(record: Adaptation) -> Facts:
     middle = record.rates[np.argmin(np.abs(record.gradients))]
     ends = record.rates[[0, -1]]
     return [
-        ("Effective learning rate under held gradients", f"{number(middle)} in the centre, "
+        ("Effective learning rate under held gradients", f"{number(middle)} at zero gradient, "
          f"{number(ends[0])} and {number(ends[1])} at the ends of the arms"),
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Do updates saturate, and do gradients get that far? (paper, 5.2 and A.2)
+"""Saturation of update functions, and gradients beyond it (paper, 5.2 and A.2).
 
     knee = max |u(g) - u(0)| / |u'(0)|
 
@@ -24,8 +24,8 @@ BINS = 101
 class Clipping(eqx.Module):
     """Saturation of update functions on a wide axis, beside the density of gradients (Figure 4).
 
-    Host arrays in float64. The first state is the one asked about; of the others, update
-    functions and knees are kept for comparison.
+    Host arrays in float64. Update functions and knees are those of all states, ratios those of the
+    first.
 
     - `gradients`: symmetric axis out to the largest pooled gradient; `updates`: `w . F(h, g)` on
       it, one row per state.

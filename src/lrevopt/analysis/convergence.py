@@ -1,4 +1,4 @@
-"""Where do states go when no gradient comes? Fixed points and the slow manifold (paper, 5.1)."""
+"""Fixed points at zero gradient, and the slow manifold around them (paper, 5.1)."""
 
 import equinox as eqx
 import jax
@@ -47,10 +47,10 @@ class Convergence(eqx.Module):
         return self.spectral_radius < 1
 
 
-def linearize_at_rest(
+def linearize_at_fixed_point(
     optimizer: AbstractOptimizer, sampled: SampledStates
 ) -> tuple[FixedPoints, Linearization]:
-    """Fixed points at zero gradient that visited states lead to, and F at the fixed point."""
+    """Fixed points at zero gradient from sampled states, and F linearized at the main one."""
     cloud = sampled.states.reshape(-1, sampled.states.shape[-1])
     found = find_fixed_points(optimizer, evenly_spaced(cloud, STARTS))
     return found, linearize(optimizer, main_fixed_point(found)[0])
@@ -75,10 +75,10 @@ def main_fixed_point(found: FixedPoints) -> tuple[Float[np.ndarray, " state"], f
 def slow_manifold(
     optimizer: AbstractOptimizer, states: Float[np.ndarray, "point state"], modes: Modes
 ) -> tuple[Float[np.ndarray, "point state"], Float[np.ndarray, " point"]]:
-    """States relaxed under zero gradient towards the slow manifold, and their speeds.
+    """States iterated under zero gradient towards the slow manifold, and their speeds.
 
-    They relax until, to first order, whatever is faster than the dominant mode has fallen to 5 % of
-    itself beside it: `(|lambda_next| / |lambda_slow|)^k = 0.05`, and for 100 steps at most.
+    After k steps every mode faster than the dominant one has decayed, to first order, to 5 %
+    relative to it: `(|lambda_next| / |lambda_dominant|)^k = 0.05`. At most 100 steps are taken.
     """
     sizes = np.abs(modes.eigenvalues)
     slow = sizes[dominant_mode(modes)]

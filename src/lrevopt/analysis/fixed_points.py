@@ -1,20 +1,19 @@
-"""Fixed points of an optimizer that is fed one gradient for ever (paper, section 4.2).
+"""Fixed points of an optimizer under a constant gradient (paper, section 4.2).
 
     F(h*, g*) = h*        speed q(h) = 1/2 ||F(h, g*) - h||^2
 
-The paper descends q with Adam. Here each start is solved, in float64 whatever the user's default
-is, by the better of a Newton and a Levenberg-Marquardt step at each iteration: the first is exact
-and indifferent to the scaling of coordinates (Adam's step direction has derivatives of 1e8), the
-second always descends and copes with a singular `I - J` (a line of fixed points).
+The paper minimizes q with Adam. Here each iteration takes the better of a Newton and a
+Levenberg-Marquardt step, in float64 whatever the user's default is. Newton's step does not depend
+on the scaling of coordinates (Adam's step direction has derivatives of 1e8); the other always
+descends, also where `I - J` is singular (a line of fixed points).
 
-Most starts share one fixed point, so only some are solved by themselves. The others run
-simplified Newton iterations, whose matrix is that of a point already found, and keep the result
-only if every step was shorter than the one before and the end is that point. Else they are
-solved like the first.
+Most starts lead to one fixed point, so only some are solved in full. The others run simplified
+Newton iterations with the Jacobian of a point already found. Their result counts only if every
+step was shorter than the one before and they end at that point; otherwise they are solved in full.
 
-The point reported for a start is the one that the *solver* reaches from it. That includes saddles,
-and need not be the point to which the optimizer itself would settle from there: iterate
-`transition` to see the basins of the dynamics.
+The point reported for a start is the one that the *solver* reaches from it. It may be a saddle, and
+may differ from the point to which the optimizer converges from there: for basins of attraction,
+iterate `transition`, as `certify` does.
 """
 
 from collections.abc import Callable
@@ -44,7 +43,7 @@ SAME_POINT = 1e-5
 magnify a residual of 1e-8 by 1 / (1 - eigenvalue)."""
 
 BLOCK = 8
-"""Starts that are solved side by side: their Jacobians together stay in cache."""
+"""Starts that are solved together: their Jacobians stay in cache."""
 
 SHRINK = 0.9
 """Factor by which every step of a simplified Newton iteration must be shorter than the last."""
@@ -58,7 +57,7 @@ SIMPLIFIED_ITERATIONS = 60
 
 
 class FixedPoints(Printed, eqx.Module):
-    """What was reached from each start, with its evidence. Host arrays in float64.
+    """The fixed point reached from each start, its speed and stability. Host arrays in float64.
 
     - `states`, `speeds`: the point reached and its q; `start`: where the search began.
     - `converged`: q is below 1e-16 max(1, ||h||^2). Points that are not converged are the
@@ -66,7 +65,7 @@ class FixedPoints(Printed, eqx.Module):
     - `spectral_radius`: largest |eigenvalue| of dF/dh at the point; `stable`: below 1.
     - `distinct`: the different converged points, the one reached most often first;
       `assignment`: which of them each start reached, -1 if none.
-    - `gradient`: the gradient held.
+    - `gradient`: the held gradient.
 
     Prints as a table with a row for each distinct point.
     """
@@ -124,10 +123,10 @@ def find_fixed_points(
     initial_states: Float[AnyArray, "point state"],
     gradient: float | Float[AnyArray, ""] = 0.0,
 ) -> FixedPoints:
-    """Search a fixed point from every initial state, the gradient held at `gradient`.
+    """Search for a fixed point from every initial state, with the gradient held at `gradient`.
 
-    Raises `ValueError` for states of another optimizer, no states, or entries that are not
-    finite. Not converging is no error, but a field of the result.
+    A search that does not converge is no error, but is marked in `converged`. Raises `ValueError`
+    for states of another optimizer, no states, or entries that are not finite.
     """
     starts = double_states(opt, initial_states, "initial_states", axes=2)
     if not len(starts):
@@ -169,15 +168,15 @@ def solve_each(
 ) -> tuple[
     Float[np.ndarray, "point state"], Float[np.ndarray, " point"], Float[np.ndarray, " point"]
 ]:
-    """Points, speeds and spectral radii from starts that each have a gradient of their own.
+    """Points, speeds and spectral radii, of starts that each have a gradient of their own.
 
-    Every start is solved by itself, and nothing is checked: for sweeps inside the analysis.
+    Every start is solved in full. Arguments are not checked.
     """
     with double_precision():
         opt = as_double(opt)
         points = _in_blocks(partial(_solve, iterations=FIRST_ITERATIONS), opt, starts, gradients)
         speeds, _ = _speeds_and_jacobians(opt, points, gradients)
-        # A block waits for its slowest member: those that take long go on among themselves.
+        # A block takes as long as its slowest start: slow ones go on in blocks of their own.
         slow = np.flatnonzero(~is_converged(points, speeds))
         if slow.size:
             points[slow] = _in_blocks(_solve, opt, points[slow], gradients[slow])
@@ -209,7 +208,7 @@ def _search(
     known = np.empty((0, starts.shape[1]))
     while left.any():
         remaining = np.flatnonzero(left)
-        # Evenly spaced, so that a block sees early and late, and several problems.
+        # Evenly spaced: a block then has early and late states of several problems.
         chosen = remaining[np.linspace(0, len(remaining) - 1, BLOCK).round().astype(int)]
         solved = np.asarray(_solve(opt, starts[chosen], np.full(BLOCK, gradient)))
         states[chosen], left[chosen] = solved, False
@@ -238,7 +237,7 @@ def _same(
 def _deduplicate(
     points: Float[np.ndarray, "found state"], converged: Bool[np.ndarray, " found"]
 ) -> tuple[Int[np.ndarray, " found"], Int[np.ndarray, " distinct"]]:
-    """Number of each converged point's copy among the kept ones (-1: none); those kept."""
+    """Index of each point among the distinct ones (-1: not converged), and indices of those."""
     label = np.full(len(points), -1)
     kept: list[int] = []
     for index in np.flatnonzero(converged):
@@ -255,7 +254,7 @@ def _in_blocks(
     states: Float[np.ndarray, "point state"],
     gradients: Float[np.ndarray, " point"],
 ) -> Any:
-    """`solve(opt, states, gradients)` on blocks of one size, so that one shape is compiled."""
+    """`solve(opt, states, gradients)` in blocks of one size, so that one shape is compiled."""
     missing = -len(states) % BLOCK
     states = np.concatenate([states, np.repeat(states[-1:], missing, axis=0)])
     gradients = np.append(gradients, np.repeat(gradients[-1:], missing))
@@ -301,8 +300,8 @@ def _solve(opt, starts, gradients, iterations=ITERATIONS):
         scaled = normal + damping * jnp.trace(normal) / len(A) * jnp.eye(len(A))
         marquardt = state - jax.scipy.linalg.cho_solve((jnp.linalg.cholesky(scaled), True), A.T @ R)
         newton = state - jnp.linalg.solve(A, R)
-        # One transition sets coordinates that are outputs of the others, like a step direction,
-        # which Newton's linear model may get so wrong that q would forbid the step.
+        # Coordinates that are functions of the others, like a step direction, are set by one
+        # transition: Newton's linear model may get them so wrong that the step would be refused.
         candidates = jnp.stack([state, marquardt, newton, opt.transition(newton, gradient)])
         speeds = jax.vmap(speed, (0, None))(candidates, gradient).at[0].set(q)
         # A singular matrix yields NaN, which never is the least.

@@ -153,13 +153,13 @@ def linearize(
 def eigenmodes(linearization: Linearization) -> Modes:
     """Split a linearized optimizer into modes that each act like momentum.
 
-    Raises `ValueError` where J is too close to defective: where the modes together do not
-    answer an impulse of gradient as J itself does. (The condition number of the eigenvectors
-    would also refuse harmless cases, such as Adam at rest, whose coordinates differ by 1e8.)
+    Raises `ValueError` where J is near-defective: where the impulse response rebuilt from the
+    modes differs from that of J. (The condition number of the eigenvectors would also refuse
+    harmless cases, such as Adam at its fixed point, whose coordinates differ by 1e8.)
     """
     J, B, w = linearization.recurrent, linearization.input, linearization.readout
     eigenvalues, right = np.linalg.eig(J)
-    # Stable, so that conjugates, which `eig` returns side by side, stay together.
+    # A stable sort: conjugates, which `eig` returns next to each other, stay together.
     slowest = np.argsort(-np.abs(eigenvalues), kind="stable")
     eigenvalues, right = eigenvalues[slowest].astype(complex), right[:, slowest].astype(complex)
     try:
@@ -199,7 +199,7 @@ def steady_state_gain(linearization: Linearization) -> float:
     """Learning rate after many steps of one gradient, `-w . (I - J)^-1 B`.
 
     Momentum has `learning_rate / (1 - momentum)`. Raises `ValueError` where J has the
-    eigenvalue 1: the response then grows for ever.
+    eigenvalue 1: the response then grows without bound.
     """
     J = linearization.recurrent
     matrix = np.eye(len(J)) - J
@@ -231,9 +231,9 @@ def linear_optimizer(
 
 
 def mode_optimizer(modes: Modes, indices: int | Sequence[int]) -> ModeOptimizer:
-    """Some modes, by index, as an optimizer that runs alone; conjugates come along.
+    """Selected modes and their conjugates as an optimizer of their own.
 
-    It starts at rest and leaves out the constant `w . h*`.
+    All modes start at 0, and the constant update `w . h*` is left out.
     Raises `ValueError` for no index or one out of range.
     """
     count = len(modes.eigenvalues)
@@ -249,8 +249,8 @@ def mode_optimizer(modes: Modes, indices: int | Sequence[int]) -> ModeOptimizer:
 def explained_energy(modes: Modes, steps: int = 200) -> Float[np.ndarray, " mode"]:
     """Share of the impulse response's energy over `steps` that the best k + 1 modes explain.
 
-    Modes are taken by falling energy of their own. Shares can exceed their successors, since
-    modes are not orthogonal; the last is 1. All are 1 where there is no response at all.
+    Modes are added in order of decreasing energy. Modes are not orthogonal, so a share may exceed
+    the next; the last is 1. All are 1 where there is no response.
     """
     parts = mode_responses(modes, steps)
     order = np.argsort(-np.sum(np.abs(parts) ** 2, axis=1), kind="stable")
@@ -284,10 +284,9 @@ def conjugate_mode(modes: Modes, index: int) -> int:
 
 
 def dominant_mode(modes: Modes) -> int:
-    """The mode that gives most of the steady-state gain: slow, and it moves parameters.
+    """Index of the mode that gives most of the steady-state gain; of a conjugate pair, the first.
 
-    The very slowest may do neither: Adam's slowest coordinate is `b2^k`. Of a conjugate pair,
-    the first.
+    The slowest mode may not move parameters at all: Adam's is `b2^k`.
     """
     gap = np.abs(1 - modes.eigenvalues)
     gains = np.abs(modes.learning_rates) / np.maximum(gap, np.finfo(float).tiny)

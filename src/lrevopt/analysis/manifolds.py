@@ -1,13 +1,13 @@
 """Is there one fixed point at zero gradient, or a line of them? (paper, A.4 and Figure 13)
 
-The optimizer that the paper trains on MNIST rests anywhere along a line, and its learning rate
-depends on where. Such a line is rarely exact: a solver that insists on a speed of 0 walks along
-it to the few points that really rest. Here, as in the paper, a search ends as soon as the speed
+The paper's optimizer for MNIST has a line of fixed points, along which its learning rate varies.
+Such a line is rarely exact: a solver that requires a speed of 0 moves along it to the few exact
+fixed points. Here, as in the paper, a search ends as soon as the speed
 
     q = 1/2 ||F(h, 0) - h||^2
 
-is small, and its steps are damped so that it gets there without moving along the line. With one
-fixed point, states end close to it; how close, says its slowest eigenvalue.
+is small, and damping keeps its steps from moving along the line. With a single fixed point,
+searches end close to it; how close depends on its slowest eigenvalue.
 """
 
 from typing import Any
@@ -31,8 +31,8 @@ from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.text import Facts, number, percent
 
 SLOW = 1e-8
-"""Speed, per unit of max(1, ||h||^2), of an approximate fixed point: 200 steps lead 3 % of the
-size of the state away. At this mean speed the authors' search stops, too."""
+"""Speed, per unit of max(1, ||h||^2), of an approximate fixed point: in 200 steps the state moves
+by about 3 % of its size. The authors' search stops at this mean speed, too."""
 
 DAMPING, RELAXATION = 1e-2, 0.9
 """First damping of a step, per mean squared singular value, and its factor at each step."""
@@ -44,18 +44,18 @@ SHOWN = 6
 
 
 class Manifold(eqx.Module):
-    """Approximate fixed points near visited states. Host arrays in float64.
+    """Approximate fixed points near sampled states. Host arrays in float64.
 
-    - `share`: how many of the searches ended in one; the others are not kept.
-    - `points`: projected on the principal components of visited states, like `initial`, the
-      initial state, and `visited`, where the searches began; `explained_variance`: shares of the
-      components.
+    - `share`: share of the searches that ended in one; the others are not kept.
+    - `points`: the approximate fixed points, `initial`: the initial state, and `visited`: the
+      starts of the searches, all projected on the principal components of sampled states;
+      `explained_variance`: shares of the components.
     - `speeds`: q. `rates`: effective learning rates. `nearest`: the Jacobian's eigenvalue that
       is nearest to 1, which is 1 along a line of fixed points.
     - `positions`: coordinate along the first principal component of the points themselves, in
-      units of the root-mean-square distance of visited states from their mean.
+      units of the root-mean-square distance of sampled states from their mean.
     - `chosen`: indices of a few points from one end to the other; `updates`: their update
-      functions on `gradients`.
+      functions on the axis `gradients`.
     - `participation_ratio`: (sum v)^2 / sum v^2 of the variances v along the points' principal
       components: 1 for a line, 2 for a disc, 0 for a single point.
     - `extent`: root-mean-square distance of the points from their mean, in the same unit.
@@ -93,10 +93,10 @@ class Manifold(eqx.Module):
 def measure_manifold(
     optimizer: AbstractOptimizer, sampled: SampledStates, searches: int = 300
 ) -> Manifold:
-    """Search approximate fixed points from `searches` visited states.
+    """Search for approximate fixed points from `searches` sampled states.
 
-    Finding none is no error: arrays are then empty and ratios NaN.
-    Raises `ValueError` for less than 1 search.
+    Where none is found, arrays are empty and ratios NaN. Raises `ValueError` for less than 1
+    search.
     """
     searches = positive_integer("searches", searches)
     steps = sampled.gradients.shape[1]
@@ -143,9 +143,9 @@ def _own_components(
         return np.zeros(0), np.zeros(0)
     away = states - states.mean(axis=0)
     left, singular, right = np.linalg.svd(away, full_matrices=False)
-    # Components have no sign of their own: the largest entry is made positive.
+    # The sign of a component is arbitrary: its largest entry is made positive.
     sign = np.sign(right[0, np.argmax(np.abs(right[0]))]) or 1.0
-    # Round-off of the mean is no extent.
+    # Without the round-off of the mean.
     singular = np.where(singular > 1e-12 * np.linalg.norm(states), singular, 0.0)
     return singular**2 / len(states), sign * singular[0] * left[:, 0]
 
@@ -190,10 +190,10 @@ def _jacobians_and_futures(opt, states, steps):
 def _descend(
     opt: AbstractOptimizer, starts: Float[Array, "point state"]
 ) -> tuple[Float[Array, "point state"], Float[Array, " point"], Bool[Array, " point"]]:
-    """Levenberg-Marquardt steps from each start, which stop once it is slow.
+    """Levenberg-Marquardt steps from each start, until its speed is small.
 
-    Damping keeps the first steps from moving along directions of slow change. It fades, so that
-    what is not slow yet still gets to where it is.
+    Damping keeps the first steps from moving along slow directions. It decreases, so that states
+    that are not yet slow still converge.
     """
     zero = jnp.zeros((), starts.dtype)
 
@@ -225,17 +225,17 @@ def _descend(
         )
         return state, q, ~moving(state, q)
 
-    # A block waits for its slowest member only.
+    # A block takes as long as its slowest search.
     return over_problems(search, starts, BLOCK)
 
 
 def manifold_facts(record: Manifold) -> Facts:
-    """Where the state may rest without gradient, as pairs of a name and a sentence."""
+    """Approximate fixed points, as pairs of a name and a sentence."""
     facts = [
-        ("Approximate fixed points", f"{percent(record.share)} of searches end in one; they "
-         f"extend over {percent(record.extent)} of what visited states do, with participation "
-         f"ratio {number(record.participation_ratio)}, and {percent(record.persistence)} of "
-         "that is left after another run without gradient"),
+        ("Approximate fixed points", f"{percent(record.share)} of searches end in one; their "
+         f"extent is {percent(record.extent)} of that of sampled states, their participation ratio "
+         f"{number(record.participation_ratio)}, and {percent(record.persistence)} of the extent "
+         "is left after another run without gradient"),
     ]  # fmt: skip
     if record.rates.size:
         low, high = float(record.rates.min()), float(record.rates.max())

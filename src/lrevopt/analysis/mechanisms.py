@@ -1,4 +1,4 @@
-"""One optimizer on one task, taken apart: the measurements of section 5 and appendix A."""
+"""All mechanisms of one optimizer on one task (paper, section 5 and appendix A)."""
 
 import equinox as eqx
 import numpy as np
@@ -14,7 +14,7 @@ from lrevopt.analysis.clipping import Clipping, clipping_facts, clipping_of_runs
 from lrevopt.analysis.convergence import (
     Convergence,
     convergence_facts,
-    linearize_at_rest,
+    linearize_at_fixed_point,
     main_fixed_point,
     slow_manifold,
 )
@@ -38,7 +38,7 @@ RELAXED = 200
 
 
 class Mechanisms(eqx.Module):
-    """What one optimizer does on one task: a record for each mechanism.
+    """Mechanisms of one optimizer on one task, a record for each.
 
     Figures and claims need this record and not the optimizer. Points of `states`, `fixed_points`,
     `momentum` and `adaptation` share one projection: minus the mean of the sampled states, times
@@ -63,7 +63,7 @@ def analyze(
     problems: int = 64,
     steps: int = 200,
 ) -> Mechanisms:
-    """Take one optimizer apart on fresh problems of one task.
+    """Measure all mechanisms of one optimizer on fresh problems of one task.
 
     Raises `ValueError` for counts below 1, or an optimizer that diverges on every problem.
     """
@@ -72,11 +72,11 @@ def analyze(
 
 
 def analyze_sampled(optimizer: AbstractOptimizer, sampled: SampledStates) -> Mechanisms:
-    """Take an optimizer apart from sampled states and the gradients of their runs."""
+    """Measure all mechanisms of an optimizer from sampled states and gradients of test runs."""
     steps = sampled.gradients.shape[1]
     cloud = sampled.states.reshape(-1, sampled.states.shape[-1])
     projection = fit_projection(evenly_spaced(cloud, 100_000))
-    found, model = linearize_at_rest(optimizer, sampled)
+    found, model = linearize_at_fixed_point(optimizer, sampled)
     fixed_point, speed, radius = main_fixed_point(found)
     modes = separated_modes(model)
     slow, slow_speeds = slow_manifold(optimizer, evenly_spaced(cloud, RELAXED), modes)

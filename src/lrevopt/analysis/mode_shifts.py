@@ -8,7 +8,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float, Int
 
-from lrevopt.analysis.convergence import linearize_at_rest
+from lrevopt.analysis.convergence import linearize_at_fixed_point
 from lrevopt.analysis.linearization import Modes, conjugate_mode
 from lrevopt.analysis.mechanisms import Mechanisms
 from lrevopt.analysis.momentum import separated_modes, shifted_states
@@ -51,7 +51,7 @@ def measure_modes(
     Raises `ValueError` for a count below 1.
     """
     count = positive_integer("count", count)
-    _, model = linearize_at_rest(optimizer, sampled)
+    _, model = linearize_at_fixed_point(optimizer, sampled)
     modes = separated_modes(model)
     chosen = slowest_modes(modes)[:count]
     moved, shifts = zip(

@@ -1,4 +1,4 @@
-"""Momentum as modes of the linearised optimizer, and as offsets of its updates (paper, 5.1)."""
+"""Momentum: modes of the linearized optimizer, and offsets of its update function (paper, 5.1)."""
 
 import contextlib
 
@@ -33,7 +33,7 @@ class MomentumModes(eqx.Module):
       gradient causes) explained by the best k + 1 modes together, for k = 0, 1, ...
     - Where the Jacobian is near-defective, modes have no learning rates of their own:
       `learning_rates` and `energy` are NaN, and the dominant mode is the slowest.
-    - `linear_error`: relative error of the linearised transition over the last quarter of test
+    - `linear_error`: relative error of the linearized transition over the last quarter of test
       runs, `||F - F_linear|| / ||F - h*||` (root mean squares).
     - `shifts`: displacements along the dominant mode, in units of the state, symmetric around 0;
       `shifted_points`: the displaced states in the projection of `ProjectedStates`.
@@ -59,7 +59,7 @@ def measure_momentum(
     modes: Modes,
     projection: Projection,
 ) -> MomentumModes:
-    """Modes of `model`, an optimizer linearised at its fixed point, compared with sampled states.
+    """Modes of `model`, an optimizer linearized at its fixed point, compared with sampled states.
 
     `modes` are those that `separated_modes` gives of `model`.
     """
@@ -79,17 +79,17 @@ def measure_momentum(
 
 
 def separated_modes(model: Linearization) -> Modes:
-    """`eigenmodes`, or where J is near-defective those of a J next to it, without rates.
+    """`eigenmodes` or, where J is near-defective, modes of a slightly perturbed J without rates.
 
-    The neighbour has modes to move along, which is all that is asked of it: their learning rates
-    would be huge numbers that cancel, so they are NaN.
+    The perturbed J has modes to move along. Their learning rates would be huge numbers that cancel,
+    so they are NaN. Raises `ValueError` where no perturbation of up to 1e-4 of J suffices.
     """
     try:
         return eigenmodes(model)
     except ValueError:
         noise = np.random.default_rng(0).normal(size=model.recurrent.shape)
         noise *= np.linalg.norm(model.recurrent, 2) / np.linalg.norm(noise, 2)
-    # A defect of two splits by the root of the noise, larger ones by higher roots.
+    # A double eigenvalue splits by the square root of the noise, others by higher roots.
     for size in (1e-8, 1e-6, 1e-4):
         near = model.recurrent + size * noise
         with contextlib.suppress(ValueError):
@@ -110,18 +110,18 @@ def _energy(modes: Modes) -> Float[np.ndarray, " mode"]:
 def shifted_states(
     model: Linearization,
     modes: Modes,
-    visited: Float[np.ndarray, "path visited state"],
+    states: Float[np.ndarray, "path visited state"],
     index: int | None = None,
 ) -> tuple[Float[np.ndarray, "shift state"], Float[np.ndarray, " shift"]]:
-    """The fixed point, moved along a mode (by default the slow one) to where test runs go.
+    """The fixed point displaced along a mode, by default the dominant one, and the displacements.
 
     The mode's unit direction (of a complex one, its real part) is signed so that a positive
-    gradient adds to it. The range is the 95 % quantile of the visited coordinate.
+    gradient adds to it. Displacements reach the 95 % quantile of the states' coordinate along it.
     """
     index = dominant_mode(modes) if index is None else index
     direction = modes.right[:, index].real * np.sign((modes.left[index] @ model.input).real or 1.0)
     length = np.linalg.norm(direction)
-    coordinate = (visited - model.state) @ modes.left[index].real * length
+    coordinate = (states - model.state) @ modes.left[index].real * length
     reach = float(np.quantile(np.abs(coordinate), 0.95))
     shifts = np.linspace(-reach, reach, 5)
     return model.state + shifts[:, None] * direction / length, shifts
@@ -142,7 +142,7 @@ def linearization_error(
 
 
 def momentum_facts(record: MomentumModes) -> Facts:
-    """The dominant mode and the error of linearisation, as pairs of a name and a sentence."""
+    """The dominant mode and the error of linearization, as pairs of a name and a sentence."""
     eigenvalue = record.eigenvalues[record.dominant_mode]
     rate = record.learning_rates[record.dominant_mode]
     own = (

@@ -1,7 +1,7 @@
 """Are layers, weights and biases treated differently? (paper, section 5.5 and Figure 7)
 
 States are averaged over the parameters of a group (`conv1.weight`, `conv1.bias`, ...) and over
-test problems while the run goes on: of a network with 82,250 parameters nothing else is kept.
+test problems during the run: the states of all 82,250 parameters of a network would not fit.
 """
 
 from collections.abc import Mapping
@@ -33,28 +33,28 @@ SAMPLED = 64
 """Parameters of each group and problem over which learning rates are averaged."""
 
 PROJECTED = 2
-"""Of these, how many go into the principal components."""
+"""Of these, how many enter the principal components."""
 
 BINS = 30
 
 
 class ParameterTypes(eqx.Module):
-    """What an optimizer does to each group of a task's parameters. Host arrays in float64.
+    """States, learning rates and gradients of each group of parameters. Host arrays in float64.
 
-    `groups` are named `layer.type`, first layer first; `sizes` counts their parameters and
-    `problems` the test problems behind every average (those that stayed finite).
+    `groups` are named `layer.type`, first layer first; `sizes` are their numbers of parameters,
+    and `problems` is the number of test problems averaged over (those that stayed finite).
 
     - `states`: mean state over a group's parameters and problems, at each step; `spreads`: root
       of the total variance around it.
     - `paths`: these means, projected on three principal components of single parameters'
       states, to which each group gives as many; `explained_variance`: the components' shares.
     - `rates`: effective learning rate at the mean state, which the paper plots; `mean_rates`:
-      mean over (up to 64) parameters of theirs, which is not the same for a nonlinear optimizer.
+      mean of the learning rates of up to 64 parameters, which differs for a nonlinear optimizer.
     - `log10_edges`, `histograms`: density of log10 |gradient| before the first update. `medians`
       of |gradient|, and `zeros`, the share that is exactly 0 and so in no histogram.
     - `separation`: at each step, root-mean-square distance between the mean states of two groups
-      over that between two parameters of one group: 0 if types are treated alike, infinite if
-      they differ and every group has one state.
+      over that between two parameters of one group: 0 if groups have the same mean state,
+      infinite if these differ and all states within each group are equal.
     - `bias_slowness`: at each step, learning rate of biases over that of weights, both averaged
       over the layers that have both; NaN if none has.
     - `depth_correlation`: for weights and biases, Spearman's rank correlation between the layer's
@@ -91,7 +91,7 @@ def measure_parameter_types(
 ) -> ParameterTypes:
     """Run an optimizer on fresh problems and average over groups of parameters.
 
-    Problems on which it leaves the finite numbers are left out. Raises `ValueError` for counts
+    Problems on which it diverges are left out. Raises `ValueError` for counts
     below 1, a task whose parameters are one group, or an optimizer that diverges on every problem.
     """
     problems = positive_integer("problems", problems)
@@ -99,7 +99,7 @@ def measure_parameter_types(
     shape = eqx.filter_eval_shape(task.sample, key).initial_parameters
     spans = compared_spans(task, shape.size)
     batch = batch_size(optimizer, shape)
-    # As a tuple: JAX sorts the keys of a dictionary that it passes on.
+    # As a tuple: JAX would sort the keys of a dictionary.
     found = _measure(optimizer, task, key, problems, steps, tuple(spans.values()), batch)
     means, variances, mean_rates, cloud, gradients = (np.asarray(part, float) for part in found)
     whole = np.isfinite(means).all(axis=(1, 2, 3)) & np.isfinite(variances).all(axis=(1, 2))
@@ -268,7 +268,7 @@ def _measure(optimizer, task, key, problems, steps, spans, batch):
 
 
 def type_facts(record: ParameterTypes) -> Facts:
-    """How groups of parameters are treated, as pairs of a name and a sentence."""
+    """Differences between groups of parameters, as pairs of a name and a sentence."""
     depth = ", ".join(f"{kind} {number(r)}" for kind, r in record.depth_correlation.items())
     first = ", ".join(f"{layer} {number(r)}" for layer, r in record.bias_gradients.items())
     return [

@@ -85,5 +85,5 @@ def project_states(
 def state_variance(
     states: Float[np.ndarray, "path visited state"],
 ) -> Float[np.ndarray, " visited"]:
-    """Total variance over paths at each step: 0 where all paths have met (Figure 3a, inset)."""
+    """Total variance over paths at each step: 0 where all states are equal (Figure 3a, inset)."""
     return states.var(axis=0).sum(axis=-1)

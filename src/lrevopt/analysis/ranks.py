@@ -1,4 +1,4 @@
-"""Rank correlation, exactly."""
+"""Spearman's rank correlation, without round-off."""
 
 import math
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ def rank_correlation(
     first: Sequence[float] | Real[np.ndarray, " value"],
     second: Sequence[float] | Real[np.ndarray, " value"],
 ) -> float:
-    """Spearman's, with mean ranks for ties; NaN if either is constant.
+    """Spearman's rank correlation, with mean ranks for ties; NaN if either is constant.
 
-    Ranks are whole or half numbers, so that sums of their products are exact and 4/5 is 0.8: a
-    threshold of 0.8 is met. Deviations from rounded means would miss it by round-off.
+    Ranks are whole or half numbers, so that sums of their products are exact: a correlation of 4/5
+    meets a threshold of 0.8, which rounded means and deviations would miss.
     """
     from scipy.stats import rankdata  # slow to import
 

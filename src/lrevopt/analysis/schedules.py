@@ -1,7 +1,7 @@
 """Learning-rate schedules from autonomous dynamics, `h' = F(h, 0)` (paper, 5.3 and A.3).
 
-An optimizer that starts away from its fixed point changes its learning rate while it settles,
-whatever gradients it meets.
+An optimizer that starts away from its fixed point changes its learning rate while its state
+converges, whatever the gradients.
 """
 
 import equinox as eqx
@@ -21,10 +21,10 @@ from lrevopt.text import Facts, number
 class Schedule(eqx.Module):
     """The path from the initial state under zero gradient (Figure 5). Host arrays in float64.
 
-    - `path`: its states, projected on the path's own first two principal components; alike
-      `slow_points` and `fixed_point`, the states given for comparison.
+    - `path`: its states, projected on the path's own first two principal components;
+      `slow_points`, `fixed_point`: states given for comparison, in the same projection.
     - `rates`: effective learning rate at each state of the path.
-    - `updates`: `w . h'` of each step, what the path does to a parameter by itself.
+    - `updates`: `w . h'` of each step, the updates that the path causes.
     - `readout_angle`: degrees, from 0 to 90, between the path's first component and the readout
       (90 if either is zero). The paper's footnote 5 says that they are orthogonal.
     """

@@ -92,7 +92,7 @@ def transition_table(
     states: Float[np.ndarray, "point state"],
     gradients: Float[np.ndarray, " point"],
 ) -> Float[np.ndarray, "point state"]:
-    """Transitions of many states that each meet a gradient, in float64 on the host."""
+    """Transitions of many states, each with its own gradient, in float64 on the host."""
     with double_precision():
         return np.asarray(_transition_table(as_double(opt), states, gradients))
 
@@ -113,11 +113,11 @@ class Textbook(eqx.Module):
 def textbook_update_functions() -> Textbook:
     """The numbers of Figure 2, in the figure's order of panels."""
     gradients = np.linspace(-2.0, 2.0, 201)
-    rest, velocities, seconds = np.zeros(1), np.linspace(-1.0, 1.0, 5), np.linspace(0.05, 2.0, 5)
+    zero, velocities, seconds = np.zeros(1), np.linspace(-1.0, 1.0, 5), np.linspace(0.05, 2.0, 5)
     one, most = as_float(1.0), as_float(0.9)
     cases: dict[str, tuple[AbstractOptimizer, np.ndarray, np.ndarray]] = {
-        "gradient_descent": (GradientDescent(learning_rate=one), rest, rest[:, None]),
-        "clipping": (ClippedGradientDescent(learning_rate=one, threshold=one), rest, rest[:, None]),
+        "gradient_descent": (GradientDescent(learning_rate=one), zero, zero[:, None]),
+        "clipping": (ClippedGradientDescent(learning_rate=one, threshold=one), zero, zero[:, None]),
         "momentum": (Momentum(learning_rate=one, momentum=most), velocities, velocities[:, None]),
         "rmsprop": (
             RMSProp(learning_rate=one, decay=most),

@@ -106,12 +106,12 @@ def certify(
     began; of more than `VISITED`, evenly spaced ones. Each is iterated for at most `steps`, or
     until it is as close to a point as two copies of one point may be (`SAME_POINT`).
 
-    Raises `ValueError` for states of another optimizer, no visited states, or fewer than 1 step.
+    Raises `ValueError` for states of another optimizer, an empty `visited`, or fewer than 1 step.
     """
     steps = positive_integer("steps", steps)
     states = double_states(opt, points.distinct, "points.distinct", axes=2)
-    seen = points.start if visited is None else visited
-    cloud = evenly_spaced(double_states(opt, seen, "visited", axes=2), VISITED)
+    given = points.start if visited is None else visited
+    cloud = evenly_spaced(double_states(opt, given, "visited", axes=2), VISITED)
     if not len(cloud):
         raise ValueError("`visited` must hold at least one state, got none.")
     read = np.ones(state_size(opt), bool)

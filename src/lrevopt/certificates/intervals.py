@@ -178,8 +178,8 @@ def norm_of_magnitudes(magnitudes: np.ndarray) -> float:
 def norm(matrix: Interval) -> float:
     """Upper bound of the spectral norm, by a singular value decomposition and its defects."""
     middle = matrix.middle()
-    rest = norm_of_magnitudes((matrix - exactly(middle)).magnitude())
-    if not np.isfinite(middle).all() or not np.isfinite(rest):
+    remainder = norm_of_magnitudes((matrix - exactly(middle)).magnitude())
+    if not np.isfinite(middle).all() or not np.isfinite(remainder):
         return np.inf
     left, values, right = np.linalg.svd(middle, full_matrices=False)
     rebuilt = product(exactly(left * values), exactly(right))
@@ -189,4 +189,4 @@ def norm(matrix: Interval) -> float:
     for factor in (left, right.T):
         gram = product(exactly(factor.T), exactly(factor)) - exactly(np.eye(factor.shape[1]))
         stretched *= 1 + length(gram.magnitude())
-    return upwards(values[0] * stretched + residual + rest)
+    return upwards(values[0] * stretched + residual + remainder)

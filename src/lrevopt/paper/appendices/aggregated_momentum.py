@@ -10,8 +10,8 @@ right ones r_j have unit length, the chain is
     (2)  x' = x + w.h' = x + w.h* - sum_j m_j'          m_j' = lambda_j m_j + alpha_j g
          alpha_j = -(w . r_j) a_j
 
-Where the printed form differs, both are measured: (5) has v + v* in place of v - v*, which goes on
-into the constant of (6); alpha_j is printed as a_j, without the readout, so that its size would
+Where the printed form differs, both are measured: (5) has v + v* in place of v - v*, which carries
+over to the constant of (6); alpha_j is printed as a_j, without the readout, so that its size would
 depend on how long an eigenvector is made; and `v' = beta v + alpha g`, with steps that are added
 (equation 2), climbs for the positive alpha that section 4.1 writes as `beta v - alpha g`.
 

@@ -10,7 +10,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Int, Key
 
-from lrevopt.analysis.convergence import linearize_at_rest, main_fixed_point
+from lrevopt.analysis.convergence import linearize_at_fixed_point, main_fixed_point
 from lrevopt.analysis.fixed_points import is_converged
 from lrevopt.analysis.linearization import dominant_mode
 from lrevopt.analysis.momentum import separated_modes
@@ -85,7 +85,7 @@ def measure_meta_dynamics(
     eigenvalues, rates, dominant, converged = [], [], [], []
     for optimizer in snapshots:
         sampled = sample_states(optimizer, task, key=key, problems=problems, steps=inner_steps)
-        found, model = linearize_at_rest(optimizer, sampled)
+        found, model = linearize_at_fixed_point(optimizer, sampled)
         fixed_point, speed, _ = main_fixed_point(found)
         modes = separated_modes(model)
         eigenvalues.append(modes.eigenvalues)

@@ -21,7 +21,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Complex, Float, Key
 
-from lrevopt.analysis.convergence import linearize_at_rest
+from lrevopt.analysis.convergence import linearize_at_fixed_point
 from lrevopt.analysis.linearization import Linearization, dominant_mode, eigenmodes, mode_optimizer
 from lrevopt.analysis.projections import Projection, fit_projection
 from lrevopt.analysis.spacing import evenly_spaced
@@ -173,7 +173,7 @@ def measure_mimic(
         optimizer, task, key=key, problems=problems, steps=steps, parameters=PATHS
     )
     cloud = sampled.states.reshape(-1, sampled.states.shape[-1])
-    _, model = linearize_at_rest(optimizer, sampled)
+    _, model = linearize_at_fixed_point(optimizer, sampled)
     fixed_point, modes = model.state, eigenmodes(model)
     dominant = dominant_mode(modes)
     projection = _upright(fit_projection(evenly_spaced(cloud, 100_000), COMPONENTS), model)

@@ -39,8 +39,8 @@ def schedule(mechanisms: Mechanisms) -> Statistic:
     return Statistic(
         value=rise,
         also=warms if warms == decays else None,
-        detail=f"{shapes[warms, decays]}: it ends at {number(left)} of the maximum, which is met "
-        f"at step {int(np.argmax(rates))}.",
+        detail=f"{shapes[warms, decays]}: it ends at {number(left)} of the maximum, which is "
+        f"reached at step {int(np.argmax(rates))}.",
     )
 
 

@@ -124,7 +124,7 @@ def _half_width(values: np.ndarray) -> float:
 
 
 def as_markdown(rows: Sequence[Row]) -> str:
-    """The table, and a paragraph for every row that is not as the paper says."""
+    """The table as Markdown, then the remark on each row."""
     counts = {
         outcome: sum(row.outcome == outcome for row in rows)
         for outcome in ("reproduced", "differs", "cannot tell")

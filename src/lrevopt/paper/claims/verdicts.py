@@ -47,7 +47,7 @@ class Statistic:
     - `detail`: one sentence with what else was measured.
     - `also`: whether the conditions of the claim hold that are not thresholds on the value;
       `None` where they decide nothing.
-    - `decides`: whether there is anything to decide by.
+    - `decides`: `False` if the claim cannot be decided, whatever the value.
     """
 
     value: float

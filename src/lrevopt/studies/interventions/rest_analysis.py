@@ -11,7 +11,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from lrevopt.analysis.convergence import linearize_at_rest
+from lrevopt.analysis.convergence import linearize_at_fixed_point
 from lrevopt.analysis.fixed_points import FixedPoints
 from lrevopt.analysis.linearization import Linearization, Modes, conjugate_mode, dominant_mode
 from lrevopt.analysis.momentum import separated_modes
@@ -57,7 +57,7 @@ def analyze_rest(
     Raises `ValueError` for counts below 1, or an optimizer that diverges on every problem.
     """
     sampled = sample_states(optimizer, task, key=key, problems=problems, steps=steps)
-    found, model = linearize_at_rest(optimizer, sampled)
+    found, model = linearize_at_fixed_point(optimizer, sampled)
     fixed_point, modes = model.state, separated_modes(model)
     slow = dominant_mode(modes)
     return RestAnalysis(

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Key
 
 from lrevopt.analysis.adaptation import held_gradients, measure_adaptation
 from lrevopt.analysis.clipping import clipping_of_runs
-from lrevopt.analysis.convergence import linearize_at_rest
+from lrevopt.analysis.convergence import linearize_at_fixed_point
 from lrevopt.analysis.fixed_points import FixedPoints
 from lrevopt.analysis.linearization import (
     Linearization,
@@ -78,7 +78,7 @@ def measure_scorecard(
     reasons: dict[str, str] = {}
     schedule = measure_schedule(optimizer, steps)
     path = schedule if at_rest is None else measure_schedule(at_rest, steps)
-    found, model = linearize_at_rest(resting, seen)
+    found, model = linearize_at_fixed_point(resting, seen)
     absent = _absent(found, model, steps)
     return Scorecard(
         **_momentum(model, steps, absent, reasons),
