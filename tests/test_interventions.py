@@ -406,7 +406,7 @@ def test_contexts_and_refusals():
     task = lo.LinearRegression(dim=2)
     rest_analysis = analyze_rest(MOMENTUM, task, key=jr.key(0), problems=2, steps=5)
     by_hand = context_of(MOMENTUM, 5)
-    for name in ("center", "slow", "rates", "projector"):
+    for name in ("fixed_point", "slow", "rates", "projector"):
         np.testing.assert_allclose(getattr(rest_analysis, name), getattr(by_hand, name), atol=1e-12)
     with pytest.raises(ValueError, match="must not contain 'original'"):
         intervene(MOMENTUM, task, key=jr.key(0), interventions={"original": SOME["linear"]})
