@@ -27,10 +27,8 @@ def _exported(module: ModuleType) -> list[str]:
     """`__all__`, or what the source imports as itself (`Momentum as Momentum`), lazily or not."""
     if (names := getattr(module, "__all__", None)) is not None:
         return [name for name in names if not name.startswith("_")]
-    imports = [
-        n for n in ast.walk(ast.parse(inspect.getsource(module))) if isinstance(n, ast.ImportFrom)
-    ]
-    return [alias.name for node in imports for alias in node.names if alias.asname == alias.name]
+    aliases = [alias for node in _imports(module) for alias in node.names]
+    return [alias.name for alias in aliases if alias.asname == alias.name]
 
 
 def room_of(name: str, value: Any) -> str:
@@ -49,9 +47,12 @@ def home_of_data(name: str) -> str:
     home, imported = "", "lrevopt"
     while imported != home:
         home = imported
-        tree = ast.parse(inspect.getsource(importlib.import_module(home)))
-        for node in tree.body:
-            names = [a.asname or a.name for a in getattr(node, "names", [])]
-            if isinstance(node, ast.ImportFrom) and node.module and name in names:
+        for node in _imports(importlib.import_module(home)):
+            if node.module and name in [alias.asname or alias.name for alias in node.names]:
                 imported = node.module
     return home
+
+
+def _imports(module: ModuleType) -> list[ast.ImportFrom]:
+    tree = ast.parse(inspect.getsource(module))
+    return [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
