@@ -80,17 +80,18 @@ def explore(
 
     A slider goes through about `moments` moments of the `steps` updates. At each, linked panels
     show the update functions of sampled parameters, eigenvalues and learning rates of the
-    optimizer linearised there at zero gradient, effective learning rates, the distribution of
+    optimizer linearized there at zero gradient, effective learning rates, the distribution of
     gradients, and the loss. Any optimizer and any task will do; a run that diverges is shown as
     far as it is finite. The title names optimizer and task unless `title` is given.
 
-    The page is one file with everything inside and needs no network. Raises `ValueError` as
+    The page is one file with everything inside and needs no network. Eigenvalues take most of the
+    time: with states of hundreds of coordinates, ask for fewer `moments`. Raises `ValueError` as
     `measure_run_moments` does.
     """
     numbers = measure_run_moments(
         optimizer, task, key=key, steps=steps, moments=moments, parameters=parameters
     )
-    return ExplorePage(numbers, title or f"{type(optimizer).__name__} on {type(task).__name__}")
+    return ExplorePage(numbers, title or f"{type(optimizer).__name__} on {task.title}")
 
 
 def warnings(numbers: RunMoments) -> list[str]:
