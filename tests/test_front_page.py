@@ -182,7 +182,7 @@ def best_of(evaluated):
 
 def test_every_claim_is_shown_with_its_verdict_on_each_task(page):
     text = words(page)
-    table = text[text.index("The paper says") : text.index("Where it differs")]
+    table = text[text.index("The paper's claim Rosen") : text.index("Where it differs")]
     assert "4 measurements of 3 claims: 2 reproduced, 1 different, 1 undecided" in text
     for claim in ("converge", "clipping", "modes"):
         assert table.count(f"The sentence of {claim}.") == 1

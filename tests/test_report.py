@@ -213,7 +213,7 @@ def test_claims_are_shown_and_what_differs_is_explained(run, page):
         assert {row.says, row.statistic, row.threshold, row.value} <= set(found_in(text, row))
         assert (f"{row.claim}: {row.outcome}." in text) == (row.outcome != "reproduced")
     assert claims_section([]) == []
-    assert "The paper's sentences" not in page.text
+    assert "The paper's claims" not in page.text
 
 
 def found_in(text, row):

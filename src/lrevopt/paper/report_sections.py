@@ -14,4 +14,4 @@ def claims_section(rows: Sequence[Row]) -> list[Section]:
     if not rows:
         return []
     html = Markup(render_page("claims.html", claims=rows))
-    return [Section("claims", "The paper's sentences", "The paper's sentences, measured", html)]
+    return [Section("claims", "The paper's claims", "The paper's claims, measured", html)]
