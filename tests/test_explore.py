@@ -2,6 +2,7 @@
 page in a browser.
 """
 
+import html
 import html.parser
 import json
 import re
@@ -263,6 +264,14 @@ def test_the_file_is_self_contained_and_holds_the_numbers(page):
     np.testing.assert_allclose(modes[..., 0], numbers.eigenvalues.real, rtol=5e-5)
     np.testing.assert_allclose(modes[..., 3], numbers.mode_rates.imag, rtol=5e-5)
     np.testing.assert_array_equal(held["total_counts"], numbers.total_counts)
+
+
+def test_a_notebook_shows_the_same_page(page):
+    numbers, path = page
+    frame = ExplorePage(numbers, "<Adam> & co")._repr_html_()
+    found = re.search(r'srcdoc="([^"]*)"', frame)
+    assert found is not None
+    assert html.unescape(found[1]) == path.read_text()
 
 
 def test_a_learning_rate_off_the_axis_is_told():
