@@ -22,7 +22,7 @@ from lrevopt.inner_loop.evaluation import Evaluation
 from lrevopt.meta_training import History
 from lrevopt.paper.appendices.meta_dynamics import MetaDynamics
 from lrevopt.paper.appendices.momentum_mimic import MomentumMimic
-from lrevopt.paper.figures.registry import FigureNumbers
+from lrevopt.runs.contents import Run
 from lrevopt.studies.gallery import Gallery
 from lrevopt.studies.gradient_replay import CHANGES, EXCHANGED_HALFWAY, GradientReplay
 from lrevopt.studies.interventions import INTERVENTIONS, Interventions
@@ -404,44 +404,55 @@ def gallery() -> Gallery:
     )
 
 
-def numbers(*tasks: str) -> FigureNumbers:
-    """Numbers of all figures for these tasks; the first has diverged runs and few states."""
-    rng = np.random.default_rng(5)
-    pictures = {
-        "linear_regression": TaskPicture(
-            "condition_numbers", {"condition_numbers": np.geomspace(2, 500, 40)}
-        ),
-        "rosenbrock": TaskPicture(
-            "surface",
-            {
-                "x": np.linspace(-2, 2, 9),
-                "y": np.linspace(-1, 3, 9),
-                "surface": 1 + np.linspace(0, 9, 81).reshape(9, 9) ** 2,
-                "minimum": np.ones(2),
-            },
-        ),
-        "two_moons": TaskPicture(
-            "scatter",
-            {"x": rng.normal(size=60), "y": rng.normal(size=60), "label": np.arange(60) % 2},
-        ),
-        "mnist": TaskPicture("images", {"images": rng.integers(0, 256, (30, 7, 7), np.uint8)}),
-    }
-    first = tasks[0]
-    return FigureNumbers(
-        evaluations={task: evaluation(diverged=task == first) for task in tasks},
-        pictures={task: pictures[task] for task in tasks if task in pictures},
-        mechanisms={
-            task: mechanisms(1 if task == first else 6, converged=task != first) for task in tasks
+PICTURES = {
+    "linear_regression": TaskPicture(
+        "condition_numbers", {"condition_numbers": np.geomspace(2, 500, 40)}
+    ),
+    "rosenbrock": TaskPicture(
+        "surface",
+        {
+            "x": np.linspace(-2, 2, 9),
+            "y": np.linspace(-1, 3, 9),
+            "surface": 1 + np.linspace(0, 9, 81).reshape(9, 9) ** 2,
+            "minimum": np.ones(2),
         },
-        momentum_rates={first: 0.12},
-        tuning={task: {name: tuning(name) for name in BASELINES} for task in tasks},
-        textbook=textbook_update_functions(),
-        history=history(),
-        parameter_types={task: parameter_types() for task in tasks},
-        manifolds={task: manifold() for task in tasks},
-        mode_shifts={task: mode_shifts(1 if task == first else 6) for task in tasks},
-        momentum_mimic=momentum_mimic(),
-        meta_dynamics=meta_dynamics(),
-        interventions={task: interventions() for task in tasks},
-        replay={task: replay() for task in tasks},
-    )
+    ),
+    "two_moons": TaskPicture(
+        "scatter",
+        {
+            "x": np.random.default_rng(5).normal(size=60),
+            "y": np.random.default_rng(6).normal(size=60),
+            "label": np.arange(60) % 2,
+        },
+    ),
+    "mnist": TaskPicture(
+        "images", {"images": np.random.default_rng(7).integers(0, 256, (30, 7, 7), np.uint8)}
+    ),
+}
+
+
+def runs(*tasks: str, title: str = "") -> dict[str, Run]:
+    """Runs with all records for these tasks; the first has diverged runs and few states.
+
+    `momentum_mimic` and `meta_dynamics` are those of the first.
+    """
+    once = {"momentum_mimic": momentum_mimic(), "meta_dynamics": meta_dynamics()}
+    return {
+        task: Run.of(
+            task,
+            settings={"task": {"kind": "MNIST" if task == "mnist" else "", "title": title}},
+            evaluation=evaluation(diverged=place == 0),
+            task_picture=PICTURES.get(task),
+            mechanisms=mechanisms(6 if place else 1, converged=place > 0),
+            tuning={name: tuning(name) for name in BASELINES},
+            textbook=textbook_update_functions(),
+            history=history(),
+            parameter_types=parameter_types(),
+            manifold=manifold(),
+            mode_shifts=mode_shifts(6 if place else 1),
+            interventions=interventions(),
+            gradient_replay=replay(),
+            **({} if place else once),
+        )
+        for place, task in enumerate(tasks)
+    }

@@ -21,7 +21,6 @@ import lrevopt as lo
 from lrevopt import storage
 from lrevopt.meta_training import MetaTraining
 from lrevopt.optimizers import saved
-from lrevopt.paper import figures
 from lrevopt.paper.appendices.meta_dynamics import MetaDynamics, measure_meta_dynamics
 from lrevopt.paper.appendices.momentum_mimic import (
     MomentumMimic,
@@ -36,7 +35,8 @@ from lrevopt.paper.appendices.stage import (
     selection_runs,
 )
 from lrevopt.paper.contents import APPENDIX_B
-from lrevopt.paper.figures.drawing import load_numbers
+from lrevopt.paper.figures.meta_dynamics import MIMIC, figure_14
+from lrevopt.runs.contents import Run
 from lrevopt.runs.experiment import Experiment, Learned, key_stream
 from lrevopt.runs.train import train
 
@@ -135,7 +135,8 @@ def test_gap_to_what_diverged_is_infinite():
     assert np.isinf(record.gap("analytic", "learned"))
     with pytest.raises(ValueError, match="`name` must be one of learned"):
         record.curve("adam")
-    labels = [ax.get_xlabel() for ax in figures.figure_14(record).axes]
+    figure = figure_14(MIMIC, Run.of("linear_regression", momentum_mimic=record))
+    labels = [ax.get_xlabel() for ax in figure.axes]
     assert "inner step\ndiverges: analytic optimum" in labels
 
 
@@ -290,8 +291,8 @@ def test_script_leaves_an_optimizer_and_the_records_of_its_figures(run, monkeypa
     )
     for ours, theirs in pairs:
         np.testing.assert_array_equal(ours, theirs)
-    numbers = load_numbers([run])
-    mimic, dynamics = numbers.momentum_mimic, numbers.meta_dynamics
+    found = Run(run)
+    mimic, dynamics = (found.record(name) for name in ("momentum_mimic", "meta_dynamics"))
     assert isinstance(mimic, MomentumMimic)
     assert isinstance(dynamics, MetaDynamics)
     assert mimic.step == history.snapshot_steps[chosen]

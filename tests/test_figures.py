@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import itertools
+import types
 
 import jax
 import jax.random as jr
@@ -10,28 +11,31 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib import _pylab_helpers
+from matplotlib.figure import Figure
 from synthetic_records import (
     BASELINES,
+    PICTURES,
     changed,
     evaluation,
     history,
     manifold,
     mechanisms,
     mode_shifts,
-    numbers,
     parameter_types,
+    runs,
     tuning,
 )
 
 import lrevopt as lo
-from lrevopt.paper import figures
-from lrevopt.paper.figures.registry import FIGURES, FigureNumbers, available
+from lrevopt.paper.figures import FIGURES, available
+from lrevopt.plots.panel import Panel, column_per_run, of, panel_per_run, side_by_side
 from lrevopt.plots.style import LOOKS, figure_name, looks, render, save_figure
+from lrevopt.runs.contents import Run
 from lrevopt.tasks.pictures import task_picture
 
-ONE, BOTH = numbers("rosenbrock"), numbers("linear_regression", "rosenbrock")
-FOUR = numbers("linear_regression", "rosenbrock", "two_moons", "mnist")
-OWN = numbers("my_task")
+ONE, BOTH = runs("rosenbrock"), runs("linear_regression", "rosenbrock")
+FOUR = runs("linear_regression", "rosenbrock", "two_moons", "mnist")
+OWN = runs("my_task", title="Ising model")
 BY_TASK = (1, 8, 10, 11, 12, 17)
 """Figures with a column or a panel for each task."""
 CASES = [
@@ -44,19 +48,30 @@ CASES = [
 SPECS = {spec.number: spec for spec in FIGURES}
 
 
+def drawn(number, **records):
+    """A figure of one run on Rosenbrock that has these records."""
+    return SPECS[number].draw({"rosenbrock": Run.of("rosenbrock", **records)})
+
+
+def records_of(case):
+    """All records of these runs."""
+    return {task: vars(run) for task, run in case.items()}
+
+
 @pytest.mark.parametrize(("spec", "case"), CASES)
 def test_figure_draws_with_labels_and_leaves_everything_else_alone(spec, case):
-    before, settings = copy.deepcopy(case), dict(mpl.rcParams)
+    before, settings = copy.deepcopy(records_of(case)), dict(mpl.rcParams)
     figure = spec.draw(case)
     figure.draw_without_rendering()
     assert not _pylab_helpers.Gcf.figs, "no figure is registered with pyplot"
     assert dict(mpl.rcParams) == settings
-    for old, new in zip(jax.tree.leaves(vars(before)), jax.tree.leaves(vars(case)), strict=True):
+    leaves = jax.tree.leaves(before), jax.tree.leaves(records_of(case))
+    for old, new in zip(*leaves, strict=True):
         np.testing.assert_array_equal(old, new)
     assert figure.get_figwidth() in (3.25, 6.75)
-    drawn = [ax for ax in figure.axes if ax.axison]
-    assert all(ax.get_xlabel() or ax.get_ylabel() for ax in drawn)
-    panels = [ax for ax in drawn if ax.get_subplotspec() and not hasattr(ax, "_colorbar")]
+    shown = [ax for ax in figure.axes if ax.axison]
+    assert all(ax.get_xlabel() or ax.get_ylabel() for ax in shown)
+    panels = [ax for ax in shown if ax.get_subplotspec() and not hasattr(ax, "_colorbar")]
     shared = [ax.get_shared_x_axes().get_siblings(ax) for ax in panels]
     assert all(any(ax.get_xlabel() for ax in siblings) for siblings in shared)
     # Panel letters run from (a) without gaps.
@@ -105,11 +120,97 @@ def test_same_numbers_give_the_same_bytes(number, kind):
     assert b"<dc:date>" not in first
 
 
-def test_a_task_of_your_own_has_figures():
-    for number in (1, 17):
-        figure = SPECS[number].draw(OWN)
+def test_a_task_of_your_own_has_every_figure_under_its_own_title():
+    """All of the paper's but the searches on its tasks, in place of which it has its own."""
+    specs = available(OWN)
+    paper = {spec.number for spec in FIGURES} - {18, 19, 20, 21}
+    assert {spec.number for spec in specs} == paper | {"tuning"}
+    assert specs[-1].title == "Tuning of the baselines on Ising model"
+    for spec in specs:
+        figure = spec.draw(OWN)
         figure.draw_without_rendering()
-        assert any(ax.axison and ax.has_data() for ax in figure.axes)
+        assert spec.panels == () or any(ax.axison and ax.has_data() for ax in figure.axes)
+    for number in (1, 3, 8, 17):
+        assert "Ising model" in titles(SPECS[number].draw(OWN))[0]
+    # Columns stand in the order given.
+    both = titles(SPECS[17].draw(OWN | {"other": Run.of("other", evaluation=evaluation())}))
+    assert [title.partition(" ")[2] for title in both] == ["Ising model", "Other"]
+
+
+def test_figures_are_drawn_of_anything_with_a_title_and_records():
+    run = types.SimpleNamespace(title="Mine", evaluation=evaluation())
+    assert "Mine" in titles(column_per_run([SPECS[1].panels[0]], [run], height=2.0))[0]
+    assert "Mine" in titles(panel_per_run(SPECS[17].panels[0], [run], height=2.0))[0]
+
+
+def stem(ax, values, item=None):
+    """A panel of one curve."""
+    ax.plot(values, label="curve")
+    ax.set(xlabel=f"item {item}", ylabel="value")
+
+
+def test_numbers_captions_and_legends_follow_from_panels():
+    """A panel for each item; records in records by their path; each legend entry once."""
+    panel = Panel(
+        lambda ax, run, item: stem(ax, run.found.values[item], item),
+        ("found.values", "found.inner.points"),
+        "What is seen.",
+        title=lambda item: f"Part {item}",
+        plane=("found.points",),
+        made=lambda run: {"total": np.sum(run.found.values)},
+        needs=("other",),
+        each=lambda run: range(len(run.found.values)),
+    )
+    found = types.SimpleNamespace(
+        values=np.arange(6.0).reshape(2, 3),
+        inner=types.SimpleNamespace(points=np.ones(2)),
+        points=np.zeros((4, 3)),
+    )
+    run = types.SimpleNamespace(title="Mine", found=found, other=1)
+    assert panel.records() == {"found", "other"}
+    assert panel.possible(run)
+    assert not panel.possible(types.SimpleNamespace(found=found, other=None))
+    assert not panel.possible(types.SimpleNamespace(found=found))
+    arrays = panel.numbers(run)
+    assert {name: np.shape(array) for name, array in arrays.items()} == {
+        "values": (2, 3), "inner/points": (2,), "points": (4, 2), "total": (),
+    }  # fmt: skip
+    figure = side_by_side([panel], run, height=2.0)
+    assert titles(figure) == [r"$\mathbf{(a)}$ Mine: Part 0", r"$\mathbf{(b)}$ Part 1"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["curve"]
+
+
+def test_options_reach_how_a_panel_is_drawn():
+    seen = []
+    panel = Panel(of("found", lambda ax, record, **options: seen.append((record, options))), (), "")
+    panel.drawn(wide=True).draw(Figure().subplots(), types.SimpleNamespace(found=3))
+    assert seen == [(3, {"wide": True})]
+
+
+def test_labels_that_repeat_in_a_row_are_written_once():
+    panel = Panel(of("found", stem), ("found",), "What is seen.")
+    cases = [types.SimpleNamespace(title=str(place), found=np.arange(3.0)) for place in range(3)]
+    axes = column_per_run([panel, panel], cases, height=1.0).axes
+    assert [ax.get_ylabel() for ax in axes] == ["value", "", ""] * 2
+
+
+def test_legends_are_read_row_by_row():
+    """Seven entries need two rows of a page's width; matplotlib fills columns."""
+    names = [f"a rather long name {place}" for place in range(7)]
+    marks = [mpl.lines.Line2D([], [], label=name) for name in names]
+    panel = Panel(of("found", stem), ("found",), "", marks=lambda runs: marks)
+    run = types.SimpleNamespace(title="", found=np.arange(3.0))
+    legend = side_by_side([panel, panel], run, height=2.0).legends[0]
+    entries = [text.get_text() for text in legend.get_texts()]
+    columns = legend._ncols  # type: ignore[attr-defined]  # matplotlib tells it nowhere else
+    assert 1 < columns < 7
+    rows = -(-len(entries) // columns)
+    lengths = [rows if place < len(entries) % columns or len(entries) % columns == 0 else rows - 1
+               for place in range(columns)]  # fmt: skip
+    starts = np.cumsum([0, *lengths])[:-1]
+    read = [entries[start + row] for row in range(rows) for start, length
+            in zip(starts, lengths, strict=True) if row < length]  # fmt: skip
+    assert read == [*names, "curve"]
 
 
 def test_every_figure_is_registered_once_and_in_order():
@@ -121,9 +222,11 @@ def test_every_figure_is_registered_once_and_in_order():
 
 
 def test_figures_without_numbers_are_not_available():
-    assert [spec.number for spec in available(FigureNumbers())] == [16]
-    possible = {spec.number for spec in FIGURES if spec.task in (None, "rosenbrock")}
+    assert [spec.number for spec in available({})] == [16]
+    possible = {spec.number for spec in FIGURES} - {18, 20, 21}
     assert {spec.number for spec in available(ONE)} == possible
+    # The record of meta-training belongs to one run.
+    assert "training" not in {spec.number for spec in available(BOTH)}
 
 
 def test_looks_are_distinct_for_known_and_unknown_optimizers():
@@ -134,7 +237,7 @@ def test_looks_are_distinct_for_known_and_unknown_optimizers():
 
 
 def test_save_figure_writes_two_small_files(tmp_path):
-    paths = save_figure(figures.figure_18(BOTH.tuning["linear_regression"]), tmp_path, 18)
+    paths = save_figure(SPECS[18].draw(BOTH), tmp_path, 18)
     assert [path.name for path in paths] == ["figure_18.png", "figure_18.svg"]
     assert all(0 < path.stat().st_size < 400_000 for path in paths)
     assert sorted(tmp_path.iterdir()) == sorted(paths)
@@ -142,40 +245,37 @@ def test_save_figure_writes_two_small_files(tmp_path):
 
 
 def test_diverged_optimizers_are_named_and_the_rest_still_drawn():
-    figure = figures.figure_01({"rosenbrock": evaluation(diverged=True)}, {})
+    figure = drawn(1, evaluation=evaluation(diverged=True))
     texts = [text.get_text() for text in figure.findobj(mpl.text.Text)]
     assert "inner step\nruns diverged, of 6: Adam 2" in texts
     assert any(
         "2 of 6" in text.get_text()
-        for text in figures.figure_17({"mine": evaluation(diverged=True)}).findobj(mpl.text.Text)
+        for text in drawn(17, evaluation=evaluation(diverged=True)).findobj(mpl.text.Text)
     )
 
 
 def test_everything_diverged_still_draws():
     ruined = evaluation()
     ruined = type(ruined)(names=ruined.names, losses=np.full_like(ruined.losses, np.inf))
-    for figure in (
-        figures.figure_01({"rosenbrock": ruined}, {}),
-        figures.figure_17({"rosenbrock": ruined}),
-    ):
+    for figure in (drawn(1, evaluation=ruined), drawn(17, evaluation=ruined)):
         figure.draw_without_rendering()
         texts = [text.get_text() for text in figure.findobj(mpl.text.Text)]
         assert any("diverged" in text for text in texts)
     searched = tuning("momentum")
     lost = type(searched)(**(vars(searched) | {"scores": np.full(30, np.inf)}))
-    figures.figure_18({"momentum": lost}).draw_without_rendering()
+    drawn(19, tuning={"momentum": lost}).draw_without_rendering()
 
 
 def test_loss_curve_is_the_mean_of_the_runs_that_stay_finite():
-    runs = evaluation(diverged=True)
-    ax = figures.figure_01({"rosenbrock": runs}, {}).axes[0]
+    record = evaluation(diverged=True)
+    ax = drawn(1, evaluation=record).axes[0]
     curves = {line.get_label(): np.asarray(line.get_ydata(), float) for line in ax.lines}
-    np.testing.assert_allclose(curves["Adam"], runs.losses[3, 2:].mean(axis=0))
-    np.testing.assert_allclose(curves["Learned"], runs.losses[0].mean(axis=0))
+    np.testing.assert_allclose(curves["Adam"], record.losses[3, 2:].mean(axis=0))
+    np.testing.assert_allclose(curves["Learned"], record.losses[0].mean(axis=0))
 
 
 def test_tuning_panels_share_one_scale_and_show_every_pair():
-    figure = figures.figure_18(BOTH.tuning["linear_regression"])
+    figure = SPECS[18].draw(BOTH)
     scatters = [
         ax.collections[0] for ax in figure.axes if ax.collections and ax.get_title(loc="left")
     ]
@@ -183,31 +283,27 @@ def test_tuning_panels_share_one_scale_and_show_every_pair():
     assert len({(part.norm.vmin, part.norm.vmax) for part in scatters}) == 1
 
 
-@pytest.mark.parametrize(
-    "call",
-    [
-        lambda: figures.figure_01({}, {}),
-        lambda: figures.figure_03({}),
-        lambda: figures.figure_07({}),
-        lambda: figures.figure_09({}, {}),
-        lambda: figures.figure_13({}),
-        lambda: figures.figure_12({}, {}),
-        lambda: figures.figure_18({}),
-    ],
-)
-def test_nothing_to_draw_is_refused(call):
-    with pytest.raises(ValueError, match="must hold"):
-        call()
+@pytest.mark.parametrize("number", [1, 3, 7, 9, 12, 13, 18])
+def test_nothing_to_draw_is_refused(number):
+    with pytest.raises(ValueError, match=f"`runs` must hold one with .* for figure_{number:02d}"):
+        SPECS[number].draw({"rosenbrock": Run.of("rosenbrock")})
+    with pytest.raises(ValueError, match="`runs` must hold at least one run, got none."):
+        column_per_run(SPECS[8].panels, [], height=2.0)
+
+
+def test_one_hyperparameter_has_no_plane():
+    searched = tuning("momentum")
+    single = dataclasses.replace(searched, parameter_names=("learning_rate",))
+    with pytest.raises(ValueError, match="two hyperparameters or more, got .'momentum'."):
+        drawn(19, tuning={"momentum": single})
 
 
 @pytest.mark.parametrize("states", [1, 2])
 def test_mechanism_figures_of_small_optimizers(states):
-    record = {"linear_regression": mechanisms(states)}
-    for draw in (figures.figure_03, figures.figure_04):
-        figure = draw(record)
+    for number in (3, 4, 5):
+        figure = drawn(number, mechanisms=mechanisms(states))
         figure.draw_without_rendering()
         assert all(ax.has_data() for ax in figure.axes if ax.axison)
-    figures.figure_05(record, {}).draw_without_rendering()
 
 
 def titles(figure):
@@ -217,10 +313,10 @@ def titles(figure):
 @pytest.mark.parametrize("number", [8, 12])
 def test_mnist_has_figures_of_its_own(number):
     """It converges to no single point: the paper's columns are the other three."""
-    drawn = titles(SPECS[number].draw(FOUR))
-    assert len(drawn) == 9
-    assert not any("MNIST" in title for title in drawn)
-    assert any("MNIST" in title for title in titles(SPECS[number].draw(numbers("mnist"))))
+    written = titles(SPECS[number].draw(FOUR))
+    assert len(written) == 9
+    assert not any("MNIST" in title for title in written)
+    assert any("MNIST" in title for title in titles(SPECS[number].draw(runs("mnist"))))
 
 
 def test_figures_of_one_task_prefer_the_paper_s():
@@ -228,13 +324,13 @@ def test_figures_of_one_task_prefer_the_paper_s():
         assert "MNIST" in titles(SPECS[number].draw(FOUR))[0]
         assert "Rosenbrock" in titles(SPECS[number].draw(ONE))[0]
     # Both records are needed, so a task with one of them only is passed over.
-    few = dataclasses.replace(FOUR, mechanisms={"two_moons": mechanisms(6)})
-    assert "Two moons" in titles(SPECS[9].draw(few))[0]
+    few = FOUR | {"mnist": Run.of("mnist", mode_shifts=mode_shifts(6))}
+    assert "Linear regression" in titles(SPECS[9].draw(few))[0]
 
 
 def test_types_are_told_apart_by_line_and_colour():
     record = parameter_types()
-    figure = figures.figure_07({"mnist": record})
+    figure = drawn(7, parameter_types=record)
     (rates,) = [ax for ax in figure.axes if ax.get_ylabel() == "effective learning rate"]
     np.testing.assert_array_equal([line.get_ydata() for line in rates.lines], record.rates)
     assert len({line.get_color() for line in rates.lines}) == len(record.groups)
@@ -245,7 +341,7 @@ def test_types_are_told_apart_by_line_and_colour():
 
 
 def test_a_manifold_without_points_still_draws():
-    figure = figures.figure_13({"mine": manifold(found=False)})
+    figure = drawn(13, manifold=manifold(found=False))
     figure.draw_without_rendering()
     panels = [ax for ax in figure.axes if ax.get_subplotspec()]
     assert all(ax.get_xlabel() for ax in panels)
@@ -253,7 +349,7 @@ def test_a_manifold_without_points_still_draws():
 
 def test_points_of_the_manifold_have_the_colours_of_their_update_functions():
     record = manifold()
-    figure = figures.figure_13({"mnist": record})
+    figure = drawn(13, manifold=record)
     figure.draw_without_rendering()
     points, curves = figure.axes[0].collections[0], figure.axes[1].lines[2:]
     colors = np.asarray(points.get_facecolor())[record.chosen]
@@ -269,17 +365,17 @@ def test_modes_without_rates_are_grey():
         momentum__energy=np.full(3, np.nan),
     )
     for figure in (
-        figures.figure_03({"rosenbrock": lost}),
-        figures.figure_09({"mnist": lost}, {"mnist": mode_shifts(3)}),
+        drawn(3, mechanisms=lost),
+        drawn(9, mechanisms=lost, mode_shifts=mode_shifts(3)),
     ):
         figure.draw_without_rendering()
-    colors = figures.figure_03({"rosenbrock": lost}).axes[2].collections[0]
+    colors = drawn(3, mechanisms=lost).axes[2].collections[0]
     np.testing.assert_array_equal(colors.cmap(np.nan), mpl.colors.to_rgba("#8A8A8A"))
 
 
 def test_examples_stand_side_by_side():
-    images = FOUR.pictures["mnist"].arrays["images"]
-    for case, across in ((FOUR, 6), (numbers("mnist"), 10)):
+    images = PICTURES["mnist"].arrays["images"]
+    for case, across in ((FOUR, 6), (runs("mnist"), 10)):
         axes = SPECS[1].draw(case).axes
         (shown,) = [np.asarray(ax.images[0].get_array()) for ax in axes if ax.images]
         assert shown.shape == (7 * 30 // across, 7 * across)
@@ -288,7 +384,7 @@ def test_examples_stand_side_by_side():
 
 
 def test_logarithmic_objectives_are_drawn_on_a_linear_axis():
-    figure = figures.figure_training(history(logarithmic=True))
+    figure = drawn("training", history=history(logarithmic=True))
     assert [ax.get_yscale() for ax in figure.axes] == ["linear", "log", "log"]
 
 

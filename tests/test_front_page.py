@@ -22,7 +22,8 @@ from test_scripts import call
 from lrevopt import storage
 from lrevopt.paper.claims import Row
 from lrevopt.paper.claims.saved_runs import claims_of_all
-from lrevopt.paper.figures.registry import FIGURES, FigureText
+from lrevopt.paper.figures.registry import FIGURES
+from lrevopt.paper.figures.specs import FigureText
 from lrevopt.paper.front_page import front_page_of, shipped_runs
 from lrevopt.paper.front_page_content import render_front_page
 from lrevopt.runs.contents import Run

@@ -23,7 +23,8 @@ from lrevopt import storage
 from lrevopt.inner_loop import scoring
 from lrevopt.inner_loop.evaluation import evaluate
 from lrevopt.inner_loop.scoring import score_settings
-from lrevopt.paper import figures
+from lrevopt.plots.tuning import figure_tuning
+from lrevopt.runs.contents import Run
 from lrevopt.runs.experiment import BASELINES
 from lrevopt.tasks import AbstractTask, sample_problems
 from lrevopt.tuning.random_search import TuningResult, stack_settings, tune
@@ -338,7 +339,7 @@ def test_figures_show_where_settings_stopped():
     """One mark and one line of the key for each rung; only runs in full are on the colour scale."""
     task = lo.LinearRegression(dim=3)
     tuning = {name: tune(task, make, SMALL, key=jr.key(0)) for name, make in BASELINES.items()}
-    figure = figures.figure_20(tuning)
+    figure = figure_tuning(Run.of("mine", tuning=tuning))
     figure.draw_without_rendering()
     legend = figure.axes[5].get_legend()
     assert legend is not None
@@ -368,7 +369,7 @@ def test_figures_show_where_settings_stopped():
 def test_one_rung_has_one_mark():
     settings = dataclasses.replace(SMALL, rungs=((3, 10),))
     result = tune(lo.LinearRegression(dim=3), lo.Momentum, settings, key=jr.key(0))
-    figure = figures.figure_21({"momentum": result})
+    figure = figure_tuning(Run.of("mine", tuning={"momentum": result}))
     figure.draw_without_rendering()
     texts = [text.get_text() for text in figure.findobj(Text)]
     assert "stopped after 3 updates" in texts

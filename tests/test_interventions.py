@@ -21,8 +21,15 @@ from lrevopt.analysis import FixedPoints, linearize, measure_schedule
 from lrevopt.analysis.linearization import conjugate_mode, dominant_mode
 from lrevopt.analysis.momentum import separated_modes
 from lrevopt.optimizers import AbstractOptimizer
-from lrevopt.plots.interventions import figure_gradient_replay, figure_interventions
+from lrevopt.plots.interventions import (
+    EXCHANGED,
+    REPLAYED_RATES,
+    SEPARATION,
+    figure_interventions,
+)
+from lrevopt.plots.panel import side_by_side
 from lrevopt.plots.style import render
+from lrevopt.runs.contents import Run
 from lrevopt.studies import gradient_replay, interventions
 from lrevopt.studies.gradient_replay import GradientReplay, measure_gradient_replay
 from lrevopt.studies.interventions import (
@@ -271,7 +278,7 @@ def test_where_everything_diverges_there_is_no_ratio():
     assert found.diverged.tolist() == [2]
     assert found.differences.tolist() == [np.inf]
     assert np.isnan(found.log_ratios).all()
-    assert isinstance(figure_interventions({"steep": found}), Figure)
+    assert isinstance(figure_interventions([Run.of("steep", interventions=found)]), Figure)
 
 
 def test_records_are_kept_and_drawn(record, tmp_path):
@@ -279,17 +286,16 @@ def test_records_are_kept_and_drawn(record, tmp_path):
     again = storage.load_record(Interventions, tmp_path / "interventions.npz")
     for field, value in record.__dict__.items():
         np.testing.assert_array_equal(getattr(again, field), value)
-    figure = figure_interventions({"linear_regression": record, "rosenbrock": again})
-    assert render(figure, "svg") == render(
-        figure_interventions({"linear_regression": record, "rosenbrock": again}), "svg"
-    )
+    both = [Run.of("one", interventions=record), Run.of("other", interventions=again)]
+    figure = figure_interventions(both)
+    assert render(figure, "svg") == render(figure_interventions(both), "svg")
     for ax in figure.axes:
         dots = [line for line in ax.lines if line.get_marker() in ("o", ">", "<")]
         shown = sorted(x for line in dots for x in np.asarray(line.get_xdata(), float))
         expected = np.sort(np.clip(np.exp(record.log_ratios), 0.01, 100))
         np.testing.assert_allclose(shown, expected[np.isfinite(expected)], rtol=1e-12)
-    with pytest.raises(ValueError, match="`interventions` must hold the numbers"):
-        figure_interventions({})
+    with pytest.raises(ValueError, match="`runs` must hold at least one run"):
+        figure_interventions([])
 
 
 class Groups(AbstractTask):
@@ -396,7 +402,8 @@ def test_streams_are_kept_and_drawn(replay, tmp_path):
     again = storage.load_record(GradientReplay, tmp_path / "gradient_replay.npz")
     for field, value in replay.__dict__.items():
         np.testing.assert_equal(getattr(again, field), value)
-    figure = figure_gradient_replay({"rosenbrock": again})
+    run = Run.of("rosenbrock", gradient_replay=again)
+    figure = side_by_side((REPLAYED_RATES, SEPARATION, EXCHANGED), run, height=2.6)
     drawn = np.asarray(figure.axes[0].lines[0].get_ydata(), float)
     np.testing.assert_allclose(drawn, replay.rates[0, 0], rtol=1e-12)
 

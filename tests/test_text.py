@@ -13,7 +13,7 @@ from synthetic_records import evaluation, interventions, scorecard
 import lrevopt as lo
 from lrevopt.analysis.linearization import dominant_mode
 from lrevopt.studies.scorecard import ENTRIES
-from lrevopt.text import Printed, Table, csv_text, signed_complex
+from lrevopt.text import Printed, Table, csv_text, in_words, signed_complex
 
 
 def cells(record: Printed) -> list[list[str]]:
@@ -77,6 +77,20 @@ def test_html_holds_every_cell_and_escapes_it():
 )
 def test_complex_numbers_have_their_sign(value, said):
     assert signed_complex(value) == said
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("LinearRegression", "Linear regression"),
+        ("MNIST", "MNIST"),
+        ("Rosenbrock", "Rosenbrock"),
+        ("MyMLPTask2", "My MLP task2"),
+        ("", ""),
+    ],
+)
+def test_names_of_classes_become_titles(kind, said):
+    assert in_words(kind) == said
 
 
 def test_csv_is_what_a_reader_gets_back():

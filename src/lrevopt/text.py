@@ -56,6 +56,13 @@ def signed_complex(value: complex, digits: int = 3) -> str:
     return f"{number(float(value.real), digits)} {sign} {number(abs(value.imag), digits)} i"
 
 
+def in_words(kind: str) -> str:
+    """The name of a class as a title: `TwoMoons` as "Two moons", `MNIST` as it is."""
+    parts = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z0-9]+", kind)
+    words = [part if part.isupper() else part.lower() for part in parts] or [kind]
+    return " ".join([words[0][:1].upper() + words[0][1:], *words[1:]])
+
+
 def csv_text(heads: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
     """A table as CSV: one line of heads, then one for each row."""
     text = io.StringIO()

@@ -6,10 +6,12 @@ from typing import get_args
 
 from lrevopt import storage
 from lrevopt.paper.claims import Row
-from lrevopt.paper.figures import captions
-from lrevopt.paper.figures.registry import FIGURES, FigureText
+from lrevopt.paper.figures.registry import FIGURES
+from lrevopt.paper.figures.specs import FigureText
 from lrevopt.paper.front_page_content import render_front_page
-from lrevopt.plots.style import readable
+from lrevopt.paper.tasks import title_of
+from lrevopt.plots.gallery import GALLERY_CAPTION
+from lrevopt.plots.transfers import SWEEPS_CAPTION, TRANSFER_CAPTION
 from lrevopt.runs.contents import runs_by_task
 from lrevopt.runs.experiment import TaskName
 from lrevopt.runs.pages import Picture
@@ -77,11 +79,11 @@ def _gaps(runs: list[Path]) -> list[str]:
     sentences = []
     for task in get_args(TaskName):
         if task not in by_task:
-            sentences.append(f"{readable(task)}: there is no run.")
+            sentences.append(f"{title_of(task)}: there is no run.")
             continue
         lacking = [said for file, said in stages.items() if not (by_task[task] / file).is_file()]
         if lacking:
-            sentences.append(f"{readable(task)}: an optimizer is there, {' and '.join(lacking)}.")
+            sentences.append(f"{title_of(task)}: an optimizer is there, {' and '.join(lacking)}.")
     return sentences
 
 
@@ -117,11 +119,11 @@ def _gallery(results: Path) -> Gallery | None:
 
 MICROSCOPE = {
     "gallery/gallery.png": FigureText(
-        "gallery", "Well-known optimizers under the microscope", captions.GALLERY
+        "gallery", "Well-known optimizers under the microscope", GALLERY_CAPTION
     ),
-    "transfer/figure_transfer.png": FigureText("transfer", "Away from home", captions.TRANSFER),
+    "transfer/figure_transfer.png": FigureText("transfer", "Away from home", TRANSFER_CAPTION),
     "transfer/figure_sweeps.png": FigureText(
-        "sweeps", "Other scales of the gradient, and other lengths", captions.SWEEPS
+        "sweeps", "Other scales of the gradient, and other lengths", SWEEPS_CAPTION
     ),
 }
 """Figures that scripts leave in folders beside runs."""

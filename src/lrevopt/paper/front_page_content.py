@@ -15,7 +15,8 @@ from lrevopt.paper.appendices.momentum_mimic import mimic_facts
 from lrevopt.paper.claims import ALL_TASKS, Row
 from lrevopt.paper.claims.momentum import CARRIED
 from lrevopt.paper.contents import META_DYNAMICS, MOMENTUM_MIMIC
-from lrevopt.plots.style import looks, readable, tasks_of
+from lrevopt.paper.tasks import in_order, title_of
+from lrevopt.plots.style import looks
 from lrevopt.runs.contents import Part, Run
 from lrevopt.runs.experiment import LEARNED
 from lrevopt.runs.pages import Picture, embedded_figure
@@ -57,7 +58,7 @@ def render_front_page(
 
     Raises `ValueError` if an evaluation lacks the learned optimizer, or a figure is not a PNG.
     """
-    runs = {task: runs[task] for task in tasks_of(runs, "runs")} if runs else {}
+    runs = in_order(runs)
     evaluations = {task: run.evaluation for task, run in runs.items() if run.evaluation is not None}
     for task, evaluation in evaluations.items():
         if LEARNED not in evaluation.names:
@@ -85,7 +86,7 @@ def render_front_page(
         documents=documents,
         notes=notes,
         counts=_counts(claims),
-        columns=[readable(task) for task in columns],
+        columns=[title_of(task) for task in columns],
         claims=_claims(claims, columns),
         remarks=_remarks(claims),
         figures=[_figure(picture) for picture in figures],
@@ -171,8 +172,7 @@ def _headline(
 
 def _columns(claims: Sequence[Row]) -> list[str]:
     """Tasks that claims are about, in the paper's order."""
-    tasks = {row.task: None for row in claims if row.task != ALL_TASKS}
-    return tasks_of(tasks, "claims") if tasks else []
+    return list(in_order({row.task: row for row in claims if row.task != ALL_TASKS}))
 
 
 def _counts(claims: Sequence[Row]) -> str:
@@ -236,7 +236,7 @@ def _remarks(claims: Sequence[Row]) -> list[dict[str, Any]]:
             {
                 "anchor": _anchor(row),
                 "name": row.claim,
-                "task": "all tasks" if row.task == ALL_TASKS else readable(row.task),
+                "task": "all tasks" if row.task == ALL_TASKS else title_of(row.task),
                 "says": row.says,
                 "remark": row.remark,
             }

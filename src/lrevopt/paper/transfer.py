@@ -13,6 +13,7 @@ from lrevopt import storage
 from lrevopt.checks import finite, positive_integer
 from lrevopt.optimizers import AbstractOptimizer
 from lrevopt.paper.front_page import shipped_runs
+from lrevopt.paper.tasks import TITLES
 from lrevopt.plots.style import save_figure
 from lrevopt.plots.transfers import figure_sweeps, figure_transfer, home_and_kind
 from lrevopt.runs.evaluate import contestants
@@ -151,8 +152,8 @@ def transfer(
             steps=steps,
         )  # fmt: skip
     storage.write_atomically(output / "matrix.csv", transfer_table(transfers))
-    save_figure(figure_transfer(transfers, dimensions), output, "transfer")
-    save_figure(figure_sweeps(scales, horizons), output, "sweeps")
+    save_figure(figure_transfer(transfers, dimensions, TITLES), output, "transfer")
+    save_figure(figure_sweeps(scales, horizons, TITLES), output, "sweeps")
     for line in transfer_lines(transfers):
         say(line)
 

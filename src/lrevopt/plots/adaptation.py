@@ -1,6 +1,6 @@
-"""Figures 6 and 12: learning-rate adaptation (paper, sections 5.4 and A.4)."""
+"""Learning-rate adaptation: fixed points and learning rates under held gradients (paper, 5.4)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,24 +8,18 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm, ListedColormap, SymLogNorm
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lrevopt.analysis.mechanisms import Mechanisms
-from lrevopt.plots.momentum import component_labels, tasks_converging
-from lrevopt.plots.schedules import momentum_line
+from lrevopt.plots.momentum import component_labels
+from lrevopt.plots.panel import Panel, Records, of
+from lrevopt.plots.schedules import made_momentum_rate, momentum_line, momentum_rate
 from lrevopt.plots.style import (
     BLACK,
-    COLUMN,
     PALE,
     color_bar,
     from_zero,
-    grid_of_panels,
-    journal_style,
-    letter_panels,
     level_bar,
-    one_task,
-    readable,
     shades,
     short,
 )
@@ -156,58 +150,43 @@ def arm_rates(ax: Axes, record: Mechanisms, momentum_rate: float | None) -> None
     from_zero(ax)
 
 
-@journal_style
-def figure_06(mechanisms: dict[str, Mechanisms], momentum_rates: Mapping[str, float]) -> Figure:
-    """S-curve (a), update functions along an arm (b), learning rates (c); one task."""
-    task = one_task(mechanisms, "mechanisms", "rosenbrock")
-    figure, axes = grid_of_panels(1, 3, height=2.35)
-    _fill(axes[0], mechanisms[task], momentum_rates.get(task))
-    letter_panels(axes[0], [readable(task), "Along the positive arm", "Learning rates"])
-    _legend(figure, axes[0, 2], [mechanisms[task]])
-    return figure
-
-
-@journal_style
-def figure_12(mechanisms: dict[str, Mechanisms], momentum_rates: Mapping[str, float]) -> Figure:
-    """S-curves (top), update functions (middle), learning rates (bottom), a column per task."""
-    tasks = tasks_converging(mechanisms)
-    figure, axes = grid_of_panels(3, len(tasks), height=2.3)
-    for column, task in enumerate(tasks):
-        _fill(axes[:, column], mechanisms[task], momentum_rates.get(task), bar_below=True)
-    letter_panels(axes.flat, [readable(task) for task in tasks])
-    _legend(figure, axes[2, 0], [mechanisms[task] for task in tasks])
-    return figure
-
-
-def _fill(
-    axes: np.ndarray, record: Mechanisms, momentum_rate: float | None, *, bar_below: bool = False
-) -> None:
-    """The three panels of one task."""
-    s_curve(axes[0], record, bar_below=bar_below)
-    arm_updates(axes[1], record, bar_below=bar_below)
-    arm_rates(axes[2], record, momentum_rate)
-
-
-def _legend(figure: Figure, ax: Axes, records: Sequence[Mechanisms]) -> None:
-    """Marks of the S-curves of `records`, and the lines of the learning rates in `ax`."""
+def curve_marks(runs: Sequence[Records]) -> list[Line2D]:
+    """Marks of S-curves; points that are not fixed only where a run has them."""
     square = Line2D([], [], marker="s", markersize=4.5, color=BLACK, linestyle="none",
                     label="fixed point")  # fmt: skip
-    diamond = Line2D(
-        [],
-        [],
-        marker="D",
-        markersize=5,
-        color=shades("viridis", 3)[1],
-        linestyle="none",
-        markeredgecolor=BLACK,
-        markeredgewidth=0.6,
-        label="chosen points",
-    )
+    diamond = Line2D([], [], marker="D", markersize=5, color=shades("viridis", 3)[1],
+                     linestyle="none", markeredgecolor=BLACK, markeredgewidth=0.6,
+                     label="chosen points")  # fmt: skip
     hollow = Line2D([], [], **HOLLOW, label="only nearly fixed")
-    missed = [hollow] * any(not record.adaptation.converged.all() for record in records)
-    lines, _ = ax.get_legend_handles_labels()
-    figure.legend(
-        handles=[square, diamond, *missed, *lines],
-        loc="outside upper center",
-        ncols=3 if figure.get_figwidth() > COLUMN else 1,
-    )
+    missed = any(not run.mechanisms.adaptation.converged.all() for run in runs)
+    return [square, diamond, *([hollow] if missed else [])]
+
+
+S_CURVE = Panel(
+    of("mechanisms", s_curve),
+    (
+        "mechanisms.adaptation.gradients",
+        "mechanisms.adaptation.converged",
+        "mechanisms.adaptation.arm",
+    ),
+    "Fixed points of the state when one gradient is held for ever, one point per gradient, on "
+    "the principal components of visited states; green for positive, pink for negative gradients, "
+    "hollow where the search did not converge. The square is the fixed point without gradient.",
+    plane=("mechanisms.states.explained_variance", "mechanisms.adaptation.points"),
+    marks=curve_marks,
+)
+ARM = Panel(
+    of("mechanisms", arm_updates),
+    ("mechanisms.adaptation.axis", "mechanisms.adaptation.arm_updates"),
+    "Update functions at the points marked by diamonds of the same colours. A flatter curve is a "
+    "smaller learning rate.",
+    "Along the positive arm",
+)
+RATES = Panel(
+    lambda ax, run: arm_rates(ax, run.mechanisms, momentum_rate(run)),
+    ("mechanisms.adaptation.rates",),
+    "Effective learning rate at each fixed point against the size of its gradient. Where it "
+    "falls, large gradients make the optimizer cautious. Dashed: tuned momentum.",
+    "Learning rates",
+    made=made_momentum_rate,
+)

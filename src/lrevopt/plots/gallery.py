@@ -147,3 +147,12 @@ def _marks(gallery: Gallery) -> list[Line2D]:
     marks = [Line2D([], [], label=label, **look) for label, look in kinds.items()]
     circle = Line2D([], [], label="unit circle", **CIRCLE)
     return [*lines, *marks, circle]
+
+
+GALLERY_CAPTION = (
+    "One panel per optimizer. Left: update functions of a typical parameter at five moments of its "
+    "run, the later the darker. Curves that are shifted up and down mean momentum, curves that "
+    "tilt adaptation, curves that bend clipping. Right: eigenvalues of the last of these updates "
+    "beside the unit circle; the colour is the learning rate of the mode over the largest of the "
+    "optimizer, hollow marks have less than a millionth of it, triangles a negative one."
+)

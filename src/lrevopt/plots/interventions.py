@@ -1,11 +1,14 @@
 """What each mechanism is worth, and what tells layers apart (beyond the paper)."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from lrevopt.plots.panel import Panel, Records, letter_panels, of, several
 from lrevopt.plots.style import (
     BLACK,
     BLUE,
@@ -18,12 +21,9 @@ from lrevopt.plots.style import (
     VERMILLION,
     grid_of_panels,
     journal_style,
-    letter_panels,
-    one_task,
     readable,
     shades,
     short,
-    tasks_of,
     zero_lines,
 )
 from lrevopt.studies.gradient_replay import EXCHANGED_HALFWAY, GradientReplay
@@ -72,12 +72,15 @@ LABELS = {
 """Names of interventions and of changed streams, short."""
 
 
-def costs(ax: Axes, record: Interventions, names: list[str]) -> None:
+def costs(ax: Axes, record: Interventions, names: Sequence[str] | None = None) -> None:
     """Ratio of meta-objectives, changed over original, with its interval; one row per name.
+
+    By default a row for each intervention of the record, in their order.
 
     Diverged runs have no place on the axis: their number stands beside it, and the marker of what
     is left of the others is hollow.
     """
+    names = record.names if names is None else names
     places = {name: len(names) - 1 - row for row, name in enumerate(names)}
     ax.axvline(1, color=BLACK, linewidth=0.8, zorder=1)
     for index, name in enumerate(record.names):
@@ -135,29 +138,37 @@ def _powers(value: float) -> str:
 
 
 @journal_style
-def figure_interventions(interventions: dict[str, Interventions]) -> Figure:
-    """What each removal costs, one panel per task with the same rows; colours are mechanisms."""
-    tasks = tasks_of(interventions, "interventions")
-    names = list(dict.fromkeys(name for task in tasks for name in interventions[task].names))
-    columns = min(2, len(tasks))
-    rows = -(-len(tasks) // columns)
+def figure_interventions(runs: Sequence[Records]) -> Figure:
+    """What each removal costs, one panel per run with the same rows; colours are mechanisms.
+
+    Raises `ValueError` for no run.
+    """
+    records: list[Interventions] = [run.interventions for run in several(runs)]
+    names = list(dict.fromkeys(name for record in records for name in record.names))
+    columns = min(2, len(runs))
+    rows = -(-len(runs) // columns)
     height = 0.8 + 0.17 * len(names)
     figure, axes = grid_of_panels(rows, columns, height=height, width=PAGE, sharey=True)
-    panels = axes.ravel()
-    for ax, task in zip(panels, tasks, strict=False):
-        costs(ax, interventions[task], names)
-    for ax in panels[len(tasks) :]:
+    panels = list(axes.flat)
+    for ax, record in zip(panels, records, strict=False):
+        costs(ax, record, names)
+    for ax in panels[len(runs) :]:
         ax.set_axis_off()
-    letter_panels(panels[: len(tasks)], [readable(task) for task in tasks])
-    mechanisms = dict.fromkeys(one for task in tasks for one in interventions[task].mechanisms)
-    handles = [
+    letter_panels(panels[: len(runs)], [run.title for run in runs])
+    figure.legend(handles=mechanism_marks(records), loc="outside upper center", ncols=5,
+                  columnspacing=1.0, handletextpad=0.4, handlelength=1.4,
+                  title="what is taken away")  # fmt: skip
+    return figure
+
+
+def mechanism_marks(records: Sequence[Interventions]) -> list[Line2D]:
+    """Colours of the mechanisms that are taken away."""
+    mechanisms = dict.fromkeys(one for record in records for one in record.mechanisms)
+    return [
         Line2D([], [], color=MECHANISM_COLORS.get(one, GREY), marker="o", markersize=4.2,
                linewidth=1.4, label=one)
         for one in mechanisms
     ]  # fmt: skip
-    figure.legend(handles=handles, loc="outside upper center", ncols=5, columnspacing=1.0,
-                  handletextpad=0.4, handlelength=1.4, title="what is taken away")  # fmt: skip
-    return figure
 
 
 def rates_of_groups(ax: Axes, record: GradientReplay) -> None:
@@ -203,17 +214,49 @@ def following(ax: Axes, record: GradientReplay) -> None:
     ax.set_ylim(min(-0.15, 1.05 * low), max(1.25, 1.05 * high))
 
 
-@journal_style
-def figure_gradient_replay(replay: dict[str, GradientReplay]) -> Figure:
-    """Rates of groups (a), what is left of their difference when gradients are changed (b), and how
-    fast a group takes over another's rate (c); one task.
-    """
-    task = one_task(replay, "streams", "mnist")
-    record = replay[task]
-    figure, axes = grid_of_panels(1, 3, height=2.6, width_ratios=[1.1, 0.9, 0.9])
-    rates_of_groups(axes[0, 0], record)
-    remaining_separation(axes[0, 1], record)
-    following(axes[0, 2], record)
-    letter_panels(axes[0], [readable(task), "Gradients changed", "Exchanged halfway"])
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
-    return figure
+COSTS = Panel(
+    of("interventions", costs),
+    (
+        "interventions.names",
+        "interventions.mechanisms",
+        "interventions.log_ratios",
+        "interventions.log_ratio_lows",
+        "interventions.log_ratio_highs",
+        "interventions.original_diverged",
+        "interventions.diverged",
+    ),
+    "Each row takes something away from the learned optimizer and runs what is "
+    "left on the test problems; the colour says which mechanism that belongs to. Dots are the "
+    "geometric mean, over problems, of its meta-objective over the original's, bars 95 % intervals "
+    "of that mean, on a logarithmic axis: at 1 nothing is lost, to the right the mechanism was "
+    "worth something. Arrows with a number stand for values beyond the axis. Where runs diverged, "
+    "their number stands at the right, and the hollow dot is of the others.",
+)
+REPLAYED_RATES = Panel(
+    of("gradient_replay", rates_of_groups),
+    ("gradient_replay.groups", "gradient_replay.rates"),
+    "Effective learning rate of the states of each group of parameters during test runs, mean "
+    "over parameters and problems; dashed lines are biases. All states start alike: what differs "
+    "is the gradients they meet.",
+)
+SEPARATION = Panel(
+    of("gradient_replay", remaining_separation),
+    (
+        "gradient_replay.names",
+        "gradient_replay.separations",
+        "gradient_replay.remaining",
+        "gradient_replay.remaining_lows",
+        "gradient_replay.remaining_highs",
+    ),
+    "These gradients, changed in one property and replayed to fresh states: how much of the "
+    "separation between groups is left, with 95 % intervals; at 1 the property had not told them "
+    "apart.",
+    "Gradients changed",
+)
+EXCHANGED = Panel(
+    of("gradient_replay", following),
+    ("gradient_replay.followed",),
+    "Groups that are given another group's gradients from the middle of the run (dotted line) on: "
+    "0 is the rate of their own gradients, 1 that of the new ones.",
+    "Exchanged halfway",
+)

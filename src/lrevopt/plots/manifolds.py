@@ -1,14 +1,15 @@
-"""Figure 13: a line of fixed points, along which the learning rate changes (paper, A.4)."""
+"""A line of fixed points, along which the learning rate changes (paper, A.4)."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lrevopt.analysis.manifolds import Manifold
+from lrevopt.plots.panel import Panel, Records, of
 from lrevopt.plots.style import (
     BLACK,
     GREY,
@@ -16,11 +17,6 @@ from lrevopt.plots.style import (
     SKY,
     color_bar,
     from_zero,
-    grid_of_panels,
-    journal_style,
-    letter_panels,
-    one_task,
-    readable,
     shades,
 )
 from lrevopt.plots.textbook import update_curves
@@ -99,23 +95,48 @@ def rates_along(ax: Axes, record: Manifold) -> None:
     from_zero(ax)
 
 
-@journal_style
-def figure_13(manifolds: dict[str, Manifold]) -> Figure:
-    """Approximate fixed points (a), their update functions (b) and learning rates (c); one task."""
-    task = one_task(manifolds, "manifolds", "mnist")
-    record = manifolds[task]
-    figure, axes = grid_of_panels(1, 3, height=2.35)
-    slow_points(axes[0, 0], record)
-    update_curves(axes[0, 1], record.gradients, record.updates, chosen_colors(record))
-    axes[0, 1].set(xlabel="gradient $g$", ylabel=r"update $\Delta x$")
-    rates_along(axes[0, 2], record)
-    letter_panels(axes[0], [readable(task), "Update functions", "Learning rates"])
-    handles = [
+def chosen_updates(ax: Axes, record: Manifold) -> None:
+    """Update functions at the chosen points."""
+    update_curves(ax, record.gradients, record.updates, chosen_colors(record))
+    ax.set(xlabel="gradient $g$", ylabel=r"update $\Delta x$")
+
+
+def point_marks(runs: Sequence[Records]) -> list[Line2D]:
+    """Marks of the points on their principal components."""
+    return [
         Line2D([], [], marker="o", markersize=4, color=GREY, markeredgewidth=0, linestyle="none",
                label="approximate fixed points"),
         Line2D([], [], color=shades(COLORS, 3)[1], **CHOSEN, label="chosen points"),
         Line2D([], [], **VISITED, label="visited states"),
         Line2D([], [], **START, label="initial state"),
     ]  # fmt: skip
-    figure.legend(handles=handles, loc="outside upper center", ncols=4)
-    return figure
+
+
+SLOW_POINTS = Panel(
+    of("manifold", slow_points),
+    ("manifold.rates", "manifold.chosen"),
+    "Approximate fixed points without gradient, found from visited states (pale), on the "
+    "principal components of these; the colour is the effective learning rate at each. One place "
+    "means that the optimizer always comes to rest in the same state, a line that it may rest "
+    "anywhere along it.",
+    plane=(
+        "manifold.explained_variance",
+        "manifold.visited",
+        "manifold.points",
+        "manifold.initial",
+    ),
+    marks=point_marks,
+)
+CHOSEN_UPDATES = Panel(
+    of("manifold", chosen_updates),
+    ("manifold.gradients", "manifold.updates"),
+    "Update functions at the points marked by diamonds of the same colours.",
+    "Update functions",
+)
+RATES_ALONG = Panel(
+    of("manifold", rates_along),
+    ("manifold.positions",),
+    "Effective learning rate along the points' own first principal component, in units of the "
+    "spread of visited states: where it changes, the place on the line sets the learning rate.",
+    "Learning rates",
+)

@@ -1,32 +1,26 @@
-"""Figures 3, 8 and 9: momentum in learned optimizers (paper, sections 5.1 and A.1)."""
+"""Momentum in learned optimizers: states, modes, and what moving along a mode does (paper, 5.1)."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Complex, Float
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle
 from matplotlib.ticker import MaxNLocator
 
 from lrevopt.analysis.mechanisms import Mechanisms
 from lrevopt.analysis.mode_shifts import ModeShifts
+from lrevopt.plots.panel import Panel, Records, of
 from lrevopt.plots.style import (
     BLACK,
     BLUE,
-    COLUMN,
     GREY,
     PATH_COLOR,
     color_bar,
-    grid_of_panels,
-    journal_style,
-    letter_panels,
-    one_task,
-    readable,
     shades,
-    tasks_of,
     zero_lines,
 )
 from lrevopt.plots.textbook import update_curves
@@ -206,87 +200,112 @@ def _number_rings(ax: Axes, rings: Complex[np.ndarray, " shown"], height: float)
         )
 
 
-@journal_style
-def figure_03(mechanisms: dict[str, Mechanisms]) -> Figure:
-    """States (a), offsets (b) and eigenvalues (c) of the optimizer of one task."""
-    task = one_task(mechanisms, "mechanisms", "rosenbrock")
-    figure, axes = grid_of_panels(1, 3, height=2.35)
-    state_projection(axes[0, 0], mechanisms[task])
-    offset_updates(axes[0, 1], mechanisms[task])
-    dominant_mode_plane(axes[0, 2], mechanisms[task])
-    letter_panels(axes[0], [readable(task), "Along the dominant mode", "Modes"])
-    _legend(figure)
-    return figure
-
-
-@journal_style
-def figure_08(mechanisms: dict[str, Mechanisms]) -> Figure:
-    """States (top), offsets (middle) and eigenvalues (bottom), one column per task."""
-    tasks = tasks_converging(mechanisms)
-    figure, axes = grid_of_panels(3, len(tasks), height=2.25)
-    for column, task in enumerate(tasks):
-        state_projection(axes[0, column], mechanisms[task])
-        offset_updates(axes[1, column], mechanisms[task])
-        dominant_mode_plane(axes[2, column], mechanisms[task], bar_below=True)
-    letter_panels(axes.flat, [readable(task) for task in tasks])
-    _legend(figure)
-    return figure
-
-
-def tasks_converging(mechanisms: dict[str, Mechanisms]) -> list[str]:
-    """The paper's columns of figures 8 and 12: all tasks but MNIST, unless it is the only one.
-
-    Its optimizer does not converge to one point: figures 9 and 13 are about that.
-    """
-    tasks = tasks_of(mechanisms, "mechanisms")
-    return [task for task in tasks if task != "mnist"] or tasks
-
-
-@journal_style
-def figure_09(mechanisms: dict[str, Mechanisms], mode_shifts: dict[str, ModeShifts]) -> Figure:
-    """Eigenvalues (a), what moving along the slowest modes does (b to e), states; one task."""
-    both = {task: record for task, record in mode_shifts.items() if task in mechanisms}
-    task = one_task(both, "mode_shifts", "mnist")
-    record, shifts = mechanisms[task], mode_shifts[task]
-    figure, axes = grid_of_panels(2, 3, height=2.3)
-    panels = list(axes.flat)
-    modes = record.momentum
-    eigenvalue_plane(panels[0], modes.eigenvalues, modes.learning_rates, shifts.modes.tolist(),
+def shifted_modes_plane(ax: Axes, run: Records) -> None:
+    """Eigenvalues with numbered rings around the modes that the states are moved along."""
+    modes = run.mechanisms.momentum
+    eigenvalue_plane(ax, modes.eigenvalues, modes.learning_rates, run.mode_shifts.modes.tolist(),
                      numbered=True, bar_below=True)  # fmt: skip
-    shown = panels[1 : 1 + len(shifts.modes)]
-    colors = shades("crest", shifts.shifts.shape[1])
-    for ax, updates in zip(shown, shifts.updates, strict=True):
-        update_curves(ax, shifts.gradients, updates, colors)
-        ax.set(xlabel="gradient $g$", ylabel=r"update $\Delta x$")
-    last = panels[1 + len(shown)]
-    state_projection(last, record, shifted=False)
-    for ax in panels[2 + len(shown) :]:
-        ax.set_axis_off()
-    titles = [f"Along mode {number + 1}" for number in range(len(shown))]
-    letter_panels([panels[0], *shown, last], [readable(task), *titles, "States"])
-    labels = ["moved against the mode", "not moved", "moved along the mode"]
-    lines = [
-        Line2D([], [], color=colors[place], label=label)
-        for place, label in zip([0, len(colors) // 2, -1], labels, strict=True)
-    ]
-    # Legends are filled column by column.
-    pairs = [handle for pair in zip(lines, _marks()[:3], strict=True) for handle in pair]
-    figure.legend(handles=pairs, loc="outside upper center", ncols=3)
-    return figure
 
 
-def _legend(figure: Figure) -> None:
-    """What the marks of the state projection mean."""
-    columns = 4 if figure.get_figwidth() > COLUMN else 2
-    figure.legend(handles=_marks(), loc="outside upper center", ncols=columns)
+def updates_along_mode(ax: Axes, record: ModeShifts, place: int) -> None:
+    """Update functions of the fixed point moved along one of the modes of the record."""
+    colors = shades("crest", record.shifts.shape[1])
+    update_curves(ax, record.gradients, record.updates[place], colors)
+    ax.set(xlabel="gradient $g$", ylabel=r"update $\Delta x$")
 
 
-def _marks() -> list[Line2D]:
+def state_marks(runs: Sequence[Records] = ()) -> list[Line2D]:
+    """What is seen in a projection of states."""
     blank: dict[str, Any] = {"linestyle": "none", "markeredgewidth": 0}
-    middle = shades("crest", 3)[1]
     return [
         Line2D([], [], color=PATH_COLOR, linewidth=0.8, label="test runs"),
         Line2D([], [], color=GREY, marker="o", markersize=2.4, label="slow points", **blank),
         Line2D([], [], color=BLACK, marker="s", markersize=4.5, label="fixed point", **blank),
-        Line2D([], [], color=middle, marker="v", markersize=5.5, label="shifted states", **blank),
     ]
+
+
+def shift_marks(runs: Sequence[Records] = ()) -> list[Line2D]:
+    """The triangles that stand for shifted states."""
+    return [Line2D([], [], color=shades("crest", 3)[1], marker="v", markersize=5.5,
+                   linestyle="none", markeredgewidth=0, label="shifted states")]  # fmt: skip
+
+
+def along_marks(runs: Sequence[Records] = ()) -> list[Line2D]:
+    """Colours of update functions, from one side of the fixed point to the other."""
+    labels = ("moved against the mode", "not moved", "moved along the mode")
+    return [
+        Line2D([], [], color=color, label=label)
+        for color, label in zip(shades("crest", 3), labels, strict=True)
+    ]
+
+
+STATES = Panel(
+    of("mechanisms", state_projection),
+    ("mechanisms.states.variance",),
+    "Thin lines are the states of single parameters during test runs, projected on the first two "
+    "principal components of all visited states; the black square is the point they converge to "
+    "without gradient, grey dots are slow points nearby. The inset shows the total variance of "
+    "the states over the inner steps: it goes to 0 when all runs end in the same point.",
+    plane=(
+        "mechanisms.states.explained_variance",
+        "mechanisms.states.paths",
+        "mechanisms.fixed_points.fixed_point",
+        "mechanisms.fixed_points.slow_points",
+    ),
+    marks=state_marks,
+)
+OFFSETS = Panel(
+    of("mechanisms", offset_updates),
+    (
+        "mechanisms.momentum.shifts",
+        "mechanisms.momentum.gradients",
+        "mechanisms.momentum.updates",
+    ),
+    "Update functions of states displaced from the fixed point along the dominant mode; "
+    "triangles in the same colours mark these states in the projection. Curves that are shifted "
+    "up and down mean momentum.",
+    "Along the dominant mode",
+    plane=("mechanisms.momentum.shifted_points",),
+    marks=shift_marks,
+)
+MODES = Panel(
+    of("mechanisms", dominant_mode_plane),
+    (
+        "mechanisms.momentum.eigenvalues",
+        "mechanisms.momentum.learning_rates",
+        "mechanisms.momentum.dominant_mode",
+    ),
+    "Eigenvalues of the Jacobian at the fixed point; the dashed line is the unit circle. "
+    "An eigenvalue near 1 is a long memory, like the coefficient of momentum; the colour is the "
+    "size of the learning rate with which that mode moves the parameter. The ring marks the "
+    "dominant mode.",
+    "Modes",
+)
+NUMBERED_MODES = Panel(
+    shifted_modes_plane,
+    MODES.fields,
+    "Eigenvalues of the Jacobian at a fixed point, with the slowest modes numbered.",
+    needs=("mode_shifts",),
+)
+ALONG_MODES = Panel(
+    of("mode_shifts", updates_along_mode),
+    (
+        "mode_shifts.modes",
+        "mode_shifts.shifts",
+        "mode_shifts.gradients",
+        "mode_shifts.updates",
+    ),
+    "Update functions of the state when it is moved along each of these modes, as far as test "
+    "runs go to both sides. Curves that are shifted up and down mean momentum; curves that tilt "
+    "mean that moving along the mode changes the learning rate.",
+    title=lambda place: f"Along mode {place + 1}",
+    marks=along_marks,
+    each=lambda run: range(len(run.mode_shifts.modes)),
+)
+UNSHIFTED_STATES = dataclasses.replace(
+    STATES.drawn(shifted=False),
+    title="States",
+    caption="States of single parameters during test runs on their principal components, with "
+    "slow points (grey), a fixed point (square) and, inset, the variance of the states over the "
+    "inner steps: where it stays up, runs of different parameters end in different states.",
+)

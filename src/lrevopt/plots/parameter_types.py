@@ -1,5 +1,6 @@
-"""Figure 7: tuning per layer and parameter type (paper, section 5.5)."""
+"""Tuning per layer and parameter type (paper, 5.5)."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,15 +9,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lrevopt.analysis.parameter_types import BIAS, WEIGHT, ParameterTypes, layers_of
+from lrevopt.plots.panel import Panel, Records, letter_panels, of
 from lrevopt.plots.style import (
     BLACK,
     PAGE,
     SKY,
     from_zero,
     journal_style,
-    letter_panels,
-    one_task,
-    readable,
     shades,
 )
 
@@ -46,8 +45,9 @@ def group_looks(record: ParameterTypes) -> dict[str, GroupLook]:
     return looks
 
 
-def mean_paths(ax: Axes, record: ParameterTypes, across: int, up: int) -> None:
+def mean_paths(ax: Axes, record: ParameterTypes, plane: tuple[int, int]) -> None:
     """Mean states of the groups over a run, on two of the principal components."""
+    across, up = plane
     for look, path in zip(group_looks(record).values(), record.paths, strict=True):
         ax.plot(*path[:, [across, up]].T, color=look.color, linestyle=look.dashes, linewidth=1.0)
         ax.plot(*path[-1, [across, up]], color=look.color, marker="o", markersize=4, zorder=4,
@@ -73,8 +73,9 @@ def rates_by_group(ax: Axes, record: ParameterTypes) -> None:
         from_zero(ax)
 
 
-def gradient_sizes(ax: Axes, record: ParameterTypes, layer: str, groups: list[str]) -> None:
+def gradient_sizes(ax: Axes, record: ParameterTypes, layer: str) -> None:
     """Densities of gradient sizes before the first update in one layer, and their medians."""
+    groups = layers_of(record.groups)[layer].values()
     looks, edges = group_looks(record), 10.0**record.log10_edges
     for group in groups:
         index, look = record.groups.index(group), looks[group]
@@ -92,23 +93,23 @@ def gradient_sizes(ax: Axes, record: ParameterTypes, layer: str, groups: list[st
 
 
 @journal_style
-def figure_07(parameter_types: dict[str, ParameterTypes]) -> Figure:
-    """Mean states (a), learning rates (b) and first gradients (c) by layer and type; one task."""
-    task = one_task(parameter_types, "parameter_types", "mnist")
-    record = parameter_types[task]
+def figure_types(panels: Sequence[Panel], run: Records) -> Figure:
+    """Mean states in two planes (a), learning rates (b) and first gradients by layer (c)."""
+    record: ParameterTypes = run.parameter_types
     layers = layers_of(record.groups)
     figure = Figure(figsize=(PAGE, max(3.4, 0.5 + 0.85 * len(layers))), layout="constrained")
     columns = figure.add_gridspec(1, 3, width_ratios=[1, 1, 1])
     upper, lower = columns[0].subgridspec(2, 1).subplots(squeeze=False)[:, 0]
-    mean_paths(upper, record, 0, 1)
-    mean_paths(lower, record, 0, 2)
     middle = figure.add_subplot(columns[1])
-    rates_by_group(middle, record)
     right = columns[2].subgridspec(len(layers), 1).subplots(sharex=True, squeeze=False)[:, 0]
-    for ax, (layer, kinds) in zip(right, layers.items(), strict=True):
-        gradient_sizes(ax, record, layer, list(kinds.values()))
+    states, rates, gradients = panels
+    for ax, plane in zip((upper, lower), states.items(run), strict=True):
+        states.fill(ax, run, plane)
+    rates.fill(middle, run, None)
+    for ax, layer in zip(right, gradients.items(run), strict=True):
+        gradients.fill(ax, run, layer)
     right[-1].set_xlabel("gradient size $|g|$ at the start")
-    titles = [f"{readable(task)}: mean states", "Learning rates", "First gradients"]
+    titles = [f"{run.title}: mean states", "Learning rates", "First gradients"]
     letter_panels([upper, middle, right[0]], titles)
     _legend(figure, record)
     return figure
@@ -125,3 +126,30 @@ def _legend(figure: Figure, record: ParameterTypes) -> None:
     rows = max(len(kinds) for kinds in layers_of(record.groups).values())
     columns = -(-(len(handles) + 1) // rows)
     figure.legend(handles=[*handles, start], loc="outside upper center", ncols=columns)
+
+
+MEAN_STATES = Panel(
+    of("parameter_types", mean_paths),
+    ("parameter_types.groups", "parameter_types.paths", "parameter_types.explained_variance"),
+    "States averaged over the parameters of one layer and type and over test problems, from "
+    "the initial state (triangle) to the end of the run (dots), on three principal components of "
+    "single parameters' states. Blue solid lines are weights, orange dashed ones biases, darker "
+    "in later layers: lines that part mean that the optimizer tells these parameters apart.",
+    each=lambda run: ((0, 1), (0, 2)),
+)
+GROUP_RATES = Panel(
+    of("parameter_types", rates_by_group),
+    ("parameter_types.rates",),
+    "Effective learning rate at each of these mean states.",
+)
+FIRST_GRADIENTS = Panel(
+    of("parameter_types", gradient_sizes),
+    (
+        "parameter_types.log10_edges",
+        "parameter_types.histograms",
+        "parameter_types.medians",
+    ),
+    "How large the first gradients of each layer are, with their medians: what the optimizer may "
+    "tell parameters apart by. This is a correlation, not yet a cause.",
+    each=lambda run: list(layers_of(run.parameter_types.groups)),
+)

@@ -1,7 +1,7 @@
-"""Figures 1 and 17: how well optimizers do on test problems (paper, sections 3.2 and D.2)."""
+"""How well optimizers do on test problems, and what a task looks like (paper, 3.2 and D.2)."""
 
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -9,24 +9,19 @@ import seaborn as sns
 from jaxtyping import Float, UInt8
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from lrevopt.inner_loop.evaluation import Evaluation
+from lrevopt.plots.panel import Arrays, Panel, Records, of
 from lrevopt.plots.style import (
     BLACK,
     BLUE,
-    COLUMN,
     ORANGE,
     color_bar,
-    grid_of_panels,
-    journal_style,
-    letter_panels,
+    is_narrow,
     looks,
-    readable,
     short,
-    tasks_of,
 )
 from lrevopt.tasks.pictures import TaskPicture
 
@@ -64,12 +59,6 @@ def plain_ticks(ax: Axes) -> None:
         ax.yaxis.set_major_locator(LogLocator(subs=marks))
         ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
         ax.yaxis.set_minor_formatter(NullFormatter())
-
-
-def is_narrow(ax: Axes) -> bool:
-    """Whether a panel shares its row with two others or more."""
-    place = ax.get_subplotspec()
-    return place is not None and place.get_geometry()[1] > 2
 
 
 def finite_mean(
@@ -173,33 +162,6 @@ PICTURES: dict[str, Callable[[Axes, Mapping[str, np.ndarray]], None]] = {
 """How each kind of `TaskPicture` is drawn."""
 
 
-@journal_style
-def figure_01(evaluations: dict[str, Evaluation], pictures: dict[str, TaskPicture]) -> Figure:
-    """Loss curves of every optimizer (top), and what each task is (bottom); a column a task."""
-    tasks = tasks_of(evaluations, "evaluations")
-    figure, axes = grid_of_panels(2, len(tasks), height=1.95, height_ratios=[1.1, 1])
-    for column, task in enumerate(tasks):
-        loss_curves(axes[0, column], evaluations[task])
-        if task in pictures:
-            PICTURES[pictures[task].kind](axes[1, column], pictures[task].arrays)
-        else:
-            axes[1, column].set_axis_off()
-    if len(tasks) > 2:
-        for ax in axes[0, 1:]:
-            ax.set_ylabel("")
-    letter_panels(axes[0], [readable(task) for task in tasks])
-    legend_of_optimizers(figure, evaluations)
-    return figure
-
-
-def legend_of_optimizers(figure: Figure, evaluations: Mapping[str, Evaluation]) -> None:
-    """One legend over all panels."""
-    names = list(dict.fromkeys(name for run in evaluations.values() for name in run.names))
-    handles = [Line2D([], [], label=look.label, **look.line) for look in looks(names).values()]
-    columns = 4 if figure.get_figwidth() > COLUMN else 2
-    figure.legend(handles=handles, loc="outside upper center", ncols=columns, columnspacing=1.5)
-
-
 def diverged_note(evaluation: Evaluation, width: int) -> list[str]:
     """Lines on which optimizers diverged on how many problems; none if none did."""
     found = zip(looks(evaluation.names).values(), evaluation.diverged(), strict=True)
@@ -265,17 +227,65 @@ def violins(ax: Axes, evaluation: Evaluation) -> None:
         ax.set_ylim(low, high * (high / low) ** 0.15)  # room for the notes
 
 
-@journal_style
-def figure_17(evaluations: dict[str, Evaluation]) -> Figure:
-    """Meta-objective over test problems, one violin per optimizer, one panel per task."""
-    tasks = tasks_of(evaluations, "evaluations")
-    # Two to a row: names of optimizers need the width.
-    columns = min(len(tasks), 2)
-    figure, axes = grid_of_panels(-(-len(tasks) // columns), columns, height=2.3)
-    panels = list(axes.flat)
-    for ax, task in zip(panels, tasks, strict=False):
-        violins(ax, evaluations[task])
-    for ax in panels[len(tasks) :]:
-        ax.set_axis_off()
-    letter_panels(panels[: len(tasks)], [readable(task) for task in tasks])
-    return figure
+def task_picture(ax: Axes, picture: TaskPicture) -> None:
+    """What a task looks like, as its kind of picture is drawn."""
+    PICTURES[picture.kind](ax, picture.arrays)
+
+
+def optimizer_marks(runs: Sequence[Records]) -> list[Line2D]:
+    """A line for every optimizer of these runs, drawn or diverged."""
+    names = list(dict.fromkeys(name for run in runs for name in run.evaluation.names))
+    return [Line2D([], [], label=look.label, **look.line) for look in looks(names).values()]
+
+
+def mean_losses(run: Records) -> Arrays:
+    """Mean and standard error over the problems where an optimizer stays finite."""
+    means, errors = np.stack([finite_mean(losses) for losses in run.evaluation.losses], axis=1)
+    return {
+        "optimizers": np.asarray(run.evaluation.names, dtype=np.str_),
+        "mean": means,
+        "standard_error": errors,
+        "diverged": run.evaluation.diverged(),
+    }
+
+
+def meta_objectives(run: Records) -> Arrays:
+    """The meta-objective of each run of an optimizer, infinite where it diverged."""
+    names = np.asarray(run.evaluation.names, dtype=np.str_)
+    return {"optimizers": names, "meta_objectives": run.evaluation.meta_objectives()}
+
+
+def picture_arrays(run: Records) -> Arrays:
+    """What the picture of a task is made of."""
+    return {f"picture/{name}": array for name, array in run.task_picture.arrays.items()}
+
+
+LOSSES = Panel(
+    of("evaluation", loss_curves),
+    (),
+    "Loss against inner step, mean over the test problems, with a band of one standard error on "
+    "each side; lower is better. Optimizers that diverged on a problem are named, and their mean "
+    "is over the others.",
+    made=mean_losses,
+    needs=("evaluation",),
+    marks=optimizer_marks,
+)
+TASK = Panel(
+    of("task_picture", task_picture),
+    (),
+    "What the task is like: the condition numbers of random problems (the larger, the harder), a "
+    "loss surface with its minimum at the star, points to be told apart by their colour, or "
+    "images to be read.",
+    made=picture_arrays,
+    needs=("task_picture",),
+    optional=True,
+)
+VIOLINS = Panel(
+    of("evaluation", violins),
+    (),
+    "One violin per optimizer: distribution over test problems of the mean loss divided by "
+    "the first loss, on a logarithmic axis; lower is better. Dots are means, bars one "
+    "standard error on each side. Runs that diverged are counted above and left out.",
+    made=meta_objectives,
+    needs=("evaluation",),
+)

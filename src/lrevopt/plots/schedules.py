@@ -1,34 +1,26 @@
-"""Figures 5 and 11: learning-rate schedules without gradients (paper, sections 5.3 and A.3)."""
-
-from collections.abc import Mapping
+"""Learning-rate schedules without gradients (paper, 5.3)."""
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from lrevopt.analysis.mechanisms import Mechanisms
+from lrevopt.analysis.schedules import Schedule
+from lrevopt.plots.panel import Arrays, Panel, Records, of
 from lrevopt.plots.style import (
     BLACK,
     BLUE,
-    COLUMN,
     GREY,
     LOOKS,
     SKY,
     from_zero,
-    grid_of_panels,
-    journal_style,
-    letter_panels,
-    one_task,
-    readable,
-    tasks_of,
+    is_narrow,
 )
 
 
-def autonomous_path(ax: Axes, record: Mechanisms) -> None:
+def autonomous_path(ax: Axes, record: Schedule) -> None:
     """Path of the state under zero gradient, among the slow points, on its own components."""
-    path = record.schedule.path
+    path = record.path
     ax.plot(
-        *record.schedule.slow_points.T,
+        *record.slow_points.T,
         color=GREY,
         marker="o",
         markersize=2.8,
@@ -59,7 +51,7 @@ def autonomous_path(ax: Axes, record: Mechanisms) -> None:
         label="initial state",
     )
     ax.plot(
-        *record.schedule.fixed_point,
+        *record.fixed_point,
         marker="s",
         markersize=4.5,
         color=BLACK,
@@ -67,7 +59,7 @@ def autonomous_path(ax: Axes, record: Mechanisms) -> None:
         zorder=4,
         label="fixed point",
     )
-    shown = np.concatenate([path, record.schedule.fixed_point[None]])
+    shown = np.concatenate([path, record.fixed_point[None]])
     low, high = shown.min(axis=0), shown.max(axis=0)
     if np.isfinite([low, high]).all() and (high > low).all():
         # Near the path: slow points lie far out, and would shrink it to a dot.
@@ -75,15 +67,17 @@ def autonomous_path(ax: Axes, record: Mechanisms) -> None:
         ax.set(xlim=(low[0] - margin[0], high[0] + margin[0]))
         ax.set(ylim=(low[1] - margin[1], high[1] + margin[1]))
     ax.set(xlabel="PC 1 of the path", ylabel="PC 2 of the path")
-    ax.locator_params(nbins=5)
+    ax.locator_params(nbins=4 if is_narrow(ax) else 5)
 
 
-def schedule(ax: Axes, record: Mechanisms, momentum_rate: float | None) -> None:
+def schedule(ax: Axes, record: Schedule, momentum_rate: float | None) -> None:
     """Effective learning rate along the zero-gradient path, beside tuned momentum's rate."""
-    rates = record.schedule.rates
+    rates = record.rates
     ax.plot(np.arange(rates.size), rates, color=BLUE)
     momentum_line(ax, momentum_rate)
     ax.set(xlabel="inner step", ylabel="effective learning rate", xlim=(0, rates.size - 1))
+    if is_narrow(ax):
+        ax.locator_params(axis="x", nbins=4)
     from_zero(ax)
 
 
@@ -100,50 +94,33 @@ def momentum_line(ax: Axes, rate: float | None) -> None:
         )
 
 
-@journal_style
-def figure_05(mechanisms: dict[str, Mechanisms], momentum_rates: Mapping[str, float]) -> Figure:
-    """Zero-gradient path (a) and the learning rates along it (b); one task."""
-    task = one_task(mechanisms, "mechanisms", "linear_regression")
-    figure, axes = grid_of_panels(1, 2, height=2.3)
-    return _finished(figure, axes, mechanisms, momentum_rates, [task], axes.T)
+def momentum_rate(run: Records) -> float | None:
+    """Learning rate of tuned momentum, for a run whose baselines were tuned."""
+    searched = (getattr(run, "tuning", None) or {}).get("momentum")
+    return None if searched is None else float(searched.best["learning_rate"])
 
 
-@journal_style
-def figure_11(mechanisms: dict[str, Mechanisms], momentum_rates: Mapping[str, float]) -> Figure:
-    """Zero-gradient paths (top) and learning rates along them (bottom), one column per task."""
-    tasks = tasks_of(mechanisms, "mechanisms")
-    figure, axes = grid_of_panels(2, len(tasks), height=1.9)
-    _finished(figure, axes, mechanisms, momentum_rates, tasks, axes)
-    if len(tasks) > 2:
-        for ax in axes[:, 1:].flat:
-            ax.set_ylabel("")
-            ax.locator_params(axis="x", nbins=4)
-    return figure
+def made_momentum_rate(run: Records) -> Arrays:
+    """The same as a number of a panel."""
+    rate = momentum_rate(run)
+    return {} if rate is None else {"momentum_rate": np.asarray(rate)}
 
 
-def _finished(
-    figure: Figure,
-    panels: np.ndarray,
-    mechanisms: dict[str, Mechanisms],
-    momentum_rates: Mapping[str, float],
-    tasks: list[str],
-    axes: np.ndarray,
-) -> Figure:
-    """Fill `axes`, paths in its first row and learning rates in its second."""
-    for column, task in enumerate(tasks):
-        autonomous_path(axes[0, column], mechanisms[task])
-        schedule(axes[1, column], mechanisms[task], momentum_rates.get(task))
-    letter_panels(panels.flat, [readable(task) for task in tasks])
-    entries = [
-        pair
-        for ax in (axes[0, 0], axes[1, 0])
-        for pair in zip(*ax.get_legend_handles_labels(), strict=True)
-    ]
-    handles, labels = zip(*entries, strict=True)
-    figure.legend(
-        handles,
-        labels,
-        loc="outside upper center",
-        ncols=3 if figure.get_figwidth() > COLUMN else 1,
-    )
-    return figure
+PATH = Panel(
+    of("mechanisms.schedule", autonomous_path),
+    (
+        "mechanisms.schedule.path",
+        "mechanisms.schedule.slow_points",
+        "mechanisms.schedule.fixed_point",
+    ),
+    "Path of the state when every gradient is 0, from the initial state (triangle) to the "
+    "fixed point (square), on its own principal components, among slow points (grey).",
+)
+SCHEDULE = Panel(
+    lambda ax, run: schedule(ax, run.mechanisms.schedule, momentum_rate(run)),
+    ("mechanisms.schedule.rates",),
+    "Effective learning rate, minus the slope of the update function at zero gradient, along "
+    "that path: a learning-rate schedule that runs without input. Dashed: the learning rate of "
+    "tuned momentum.",
+    made=made_momentum_rate,
+)

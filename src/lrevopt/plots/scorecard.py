@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from lrevopt.plots.adaptation import ARMS
 from lrevopt.plots.momentum import eigenvalue_plane
+from lrevopt.plots.panel import letter_panels
 from lrevopt.plots.style import (
     BLACK,
     BLUE,
@@ -17,7 +18,6 @@ from lrevopt.plots.style import (
     VERMILLION,
     from_zero,
     journal_style,
-    letter_panels,
     zero_lines,
 )
 from lrevopt.studies.scorecard import ENTRIES, Scorecard, in_words, sentences

@@ -8,8 +8,7 @@ white; optimizers differ in line style as well.
 import functools
 import io
 import itertools
-import string
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec, cast
 
@@ -106,13 +105,6 @@ LOOKS: dict[str, Look] = {
 SPARE_COLORS = (GREEN, PURPLE, SKY, BLACK)
 SPARE_DASHES = ((0, (3, 1)), (0, (1, 1.5)), (0, (6, 1.5, 1, 1.5, 1, 1.5)))
 
-TASK_TITLES = {
-    "linear_regression": "Linear regression",
-    "rosenbrock": "Rosenbrock",
-    "two_moons": "Two moons",
-    "mnist": "MNIST",
-}
-
 
 def looks(names: Iterable[str]) -> dict[str, Look]:
     """A look for each optimizer: the usual one, or a spare one for a name of your own."""
@@ -123,9 +115,9 @@ def looks(names: Iterable[str]) -> dict[str, Look]:
 
 
 def readable(name: str) -> str:
-    """A name of the code as a label: known tasks by their title, others without underscores."""
+    """A name of the code as a label: without underscores, and with a capital."""
     plain = name.replace("_", " ")
-    return TASK_TITLES.get(name, plain[:1].upper() + plain[1:])
+    return plain[:1].upper() + plain[1:]
 
 
 Draw = ParamSpec("Draw")
@@ -158,27 +150,10 @@ def grid_of_panels(
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
-def letter_panels(axes: Iterable[Axes], titles: Sequence[str] = ()) -> None:
-    """Put (a), (b), ... and, where there is one, a title over each panel."""
-    for ax, letter, title in itertools.zip_longest(
-        axes, string.ascii_lowercase, titles, fillvalue=None
-    ):
-        if ax is None:
-            return
-        ax.set_title(rf"$\mathbf{{({letter})}}$ {title or ''}".strip())
-
-
-def tasks_of(records: Mapping[str, Any], argument: str) -> list[str]:
-    """Tasks in the paper's order, then any others. `ValueError` if there is none."""
-    if not records:
-        raise ValueError(f"`{argument}` must hold the numbers of at least one task, got none.")
-    order = list(TASK_TITLES)
-    return sorted(records, key=lambda task: order.index(task) if task in order else len(order))
-
-
-def one_task(records: Mapping[str, Any], argument: str, preferred: str) -> str:
-    """The task a main figure shows: the paper's, or the first there is."""
-    return preferred if preferred in records else tasks_of(records, argument)[0]
+def is_narrow(ax: Axes) -> bool:
+    """Whether a panel shares its row with two others or more."""
+    place = ax.get_subplotspec()
+    return place is not None and place.get_geometry()[1] > 2
 
 
 def zero_lines(ax: Axes) -> None:

@@ -1,17 +1,14 @@
-"""Figure 2: update functions of textbook optimizers (paper, section 4.1)."""
+"""Update functions: those of textbook optimizers (paper, 4.1), and curves by state."""
 
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lrevopt.analysis.update_functions import Textbook
+from lrevopt.plots.panel import Panel, of
 from lrevopt.plots.style import (
     BLUE,
-    grid_of_panels,
-    journal_style,
-    letter_panels,
     level_bar,
     readable,
     shades,
@@ -43,18 +40,25 @@ def update_curves(
     ax.xaxis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 5, 10], symmetric=True))
 
 
-@journal_style
-def figure_02(textbook: Textbook) -> Figure:
-    """Update functions, one panel per optimizer and one curve per state."""
-    panels = list(textbook.panels)
-    figure, axes = grid_of_panels(1, len(panels), height=1.75, width=6.75)
-    for ax, name in zip(axes[0], panels, strict=True):
-        updates, levels = textbook.panels[name], textbook.levels[name]
-        colors = [BLUE] if len(updates) == 1 else shades("crest", len(updates))
-        update_curves(ax, textbook.gradients, updates, colors)
-        ax.set(xlabel="gradient $g$")
-        if len(updates) > 1:
-            level_bar(ax, colors, levels, LEVELS.get(name, "state"))
-    axes[0, 0].set_ylabel(r"parameter update $\Delta x$")
-    letter_panels(axes[0], [TITLES.get(name, readable(name)) for name in panels])
-    return figure
+def textbook_updates(ax: Axes, textbook: Textbook, name: str) -> None:
+    """Update functions of one optimizer, one curve per state."""
+    updates, levels = textbook.panels[name], textbook.levels[name]
+    colors = [BLUE] if len(updates) == 1 else shades("crest", len(updates))
+    update_curves(ax, textbook.gradients, updates, colors)
+    ax.set(xlabel="gradient $g$")
+    if len(updates) > 1:
+        level_bar(ax, colors, levels, LEVELS.get(name, "state"))
+    if name == next(iter(textbook.panels)):
+        ax.set_ylabel(r"parameter update $\Delta x$")
+
+
+TEXTBOOK = Panel(
+    of("textbook", textbook_updates),
+    ("textbook",),
+    "Change of a parameter against its gradient, one curve per state of the optimizer. (a) "
+    "Gradient descent is a line whose slope is the learning rate. (b) Clipping saturates. "
+    "(c) Momentum shifts the line by the accumulated velocity. (d) RMSProp changes the slope "
+    "with the accumulated squared gradient.",
+    title=lambda name: TITLES.get(name, readable(name)),
+    each=lambda run: list(run.textbook.panels),
+)

@@ -4,17 +4,14 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from lrevopt.meta_training import History
+from lrevopt.plots.panel import Panel, of
 from lrevopt.plots.style import (
     BLACK,
     BLUE,
     PATH_COLOR,
     SKY,
-    grid_of_panels,
-    journal_style,
-    letter_panels,
 )
 
 WINDOW = 51
@@ -43,14 +40,22 @@ def selection_curve(ax: Axes, history: History) -> None:
     ax.set(xlabel="meta-step", ylabel="mean loss / first loss", yscale="log")
 
 
-@journal_style
-def figure_training(history: History) -> Figure:
-    """Objective of each batch (a), scores of snapshots (b), norm of the meta-gradient (c)."""
-    figure, axes = grid_of_panels(1, 3, height=2.3)
-    noisy_curve(axes[0, 0], history.objectives, "meta-objective of the batch")
-    selection_curve(axes[0, 1], history)
-    noisy_curve(axes[0, 2], history.gradient_norms, "norm of the meta-gradient")
-    letter_panels(axes[0], ["Training batches", "Selection problems", "Meta-gradient"])
-    handles = [line for ax in axes[0, :2] for line in ax.get_legend_handles_labels()[0]]
-    figure.legend(handles=handles, loc="outside upper center", ncols=3)
-    return figure
+OBJECTIVES = Panel(
+    lambda ax, run: noisy_curve(ax, run.history.objectives, "meta-objective of the batch"),
+    ("history.objectives",),
+    "Meta-objective of each batch of training problems and its running median.",
+    "Training batches",
+)
+SELECTION = Panel(
+    of("history", selection_curve),
+    ("history.snapshot_steps", "history.selection_scores", "history.selected"),
+    "Mean loss over first loss on selection problems, which no meta-gradient sees, for each "
+    "snapshot; the star is the snapshot that was kept.",
+    "Selection problems",
+)
+META_GRADIENTS = Panel(
+    lambda ax, run: noisy_curve(ax, run.history.gradient_norms, "norm of the meta-gradient"),
+    ("history.gradient_norms",),
+    "Norm of the meta-gradient before clipping. Gaps are skipped meta-steps.",
+    "Meta-gradient",
+)

@@ -1,5 +1,6 @@
 """Optimizers away from home: the transfer matrix, and sweeps of one thing at a time."""
 
+import itertools
 from collections.abc import Mapping
 
 import numpy as np
@@ -8,23 +9,23 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from lrevopt.plots.panel import letter_panels, several
 from lrevopt.plots.style import (
     BLACK,
     BLUE,
     GREEN,
-    GREY,
     ORANGE,
     PAGE,
     PALE,
+    PURPLE,
+    SKY,
     VERMILLION,
     color_bar,
     grid_of_panels,
     journal_style,
-    letter_panels,
     looks,
     readable,
     short,
-    tasks_of,
 )
 from lrevopt.studies.transfer import Sweep, Transfer
 
@@ -40,9 +41,8 @@ LONG = 1e4
 NARROW = 30.0
 """Within a factor like this there are too few powers of ten to label an axis by."""
 
-MARKERS = {"linear_regression": ("o", BLUE), "rosenbrock": ("s", ORANGE),
-           "two_moons": ("^", GREEN), "mnist": ("D", VERMILLION)}  # fmt: skip
-OTHER = ("v", GREY)
+MARKERS = (("o", BLUE), ("s", ORANGE), ("^", GREEN), ("D", VERMILLION), ("v", PURPLE), ("P", SKY))
+"""Marker and colour of each task, in the order given."""
 
 
 def home_and_kind(name: str) -> tuple[str, str]:
@@ -51,12 +51,17 @@ def home_and_kind(name: str) -> tuple[str, str]:
     return home, kind
 
 
-def matrix(ax: Axes, transfers: Mapping[str, Transfer]) -> None:
+def titled(task: str, titles: Mapping[str, str]) -> str:
+    """Title of a task: the one given, or its name as a label."""
+    return titles.get(task, readable(task))
+
+
+def matrix(ax: Axes, transfers: Mapping[str, Transfer], titles: Mapping[str, str]) -> None:
     """Rows are optimizers, columns tasks; a cell is the objective over the home optimizer's.
 
     A number with a cross counts the problems on which a run diverged.
     """
-    tasks = tasks_of(transfers, "transfers")
+    tasks = list(transfers)
     names = transfers[tasks[0]].names
     logs = np.full((len(names), len(tasks)), np.inf)
     for column, task in enumerate(tasks):
@@ -76,30 +81,29 @@ def matrix(ax: Axes, transfers: Mapping[str, Transfer]) -> None:
             if home_and_kind(name)[0] == task:
                 ax.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False,
                                        edgecolor=BLACK, linewidth=1.2))  # fmt: skip
-    labels = [f"{readable(home)}: {looks([kind])[kind].label}" for home, kind in
+    labels = [f"{titled(home, titles)}: {looks([kind])[kind].label}" for home, kind in
               map(home_and_kind, names)]  # fmt: skip
     ax.set_yticks(range(len(names)), labels)
-    ax.set_xticks(range(len(tasks)), [readable(task) for task in tasks], rotation=30, ha="right",
-                  rotation_mode="anchor")  # fmt: skip
+    ax.set_xticks(range(len(tasks)), [titled(task, titles) for task in tasks], rotation=30,
+                  ha="right", rotation_mode="anchor")  # fmt: skip
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     ax.set(xlabel="run on", ylabel="trained or tuned on")
     color_bar(ax, image, r"$\log_{10}$ of meta-objective over the home optimizer's", aspect=40)
 
 
-def likeness(ax: Axes, transfers: Mapping[str, Transfer]) -> None:
+def likeness(ax: Axes, transfers: Mapping[str, Transfer], titles: Mapping[str, str]) -> None:
     """Distance of scorecards from the home optimizer's against performance."""
-    for task in tasks_of(transfers, "transfers"):
-        record = transfers[task]
+    looks_of_tasks = itertools.cycle(MARKERS)
+    for (task, record), (marker, color) in zip(transfers.items(), looks_of_tasks, strict=False):
         if np.isnan(record.distances).all():
             continue
         ratios = np.exp(record.log_ratios(record.home_optimizer)[:, 0])
-        marker, color = MARKERS.get(task, OTHER)
         others = [index for index, name in enumerate(record.names) if name != record.home_optimizer]
         there = [i for i in others if np.isfinite(ratios[i]) and np.isfinite(record.distances[i])]
         ax.plot(record.distances[there], ratios[there], marker, color=color, markersize=4,
                 linestyle="none", markeredgecolor="white", markeredgewidth=0.3,
-                label=readable(task))  # fmt: skip
+                label=titled(task, titles))  # fmt: skip
     ax.axhline(1, color=BLACK, linewidth=0.8, zorder=1)
     ax.set(yscale="log", xlabel="scorecard distance to the home optimizer",
            ylabel="meta-objective over home optimizer")  # fmt: skip
@@ -126,35 +130,51 @@ def curves(ax: Axes, sweep: Sweep, xlabel: str) -> None:
 
 
 @journal_style
-def figure_transfer(transfers: dict[str, Transfer], dimensions: Sweep | None = None) -> Figure:
-    """The matrix (a), likeness against performance (b) and the dimension of a problem (c)."""
-    tasks = tasks_of(transfers, "transfers")
-    rows = len(transfers[tasks[0]].names)
+def figure_transfer(
+    transfers: Mapping[str, Transfer],
+    dimensions: Sweep | None = None,
+    titles: Mapping[str, str] | None = None,
+) -> Figure:
+    """The matrix (a), likeness against performance (b) and the dimension of a problem (c).
+
+    `titles` are of tasks, by name. Raises `ValueError` for no task.
+    """
+    titles = titles or {}
+    first = several(list(transfers.values()), "transfers")[0]
+    rows = len(first.names)
     panels = 2 if dimensions is None else 3
     height = max(4.2, 1.3 + 0.2 * rows)
     figure = Figure(figsize=(PAGE, height), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=[1.45, 1], squeeze=False)[0]
     whole = left.subplots()
     beside = np.atleast_1d(right.subplots(panels - 1, 1))
-    matrix(whole, transfers)
-    likeness(beside[0], transfers)
-    titles = ["Away from home", "Alike and as good?"]
+    matrix(whole, transfers, titles)
+    likeness(beside[0], transfers, titles)
+    headings = ["Away from home", "Alike and as good?"]
     if dimensions is not None:
         curves(beside[1], dimensions, "dimension")
         beside[1].set_ylabel("meta-objective")
         low, high = beside[1].get_ylim()
         beside[1].set_ylim(low, high * (high / low) ** 0.45)
         beside[1].legend(loc="upper center", ncols=2)
-        titles.append("Linear regression of other sizes")
-    letter_panels([whole, *beside], titles)
+        headings.append("Linear regression of other sizes")
+    letter_panels([whole, *beside], headings)
     right.legend(*beside[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return figure
 
 
 @journal_style
-def figure_sweeps(scales: dict[str, Sweep], horizons: dict[str, Sweep]) -> Figure:
-    """Factor on every gradient (top) and length of the run (bottom), one column per task."""
-    tasks = tasks_of(scales | horizons, "scales")
+def figure_sweeps(
+    scales: Mapping[str, Sweep],
+    horizons: Mapping[str, Sweep],
+    titles: Mapping[str, str] | None = None,
+) -> Figure:
+    """Factor on every gradient (top) and length of the run (bottom), one column per task.
+
+    `titles` are of tasks, by name. Raises `ValueError` for no task.
+    """
+    titles = titles or {}
+    tasks = several(list(dict.fromkeys([*scales, *horizons])), "scales")
     figure, axes = grid_of_panels(2, len(tasks), height=2.1, width=PAGE)
     for column, task in enumerate(tasks):
         for ax, sweeps, label in zip(
@@ -166,7 +186,7 @@ def figure_sweeps(scales: dict[str, Sweep], horizons: dict[str, Sweep]) -> Figur
                 ax.set_axis_off()
     for row in axes:
         row[0].set_ylabel("meta-objective")
-    letter_panels(axes.ravel(), [readable(task) for task in tasks] * 2)
+    letter_panels(axes.flat, [titled(task, titles) for task in tasks] * 2)
     handles = {
         label: handle
         for ax in axes.ravel()
@@ -174,3 +194,19 @@ def figure_sweeps(scales: dict[str, Sweep], horizons: dict[str, Sweep]) -> Figur
     }
     figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=4)
     return figure
+
+
+TRANSFER_CAPTION = (
+    "(a) Every learned optimizer and every tuned baseline, on every task: geometric mean over test "
+    "problems of its meta-objective over that of the task's own learned optimizer. Framed: at "
+    "home. A number with a cross counts the problems on which a run diverged. (b) The same ratio "
+    "against the distance between scorecards, both measured on that task: if being alike meant "
+    "being as good, points would rise from the lower left. (c) Mean meta-objective on linear "
+    "regression with other numbers of parameters."
+)
+SWEEPS_CAPTION = (
+    "Each task's learned optimizer and baselines, one column per task. Top: every gradient is "
+    "multiplied by the same factor; at 1 is what they were trained and tuned for. Bottom: runs of "
+    "other lengths than those that they were trained and tuned for. Crosses stand where runs "
+    "diverged."
+)

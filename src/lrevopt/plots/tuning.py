@@ -1,4 +1,4 @@
-"""Figures 18 to 21: random search of the baselines' hyperparameters (paper, section D.3)."""
+"""Random search of baselines' hyperparameters (paper, D.3)."""
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import seaborn as sns
-from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize
@@ -14,12 +13,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from lrevopt.plots.panel import Arrays, Panel, Records, letter_panels, of
 from lrevopt.plots.style import (
     BLACK,
     PAGE,
     color_bar,
     journal_style,
-    letter_panels,
     looks,
     readable,
 )
@@ -74,11 +73,12 @@ SCALES = {
 }
 
 
-def color_scale(scores: Float[np.ndarray, " setting"]) -> tuple[Normalize, str]:
+def score_scale(tuning: Mapping[str, TuningResult]) -> tuple[Normalize, str]:
     """One colour scale for all scores, from the best to that of not moving at all, and its label.
 
     The latter is 1, or 0 for the logarithmic meta-objective, which alone is negative.
     """
+    scores = np.concatenate([result.scores[result.in_full()] for result in tuning.values()])
     finite = scores[np.isfinite(scores)]
     best = float(finite.min(initial=0.5))
     if best <= 0:
@@ -103,18 +103,14 @@ def _stopped_marks(results: Iterable[TuningResult]) -> dict[int, dict[str, Any]]
     }
 
 
-def search_panel(
-    ax: Axes,
-    result: TuningResult,
-    across: str,
-    up: str,
-    scale: Normalize,
-    stopped: Mapping[int, dict[str, Any]],
-) -> None:
-    """Every setting tried, in the plane of two hyperparameters.
+def search_panel(ax: Axes, tuning: Mapping[str, TuningResult], cell: tuple[str, str, str]) -> None:
+    """Every setting tried of an optimizer, in the plane of two hyperparameters.
 
-    Those that ran in full are coloured by their score, the others marked as `stopped` says.
+    Those that ran in full are coloured by their score, on one scale for all optimizers of
+    `tuning`; the others are marked by where they were stopped.
     """
+    name, across, up = cell
+    result, scale, stopped = tuning[name], score_scale(tuning)[0], _stopped_marks(tuning.values())
     x, y, scores = result.values[across], result.values[up], result.scores
     finite, in_full = np.isfinite(scores), result.in_full()
     ax.plot(x[~finite], y[~finite], **DIVERGED, markeredgewidth=0.5, rasterized=True, zorder=1)
@@ -135,17 +131,17 @@ def search_panel(
         ax.set(**{f"{which}label": label, f"{which}lim": (low, high)})
 
 
-def _places(pairs: Mapping[str, Sequence[tuple[str, str]]]) -> list[tuple[int, int]]:
+def _places(counts: Sequence[int]) -> list[tuple[int, int]]:
     """Row and column of each panel, and of the key, which takes the first free cell.
 
-    An optimizer's panels share a row where they fit in one.
+    An optimizer's panels, of which `counts` has the number, share a row where they fit in one.
     """
     places: list[tuple[int, int]] = []
     row = column = 0
-    for own in pairs.values():
-        if column and column + len(own) > COLUMNS:
+    for own in counts:
+        if column and column + own > COLUMNS:
             row, column = row + 1, 0
-        for _ in own:
+        for _ in range(own):
             if column == COLUMNS:
                 row, column = row + 1, 0
             places.append((row, column))
@@ -154,36 +150,43 @@ def _places(pairs: Mapping[str, Sequence[tuple[str, str]]]) -> list[tuple[int, i
     return [*places, next(cell for cell in cells if cell not in places)]
 
 
-def _figure(tuning: dict[str, TuningResult]) -> Figure:
-    """One panel per pair of hyperparameters, on one colour scale; purple is best."""
-    pairs = {
-        name: list(itertools.combinations(result.parameter_names, 2))
-        for name, result in tuning.items()
-    }
-    if not any(pairs.values()):
+def pairs_of_hyperparameters(run: Records) -> list[tuple[str, str, str]]:
+    """Optimizer and two of its hyperparameters, for every pair."""
+    return [
+        (name, *pair)
+        for name, result in run.tuning.items()
+        for pair in itertools.combinations(result.parameter_names, 2)
+    ]
+
+
+@journal_style
+def figure_tuning(run: Records) -> Figure:
+    """One panel per pair of hyperparameters, on one colour scale; purple is best.
+
+    Raises `ValueError` without an optimizer that has two hyperparameters.
+    """
+    tuning: dict[str, TuningResult] = run.tuning
+    cells = pairs_of_hyperparameters(run)
+    if not cells:
         raise ValueError(
             f"`tuning` must hold an optimizer with two hyperparameters or more, got {list(tuning)}."
         )
-    found = [result.scores[result.in_full()] for result in tuning.values()]
-    scale, label = color_scale(np.concatenate(found))
-    *places, key = _places(pairs)
+    counts = [len(list(own)) for _, own in itertools.groupby(cells, key=lambda cell: cell[0])]
+    *places, key = _places(counts)
     rows = 1 + max(row for row, _ in [*places, key])
     figure = Figure(figsize=(PAGE, 2.0 * rows), layout="constrained")
     grid = figure.add_gridspec(rows, COLUMNS)
-    axes, titles = [], []
-    stopped = _stopped_marks(tuning.values())
-    panels = [(name, *pair) for name, own in pairs.items() for pair in own]
-    for (name, across, up), place in zip(panels, places, strict=True):
-        axes.append(figure.add_subplot(grid[place]))
-        search_panel(axes[-1], tuning[name], across, up, scale, stopped)
-        titles.append(looks([name])[name].label)
-    letter_panels(axes, titles)
-    _key(figure.add_subplot(grid[key]), scale, label, stopped)
+    axes = [figure.add_subplot(grid[place]) for place in places]
+    for ax, cell in zip(axes, cells, strict=True):
+        search_panel(ax, tuning, cell)
+    letter_panels(axes, [looks([name])[name].label for name, *_ in cells])
+    _key(figure.add_subplot(grid[key]), tuning)
     return figure
 
 
-def _key(ax: Axes, scale: Normalize, label: str, stopped: Mapping[int, dict[str, Any]]) -> None:
+def _key(ax: Axes, tuning: Mapping[str, TuningResult]) -> None:
     """Colour scale and marks, in a cell of their own."""
+    (scale, label), stopped = score_scale(tuning), _stopped_marks(tuning.values())
     ax.set_axis_off()
     handles = [
         Line2D([], [], **BEST, markeredgecolor=BLACK, markeredgewidth=0.8, label="best setting"),
@@ -204,25 +207,28 @@ def _key(ax: Axes, scale: Normalize, label: str, stopped: Mapping[int, dict[str,
         bar.ax.minorticks_off()
 
 
-@journal_style
-def figure_18(tuning: dict[str, TuningResult]) -> Figure:
-    """Settings tried for each baseline on linear regression."""
-    return _figure(tuning)
+def searched(run: Records) -> Arrays:
+    """Every setting tried, by baseline. `steps` is empty where all ran in full."""
+    found: Arrays = {}
+    for name, result in run.tuning.items():
+        own: Arrays = {f"values/{key}": array for key, array in result.values.items()}
+        own |= {f"best/{key}": np.asarray(value) for key, value in result.best.items()}
+        own |= {f"ranges/{key}": np.asarray(pair) for key, pair in result.ranges.items()}
+        own |= {"scores": result.scores, "steps": result.steps}
+        found |= {f"{name}/{key}": array for key, array in own.items()}
+    return found
 
 
-@journal_style
-def figure_19(tuning: dict[str, TuningResult]) -> Figure:
-    """Settings tried for each baseline on Rosenbrock."""
-    return _figure(tuning)
-
-
-@journal_style
-def figure_20(tuning: dict[str, TuningResult]) -> Figure:
-    """Settings tried for each baseline on two moons."""
-    return _figure(tuning)
-
-
-@journal_style
-def figure_21(tuning: dict[str, TuningResult]) -> Figure:
-    """Settings tried for each baseline on MNIST."""
-    return _figure(tuning)
+SEARCHES = Panel(
+    of("tuning", search_panel),
+    (),
+    "Each point is one random setting of a baseline, in the plane of two of its "
+    "hyperparameters; its colour is the meta-objective on the tuning problems, on one scale for "
+    "all panels: purple is best, yellow is no better than not moving. Grey crosses diverged on "
+    "some problem. The star is the best setting, which is the baseline everywhere else. Grey dots "
+    "are settings that successive halving stopped, the darker the later; only those that ran in "
+    "full have a colour, because scores of unequal length cannot be compared.",
+    made=searched,
+    needs=("tuning",),
+    each=pairs_of_hyperparameters,
+)

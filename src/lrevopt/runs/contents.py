@@ -28,7 +28,7 @@ from lrevopt.studies.interventions.costs import intervention_facts
 from lrevopt.studies.scorecard import Scorecard, scorecard_facts
 from lrevopt.tasks import AbstractTask
 from lrevopt.tasks.pictures import TaskPicture
-from lrevopt.text import Facts
+from lrevopt.text import Facts, in_words
 from lrevopt.tuning.random_search import TuningResult
 
 Kept = TypeVar("Kept")
@@ -258,7 +258,7 @@ class Run:
     @property
     def title(self) -> str:
         """The task as headings and figures call it."""
-        return self.settings.get("title") or readable(self.task_name)
+        return task_title(self.settings.get("task", {})) or readable(self.task_name)
 
     @functools.cached_property
     def task(self) -> AbstractTask:
@@ -318,6 +318,11 @@ class Run:
             if part.facts is not None and self.has(part.name):
                 pairs += part.facts(self)
         return pairs
+
+
+def task_title(description: Mapping[str, Any]) -> str:
+    """Title of a task from its description: its own, or its class in words."""
+    return str(description.get("title") or in_words(description.get("kind", "")))
 
 
 def runs_by_task(directories: Mapping[str, Path] | list[Path]) -> dict[str, Run]:

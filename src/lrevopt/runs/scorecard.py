@@ -9,6 +9,7 @@ from lrevopt.optimizers import AbstractOptimizer, from_optax, saved
 from lrevopt.plots.scorecard import figure_scorecard
 from lrevopt.plots.style import readable, render
 from lrevopt.runs.analyze import analysed_problems
+from lrevopt.runs.contents import task_title
 from lrevopt.runs.evaluate import load_tuning
 from lrevopt.runs.experiment import BASELINES, Images, TaskName, key_stream, load_task, make_task
 from lrevopt.studies.scorecard import measure_scorecard, scorecard_table
@@ -110,7 +111,7 @@ def write_scorecard(settings: CardSettings) -> Path:
     output = settings.output or Path("runs", "scorecards", f"{name}_on_{task_name}")
     storage.save_record(output / "scorecard.npz", card)
     storage.write_atomically(output / "scorecard.csv", scorecard_table(card))
-    figure = figure_scorecard(card, f"{readable(name)} on {readable(task_name)}")
+    figure = figure_scorecard(card, f"{readable(name)} on {task_title(storage.describe(task))}")
     for kind in ("png", "svg"):
         storage.write_atomically(output / f"scorecard.{kind}", render(figure, kind))
     print(card)

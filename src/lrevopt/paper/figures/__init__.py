@@ -1,33 +1,9 @@
-"""Numbers in, matplotlib figures out: the figures of the paper, and how to read them."""
+"""The paper's figures out of panels: which there are, drawn, with numbers and captions."""
 
+from lrevopt.paper.figures.drawing import draw_figures as draw_figures
 from lrevopt.paper.figures.figure_data import drawn_numbers as drawn_numbers
-from lrevopt.paper.figures.figure_data import save_sidecars as save_sidecars
-from lrevopt.paper.figures.meta_dynamics import figure_14 as figure_14
-from lrevopt.paper.figures.meta_dynamics import figure_15 as figure_15
+from lrevopt.paper.figures.figure_data import save_figure_data as save_figure_data
 from lrevopt.paper.figures.registry import FIGURES as FIGURES
-from lrevopt.paper.figures.registry import FigureNumbers as FigureNumbers
-from lrevopt.paper.figures.registry import FigureSpec as FigureSpec
-from lrevopt.paper.figures.registry import FigureText as FigureText
 from lrevopt.paper.figures.registry import available as available
-from lrevopt.paper.figures.schematic import figure_16 as figure_16
-from lrevopt.plots.adaptation import figure_06 as figure_06
-from lrevopt.plots.adaptation import figure_12 as figure_12
-from lrevopt.plots.clipping import figure_04 as figure_04
-from lrevopt.plots.clipping import figure_10 as figure_10
-from lrevopt.plots.manifolds import figure_13 as figure_13
-from lrevopt.plots.momentum import figure_03 as figure_03
-from lrevopt.plots.momentum import figure_08 as figure_08
-from lrevopt.plots.momentum import figure_09 as figure_09
-from lrevopt.plots.parameter_types import figure_07 as figure_07
-from lrevopt.plots.performance import figure_01 as figure_01
-from lrevopt.plots.performance import figure_17 as figure_17
-from lrevopt.plots.schedules import figure_05 as figure_05
-from lrevopt.plots.schedules import figure_11 as figure_11
-from lrevopt.plots.style import render as render
-from lrevopt.plots.style import save_figure as save_figure
-from lrevopt.plots.textbook import figure_02 as figure_02
-from lrevopt.plots.training import figure_training as figure_training
-from lrevopt.plots.tuning import figure_18 as figure_18
-from lrevopt.plots.tuning import figure_19 as figure_19
-from lrevopt.plots.tuning import figure_20 as figure_20
-from lrevopt.plots.tuning import figure_21 as figure_21
+from lrevopt.paper.figures.specs import FigureSpec as FigureSpec
+from lrevopt.paper.figures.specs import FigureText as FigureText

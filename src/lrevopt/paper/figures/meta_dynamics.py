@@ -1,5 +1,6 @@
 """Figures 14 and 15: an optimizer that is momentum, and how it came to be (paper, appendix B)."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,9 @@ from matplotlib.ticker import MaxNLocator
 
 from lrevopt.paper.appendices.meta_dynamics import MetaDynamics
 from lrevopt.paper.appendices.momentum_mimic import MomentumMimic
+from lrevopt.paper.contents import META_DYNAMICS, MOMENTUM_MIMIC
 from lrevopt.plots.momentum import RING, eigenvalue_plane
+from lrevopt.plots.panel import Arrays, Panel, Records, letter_panels, of
 from lrevopt.plots.style import (
     BLACK,
     BLUE,
@@ -27,7 +30,6 @@ from lrevopt.plots.style import (
     from_zero,
     grid_of_panels,
     journal_style,
-    letter_panels,
     shades,
 )
 from lrevopt.plots.textbook import update_curves
@@ -68,7 +70,7 @@ CURVES: dict[str, dict[str, Any]] = {
     "analytic": {"color": BLACK, "linestyle": (0, (1, 1.5))},
 }
 TOGETHER: dict[str, Any] = {"color": VERMILLION, "linewidth": 1.1, "linestyle": (0, (4, 1.5))}
-BESIDE_EACH_OTHER: dict[type, HandlerBase] = {tuple: HandlerTuple(ndivide=None, pad=0.5)}
+SEVERAL_MARKS: dict[type, HandlerBase] = {tuple: HandlerTuple(ndivide=None, pad=0.5)}
 """Legends: several marks of one thing."""
 NAMES = {
     "learned": "learned optimizer",
@@ -128,25 +130,30 @@ def mimic_losses(ax: Axes, record: MomentumMimic) -> None:
     ax.set_xlim(0, record.losses.shape[-1] - 1)
 
 
-@journal_style
-def figure_14(record: MomentumMimic) -> Figure:
-    """States (a), updates (b), modes (c, d) and losses (e) of the optimizer that is momentum."""
-    figure, axes = grid_of_panels(2, 3, height=2.3)
-    states, updates, plane, scatter, losses, key = axes.flat
-    example_paths(states, record)
+def component_updates(ax: Axes, record: MomentumMimic) -> None:
+    """Update functions of the fixed point moved along the first component."""
     colors = shades("crest", len(record.shifts))
-    update_curves(updates, record.gradients, record.shift_updates, colors)
-    updates.set(xlabel="gradient $g$", ylabel=r"update $\Delta x$")
-    eigenvalue_plane(plane, record.eigenvalues, record.learning_rates, [record.dominant_mode])
-    mode_scatter(scatter, record)
-    mimic_losses(losses, record)
-    titles = ["States", "Along PC 1", "Modes", "Modes as momenta", "Losses"]
-    letter_panels(list(axes.flat)[:-1], titles)
+    update_curves(ax, record.gradients, record.shift_updates, colors)
+    ax.set(xlabel="gradient $g$", ylabel=r"update $\Delta x$")
+
+
+def mode_plane(ax: Axes, record: MomentumMimic) -> None:
+    """Eigenvalues, with a ring around the dominant mode."""
+    eigenvalue_plane(ax, record.eigenvalues, record.learning_rates, [record.dominant_mode])
+
+
+@journal_style
+def figure_14(panels: Sequence[Panel], run: Records) -> Figure:
+    """Panels of the optimizer that is momentum, and a legend for all of them in a cell."""
+    figure, axes = grid_of_panels(2, 3, height=2.3)
+    *shown, key = axes.flat
+    for ax, panel in zip(shown, panels, strict=True):
+        panel.draw(ax, run)
+    letter_panels(shown, [panel.heading(None) for panel in panels])
     key.set_axis_off()
-    meanings = _meanings(colors)
-    key.legend(list(meanings.values()), list(meanings), handler_map=BESIDE_EACH_OTHER,
-    handlelength=3.6,
-               loc="center left")  # fmt: skip
+    meanings = _meanings(shades("crest", len(run.momentum_mimic.shifts)))
+    key.legend(list(meanings.values()), list(meanings), handler_map=SEVERAL_MARKS,
+               handlelength=3.6, loc="center left")  # fmt: skip
     return figure
 
 
@@ -192,7 +199,7 @@ def mode_history(ax: Axes, record: MetaDynamics) -> None:
     color_bar(ax, ScalarMappable(scale, STEPS), "meta-step", ticks=MaxNLocator(5))
 
 
-def top_history(
+def dominant_history(
     ax: Axes,
     record: MetaDynamics,
     values: Float[np.ndarray, " snapshot"],
@@ -215,22 +222,123 @@ def top_history(
     from_zero(ax)
 
 
+def dominant_rates(ax: Axes, record: MetaDynamics) -> None:
+    """Learning rate of the dominant mode over meta-training."""
+    together, best = record.together()[0], record.optimum["learning_rate"]
+    dominant_history(ax, record, record.dominant_learning_rates, together, best)
+    ax.set_ylabel(r"learning rate $|\alpha|$")
+
+
+def dominant_momenta(ax: Axes, record: MetaDynamics) -> None:
+    """Size of the eigenvalue of the dominant mode over meta-training."""
+    together, best = record.together()[1], record.optimum["momentum"]
+    dominant_history(ax, record, record.dominant_momenta, together, best)
+    ax.set_ylabel(r"momentum $|\lambda|$")
+
+
 @journal_style
-def figure_15(record: MetaDynamics) -> Figure:
-    """All modes over meta-training (a), and the top one's learning rate (b) and momentum (c)."""
+def figure_15(panels: Sequence[Panel], run: Records) -> Figure:
+    """Panels of meta-training, and what their lines mean."""
     figure, axes = grid_of_panels(1, 3, height=2.2)
-    mode_history(axes[0, 0], record)
-    top = record.dominant_learning_rates, record.dominant_momenta
-    for ax, values, together, best in zip(
-        axes[0, 1:], top, record.together(), record.optimum.values(), strict=True
-    ):
-        top_history(ax, record, values, together, best)
-    axes[0, 1].set_ylabel(r"learning rate $|\alpha|$")
-    axes[0, 2].set_ylabel(r"momentum $|\lambda|$")
-    letter_panels(axes[0], ["All modes", "Top mode", "Top mode"])
+    for ax, panel in zip(axes[0], panels, strict=True):
+        panel.draw(ax, run)
+    letter_panels(axes[0], [panel.heading(None) for panel in panels])
     both: Any = Line2D([], [], **STAR), Line2D([], [], color=BLACK, linewidth=0.9)
     marks = [both, Line2D([], [], **TOGETHER)]
     names = ["analytic optimum", "all modes together (b, c)"]
-    figure.legend(marks, names, ncols=2, handler_map=BESIDE_EACH_OTHER, handlelength=3.6,
+    figure.legend(marks, names, ncols=2, handler_map=SEVERAL_MARKS, handlelength=3.6,
                   loc="outside upper center")  # fmt: skip
     return figure
+
+
+def mean_losses(run: Records) -> Arrays:
+    """Mean losses over problems, a row per optimizer."""
+    record: MomentumMimic = run.momentum_mimic
+    return {"mean_losses": np.stack([record.curve(name) for name in record.names])}
+
+
+def together(run: Records) -> Arrays:
+    """The momentum that all modes of a snapshot are together."""
+    rates, momenta = run.meta_dynamics.together()
+    return {"together/learning_rate": rates, "together/momentum": momenta}
+
+
+MIMIC = (
+    Panel(
+        of(MOMENTUM_MIMIC.name, example_paths),
+        ("momentum_mimic.explained_variance",),
+        "States of the five parameters of one problem, from the initial state (triangle) to the "
+        "fixed point, on the principal components of visited states; the inset shows how much of "
+        "their variance each component explains.",
+        "States",
+        plane=("momentum_mimic.paths", "momentum_mimic.fixed_point"),
+    ),
+    Panel(
+        of(MOMENTUM_MIMIC.name, component_updates),
+        (
+            "momentum_mimic.shifts",
+            "momentum_mimic.gradients",
+            "momentum_mimic.shift_updates",
+        ),
+        "Update functions of the fixed point moved along the first component: curves that are "
+        "shifted and not bent are momentum's, as in Figure 2c.",
+        "Along PC 1",
+    ),
+    Panel(
+        of(MOMENTUM_MIMIC.name, mode_plane),
+        (
+            "momentum_mimic.eigenvalues",
+            "momentum_mimic.learning_rates",
+            "momentum_mimic.dominant_mode",
+        ),
+        "Eigenvalues at the fixed point, as in Figure 8; the ring marks the dominant mode, which "
+        "gives most of the steady response.",
+        "Modes",
+    ),
+    Panel(
+        of(MOMENTUM_MIMIC.name, mode_scatter),
+        ("momentum_mimic.tuned", "momentum_mimic.optimum", "momentum_mimic.together"),
+        "The same modes as settings of momentum, beside tuned momentum (star) and the optimum from "
+        "theory (cross); the diamond is the momentum that all modes are together, with their "
+        "immediate and their total response.",
+        "Modes as momenta",
+    ),
+    Panel(
+        of(MOMENTUM_MIMIC.name, mimic_losses),
+        ("momentum_mimic.names",),
+        "Mean loss on test problems of the whole optimizer, of the ringed mode run alone, and of "
+        "momentum. If one mode is all there is, its curve lies on the whole's; modes of opposite "
+        "signs need each other.",
+        "Losses",
+        made=mean_losses,
+    ),
+)
+"""Figure 14."""
+
+DYNAMICS = (
+    Panel(
+        of(META_DYNAMICS.name, mode_history),
+        ("meta_dynamics",),
+        "Learning rate and timescale of every mode, the later in meta-training the darker, and the "
+        "optimum from theory (star).",
+        "All modes",
+    ),
+    Panel(
+        of(META_DYNAMICS.name, dominant_rates),
+        (),
+        "Learning rate of the dominant mode, the one that gives most of the steady response, with "
+        "the optimum as a line. Dashed: the momentum that all modes are together.",
+        "Dominant mode",
+        made=together,
+        needs=("meta_dynamics",),
+    ),
+    Panel(
+        of(META_DYNAMICS.name, dominant_momenta),
+        (),
+        "Its eigenvalue, likewise. Complex values are shown by their size; hollow points are "
+        "snapshots where no fixed point was found.",
+        "Dominant mode",
+        needs=("meta_dynamics",),
+    ),
+)
+"""Figure 15."""

@@ -1,272 +1,166 @@
-"""Which figures there are: number, title, how to read it, what it needs, how it is drawn.
+"""The figures of the paper and those beyond it, in reading order, out of panels.
 
-`FIGURES` is the one list that scripts and reports go through:
-
-    for spec in available(numbers):
-        save_figure(spec.draw(numbers), directory, spec.number)
+for spec in available(runs):
+save_figure(spec.draw(runs), directory, spec.number)
 """
 
-import dataclasses
-from collections.abc import Callable
-
-from matplotlib.figure import Figure
-
-from lrevopt.analysis.manifolds import Manifold
-from lrevopt.analysis.mechanisms import Mechanisms
-from lrevopt.analysis.mode_shifts import ModeShifts
-from lrevopt.analysis.parameter_types import ParameterTypes
-from lrevopt.analysis.update_functions import Textbook
-from lrevopt.checks import required
-from lrevopt.inner_loop.evaluation import Evaluation
-from lrevopt.meta_training import History
-from lrevopt.paper.appendices.meta_dynamics import MetaDynamics
-from lrevopt.paper.appendices.momentum_mimic import MomentumMimic
-from lrevopt.paper.figures import captions
-from lrevopt.paper.figures.meta_dynamics import figure_14, figure_15
+from lrevopt.paper.figures.meta_dynamics import DYNAMICS, MIMIC, figure_14, figure_15
 from lrevopt.paper.figures.schematic import figure_16
-from lrevopt.plots.adaptation import figure_06, figure_12
-from lrevopt.plots.clipping import figure_04, figure_10
-from lrevopt.plots.interventions import figure_gradient_replay, figure_interventions
-from lrevopt.plots.manifolds import figure_13
-from lrevopt.plots.momentum import figure_03, figure_08, figure_09
-from lrevopt.plots.parameter_types import figure_07
-from lrevopt.plots.performance import figure_01, figure_17
-from lrevopt.plots.schedules import figure_05, figure_11
-from lrevopt.plots.style import figure_name
-from lrevopt.plots.textbook import figure_02
-from lrevopt.plots.training import figure_training
-from lrevopt.plots.tuning import figure_18, figure_19, figure_20, figure_21
-from lrevopt.studies.gradient_replay import GradientReplay
-from lrevopt.studies.interventions import Interventions
-from lrevopt.studies.scorecard import Scorecard
-from lrevopt.tasks.pictures import TaskPicture
-from lrevopt.tuning.random_search import TuningResult
+from lrevopt.paper.figures.specs import (
+    FigureSpec,
+    Runs,
+    figure_by_task,
+    figure_of_one,
+    one,
+    only,
+)
+from lrevopt.paper.tasks import TITLES
+from lrevopt.plots.adaptation import ARM, RATES, S_CURVE
+from lrevopt.plots.clipping import GRADIENTS, SATURATION
+from lrevopt.plots.interventions import (
+    COSTS,
+    EXCHANGED,
+    REPLAYED_RATES,
+    SEPARATION,
+    figure_interventions,
+)
+from lrevopt.plots.manifolds import CHOSEN_UPDATES, RATES_ALONG, SLOW_POINTS
+from lrevopt.plots.momentum import (
+    ALONG_MODES,
+    MODES,
+    NUMBERED_MODES,
+    OFFSETS,
+    STATES,
+    UNSHIFTED_STATES,
+)
+from lrevopt.plots.parameter_types import FIRST_GRADIENTS, GROUP_RATES, MEAN_STATES, figure_types
+from lrevopt.plots.performance import LOSSES, TASK, VIOLINS
+from lrevopt.plots.schedules import PATH, SCHEDULE
+from lrevopt.plots.textbook import TEXTBOOK
+from lrevopt.plots.training import META_GRADIENTS, OBJECTIVES, SELECTION
+from lrevopt.plots.tuning import SEARCHES, figure_tuning
 
 
-@dataclasses.dataclass(frozen=True)
-class FigureNumbers:
-    """All numbers that figures are drawn from, by task; a run of one task has one of each.
+def converging(runs: Runs) -> Runs:
+    """All tasks but MNIST, unless it is the only one: the paper's columns of figures 8 and 12.
 
-    `momentum_rates` are the learning rates of tuned momentum, `tuning` the searches by task and
-    then by baseline; `parameter_types`, `manifolds` and `mode_shifts` exist for tasks whose
-    parameters have groups; `momentum_mimic` and `meta_dynamics` are of linear regression. What a
-    run does not have stays empty, and its figures are left out.
+    Its optimizer does not converge to one point: figures 9 and 13 are about that.
     """
-
-    evaluations: dict[str, Evaluation] = dataclasses.field(default_factory=dict)
-    pictures: dict[str, TaskPicture] = dataclasses.field(default_factory=dict)
-    mechanisms: dict[str, Mechanisms] = dataclasses.field(default_factory=dict)
-    momentum_rates: dict[str, float] = dataclasses.field(default_factory=dict)
-    tuning: dict[str, dict[str, TuningResult]] = dataclasses.field(default_factory=dict)
-    textbook: Textbook | None = None
-    history: History | None = None
-    parameter_types: dict[str, ParameterTypes] = dataclasses.field(default_factory=dict)
-    manifolds: dict[str, Manifold] = dataclasses.field(default_factory=dict)
-    mode_shifts: dict[str, ModeShifts] = dataclasses.field(default_factory=dict)
-    momentum_mimic: MomentumMimic | None = None
-    meta_dynamics: MetaDynamics | None = None
-    interventions: dict[str, Interventions] = dataclasses.field(default_factory=dict)
-    replay: dict[str, GradientReplay] = dataclasses.field(default_factory=dict)
-    scorecards: dict[str, Scorecard] = dataclasses.field(default_factory=dict)
+    return {task: run for task, run in runs.items() if task != "mnist"} or runs
 
 
-@dataclasses.dataclass(frozen=True)
-class FigureText:
-    """What a figure is called and how it is read: one of the paper's, or one with a name."""
-
-    number: int | str
-    title: str
-    caption: str
-
-    @property
-    def label(self) -> str:
-        """Heading: "Figure 3", or "Figure" for an unnumbered one."""
-        return f"Figure {self.number}" if isinstance(self.number, int) else "Figure"
-
-    @property
-    def name(self) -> str:
-        """Name of its files without suffix."""
-        return figure_name(self.number)
+def alone(runs: Runs) -> Runs:
+    """The run, if it is the only one."""
+    return runs if len(runs) == 1 else {}
 
 
-@dataclasses.dataclass(frozen=True)
-class FigureSpec(FigureText):
-    """A figure that is drawn from runs.
-
-    `needs` names the fields of `FigureNumbers` it cannot do without, and `task` the task that they
-    must cover, for a figure of one task.
-    """
-
-    needs: tuple[str, ...]
-    draw: Callable[[FigureNumbers], Figure]
-    task: str | None = None
-
-    def possible(self, numbers: FigureNumbers) -> bool:
-        """Whether there are numbers for it."""
-        fields = [getattr(numbers, need) for need in self.needs]
-        return all(field and (self.task is None or self.task in field) for field in fields)
+def tuning_figure(number: int | str, task: str, title: str) -> FigureSpec:
+    """The settings tried for each baseline on one task, a panel for each two hyperparameters."""
+    return figure_of_one(
+        number, f"Tuning of the baselines on {title}", (SEARCHES,), only(task),
+        layout=lambda panels, runs: figure_tuning(runs[0]),
+    )  # fmt: skip
 
 
 FIGURES: tuple[FigureSpec, ...] = (
-    FigureSpec(
-        "training", "Meta-training",
-        "(a) Meta-objective of each batch of training problems and its running median. (b) Mean "
-        "loss over first loss on selection problems, which no meta-gradient sees, for each "
-        "snapshot; the star is the snapshot that was kept. (c) Norm of the meta-gradient before "
-        "clipping. Gaps are skipped meta-steps.",
-        ("history",),
-        lambda numbers: figure_training(required(numbers.history)),
+    figure_of_one(
+        "training", "Meta-training", (OBJECTIVES, SELECTION, META_GRADIENTS), alone,
+        height=2.3, titled=False, named_by_task=False,
     ),
-    FigureSpec(
-        1, "Optimizers on their test problems",
-        "Top: loss against inner step, mean over the test problems, with a band of one standard "
-        "error on each side; lower is better. Optimizers that diverged on a problem are named, "
-        "and their mean is over the others. Bottom: what the task is like: for linear regression "
-        "the condition numbers of random problems (the larger, the harder), for Rosenbrock the "
-        "surface, with its minimum at the star, for two moons the points to be told apart by "
-        "their colour, for MNIST some of the digits to be read.",
-        ("evaluations",),
-        lambda numbers: figure_01(numbers.evaluations, numbers.pictures),
+    figure_by_task(
+        1, "Optimizers on their test problems", (LOSSES, TASK),
+        height=1.95, height_ratios=[1.1, 1],
     ),
-    FigureSpec(
-        2, "Update functions of textbook optimizers",
-        "Change of a parameter against its gradient, one curve per state of the optimizer. (a) "
-        "Gradient descent is a line whose slope is the learning rate. (b) Clipping saturates. "
-        "(c) Momentum shifts the line by the accumulated velocity. (d) RMSProp changes the slope "
-        "with the accumulated squared gradient. Later figures look for these four signatures.",
-        ("textbook",),
-        lambda numbers: figure_02(required(numbers.textbook)),
+    figure_of_one(
+        2, "Update functions of textbook optimizers", (TEXTBOOK,), one(),
+        intro="Four signatures that later figures look for.", height=1.75, width=6.75,
+        titled=False, named_by_task=False,
     ),
-    FigureSpec(
-        3, "Momentum in a learned optimizer",
-        f"(a) {captions.STATES} (b) {captions.OFFSETS} (c) {captions.MODES}",
-        ("mechanisms",),
-        lambda numbers: figure_03(numbers.mechanisms),
+    figure_of_one(
+        3, "Momentum in a learned optimizer", (STATES, OFFSETS, MODES), one("rosenbrock"),
+        height=2.35,
     ),
-    FigureSpec(
-        4, "Gradient clipping in a learned optimizer",
-        f"(a) {captions.SATURATION} (b) {captions.GRADIENTS}",
-        ("mechanisms",),
-        lambda numbers: figure_04(numbers.mechanisms),
+    figure_of_one(
+        4, "Gradient clipping in a learned optimizer", (SATURATION, GRADIENTS), one("rosenbrock"),
+        height=2.15,
     ),
-    FigureSpec(
-        5, "A learning-rate schedule in a learned optimizer",
-        f"(a) {captions.PATH} (b) {captions.SCHEDULE}",
-        ("mechanisms",),
-        lambda numbers: figure_05(numbers.mechanisms, numbers.momentum_rates),
+    figure_of_one(
+        5, "A learning-rate schedule in a learned optimizer", (PATH, SCHEDULE),
+        one("linear_regression"), height=2.3,
     ),
-    FigureSpec(
-        6, "Learning-rate adaptation in a learned optimizer",
-        f"(a) {captions.S_CURVE} (b) {captions.ARM} (c) {captions.RATES}",
-        ("mechanisms",),
-        lambda numbers: figure_06(numbers.mechanisms, numbers.momentum_rates),
+    figure_of_one(
+        6, "Learning-rate adaptation in a learned optimizer", (S_CURVE, ARM, RATES),
+        one("rosenbrock"), height=2.35,
     ),
-    FigureSpec(
-        7, "Tuning per layer and parameter type", captions.TYPES,
-        ("parameter_types",),
-        lambda numbers: figure_07(numbers.parameter_types),
+    figure_of_one(
+        7, "Tuning per layer and parameter type", (MEAN_STATES, GROUP_RATES, FIRST_GRADIENTS),
+        one("mnist"), layout=lambda panels, runs: figure_types(panels, runs[0]),
     ),
-    FigureSpec(
-        8, "Momentum, by task",
-        f"One column per task. Top: {captions.STATES} Middle: {captions.OFFSETS} Bottom: "
-        f"{captions.MODES}",
-        ("mechanisms",),
-        lambda numbers: figure_08(numbers.mechanisms),
+    figure_by_task(
+        8, "Momentum, by task", (STATES, OFFSETS, MODES.drawn(bar_below=True)), converging,
+        height=2.25,
     ),
-    FigureSpec(
-        9, "Momentum of many modes", f"(a) {captions.MANY_MODES}",
-        ("mechanisms", "mode_shifts"),
-        lambda numbers: figure_09(numbers.mechanisms, numbers.mode_shifts),
+    figure_of_one(
+        9, "Momentum of many modes", (NUMBERED_MODES, ALONG_MODES, UNSHIFTED_STATES), one("mnist"),
+        places=("(a)", "(b) to (e)", "Last:"), height=2.3, columns=3,
     ),
-    FigureSpec(
-        10, "Gradient clipping, by task",
-        "One column per task, each with its own range of gradients. "
-        f"Top: {captions.SATURATION} Bottom: {captions.GRADIENTS}",
-        ("mechanisms",),
-        lambda numbers: figure_10(numbers.mechanisms),
+    figure_by_task(
+        10, "Gradient clipping, by task", (SATURATION, GRADIENTS), height=1.8,
+        intro="One column per task, each with its own range of gradients.",
     ),
-    FigureSpec(
-        11, "Learning-rate schedules, by task",
-        f"One column per task. Top: {captions.PATH} Bottom: {captions.SCHEDULE}",
-        ("mechanisms",),
-        lambda numbers: figure_11(numbers.mechanisms, numbers.momentum_rates),
-    ),
-    FigureSpec(
+    figure_by_task(11, "Learning-rate schedules, by task", (PATH, SCHEDULE), height=1.9),
+    figure_by_task(
         12, "Learning-rate adaptation, by task",
-        f"One column per task. Top: {captions.S_CURVE} Middle: {captions.ARM} Bottom: "
-        f"{captions.RATES}",
-        ("mechanisms",),
-        lambda numbers: figure_12(numbers.mechanisms, numbers.momentum_rates),
+        (S_CURVE.drawn(bar_below=True), ARM.drawn(bar_below=True), RATES), converging, height=2.3,
     ),
-    FigureSpec(
-        13, "A line of fixed points", captions.LINE,
-        ("manifolds",),
-        lambda numbers: figure_13(numbers.manifolds),
+    figure_of_one(
+        13, "A line of fixed points", (SLOW_POINTS, CHOSEN_UPDATES, RATES_ALONG), one("mnist"),
+        height=2.35,
     ),
-    FigureSpec(
-        14, "A learned optimizer that is momentum", captions.MIMIC,
-        ("momentum_mimic",),
-        lambda numbers: figure_14(required(numbers.momentum_mimic)),
+    figure_of_one(
+        14, "A learned optimizer that is momentum", MIMIC, one(),
+        layout=lambda panels, runs: figure_14(panels, runs[0]), named_by_task=False,
+        intro="The snapshot of one run on linear regression whose loss curve is nearest to tuned "
+        "momentum's.",
     ),
-    FigureSpec(
-        15, "How meta-training finds momentum", captions.HISTORY,
-        ("meta_dynamics",),
-        lambda numbers: figure_15(required(numbers.meta_dynamics)),
+    figure_of_one(
+        15, "How meta-training finds momentum", DYNAMICS, one(),
+        layout=lambda panels, runs: figure_15(panels, runs[0]), named_by_task=False,
+        intro="Snapshots of the run of Figure 14, linearized at the point where each comes to "
+        "rest.",
     ),
     FigureSpec(
         16, "Schematic of a learned optimizer",
         "From left to right, inner steps on one problem. Each gradient moves the state of the "
         "GRU, whose readout is added to the parameter. Blue parts are learned, and shared by all "
         "steps and all parameters; the meta-gradient flows back through the whole run.",
-        (),
-        lambda numbers: figure_16(),
+        (), lambda panels, runs: figure_16(),
     ),
+    figure_by_task(17, "Meta-objective on test problems", (VIOLINS,), height=2.3, intro=""),
+    tuning_figure(18, "linear_regression", "linear regression"),
+    tuning_figure(19, "rosenbrock", "Rosenbrock"),
+    tuning_figure(20, "two_moons", "two moons"),
+    tuning_figure(21, "mnist", "MNIST"),
     FigureSpec(
-        17, "Meta-objective on test problems",
-        "One violin per optimizer: distribution over test problems of the mean loss divided by "
-        "the first loss, on a logarithmic axis; lower is better. Dots are means, bars one "
-        "standard error on each side. Runs that diverged are counted above and left out.",
-        ("evaluations",),
-        lambda numbers: figure_17(numbers.evaluations),
+        "interventions", "What each mechanism is worth", f"One panel per task. {COSTS.caption}",
+        (COSTS,), lambda panels, runs: figure_interventions(runs),
     ),
-    FigureSpec(
-        18, "Tuning of the baselines on linear regression", captions.TUNED,
-        ("tuning",),
-        lambda numbers: figure_18(numbers.tuning["linear_regression"]),
-        task="linear_regression",
-    ),
-    FigureSpec(
-        19, "Tuning of the baselines on Rosenbrock", captions.TUNED,
-        ("tuning",),
-        lambda numbers: figure_19(numbers.tuning["rosenbrock"]),
-        task="rosenbrock",
-    ),
-    FigureSpec(
-        20, "Tuning of the baselines on two moons", f"{captions.TUNED} {captions.HALVED}",
-        ("tuning",),
-        lambda numbers: figure_20(numbers.tuning["two_moons"]),
-        task="two_moons",
-    ),
-    FigureSpec(
-        21, "Tuning of the baselines on MNIST", f"{captions.TUNED} {captions.HALVED}",
-        ("tuning",),
-        lambda numbers: figure_21(numbers.tuning["mnist"]),
-        task="mnist",
-    ),
-    FigureSpec(
-        "interventions", "What each mechanism is worth", captions.COSTS,
-        ("interventions",),
-        lambda numbers: figure_interventions(numbers.interventions),
-    ),
-    FigureSpec(
-        "streams", "What tells layers apart", captions.GRADIENT_STREAMS,
-        ("replay",),
-        lambda numbers: figure_gradient_replay(numbers.replay),
+    figure_of_one(
+        "streams", "What tells layers apart", (REPLAYED_RATES, SEPARATION, EXCHANGED), one("mnist"),
+        height=2.6, width_ratios=[1.1, 0.9, 0.9],
     ),
 )  # fmt: skip
 """Every figure, in reading order."""
 
 
-def available(numbers: FigureNumbers) -> list[FigureSpec]:
-    """The figures that these numbers suffice for."""
-    return [spec for spec in FIGURES if spec.possible(numbers)]
+def available(runs: Runs) -> list[FigureSpec]:
+    """The figures that these runs, by the names of their tasks, suffice for.
+
+    Tasks that are not the paper's have figures of tuning of their own.
+    """
+    others = {task: run for task, run in runs.items() if task not in TITLES}
+    own = [
+        tuning_figure("tuning" if len(others) == 1 else f"tuning_{task}", task, run.title)
+        for task, run in others.items()
+    ]
+    return [spec for spec in (*FIGURES, *own) if spec.possible(runs)]

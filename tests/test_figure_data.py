@@ -7,16 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.collections import PathCollection
-from synthetic_records import BASELINES, evaluation, history, numbers
+from synthetic_records import BASELINES, evaluation, history, runs
 from test_scripts import call
 
 from lrevopt import storage
+from lrevopt.paper.figures import available, drawn_numbers, save_figure_data
 from lrevopt.paper.figures.drawing import draw_figures
-from lrevopt.paper.figures.figure_data import drawn_numbers, save_sidecars
-from lrevopt.paper.figures.registry import FigureNumbers, available
+from lrevopt.runs.contents import Run
 
-FOUR = numbers("linear_regression", "rosenbrock", "two_moons", "mnist")
+FOUR = runs("linear_regression", "rosenbrock", "two_moons", "mnist")
 SPECS = {spec.number: spec for spec in available(FOUR)}
+TRAINING = {spec.number: spec for spec in available(runs("rosenbrock"))}["training"]
 DERIVED = ("its linear part", "running median")
 """Beginnings of the labels of curves that are made of other drawn numbers."""
 SINGLE = 1e-6
@@ -69,8 +70,8 @@ def test_dots_of_interventions_are_the_exponentials_of_the_numbers():
     spec = SPECS["interventions"]
     arrays = drawn_numbers(spec, FOUR)
     panels = spec.draw(FOUR).axes
-    assert len(panels) == len(FOUR.interventions)
-    for ax, task in zip(panels, FOUR.interventions, strict=True):
+    assert len(panels) == len(FOUR)
+    for ax, task in zip(panels, FOUR, strict=True):
         dots = [line for line in ax.lines if line.get_marker() == "o"]
         ratios = np.sort([np.asarray(line.get_xdata())[0] for line in dots])
         expected = np.sort(np.exp(arrays[f"{task}/log_ratios"]))[:-1]
@@ -79,28 +80,29 @@ def test_dots_of_interventions_are_the_exponentials_of_the_numbers():
 
 def test_losses_are_summed_up_as_they_are_drawn():
     """Means over runs that stay finite, and the score of each run."""
-    runs = FOUR.evaluations["linear_regression"]
+    record = FOUR["linear_regression"].evaluation
+    assert record is not None
     curves, scores = (drawn_numbers(SPECS[number], FOUR) for number in (1, 17))
-    finite = np.isfinite(runs.losses[3]).all(axis=1)
-    kept = runs.losses[3, finite]
+    finite = np.isfinite(record.losses[3]).all(axis=1)
+    kept = record.losses[3, finite]
     mean = curves["linear_regression/mean"][3]
     np.testing.assert_allclose(mean, kept.mean(axis=0), rtol=SINGLE)
     error = kept.std(axis=0, ddof=1) / np.sqrt(len(kept))
     np.testing.assert_allclose(curves["linear_regression/standard_error"][3], error, rtol=SINGLE)
     assert curves["linear_regression/diverged"].tolist() == [0, 0, 0, 2]
     assert curves["linear_regression/optimizers"].tolist() == ["learned", *BASELINES]
-    expected = runs.losses.mean(axis=-1) / runs.losses[..., 0]
+    expected = record.losses.mean(axis=-1) / record.losses[..., 0]
     expected[3, ~finite] = np.inf
     found = scores["linear_regression/meta_objectives"]
     np.testing.assert_allclose(found, expected, rtol=SINGLE)
-    assert all(a.shape != runs.losses.shape for a in (*curves.values(), *scores.values()))
+    assert all(a.shape != record.losses.shape for a in (*curves.values(), *scores.values()))
 
 
 def test_figures_of_one_task_have_the_numbers_of_that_task():
     """The paper's choice of task, or the first there is; momentum's line where it is known."""
 
     def tasks(number, *names):
-        found = drawn_numbers(SPECS[number], numbers(*names))
+        found = drawn_numbers(SPECS[number], runs(*names))
         return {name.partition("/")[0] for name in found}
 
     assert tasks(3, "rosenbrock", "two_moons") == {"rosenbrock"}
@@ -109,14 +111,16 @@ def test_figures_of_one_task_have_the_numbers_of_that_task():
     assert tasks(10, "rosenbrock", "mnist") == {"rosenbrock", "mnist"}
     assert tasks(19, "rosenbrock", "two_moons") == {"rosenbrock"}
     rates = drawn_numbers(SPECS[11], FOUR)
-    assert rates["linear_regression/momentum_rate"] == np.float32(0.12)
-    assert "rosenbrock/momentum_rate" not in rates
+    best = FOUR["linear_regression"].tuning["momentum"].best["learning_rate"]
+    assert rates["linear_regression/momentum_rate"] == np.float32(best)
+    untuned = Run.of("mine", mechanisms=FOUR["mnist"].mechanisms)
+    assert "mine/momentum_rate" not in drawn_numbers(SPECS[11], {"mine": untuned})
 
 
 @pytest.mark.parametrize("number", list(SPECS))
 def test_files_tell_what_they_hold_and_are_the_same_each_time(number, tmp_path):
     spec = SPECS[number]
-    first, second = (save_sidecars(spec, FOUR, tmp_path / name) for name in ("one", "two"))
+    first, second = (save_figure_data(spec, FOUR, tmp_path / name) for name in ("one", "two"))
     assert [path.name for path in first] == [
         f"{spec.name}{suffix}" for suffix in ([".txt"] if number == 16 else [".txt", ".npz"])
     ]
@@ -144,7 +148,7 @@ def test_numbers_too_large_for_single_precision_are_infinite():
     """Losses may be finite in double precision alone; nothing warns."""
     record = history()
     record.objectives[:2] = 1e-3, 1e200
-    found = drawn_numbers(SPECS["training"], FigureNumbers(history=record))
+    found = drawn_numbers(TRAINING, {"mine": Run.of("mine", history=record)})
     assert found["objectives"][:2].tolist() == [np.float32(1e-3), np.inf]
 
 
@@ -209,7 +213,7 @@ def test_without_runs_there_is_nothing_to_draw(tmp_path, monkeypatch, capsys):
     assert not list(tmp_path.iterdir())
 
 
-def test_sidecars_of_a_folder_that_cannot_be_written_are_refused(tmp_path):
+def test_figure_data_of_a_folder_that_cannot_be_written_are_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="must be a folder that can be written"):
-        save_sidecars(SPECS[16], FOUR, tmp_path / "file" / "figures")
+        save_figure_data(SPECS[16], FOUR, tmp_path / "file" / "figures")
