@@ -70,7 +70,7 @@ def made_run(**records: Any) -> Run:
     known = {
         "settings": {
             "title": "A run <with> marks & signs",
-            "task": "linear_regression",
+            "task": {"kind": "LinearRegression"},
             "training": {"steps": 80, "note": "<script>"},
             "seed": 17,
             "versions": {"numpy": np.__version__},

@@ -258,7 +258,8 @@ class Run:
     @property
     def title(self) -> str:
         """The task as headings and figures call it."""
-        return task_title(self.settings.get("task", {})) or readable(self.task_name)
+        own, task = self.settings.get("title"), self.settings.get("task", {})
+        return own or task_title(task) or readable(self.task_name)
 
     @functools.cached_property
     def task(self) -> AbstractTask:
