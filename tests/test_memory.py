@@ -85,7 +85,7 @@ def test_a_tight_limit_is_kept_and_an_impossible_one_refused(monkeypatch, as_use
     for limit in (0.0, float("nan")):
         with pytest.raises(ValueError, match="`memory_limit` must be a finite number above 0"):
             lo.plan_memory(task, optimizer, SETTINGS, memory_limit=limit)
-    assert "segments of 5 updates; predicted peak" in str(tight)
+    assert "a checkpoint every 5 updates; predicted peak" in str(tight)
 
 
 def test_square_root_segments_keep_least():
@@ -147,7 +147,7 @@ def test_a_plan_is_kept_for_resumption(monkeypatch, capsys, tmp_path):
         )
 
     train(time_limit=1e-9)
-    assert "memory plan: 4 problems at a time, segments of 30" in capsys.readouterr().err
+    assert "memory plan: 4 problems at a time, a checkpoint every 30" in capsys.readouterr().err
     record = storage.load_json(tmp_path / "run" / "settings.json")
     assert record["memory_plan"] == {"micro_batch": 4, "checkpoint_every": 30}
     monkeypatch.setattr("lrevopt.meta_training.loop.plan_memory", None)

@@ -393,11 +393,11 @@ COUPLED: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", COUPLED)
 def test_couplings_are_found_by_running(name):
-    """Whether or not the parameter is shown, with a size and a step that can be looked up."""
+    """Also where the parameter is given. The message has a size and a step."""
     pattern = (
-        r"`transformation` must update every parameter by itself, got one that couples them: the "
-        r"update of one, in an array of shape \(.*\), changed when the gradients of others became "
-        r"0, by (\S+) of its size at step (\d+)\.$"
+        r"`transformation` must update every parameter on its own, got one that couples them: with "
+        r"the gradients of all others set to 0, the update of one in an array of shape \(.*\) "
+        r"changed by (\S+) of its size at step (\d+)\.$"
     )
     with pytest.raises(ValueError, match=pattern) as error:
         from_optax(COUPLED[name], parameter=1.0)
@@ -444,7 +444,11 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
     "noise": (optax.noisy_sgd(0.1, key=0), {}, "not draw random numbers, got one with a key at"),
     "complex": (TURNS, {}, "must keep real numbers, got complex128 at ``"),
     "shapes": (GROWS, {}, "must keep the shapes of its state, got one that changes them"),
-    "matrices": (MATRICES_ONLY, {"parameter": 1.0}, "must not look at the array"),
+    "matrices": (
+        MATRICES_ONLY,
+        {"parameter": 1.0},
+        "must not depend on the shape of",
+    ),
     "signs": (COUNTS_SIGNS, {"at_step": 3}, "counters that do not depend on gradients"),
     "step": (SGD, {"at_step": -1}, "`at_step` must be an integer .* got -1"),
     "half_step": (SGD, {"at_step": 0.5}, "`at_step` must be .* got 0.5"),

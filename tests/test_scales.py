@@ -76,7 +76,10 @@ def search(**changed):
     [
         (lambda: search(input_factors=()), "`input_factors` must hold at least one factor"),
         (lambda: search(output_factors=(0.0,)), "`output_factors` must be"),
-        (lambda: search(output_factors=(1e300,), steps=40), "must hold one that works"),
+        (
+            lambda: search(output_factors=(1e300,), steps=40),
+            "must hold a factor with which no run diverges",
+        ),
         (lambda: search(problems=0), "`problems` must be"),
         (lambda: lo.rescaled(optimizer(), -1.0), "`input_factor` must be"),
         (lambda: lo.rescaled(optimizer(), 1.0, float("inf")), "`output_factor` must be"),

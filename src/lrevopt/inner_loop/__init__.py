@@ -1,1 +1,1 @@
-"""Running an optimizer on problems, differentiating the run, and scoring it."""
+"""Runs of an optimizer on problems: their derivative, their evaluation, states along them."""

@@ -1,11 +1,11 @@
 """Optimizers on held-out problems: curves, meta-objectives, paired comparisons.
 
-All optimizers run on the same draws. Starting losses differ between problems by orders of
-magnitude (the linear regression of the paper is heavy-tailed), so two optimizers are compared
-problem by problem, and the mean difference gets a bootstrap interval.
+All optimizers run on the same draws. Initial losses differ between problems by orders of
+magnitude (those of the paper's linear regression are heavy-tailed), so two optimizers are compared
+problem by problem, and the mean difference has a bootstrap interval.
 
-A run that leaves the finite numbers has *diverged*: its meta-objective is +inf, and it is
-counted. Nothing here returns NaN.
+A run with a loss that is not finite has *diverged*. Its meta-objective is +inf, and diverged runs
+are counted. Nothing here returns NaN.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ from lrevopt.text import Printed, Table, number
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
 BOOTSTRAP_SEED = 0
-"""Intervals are part of a record: the same losses give the same interval, always."""
+"""Seed of all resampling, so that the same losses always give the same interval."""
 
 
 class Comparison(Printed, eqx.Module):
@@ -112,7 +112,7 @@ class Evaluation(Printed, eqx.Module):
     ) -> Float[np.ndarray, "optimizer problem"]:
         """Meta-objective of each run, by default mean(losses) / losses[0]; +inf if diverged."""
         finite = self.finite()
-        # A stand-in for diverged runs, so that no operation sees them.
+        # Losses of 1 stand in for diverged runs, so that no operation meets infinities.
         losses = np.where(finite[..., None], self.losses, 1.0)
         return np.where(finite, np.asarray(meta_objective(jnp.asarray(losses), objective)), np.inf)
 
@@ -128,7 +128,7 @@ class Evaluation(Printed, eqx.Module):
         return min(others, key=lambda other: means[other]) if others else None
 
     def mean_curve(self) -> Float[np.ndarray, "optimizer visited"]:
-        """Mean loss over problems; +inf from where a problem diverges."""
+        """Mean loss over problems; +inf from the step on at which a problem diverges."""
         finite = np.isfinite(self.losses)
         mean = np.where(finite, self.losses, 0.0).mean(axis=1)
         return np.where(finite.all(axis=1), mean, np.inf)
@@ -151,9 +151,10 @@ class Evaluation(Printed, eqx.Module):
         objectives = self.meta_objectives(objective)
         ours, theirs = (objectives[self.names.index(which)] for which in (name, baseline))
         difference, low, high = paired_interval(ours, theirs)
-        lost, baseline_lost = (int(np.isinf(run).sum()) for run in (ours, theirs))
-        infinite_ratio = np.inf if lost else 0.0
-        ratio = infinite_ratio if lost or baseline_lost else ours.mean() / theirs.mean()
+        diverged, baseline_diverged = (int(np.isinf(run).sum()) for run in (ours, theirs))
+        infinite_ratio = np.inf if diverged else 0.0
+        finite = not (diverged or baseline_diverged)
+        ratio = ours.mean() / theirs.mean() if finite else infinite_ratio
         return Comparison(
             name=name,
             baseline=baseline,
@@ -162,8 +163,8 @@ class Evaluation(Printed, eqx.Module):
             high=high,
             ratio_of_means=float(ratio),
             problems=ours.size,
-            diverged=lost,
-            baseline_diverged=baseline_lost,
+            diverged=diverged,
+            baseline_diverged=baseline_diverged,
         )
 
 
@@ -187,7 +188,7 @@ def evaluate(
     problems = positive_integer("problems", problems)
     steps = positive_integer("steps", steps)
     draws = _sample(task, key, problems)
-    # All are dispatched before the first is fetched.
+    # All runs are dispatched before the first result is fetched.
     runs = [_run(optimizer, task, draws, steps) for optimizer in optimizers.values()]
     losses, metrics = jax.tree.map(lambda *each: np.stack([np.asarray(a) for a in each]), *runs)
     return Evaluation(tuple(optimizers), losses, metrics)
@@ -214,10 +215,10 @@ def paired_interval(
     Bias-corrected and accelerated, 10,000 resamples of the problems, always the same seed.
     Equal differences (so also a single problem) have an interval of zero width.
 
-    Entries may be +inf (diverged). A problem on which both diverged is a tie and counts 0. If
-    only one diverged, the difference is infinite, and a mean that meets infinities is +inf if
-    `values` diverged anywhere in it and -inf if only `baseline` did: a comparison is never won
-    by a run that diverged. The interval is then the percentile interval of resampled means.
+    Entries may be +inf (diverged). A problem on which both diverged counts as a tie, a difference
+    of 0. Where only one diverged the difference is infinite. A mean with infinities is +inf if
+    `values` diverged on any problem in it, else -inf: an optimizer that diverged never wins. The
+    interval is then the percentile interval of resampled means.
     """
     both = np.isinf(values) & np.isinf(baseline)
     values = np.where(both, 0.0, values).astype(float)
@@ -241,7 +242,7 @@ def paired_interval(
         return mean, float(result.confidence_interval.low), float(result.confidence_interval.high)
     picks = generator.integers(differences.size, size=(RESAMPLES, differences.size))
     means = np.sort([_mean_of_extended(differences[pick]) for pick in picks])
-    # Order statistics, because interpolating between infinities is no number.
+    # Order statistics, because interpolation between infinities gives NaN.
     outside = int(RESAMPLES * (1 - CONFIDENCE) / 2)
     return mean, float(means[outside]), float(means[-1 - outside])
 

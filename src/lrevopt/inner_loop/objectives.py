@@ -1,11 +1,10 @@
-"""Meta-objectives: what a learned optimizer is trained to make small (paper, D.2).
+"""Meta-objectives, which a learned optimizer is trained to minimise (paper, D.2).
 
-Losses are counted from the start: `losses[0]` is the loss of the initial parameters. Each
-objective is a number per problem; training, tuning and selection minimise its mean over
-problems.
+`losses[0]` is the loss of the initial parameters. Each objective is a number per problem;
+training, tuning and selection minimise its mean over problems.
 
-    mean        mean(losses) / losses[0]          the paper's average loss, per unit of start
-    log_mean    log of the above                  every problem weighs the same, however easy
+    mean        mean(losses) / losses[0]          the paper's average loss over the initial loss
+    log_mean    log of the above                  gives every problem the same weight
     final       losses[-1] / losses[0]
 """
 
@@ -20,9 +19,9 @@ from lrevopt.inner_loop.objective_kinds import Objective as Objective
 def meta_objective(
     losses: Float[Array, "*problem visited"], kind: Objective = "mean"
 ) -> Float[Array, "*problem"]:
-    """Objective of one run, or of many along leading axes.
+    """Meta-objective of one run, or of many along leading axes.
 
-    Raises `ValueError` for an unknown kind.
+    `kind` is "mean", "log_mean" or "final"; `ValueError` for another.
     """
     return objective_of_summary(losses[..., 0], losses.mean(axis=-1), losses[..., -1], kind)
 
@@ -33,7 +32,7 @@ def objective_of_summary(
     last: Float[Array, "*problem"],
     kind: Objective = "mean",
 ) -> Float[Array, "*problem"]:
-    """The same from a run's first, mean and last loss, for sweeps too large to keep losses."""
+    """`meta_objective` from a run's first, mean and last loss, where losses are not kept."""
     one_of("kind", kind, OBJECTIVES)
     if kind == "final":
         return last / first

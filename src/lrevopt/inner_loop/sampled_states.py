@@ -18,17 +18,17 @@ from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.tasks.interface import AbstractTask, check_task, group_spans, sample_problems
 
 POOLED_PER_PROBLEM, POOLED_GRADIENTS = 1000, 2**22
-"""Parameters of each problem whose gradients are kept, and gradients kept in all, at most."""
+"""Upper bounds on parameters per problem whose gradients are pooled, and on gradients in all."""
 
 
 class SampledStates(eqx.Module):
     """States and gradients of sampled parameters along test runs. A *path* is one parameter.
 
-    `states[:, k]` met `gradients[:, k]`. Where a task names groups of parameters, each group has
-    as many paths as any other (unless it is smaller), so that a bias among 80,000 weights is
-    seen. `pooled` are gradients of more parameters, in no order and whatever their group: their
-    distribution is that of all gradients.
-    Host arrays in float64. Paths that left the finite numbers are gone; `diverged` counts them.
+    `gradients[:, k]` turns `states[:, k]` into `states[:, k + 1]`. Where a task names groups of
+    parameters, all groups have the same number of paths (unless one is smaller), so that biases
+    are represented among 80,000 weights. `pooled_gradients` are gradients of more parameters,
+    sampled regardless of groups and in no order; their distribution is that of all gradients.
+    Host arrays in float64. Paths that are not finite are left out, and `diverged` counts them.
     """
 
     states: Float[np.ndarray, "path visited state"]
@@ -48,8 +48,8 @@ def sample_states(
 ) -> SampledStates:
     """Run an optimizer on fresh problems and keep about `parameters` random paths of each.
 
-    Parameters are chosen beforehand and nothing else is kept, so that memory does not depend on
-    the size of the problems. Raises `ValueError` for counts below 1, or if no run stayed finite.
+    Paths are chosen before the run and nothing else is kept, so memory does not depend on the
+    size of the problems. Raises `ValueError` for counts below 1, or if no path stayed finite.
     """
     problems = positive_integer("problems", problems)
     steps = positive_integer("steps", steps)
@@ -62,11 +62,11 @@ def sample_states(
         optimizer,
         task,
         key,
-        problems,
-        steps,
-        spans,
-        (parameters, count),
-        batch_size(optimizer, shape),
+        problems=problems,
+        steps=steps,
+        spans=spans,
+        counts=(parameters, count),
+        batch=batch_size(optimizer, shape),
     )
     states = np.asarray(states, float).reshape(-1, *states.shape[2:])
     gradients = np.asarray(gradients, float).reshape(-1, steps)
@@ -102,9 +102,10 @@ def follow(
     steps: int,
     keep: Callable[[Float[Array, "state dim"], Float[Array, " dim"]], Any],
 ) -> tuple[Any, Float[Array, "state dim"]]:
-    """One run of which only `keep(states, gradients)` of each step remains, and the last states.
+    """The run of `unroll` on one problem, of which only `keep(states, gradients)` is kept.
 
-    `states` are those that meet `gradients`. The run is that of `unroll`.
+    Returns what was kept of each step, stacked, and the last states. `states` are those before the
+    update with `gradients`.
     """
     check_task(task, problem)
     problems = jax.tree.map(lambda leaf: leaf[None], problem)
@@ -123,9 +124,9 @@ def over_problems(run: Callable, inputs: Any, batch: int) -> Any:
 
 
 @eqx.filter_jit
-def _sample(optimizer, task, key, problems, steps, spans, counts, batch):
+def _sample(optimizer, task, key, *, problems, steps, spans, counts, batch):
     problem_key, parameter_key = jr.split(key)
-    # Drawn together, as everywhere else, so that the same key gives the same problems.
+    # Drawn together, as in `evaluate`, so that the same key gives the same problems.
     drawn = sample_problems(task, problem_key, problems)
     parameters, count = counts
 

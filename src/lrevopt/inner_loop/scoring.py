@@ -2,16 +2,14 @@
 
 There are two layouts, for small and for large problems:
 
-- up to `LARGE_PROBLEM` parameters, the inner step of `unroll` is laid out for many settings: they
-  are the
-  last axis of every array, so that a problem's matrices multiply contiguous rows of settings.
-  `BLOCK` settings run side by side;
-- above, where settings inside a network's layers would turn each product into many small ones,
-  whole runs go through `unroll_losses`, as many at a time as `batch_size` advises.
+- up to `LARGE_PROBLEM` parameters, settings are the last axis of every array, so that a problem's
+  matrices multiply contiguous rows of settings. `BLOCK` settings run side by side;
+- above, where that axis would turn each product in a network's layers into many small ones, whole
+  runs go through `unroll_losses`, as many at a time as `batch_size` advises.
 
-Of a run's losses only the first, the last and the mean are used. Where a block's runs on all
-problems would take more than `MEMORY`, fewer settings share a block, down to one, and then the
-problems go through in batches too.
+Of a run's losses only the first, the last and the mean are used. Where the runs of a block on all
+problems would take more than `MEMORY`, fewer settings share a block, down to one, and then problems
+are run in batches too.
 """
 
 import math
@@ -33,10 +31,10 @@ from lrevopt.optimizers.interface import AbstractOptimizer, state_size
 from lrevopt.tasks.interface import AbstractTask, check_task
 
 BLOCK = 250
-"""Settings that are run side by side: enough to vectorise, few enough to stay in cache."""
+"""Settings run side by side: enough to vectorise, few enough to stay in cache."""
 
 LARGE_PROBLEM = 1000
-"""Parameters of a problem above which settings no longer stand on the last axis."""
+"""Parameters of a problem above which settings are no longer the last axis."""
 
 MEMORY = 2**29
 """Bytes that runs side by side may take."""
@@ -56,15 +54,15 @@ def score_settings(
 ) -> tuple[Float[Array, " setting"], Int[Array, " setting"]]:
     """Mean meta-objective of many settings over stacked problems, and how many diverged.
 
-    `optimizers` is one module whose every array has a leading axis `setting`. A setting that
-    diverges on any problem scores inf; the second result counts on how many it does. Equal to
-    `evaluate` setting by setting, and on small problems several times faster than mapping
-    `unroll_losses`. Runs side by side take at most `memory` bytes by the upper estimate of
-    `bytes_of_a_run`, unless a single one takes more.
+    Every array in `optimizers` has a leading axis `setting`. A setting that diverges on any
+    problem scores inf; the second result counts these problems. Scores equal those of `evaluate`,
+    and on small problems take a fraction of the time of mapping `unroll_losses`. Runs side by side
+    take at most `memory` bytes by the upper estimate of `bytes_of_a_run`, unless a single run
+    takes more.
 
-    Most time goes into `task.loss` and its gradient. Where value and gradient share a product,
-    as in `1/2 x'Hx + v'x`, automatic differentiation does it twice; a loss with a
-    `jax.custom_jvp` rule that uses the shared product for both takes half the time here.
+    Most time is spent in `task.loss` and its gradient. Where value and gradient share a product,
+    as in `1/2 x'Hx + v'x`, automatic differentiation computes it twice; a loss with a
+    `jax.custom_jvp` rule that shares the product takes half the time.
 
     Raises `ValueError` for steps or memory below 1, an unknown objective, arrays of unequal first
     axis, or a task whose loss is not a scalar.
@@ -76,14 +74,16 @@ def score_settings(
     _check_stacked("problems", problems)
     check_task(task, _first(problems))
     large = problems.initial_parameters.shape[1] > LARGE_PROBLEM
-    return _score_settings(optimizers, task, problems, steps, objective, memory, large)
+    return _score_settings(
+        optimizers, task, problems, steps=steps, objective=objective, memory=memory, large=large
+    )
 
 
 def bytes_of_a_run(optimizer: AbstractOptimizer, task: AbstractTask, problem: Any) -> int:
-    """An upper estimate of what one step of one run takes.
+    """An upper estimate of the bytes that one step of one run takes.
 
-    Parameters and state before and after, gradient and move; and every array that loss and
-    gradient compute on the way, as if none shared memory with another.
+    It counts parameters and state before and after, gradient and update, and every intermediate
+    array of loss and gradient, as if none shared memory with another.
     """
     parameters = problem.initial_parameters
     both = jax.value_and_grad(lambda x: task.loss(problem, x, 0))
@@ -92,7 +92,7 @@ def bytes_of_a_run(optimizer: AbstractOptimizer, task: AbstractTask, problem: An
 
 
 def _array_bytes(jaxpr: Any) -> Iterator[int]:
-    """Bytes of every array that a program computes, also in the programs inside it."""
+    """Bytes of every array that a program computes, nested programs included."""
     for equation in jaxpr.eqns:
         inside = [
             getattr(part, "jaxpr", part)
@@ -123,6 +123,7 @@ def _score_settings(
     optimizers: AbstractOptimizer,
     task: AbstractTask,
     problems: Any,
+    *,
     steps: int,
     objective: Objective,
     memory: int,
@@ -175,7 +176,7 @@ def _run_whole(
     steps: int,
     objective: Objective,
 ) -> Objectives:
-    """Each setting's own run on each problem."""
+    """Runs of each setting on each problem, by `unroll_losses`."""
 
     def run(optimizer: AbstractOptimizer) -> tuple[Array, Array]:
         losses = unroll_losses(optimizer, task, problems, steps)
@@ -193,8 +194,8 @@ def _run_block(
 ) -> Objectives:
     """The runs of a block, with settings on the last axis.
 
-    State coordinates are a tuple of arrays (problem, dim, setting): stacked, each step would copy
-    them together and apart.
+    State coordinates are a tuple of arrays (problem, dim, setting), because one stacked array would
+    be put together and taken apart in each step.
     """
     state_size(_first(optimizers))
     over_settings = eqx.filter_vmap
@@ -212,7 +213,7 @@ def _run_block(
     for _ in ("dim", "problem"):
         transitions = over_settings(transitions, in_axes=(None, 0, 0))
     both = jax.value_and_grad(task.loss, argnums=1)
-    # Settings inside: the other order transposes at each step.
+    # Settings are the inner axis: the other order would transpose in each step.
     both = jax.vmap(jax.vmap(both, (None, -1, None), -1), (0, 0, None))
 
     def gradients_at(parameters: Array, step: Int[Array, ""]) -> tuple[Any, Array]:
@@ -231,8 +232,8 @@ def _run_block(
     parameters = jnp.broadcast_to(start[..., None], shape)
     unknown = jnp.zeros((shape[0], shape[-1]), start.dtype)
     states = tuple(jnp.broadcast_to(state, shape) for state in states)
-    # The last loss takes a step more, whose move is dropped: outside the loop XLA's CPU compiler
-    # (jax 0.10.2, float32) fuses sums over so many settings into wrong numbers.
+    # The last loss takes one more step, whose update is dropped. Outside the loop, XLA's CPU
+    # compiler (jax 0.10.2, float32) fuses sums over so many settings into wrong numbers.
     begin, inputs = (parameters, states, unknown, unknown, unknown), jnp.arange(steps + 1)
     (_, _, first, last, total), _ = step_loop(begin, inputs, gradients_at, move, lambda *_: None)
     return _objectives(first, total / (steps + 1), last, objective)

@@ -1,4 +1,4 @@
-"""How optimizers are learned: meta-objectives, the outer loop, snapshots."""
+"""Meta-training: the outer loop, meta-gradient estimators, memory plans, settings."""
 
 from typing import TYPE_CHECKING
 

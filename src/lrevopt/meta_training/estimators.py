@@ -1,19 +1,20 @@
-"""Ways to a meta-gradient, behind one function.
+"""Estimators of the meta-gradient, behind one function.
 
-    exact         backpropagation through all updates, and through the gradients they meet
-    clipped       the same, with what comes in through Hessians held, problem by problem and step
-                  by step, to `cotangent_clip` times the rest of the parameters' cotangent
-    first_order   without it: gradients that the optimizer meets count as given
-    es            evolution strategies: antithetic pairs of perturbed weights, run to the end
-    pes           persistent evolution strategies (Vicol, Metz and Sohl-Dickstein, 2021): pairs
-                  that go on for `es_window` updates in every meta-step, and remember all
-                  perturbations since their run began
+    exact         backpropagation through all updates and through the loss gradients
+    clipped       the same, but the part of the parameters' cotangent that comes through Hessians
+                  is scaled down, per problem and step, to `cotangent_clip` times the rest
+    first_order   loss gradients are treated as constants: no Hessians
+    es            evolution strategies: antithetic pairs of perturbed weights, full unrolls
+    pes           persistent evolution strategies (Vicol, Metz and Sohl-Dickstein, 2021): each
+                  meta-step continues the pairs for `es_window` updates, and perturbations are
+                  summed since their run began
 
-The paper trains with the exact one. On inner problems with thousands of parameters its norm
-grows with the unroll beyond any use; the first-order one stays small and is biased, "clipped" is
-in between: 0 gives the one, infinity the other. Evolution strategies need no derivative and take
-the gradient of the objective smoothed over N(0, es_deviation^2) around the weights. "pes" is
-unbiased up to that while weights stand still, for objectives that are sums over updates.
+The paper trains with the exact estimator. On inner problems with thousands of parameters its norm
+grows with the unroll until it is useless. The first-order estimator stays small and is biased.
+"clipped" lies between them: a bound of 0 gives the first-order, infinity the exact one. Evolution
+strategies need no derivative; they estimate the gradient of the objective smoothed over
+N(0, es_deviation^2) around the weights. "pes" is unbiased for that gradient as long as weights do
+not change, for objectives that are sums over updates.
 """
 
 import dataclasses
@@ -39,11 +40,11 @@ Gradient = tuple[Float[Array, ""], AbstractOptimizer]
 
 
 class Particles(eqx.Module):
-    """Runs under way of persistent evolution strategies: a pair per problem.
+    """Unfinished runs of persistent evolution strategies: a pair per problem.
 
-    `perturbations` add up all perturbations of a pair's weights since its run began; the second
-    of a pair has their negatives. `positive` and `negative` are parameters and states of the
-    two, `step` is how many updates they have taken.
+    `perturbations` is the sum of all perturbations of a pair's weights since its run began; the
+    second of a pair has the negative ones. `positive` and `negative` are parameters and states of
+    the two, `step` is the number of updates that they have taken.
     """
 
     problems: PyTree[Array]
@@ -54,7 +55,7 @@ class Particles(eqx.Module):
 
 
 def cotangent_clip(settings: MetaTraining) -> float:
-    """What `unroll_losses` is asked for by the estimators that backpropagate."""
+    """The `cotangent_clip` of `unroll_losses` for each estimator that backpropagates."""
     bounds = {"exact": math.inf, "first_order": 0.0, "clipped": settings.cotangent_clip}
     return bounds[settings.estimator]
 
@@ -67,11 +68,10 @@ def meta_gradient(
 ) -> Gradient:
     """Mean meta-objective of the problems drawn from `keys`, and its gradient by backpropagation.
 
-    Goes back through all `settings.unroll` updates, `settings.micro_batch` problems at a time;
-    neither that nor `settings.checkpoint_every` changes the result beyond round-off. It is the
-    exact
-    gradient unless `settings.estimator` is "first_order" or "clipped".
-    Raises `ValueError` for the estimators that do not backpropagate.
+    Backpropagates through all `settings.unroll` updates, `settings.micro_batch` problems at a time;
+    neither this nor `settings.checkpoint_every` changes the result beyond round-off. The gradient
+    is exact unless `settings.estimator` is "first_order" or "clipped". Raises `ValueError` for the
+    estimators that do not backpropagate.
     """
     if settings.estimator in ("es", "pes"):
         raise ValueError(
@@ -103,7 +103,7 @@ def estimate(
     settings: MetaTraining,
     particles: Particles | None,
 ) -> tuple[Float[Array, ""], PyTree[Array], Particles | None]:
-    """Objective, meta-gradient in the floating leaves of `optimizer`, and particles after it."""
+    """Objective, meta-gradient in the floating-point leaves of `optimizer`, next particles."""
     if settings.estimator == "pes":
         assert particles is not None
         return _persistent(optimizer, task, key, settings, particles)
@@ -139,7 +139,7 @@ def _antithetic(
     keys: Key[Array, " problem"],
     settings: MetaTraining,
 ) -> tuple[Float[Array, ""], PyTree[Array]]:
-    """Mean of the objectives of all pairs, and the ES gradient over them."""
+    """Mean objective of all pairs, and the gradient by evolution strategies."""
     weights = eqx.filter(optimizer, eqx.is_inexact_array)
     deviation = settings.es_deviation
 
@@ -168,7 +168,7 @@ def _antithetic(
 def first_particles(
     optimizer: AbstractOptimizer, task: AbstractTask, key: Key[Array, ""], settings: MetaTraining
 ) -> Particles:
-    """Pairs before their first update, as if they were spread over a run: staggered."""
+    """Pairs before their first update, with step counts staggered over a run."""
     windows = settings.unroll // settings.es_window
     weights = eqx.filter(optimizer, eqx.is_inexact_array)
     problems = sample_problems(task, key, settings.problems)
@@ -178,7 +178,7 @@ def first_particles(
         perturbations=jax.tree.map(
             lambda leaf: jnp.zeros((settings.problems, *leaf.shape), leaf.dtype), weights
         ),
-        # Copies: steps donate their state, and each buffer once.
+        # Copies, because steps donate their state and can donate a buffer only once.
         positive=jax.tree.map(jnp.copy, start),
         negative=jax.tree.map(jnp.copy, start),
         step=settings.es_window * (jnp.arange(settings.problems) % windows),
@@ -200,13 +200,13 @@ def _persistent(
     settings: MetaTraining,
     particles: Particles,
 ) -> tuple[Float[Array, ""], PyTree[Array], Particles]:
-    """One window of every pair; those that have come to the end begin anew."""
+    """One window of every pair. Pairs at the end of their run start a new one."""
     weights = eqx.filter(optimizer, eqx.is_inexact_array)
     length, deviation = settings.es_window, settings.es_deviation
     windows = settings.unroll // length
 
     def window(optimizer: AbstractOptimizer, problem: Any, carry: Any, step: Array) -> Any:
-        """Sum of the window's part of mean(losses) / losses[0], and the carry after it."""
+        """The window's part of the sum mean(losses) / losses[0], and the carry after it."""
         one = jax.tree.map(lambda leaf: leaf[None], problem)
         first = task.loss(problem, problem.initial_parameters, 0)
         (after, states), losses, last = advance_losses(

@@ -2,9 +2,9 @@
 
 One outer step draws a batch of problems, unrolls the optimizer on each, differentiates the mean
 meta-objective through every update, clips the meta-gradient entry by entry, and takes an Adam
-step. A meta-gradient with a non-finite entry is skipped and counted. Everything random in step
-i comes from `fold_in(key, i)`, so that a run that was interrupted and resumed gives the same
-bits as one that was not.
+step. A step whose meta-gradient has a non-finite entry is skipped and counted. All randomness of
+step i comes from `fold_in(key, i)`, so an interrupted and resumed run gives the same bits as an
+uninterrupted one.
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ from lrevopt.tasks.interface import AbstractTask, check_task, sample_problems
 
 
 class History(eqx.Module):
-    """What was recorded while training. Entries of steps not yet taken are NaN.
+    """Record of a training run. Entries of steps not yet taken are NaN.
 
     `objectives` are of each step's own batch, before its update and without the penalty;
     `selection_scores` are mean(losses) / losses[0] over the selection problems, per snapshot.
@@ -61,7 +61,7 @@ class History(eqx.Module):
     outcome: str
 
     def summary(self) -> str:
-        """One line: how far, how good, which snapshot, how many skipped, how long."""
+        """One line with steps, time, skipped steps, rollbacks, and the selected snapshot."""
         best = self.selection_scores[self.selected]
         chosen = self.snapshot_steps[self.selected]
         return (

@@ -1,15 +1,15 @@
-"""How a meta-gradient is made to fit into memory, and how much it will take.
+"""Memory plans: how a meta-gradient fits into memory, and how much it takes.
 
 Backpropagation through T updates of a problem with d parameters and s state coordinates keeps
 
-    all states       T d (s + 2)                                numbers
-    segments of S    T d + (T / S + 1) d (s + 1) + S d (s + 2)
+    all states              T d (s + 2)                                numbers
+    every S-th state        T d + (T / S + 1) d (s + 1) + S d (s + 2)
 
-(gradients of all updates; parameters and states of all updates, or of the segments' starts and of
-the one segment that is being recomputed), which is least for S near sqrt(T). To this comes what
-one update needs while it is differentiated, which depends on the task's loss and on the
-optimizer: it is read off a compiled meta-gradient of very few updates. Both scale with the
-problems that are differentiated at a time.
+These are gradients of all updates, and parameters and states of all updates, or of every S-th and
+of the segment between two of them that is being recomputed. The second is least for S near
+sqrt(T). In addition one update needs memory while it is differentiated. That depends on the task's
+loss and on the optimizer, and is read off a compiled meta-gradient of few updates. Both scale with
+the number of problems that are differentiated at a time.
 """
 
 import dataclasses
@@ -32,18 +32,18 @@ from lrevopt.tasks.interface import AbstractTask
 GIBIBYTE = 2**30
 
 WORTH_KEEPING = 2**26
-"""Bytes of states up to which keeping all is faster than recomputing them."""
+"""Bytes of states up to which keeping all of them is faster than recomputation."""
 
 SHARE = 0.8
-"""Share of the memory that is free which a plan may take, unless a limit is given."""
+"""Share of the free memory that a plan may take without a limit."""
 
 
 @dataclasses.dataclass(frozen=True)
 class MemoryPlan:
-    """How many problems are differentiated at a time, in segments of how many updates.
+    """Problems differentiated at a time, updates between checkpoints, and the memory they take.
 
-    `kept` and `working` are predicted bytes of what is kept of a run and of one update's
-    derivative, `data` of the task, weights and pairs under way; `limit` is what there is.
+    Predicted bytes: `kept` for the kept states and gradients, `working` for the derivative of one
+    update, `data` for the task and unfinished pairs. `limit` is the memory available.
     """
 
     micro_batch: int
@@ -55,7 +55,7 @@ class MemoryPlan:
 
     @property
     def peak(self) -> int:
-        """Predicted bytes at the peak, beside the program itself."""
+        """Predicted bytes at the peak, without the program itself."""
         return self.kept + self.working + self.data
 
     def __str__(self) -> str:
@@ -68,7 +68,7 @@ class MemoryPlan:
         )
 
     def apply(self, settings: MetaTraining) -> MetaTraining:
-        """The settings with this plan's micro-batch and segment."""
+        """The settings with this plan's `micro_batch` and `checkpoint_every`."""
         return dataclasses.replace(
             settings, micro_batch=self.micro_batch, checkpoint_every=self.checkpoint_every
         )
@@ -81,16 +81,14 @@ def plan_memory(
     *,
     memory_limit: float | None = None,
 ) -> MemoryPlan:
-    """Choose what `settings` leave open of `micro_batch` and `checkpoint_every`.
+    """Choose `micro_batch` and `checkpoint_every` where `settings` leave them open.
 
-    The plan stays within a limit in GiB.
+    The plan has as many problems at a time as fit into the cache. It keeps all states while they
+    are few, else one every sqrt(unroll) updates or so, and takes fewer problems at a time if that
+    does not fit. `memory_limit` is in GiB; without it a plan may take 80 % of the free memory.
 
-    As many problems at a time as stay in cache, and all states while these are few; else
-    segments of about sqrt(unroll) updates; and fewer problems at a time where that does not fit.
-    Without a limit a plan may take 80 % of the memory that is free now.
-
-    Raises `ValueError` for a limit that is not positive, and where nothing fits, saying what the
-    least would take.
+    Raises `ValueError` for a limit that is not positive, and for one that nothing fits into, with
+    the least that is needed.
     """
     limit = available_bytes()
     if memory_limit is not None:
@@ -125,14 +123,14 @@ def plan_memory(
     least = min(plans, key=lambda candidate: candidate.peak)
     raise ValueError(
         f"`memory_limit` must be at least {least.peak / GIBIBYTE:.3g} GiB ({least.micro_batch} of "
-        f"{settings.problems} problems at a time, segments of {least.checkpoint_every} of "
+        f"{settings.problems} problems at a time, a checkpoint every {least.checkpoint_every} of "
         f"{settings.unroll} updates), got {limit / GIBIBYTE:.3g}: fewer units, a shorter unroll, "
         f"or the estimator es would take less."
     )
 
 
 def kept_numbers(unroll: int, checkpoint_every: int, state: int) -> int:
-    """Numbers that are kept for each parameter of a problem."""
+    """Numbers kept for each parameter of a problem, with `state` state coordinates."""
     if checkpoint_every >= unroll:
         return unroll * (state + 2)
     starts = unroll // checkpoint_every + 1
@@ -140,7 +138,7 @@ def kept_numbers(unroll: int, checkpoint_every: int, state: int) -> int:
 
 
 def available_bytes() -> float:
-    """What a plan may take by default: of the device's memory, or of this machine's."""
+    """Bytes that a plan may take by default, of the memory of the device or of the machine."""
     stats = jax.devices()[0].memory_stats() if jax.default_backend() != "cpu" else None
     if stats and "bytes_limit" in stats:
         return SHARE * (stats["bytes_limit"] - stats.get("bytes_in_use", 0))
@@ -148,7 +146,7 @@ def available_bytes() -> float:
 
 
 def _micro_batches(settings: MetaTraining, most: int) -> list[int]:
-    """Divisors of the batch to try, best first."""
+    """Divisors of the batch size that are at most `most`, best first."""
     if settings.micro_batch is not None:
         return [settings.micro_batch]
     divisors = [m for m in range(settings.problems, 0, -1) if settings.problems % m == 0]
@@ -156,7 +154,7 @@ def _micro_batches(settings: MetaTraining, most: int) -> list[int]:
 
 
 def _segments(settings: MetaTraining, kept: int) -> list[int]:
-    """Lengths of segments to try, best first."""
+    """Numbers of updates between checkpoints to try, best first."""
     if settings.checkpoint_every is not None:
         return [settings.checkpoint_every]
     short = max(1, round(math.sqrt(settings.unroll)))
@@ -164,13 +162,13 @@ def _segments(settings: MetaTraining, kept: int) -> list[int]:
 
 
 def _small_working_bytes(optimizer: AbstractOptimizer, state_bytes: int) -> tuple[int, int]:
-    """The same without compiling anything, where it hardly matters: for weights, and a problem."""
+    """A rough estimate of working bytes, for the weights and per problem, without compilation."""
     weights = jax.tree.leaves(eqx.filter(optimizer, eqx.is_inexact_array))
     return 6 * sum(leaf.nbytes for leaf in weights), 10 * state_bytes
 
 
 def _working_bytes(task: AbstractTask, optimizer: AbstractOptimizer, settings: MetaTraining) -> int:
-    """What one problem needs while one update is differentiated (or done, where none is)."""
+    """Bytes that one problem needs while one update is differentiated, or made if none is."""
     few = 4
     small = dataclasses.replace(
         settings, unroll=few, checkpoint_every=2, problems=1, micro_batch=1, es_window=few
@@ -197,7 +195,7 @@ def _temporary(function: Any, *inputs: Any) -> int:
 
 
 def _data_bytes(task: AbstractTask, optimizer: AbstractOptimizer, settings: MetaTraining) -> int:
-    """Arrays that are there anyway: the dataset, and pairs under way."""
+    """Bytes of arrays that every plan needs: the dataset, and unfinished pairs."""
     trees: list[Any] = [eqx.filter(task, eqx.is_array)]
     if settings.estimator == "pes":
         trees.append(eqx.filter_eval_shape(first_particles, optimizer, task, jr.key(0), settings))

@@ -17,11 +17,11 @@ from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.tasks.interface import AbstractTask
 
 MEDIAN_WINDOW = 100
-"""Meta-steps whose median gradient norm says what an outlier is."""
+"""Last meta-steps whose median gradient norm is the reference for outliers."""
 
 
 class OuterState(eqx.Module):
-    """All that an outer step changes. Entries of steps not yet taken are NaN."""
+    """What an outer step changes. Entries of steps not yet taken are NaN."""
 
     weights: PyTree[Array]
     moments: PyTree[Array]
@@ -34,9 +34,9 @@ class OuterState(eqx.Module):
 def first_state(
     weights: PyTree[Array], settings: MetaTraining, particles: Particles | None = None
 ) -> OuterState:
-    """State before the first outer step. The weights are copied: steps donate their state.
+    """State before the first outer step. Weights are copied, because steps donate their state.
 
-    Persistent evolution strategies begin with `first_particles`.
+    `particles` are those of `first_particles` for the estimator "pes".
     """
     weights = jax.tree.map(jnp.copy, weights)
     unrecorded = jnp.full(settings.steps, jnp.nan, jnp.float32)
@@ -51,7 +51,7 @@ def first_state(
 
 
 def restarted(state: OuterState, weights: PyTree[Array], settings: MetaTraining) -> OuterState:
-    """The same record with other weights and fresh moments; particles go on."""
+    """The same state with other weights and new moments; particles continue."""
     fresh = first_state(weights, settings)
     return dataclasses.replace(state, weights=fresh.weights, moments=fresh.moments)
 
@@ -66,10 +66,10 @@ def outer_step(
     state: OuterState,
     settings: MetaTraining,
 ) -> OuterState:
-    """One meta-step. `inputs`: what is not trained, task, key, step, learning rate.
+    """One meta-step. `inputs`: untrained part of the optimizer, task, key, step, learning rate.
 
-    If the objective or the norm of the meta-gradient is not finite, nothing moves and the step
-    is counted as skipped.
+    If the objective or the norm of the meta-gradient is not finite, weights and moments stay and
+    the step counts as skipped.
     """
     fixed, task, key, step, learning_rate = inputs
     optimizer = eqx.combine(state.weights, fixed)
@@ -111,9 +111,7 @@ def outer_step(
 def _shrinkage(
     norms: Float[Array, " step"], step: Int[Array, ""], settings: MetaTraining
 ) -> Float[Array, ""]:
-    """Factor that brings the norm of this step to `outlier_ratio` medians of the last ones, or "
-    "1.
-    """
+    """Factor, at most 1, that brings this step's norm down to `outlier_ratio` medians."""
     if settings.outlier_ratio is None:
         return jnp.ones(())
     window = min(MEDIAN_WINDOW, settings.steps)

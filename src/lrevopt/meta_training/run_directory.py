@@ -1,4 +1,4 @@
-"""The folder of a meta-training run, and how a run is stopped and watched."""
+"""The folder of a meta-training run, signals that stop it, and its progress bar."""
 
 import math
 import signal
@@ -21,14 +21,14 @@ from lrevopt.optimizers import saved
 from lrevopt.optimizers.interface import AbstractOptimizer
 
 PUBLISHED = ("checkpoints", storage.WEIGHTS, "snapshots", "history.npz")
-"""What a run keeps in its folder, beside its settings."""
+"""Contents of a run's folder beside its settings."""
 
 PLAN = "memory_plan"
 
 
 @contextmanager
 def stop_requests() -> Iterator[list[str]]:
-    """A list that receives the name of SIGINT or SIGTERM instead of the process dying of it."""
+    """A list to which SIGINT and SIGTERM append their names instead of ending the process."""
     received: list[str] = []
     if threading.current_thread() is not threading.main_thread():
         yield received
@@ -49,14 +49,14 @@ def stop_requests() -> Iterator[list[str]]:
 def progress_bar(
     steps: int, first: int, shown: bool
 ) -> Iterator[Callable[[OuterState, np.ndarray], None]]:
-    """Rate, time left, the batch objective and the best selection score, on standard error."""
+    """A progress bar on standard error with the batch objective and the best selection score."""
     with tqdm(
         total=steps, initial=first, disable=not shown, unit="meta-step", file=sys.stderr,
         mininterval=1.0, smoothing=0.05, dynamic_ncols=True,
     ) as bar:  # fmt: skip
 
         def report(state: OuterState, scores: np.ndarray) -> None:
-            # Waiting for the step keeps the clock honest; the next is queued in microseconds.
+            # Wait for the step, so that the rate is right; the next is queued in microseconds.
             jax.block_until_ready(state.skipped)
             if bar.update() and shown:
                 objective = float(state.objectives[bar.n - 1])
@@ -67,16 +67,16 @@ def progress_bar(
 
 
 class Found(NamedTuple):
-    """A saved state to continue from, and where it stands."""
+    """A saved state to continue from, and its path."""
 
     arrays: dict[str, np.ndarray]
     path: Path
 
 
 class RunDirectory:
-    """A run's folder: what run it is, its last two states, and what it publishes.
+    """A run's folder: its identity, its last two states, and the results that it publishes.
 
-    Without a path nothing is kept and nothing can be resumed.
+    Without a path nothing is saved and nothing can be resumed.
     """
 
     def __init__(self, path: Path | str | None, identity: dict[str, Any]):
@@ -85,18 +85,17 @@ class RunDirectory:
         self.saved: list[Path] = []
 
     def recorded_plan(self) -> dict[str, int] | None:
-        """The memory plan that the run in the folder was begun with, if there is one."""
+        """The memory plan with which the run in the folder was begun, if there is one."""
         if self.path is None or not (self.path / storage.SETTINGS).is_file():
             return None
         plan = storage.load_json(self.path / storage.SETTINGS).get(PLAN)
         return None if plan is None else current_names(plan)
 
     def open(self, plan: dict[str, int], *, resume: bool, overwrite: bool) -> Found | None:
-        """Prepare the folder; what to continue from, where there is something and `resume`.
+        """Prepare the folder. With `resume`, the saved state to continue from, if there is one.
 
-        A new run keeps `plan` beside what it is.
-
-        Raises `ValueError` for a folder that holds something else, or nothing to resume.
+        A new run saves its identity and `plan`. Raises `ValueError` for a folder that holds
+        something else, or with `resume` none that holds this run.
         """
         if self.path is None:
             if resume:
@@ -141,12 +140,12 @@ class RunDirectory:
 
     @property
     def checkpoints(self) -> Path:
-        """Where states to continue from are kept."""
+        """Folder of the states to continue from."""
         assert self.path is not None
         return self.path / "checkpoints"
 
     def save(self, step: int, tree: PyTree) -> None:
-        """Keep `tree` as the state after `step` meta-steps, and the one before it."""
+        """Save `tree` as the state after `step` meta-steps; the one before it is kept too."""
         if self.path is None:
             return
         path = self.checkpoints / f"step_{step:08d}"
@@ -156,7 +155,7 @@ class RunDirectory:
             storage.remove(self.saved.pop(0))
 
     def publish(self, optimizer: AbstractOptimizer, snapshots: PyTree, history: Any) -> None:
-        """Write what `load` and the reports read: best weights, snapshots, history."""
+        """Write what `load` and reports read: the best weights, all snapshots, the history."""
         if self.path is None:
             return
         saved.save_optimizer(self.path, optimizer)

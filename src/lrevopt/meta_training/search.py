@@ -16,9 +16,9 @@ from lrevopt.tasks.interface import AbstractTask
 
 
 class LearningRateSearch(eqx.Module):
-    """Every candidate with the score of its best snapshot on the selection problems.
+    """Each candidate with the score of its best snapshot on the selection problems.
 
-    `skipped` counts meta-steps whose gradient was not finite.
+    `skipped` counts meta-steps whose meta-gradient was not finite.
     """
 
     learning_rates: Float[np.ndarray, " candidate"]
@@ -43,8 +43,9 @@ def search_learning_rate(
 ) -> LearningRateSearch:
     """Train once with each of `candidates` learning rates, log-uniform within `bounds`.
 
-    All candidates start from `optimizer`, see the same problems and are compared on the same
-    selection problems; give `settings` the steps that each may cost. Test problems play no part.
+    All candidates start from `optimizer`, train on the same problems and are compared on the same
+    selection problems. `settings.steps` is the number of meta-steps for each. No test problems are
+    used.
 
     Raises `ValueError` for bounds that are reversed or not positive, fewer than one candidate,
     or if every candidate diverged.

@@ -13,7 +13,7 @@ Estimator = Literal["exact", "clipped", "first_order", "es", "pes"]
 Preset = Literal["quick", "paper", "released"]
 
 EARLY_SNAPSHOTS = (0, 1, 2, 5, 10, 20, 30, 40, 50, 75)
-"""Meta-steps of the dense first snapshots, where the optimizer changes fastest."""
+"""Meta-steps of the first snapshots, which are dense because the optimizer changes fastest."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,25 +61,25 @@ class MetaTraining:
     epsilon: float = 1e-8
     """Adam's epsilon."""
     clip: float = 2e-3
-    """Bound on each entry of the meta-gradient. Typical entries are some 1e-4: a bound far above
-    them lets one diverging problem swell Adam's second moment for a thousand steps."""
+    """Bound on each entry of the meta-gradient. Typical entries are about 1e-4. With a bound far
+    above them, one diverging problem inflates Adam's second moment for a thousand steps."""
     outlier_ratio: float | None = 3.0
-    """Meta-gradients are shrunk to at most this many times the median norm of the last 100 steps
-    (None: never). A problem on which the optimizer has begun to diverge has a gradient of any
-    size and no useful direction."""
+    """Meta-gradients are scaled down to at most this many times the median norm of the last 100
+    steps (None: never). A problem on which the optimizer begins to diverge has a huge gradient
+    without a useful direction."""
     rollback_ratio: float | None = 2.0
-    """When a snapshot scores this many times the best one, training goes back to the best one,
-    with fresh moments and half the learning rate (None: never)."""
+    """When a snapshot scores more than this many times the best one, training returns to the best
+    one, with new moments and half the learning rate (None: never)."""
     penalty: float = 1e-5
     """Strength of the penalty on the weights."""
     penalty_form: Literal["squared_norm", "norm"] = "squared_norm"
-    """L2 penalty as the paper words it, or the unsquared norm of the authors' code."""
+    """Squared L2 norm, as in the paper, or the unsquared norm of the authors' code."""
     snapshot_every: int = 100
     """Meta-steps between snapshots, after the dense first ones."""
     early_snapshots: bool = True
-    """Whether the first snapshots are dense. Each costs runs on all selection problems."""
+    """Whether the first snapshots are dense. Each takes a run on every selection problem."""
     selection_problems: int = 512
-    """Problems, apart from all others, that choose the best snapshot by its mean objective."""
+    """Number of problems, separate from all others, on which the best snapshot is selected."""
     selection_unroll: int | None = None
     """Inner updates of runs on selection problems (default: `unroll`)."""
 
@@ -116,7 +116,7 @@ class MetaTraining:
         one_of("penalty_form", self.penalty_form, ("squared_norm", "norm"))
 
     def _check_persistent(self) -> None:
-        """Windows must tile a run, and the objective must be a sum over them."""
+        """Windows must divide a run evenly, and the objective must be a sum over them."""
         if self.unroll % self.es_window:
             raise ValueError(
                 f"`es_window` must divide `unroll` ({self.unroll}), got {self.es_window}."
@@ -148,7 +148,10 @@ def saved_training(saved: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def without_schedule(settings: MetaTraining) -> MetaTraining:
-    """Settings of a single outer step: runs that differ in the rest share one compiled step."""
+    """Settings with defaults for all that does not change a single outer step.
+
+    Runs that differ only in these share one compiled step.
+    """
     plain = MetaTraining()
     return dataclasses.replace(
         settings,
@@ -196,7 +199,8 @@ PRESETS: dict[Preset, MetaTraining] = {
         penalty_form="norm",
     ),
 }
-"""Named settings: minutes on two cores; the paper's D.2; the authors' published configuration."""
+"""Settings by name: a run of minutes on two cores, the paper's D.2, and the configuration published
+with the authors' weights."""
 
 
 def learning_rate_at(settings: MetaTraining, step: int) -> float:
@@ -214,7 +218,7 @@ def learning_rate_at(settings: MetaTraining, step: int) -> float:
 
 
 def snapshot_steps(settings: MetaTraining) -> tuple[int, ...]:
-    """Meta-steps before which a snapshot is taken, the last one after all of them."""
+    """Meta-steps before which a snapshot is taken; the last one is after the end."""
     regular = range(0, settings.steps + 1, settings.snapshot_every)
     early = [step for step in EARLY_SNAPSHOTS if step < settings.steps] * settings.early_snapshots
     return tuple(sorted({*early, *regular, settings.steps}))

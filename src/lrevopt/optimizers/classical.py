@@ -1,8 +1,8 @@
 """Hand-written optimizers in state-space form.
 
-Where a rule adds something else than a multiple of one state variable, the step direction is
-itself a coordinate of the state (the last one), so that the readout is a constant vector.
-Libraries differ on details that change results; here the forms are optax's:
+Where a rule adds something other than a multiple of state coordinates to x, the step direction
+is itself the last coordinate of the state, so that the readout is a constant vector. Libraries
+differ on details that change results. The forms here are optax's:
 
 - momentum accumulates plain gradients, `v' = momentum v + g`, and the rate multiplies `v'`;
 - RMSProp keeps epsilon inside the root, starts at 0 and does not correct its bias;
@@ -24,7 +24,7 @@ from lrevopt.optimizers.interface import AbstractOptimizer
 Values = ArrayLike | Sequence[float]
 
 TINY = 1e-300
-"""The least positive epsilon that is accepted."""
+"""Smallest epsilon that is accepted."""
 
 
 def as_float(value: Values) -> Float[Array, "..."]:
@@ -33,7 +33,7 @@ def as_float(value: Values) -> Float[Array, "..."]:
 
 
 def hyperparameter(name: str, value: ArrayLike, minimum: float = -math.inf) -> Float[Array, ""]:
-    """`value` as a scalar leaf, refused unless finite and at least `minimum`."""
+    """`value` as a scalar array; `ValueError` unless it is finite and at least `minimum`."""
     leaf = as_float(value)
     if leaf.ndim:
         raise ValueError(f"`{name}` must be a scalar, got shape {leaf.shape}.")
@@ -130,8 +130,8 @@ class Nesterov(AbstractOptimizer):
 class AggregatedMomentum(AbstractOptimizer):
     """Velocities with several timescales, `v_j' = momenta_j v_j + g` (Lucas et al. 2018).
 
-    `x' = x - sum_j learning_rates_j v_j'`: the mean that Lucas et al. take over velocities is
-    left to the rates. Two lists of one length, or `ValueError`.
+    `x' = x - sum_j learning_rates_j v_j'`. Lucas et al. take the mean over velocities; here a
+    factor 1/n belongs into the rates. Raises `ValueError` unless both are lists of one length.
     """
 
     learning_rates: Float[Array, " state"]
@@ -192,7 +192,7 @@ class Adam(AbstractOptimizer):
     """Bias-corrected Adam (Kingma and Ba 2015).
 
     State: first moment `m`, second moment `v`, `b1^k`, `b2^k`, step direction. The powers
-    replace the step counter: they decay to 0, so the state can rest, which a counter never does.
+    replace the step counter. They decay to 0, so the state has a fixed point; a counter has none.
     """
 
     learning_rate: Float[Array, ""]
@@ -226,7 +226,7 @@ class Adam(AbstractOptimizer):
         b1_power, b2_power = self.b1 * state[2], self.b2 * state[3]
         mean = first / (1 - b1_power)
         square = second / (1 - b2_power)
-        # The root has no derivative at 0; there the direction does not depend on v to first order.
+        # The root has no derivative at 0. There the direction does not depend on v to first order.
         rested = square <= 0
         root = jnp.where(rested, 0.0, jnp.sqrt(jnp.where(rested, 1.0, square)))
         return jnp.stack([first, second, b1_power, b2_power, mean / (root + self.epsilon)])

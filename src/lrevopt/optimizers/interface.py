@@ -18,9 +18,9 @@ from jaxtyping import Array, Float
 class AbstractOptimizer(eqx.Module):
     """A component-wise optimizer in state-space form.
 
-    Write `transition` for one parameter, without regard for batches: `unroll` and the
-    analysis map it. All arrays share one floating dtype. Hyperparameters and weights are
-    array leaves (so a grid of settings is one stacked module), sizes are static.
+    `transition` is written for one parameter; `unroll` and the analysis map it over all. All
+    arrays share one floating dtype. Hyperparameters and weights are array leaves, so that a grid
+    of settings is one stacked module. Sizes are static.
     """
 
     if TYPE_CHECKING:
@@ -59,9 +59,10 @@ def state_size(optimizer: AbstractOptimizer) -> int:
 def check_state(
     optimizer: AbstractOptimizer, state: Float[Array, "..."], name: str = "state", axes: int = 1
 ) -> Float[Array, "..."]:
-    """`state` as an array, if its last axis is this optimizer's and it has `axes` axes.
+    """`state` as an array with `axes` axes, the last of them the state of this optimizer.
 
-    Raises `ValueError` for, say, the state of another optimizer.
+    Raises `ValueError` for another shape, such as the state of another optimizer; `name` is what
+    the message calls the argument.
     """
     size = state_size(optimizer)
     state = jnp.asarray(state)

@@ -1,4 +1,4 @@
-"""Linear optimizers: what an optimizer becomes near a fixed point (paper, appendix C)."""
+"""Linear optimizers: expansions of others at a fixed point (paper, section 5.1, appendix C)."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
@@ -12,8 +12,9 @@ class LinearOptimizer(AbstractOptimizer):
 
         F(h, g) = next_state + recurrent (h - fixed_point) + inputs (g - gradient)
 
-    `next_state` is F at the point of expansion: equal to `fixed_point` where that is exactly a
-    fixed point, the default. It starts at `start`, by default the point of expansion.
+    `next_state` is F at the point of expansion, by default `fixed_point` itself, as at an exact
+    fixed point. The initial state is `start`, by default the point of expansion.
+    Raises `ValueError` for arrays whose sizes differ.
     """
 
     fixed_point: Float[Array, " state"]
@@ -63,12 +64,13 @@ class LinearOptimizer(AbstractOptimizer):
 
 
 class ModeOptimizer(AbstractOptimizer):
-    """Some eigenmodes of a linear optimizer and nothing else (paper, equation 6).
+    """A sum of eigenmodes of a linear optimizer (paper, equation 6).
 
         v_m' = eigenvalues_m v_m + g        x' = x - Re sum_m learning_rates_m v_m'
 
-    A real mode is momentum. A complex one oscillates: pass it together with its conjugate (as
-    `analysis.mode_optimizer` does) and the sum is real. State: real parts, then imaginary parts.
+    A real mode is momentum. A complex mode oscillates; with its conjugate beside it (as
+    `mode_optimizer` passes them) the sum is real. State: real parts of v, then imaginary parts.
+    Raises `ValueError` unless both arguments are lists of one length.
     """
 
     eigenvalue_real: Float[Array, " mode"]

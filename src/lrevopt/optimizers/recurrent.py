@@ -1,9 +1,9 @@
-"""Recurrent networks as optimizers: the GRU of the paper, and any cell of your own.
+"""Recurrent networks as optimizers: the GRU of the paper, and any other cell.
 
-The paper cites Cho et al. (2014) for its GRU, whose reset gate multiplies the state *before*
-the recurrent matrix; the authors' code does the same. Equinox's `eqx.nn.GRUCell` resets after
-the matrix and draws its weights uniformly. Both can be an optimizer here; `GRUOptimizer` is the
-paper's.
+The paper cites Cho et al. (2014) for its GRU, whose reset gate multiplies the state before the
+product with the recurrent matrix; the authors' code does the same. Equinox's `eqx.nn.GRUCell`
+applies it after the product and draws its weights uniformly. `RecurrentOptimizer` takes either;
+`GRUOptimizer` is the paper's.
 """
 
 import abc
@@ -20,9 +20,9 @@ from lrevopt.optimizers.interface import AbstractOptimizer
 
 
 class AbstractCell(eqx.Module):
-    """What `RecurrentOptimizer` asks of a cell: `cell(input, hidden) -> hidden`.
+    """A recurrent cell, `cell(input, hidden) -> hidden`.
 
-    Any callable module with this signature will do; the class only names the contract.
+    `RecurrentOptimizer` takes any callable module with this signature; it need not be a subclass.
     """
 
     @abc.abstractmethod
@@ -33,7 +33,7 @@ class AbstractCell(eqx.Module):
 
 
 def _sigmoid(value: Float[Array, " gate"]) -> Float[Array, " gate"]:
-    """Logistic function by tanh: XLA's own takes twice as long on a CPU."""
+    """Logistic function by tanh, which on a CPU takes half the time of XLA's own."""
     return 0.5 * jnp.tanh(0.5 * value) + 0.5
 
 
@@ -45,8 +45,9 @@ class GRUCell(AbstractCell):
         c = tanh(Wc (r h) + ac g + bc)
         h' = z h + (1 - z) c
 
-    Weights are fan-in normal (the input weights, with a fan-in of 1, have deviation 1) and
-    biases 0, as in the authors' code. `gates` stacks z over r.
+    Weights are normal with variance 1 / fan-in (so input weights have deviation 1), and biases
+    are 0, as in the authors' code. `gates` stacks the matrices of z and r; `inputs` and `bias`
+    stack z, r and c.
     """
 
     gates: Float[Array, "2*units units"]
@@ -68,7 +69,7 @@ class GRUCell(AbstractCell):
     ) -> Float[Array, " units"]:
         units = self.candidate.shape[0]
         # Input and bias as one product with (g, 1): under `vmap` over the last axis every term
-        # then keeps that axis last, which saves the transposes of a broadcast.
+        # keeps that axis last, which saves transposes.
         weights = jnp.stack([self.inputs, self.bias], axis=1)
         drive = weights @ jnp.concatenate([inputs, jnp.ones_like(inputs)])
         gates = _sigmoid(self.gates @ hidden + drive[: 2 * units])
@@ -82,13 +83,16 @@ class RecurrentOptimizer(AbstractOptimizer):
 
         h' = cell(input_scale g, h)        x' = x + output_scale weights . h' (+ bias)
 
-    `cell` maps (input of shape (1,), hidden of shape (units,)) to the next hidden state:
-    `GRUCell`, `eqx.nn.GRUCell`, or your own. The start `start` is trained with the rest and
-    begins at 0; so do the readout `weights`, so that an untrained optimizer does not move.
-    `input_scale` and `output_scale` are settings, not weights: they are not trained.
+    `cell` maps an input of shape (1,) and a hidden state of shape (units,) to the next hidden
+    state: `GRUCell`, `eqx.nn.GRUCell`, or a cell of your own. The initial state `start` and the
+    readout `weights` are trained with the cell. Both begin at 0, so an untrained optimizer does
+    not move. `input_scale` and `output_scale` are settings and are not trained.
 
-    `bias`, which the paper's equations lack and the authors' code has, becomes a last state
-    coordinate that reads 1 after every transition, so that the readout stays a vector.
+    `bias`, which the authors' code has and the paper's equations lack, becomes a last state
+    coordinate whose value is always 1, so that the readout stays a vector.
+
+    Raises `ValueError` for a width below 1, a scale that is not positive and finite, or a cell
+    that does not map these shapes.
     """
 
     cell: Callable[[Float[Array, "1"], Float[Array, " units"]], Float[Array, " units"]]
@@ -149,8 +153,8 @@ def GRUOptimizer(
 ) -> RecurrentOptimizer:
     """The learned optimizer of the paper, untrained: `GRUCell` with a linear readout.
 
-    `units` is the width N of the state; `input_scale` multiplies each gradient before the cell
-    sees it, `output_scale` each step (paper, D.2; the authors tuned both per task).
+    `units` is the width N of the state. `input_scale` multiplies each gradient before it enters
+    the cell, `output_scale` each step (paper, D.2; the authors tuned both per task).
     Raises `ValueError` for a width below 1 or a scale that is not positive and finite.
     """
     return RecurrentOptimizer(

@@ -1,10 +1,10 @@
-"""Images of handwritten digits: MNIST, or the small digits that scikit-learn carries.
+"""Images of handwritten digits: MNIST, or the small digits that come with scikit-learn.
 
-MNIST is four IDX files. They are looked for in `data_dir`, in the folder that the environment
-variable LREVOPT_DATA names, and in the user's cache folder, into which they are downloaded if
-nothing is found. A folder that was named must hold them: naming one that does not is an error,
-not a reason to look further. Wherever they come from, their unpacked bytes must be the published
-ones, so that a result on MNIST is one on MNIST; how they were compressed does not matter.
+MNIST is four IDX files. They are searched in `data_dir`, in the folder that the environment
+variable LREVOPT_DATA names, and in the user's cache folder, into which they are downloaded if no
+folder is named and the cache lacks them. A named folder must hold all four; otherwise that is an
+error. Wherever the files come from, the sha256 of their unpacked bytes must be the published one,
+so that results on MNIST are comparable. Their compression does not matter.
 """
 
 import contextlib
@@ -27,16 +27,16 @@ from jaxtyping import UInt8
 from lrevopt.checks import one_of, positive_integer
 
 Source = Literal["mnist", "digits"]
-"""Where images come from. "digits" needs no files: 1,797 images that scikit-learn carries."""
+"""Where images come from. "digits" needs no files: scikit-learn has these 1,797 images."""
 
 SIDE = 28
-"""Height and width of an image as it is loaded."""
+"""Height and width of a loaded image in pixels."""
 
 SIDES = (28, 14, 7)
-"""What `shrink` offers: three 3x3 convolutions without padding need 7."""
+"""Sizes that `shrink` offers. Three 3x3 convolutions without padding need at least 7."""
 
 ENVIRONMENT = "LREVOPT_DATA"
-"""The environment variable that names the folder of the four files."""
+"""Environment variable that names the folder of the four files."""
 
 
 class PublicFile(NamedTuple):
@@ -48,7 +48,7 @@ class PublicFile(NamedTuple):
 
     @property
     def archive(self) -> str:
-        """Its name while compressed."""
+        """Name of the compressed file."""
         return f"{self.name}.gz"
 
 
@@ -80,10 +80,10 @@ MIRRORS = (
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
 )
-"""Where the archives stand in public, tried in this order."""
+"""Public copies of the archives, tried in this order."""
 
 PATIENCE = 8.0
-"""Seconds until a mirror that has not answered counts as out of reach."""
+"""Seconds to wait for the answer of a mirror."""
 
 
 class LabelledImages(eqx.Module):
@@ -94,19 +94,19 @@ class LabelledImages(eqx.Module):
 
 
 class ImageData(eqx.Module):
-    """Images to train on, and others to test on."""
+    """Training images and test images."""
 
     train: LabelledImages
     test: LabelledImages
 
 
 def load_images(source: Source, data_dir: str | os.PathLike[str] | None = None) -> ImageData:
-    """Images of 28 x 28 pixels; read once in a process and shared by all who ask.
+    """Images of 28 x 28 pixels, read once per process and then shared.
 
-    For "mnist", `data_dir` is a folder with the four files, compressed or not, in itself or in
-    its sub-folder `mnist`. For "digits" it is not looked at. Raises `ValueError` for another
-    source, for a folder without the files, for files that are damaged or not MNIST's, and if
-    nothing is found and nothing can be downloaded.
+    For "mnist", `data_dir` is a folder that holds the four files, compressed or not, directly or in
+    a sub-folder `mnist`. For "digits" it is ignored. Raises `ValueError` for another source, a
+    folder without the files, files that are damaged or not MNIST's, and if nothing is found and
+    nothing can be downloaded.
     """
     one_of("source", source, get_args(Source))
     return _digits() if source == "digits" else _mnist(_find_mnist(data_dir))
@@ -115,7 +115,7 @@ def load_images(source: Source, data_dir: str | os.PathLike[str] | None = None) 
 def shrink(
     images: UInt8[np.ndarray, "image 28 28"], side: int
 ) -> UInt8[np.ndarray, "image {side} {side}"]:
-    """Each pixel becomes the mean of the block it covers, rounded to the nearest integer.
+    """Images whose pixels are the means of blocks, rounded to the nearest integer.
 
     Raises `ValueError` unless `side` is 28, 14 or 7.
     """
@@ -123,7 +123,7 @@ def shrink(
         raise ValueError(f"`side` must be one of {', '.join(map(str, SIDES))}, got {side!r}.")
     block = SIDE // side
     # At most 16 times 255: the sum fits 16 bits and the quotient is exact in single precision.
-    # One strided view per place in a block: several times faster than a sum over two axes.
+    # One strided view per position in a block is several times faster than a sum over two axes.
     total = np.zeros((len(images), side, side), np.uint16)
     for row, column in np.ndindex(block, block):
         total += images[:, row::block, column::block]
@@ -133,9 +133,9 @@ def shrink(
 def read_idx(path: Path, axes: int) -> UInt8[np.ndarray, "..."]:
     """The array of unsigned bytes in an IDX file, gzipped if its name ends in `.gz`.
 
-    Four bytes say `0, 0, 8, axes`, each axis has its size in four more, the rest is the data.
-    Raises `ValueError` for a file that is missing, damaged, cut short or too long, or that holds
-    something else.
+    The file has four bytes `0, 0, 8, axes`, four bytes for the size of each axis, then the data.
+    Raises `ValueError` for a file that is missing, damaged, too short or too long, or of another
+    format.
     """
     content = _unpacked(path)
     header, magic = 4 + 4 * axes, bytes((0, 0, 8, axes))
@@ -196,7 +196,7 @@ def read_pair(images_path: Path, labels_path: Path) -> LabelledImages:
     return LabelledImages(images, labels)
 
 
-# Content is fixed by its checksums, so that what was read once holds for every folder.
+# The checksums fix the content, so one copy serves every folder.
 @functools.lru_cache(maxsize=1)
 def _mnist(paths: tuple[Path, ...]) -> ImageData:
     train, test = read_pair(*paths[:2]), read_pair(*paths[2:])
@@ -207,7 +207,7 @@ def _mnist(paths: tuple[Path, ...]) -> ImageData:
 
 
 def _check_published(path: Path, array: UInt8[np.ndarray, "..."], file: PublicFile) -> None:
-    """The last check: `read_idx` leaves no byte unread, so header and array are the whole file."""
+    """Compare with the published sha256. Header and array are the whole file (see `read_idx`)."""
     axes = array.ndim
     digest = hashlib.sha256(struct.pack(f">4B{axes}I", 0, 0, 8, axes, *array.shape))
     digest.update(array.data)
@@ -231,7 +231,7 @@ def _find_mnist(data_dir: str | os.PathLike[str] | None) -> tuple[Path, ...]:
 
 
 def _in_folder(folder: Path, file: PublicFile) -> Path | None:
-    """Where a folder has this file, if it has: compressed before unpacked, then in `mnist`."""
+    """Path of this file in a folder, if it is there: compressed, unpacked, then in `mnist`."""
     places = (
         place / name for place in (folder, folder / "mnist") for name in (file.archive, file.name)
     )
@@ -239,7 +239,7 @@ def _in_folder(folder: Path, file: PublicFile) -> Path | None:
 
 
 def _in_named_folder(name: str, folder: Path) -> tuple[Path, ...]:
-    """The four files of a folder that somebody named, by an argument or in the environment."""
+    """The four files of a folder named by an argument or in the environment."""
     folder = folder.expanduser()
     found = {file: _in_folder(folder, file) for file in MNIST_FILES}
     missing = [file.name for file, path in found.items() if path is None]
@@ -275,13 +275,13 @@ def _cached_or_downloaded() -> tuple[Path, ...]:
 
 
 class _NotDownloadedError(Exception):
-    """Why a file could not be had, as a clause for the sentence above."""
+    """The reason why a download failed, as a clause for the error message."""
 
 
 def _mirrors_that_answer() -> list[str]:
     """Mirrors that have the first file, all asked at once.
 
-    In threads, because the time that looking up a host takes has no limit of its own.
+    In threads, because looking up a host has no time limit of its own.
     """
     import pooch
 
@@ -303,9 +303,9 @@ def _mirrors_that_answer() -> list[str]:
 
 
 def _download(file: PublicFile, cache: Path, mirrors: list[str]) -> Path:
-    """Fetch one archive into the cache from the first mirror that delivers the published bytes.
+    """Download one archive into the cache from the first mirror that has the published bytes.
 
-    Until its checksum is right it stands there under a temporary name, which pooch removes.
+    Until its checksum is verified it has a temporary name, which pooch removes.
     """
     import pooch
 
@@ -332,9 +332,8 @@ def _download(file: PublicFile, cache: Path, mirrors: list[str]) -> Path:
 def _digits() -> ImageData:
     """scikit-learn's digits, enlarged from 8 x 8 and 17 levels to 28 x 28 and 256.
 
-    Pixels are squares that cover the same area before and after, interpolated linearly between
-    their centres. 1,500 images to train on and 297 to test on, drawn once and for all such that
-    every digit has its share of both.
+    Images are interpolated linearly between the centres of pixels. There are 1,500 training and 297
+    test images, a fixed split that is stratified by digit.
     """
     from scipy.ndimage import zoom  # not at the top: import weight
     from sklearn.datasets import load_digits

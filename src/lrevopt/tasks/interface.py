@@ -1,8 +1,8 @@
 """Tasks: distributions of problems.
 
-A *task* knows how to draw a *problem* (its data and its initial parameters) and how to score
-parameters on one. Data that all problems share belong to the task, data of one draw to the
-problem. Both are pytrees that pass through compiled functions as arguments.
+A *task* draws *problems*, each with its data and initial parameters, and computes the loss of
+parameters on a problem. Data that all problems share are fields of the task, data of one draw are
+fields of the problem. Both are pytrees and arguments of compiled functions.
 """
 
 import abc
@@ -16,11 +16,11 @@ import jax.random as jr
 from jaxtyping import Array, Float, Int, Key
 
 Step = int | Int[Array, ""]
-"""Index of an inner step, counted from 0: what a stochastic loss draws its minibatch from."""
+"""Index of an inner step, counted from 0. A stochastic loss chooses its minibatch by it."""
 
 
 class AbstractProblem(eqx.Module):
-    """One draw from a task. Parameters are one flat vector."""
+    """One draw from a task, with its initial parameters as one flat vector."""
 
     initial_parameters: eqx.AbstractVar[Float[Array, " dim"]]
 
@@ -28,8 +28,8 @@ class AbstractProblem(eqx.Module):
 class AbstractTask(eqx.Module):
     """A distribution of problems.
 
-    `loss` must be a differentiable scalar function of `parameters`, twice so for meta-training.
-    The gradient that optimizers see is its gradient.
+    `loss` must be a scalar and differentiable in `parameters`; for meta-training, twice. Optimizers
+    receive its gradient.
     """
 
     @abc.abstractmethod
@@ -48,15 +48,16 @@ class AbstractTask(eqx.Module):
 
     @property
     def parameter_groups(self) -> dict[str, slice]:
-        """Where in the parameter vector each group stands: in networks, `layer.weight` and
-        `layer.bias`, first layer first. Unless a task says otherwise, all are one group.
+        """Slices of the parameter vector by name of the group. By default all are one group.
+
+        Networks name them `layer.weight` and `layer.bias`, first layer first.
         """
         return {"parameters": slice(None)}
 
     def metrics(self, problem: Any, parameters: Float[Array, " dim"]) -> dict[str, Array]:
-        """Scalars that evaluation reports of final parameters beside the loss, by name.
+        """Scalars by name that evaluation reports of final parameters beside the loss.
 
-        Nothing, unless a task says otherwise.
+        By default none.
         """
         return {}
 
@@ -67,7 +68,7 @@ def sample_problems(task: AbstractTask, key: Key[Array, ""], count: int) -> Any:
 
 
 def check_task(task: AbstractTask, problem: Any) -> None:
-    """Raise `ValueError` unless `problem` is flat and its loss a scalar of the same dtype."""
+    """Raise `ValueError` unless parameters are flat and the loss is a scalar of their dtype."""
     parameters: Any = getattr(problem, "initial_parameters", None)
     floating = hasattr(parameters, "dtype") and jnp.issubdtype(parameters.dtype, jnp.floating)
     if not (floating and parameters.ndim == 1):

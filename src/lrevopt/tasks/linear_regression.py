@@ -19,13 +19,13 @@ class LinearRegressionProblem(AbstractProblem):
 
 
 class LinearRegression(AbstractTask):
-    """Square least squares with a prescribed spectrum, minimum value 0.
+    """Least squares with a square matrix of prescribed spectrum; the minimum of the loss is 0.
 
-    The paper says only that A and b are random. The authors' code draws the Hessian
-    `H = A'A` with log10 eigenvalues uniform on `log10_eigenvalues` in a uniformly random basis,
-    a linear term `v ~ N(0, I)` and a start `x0 ~ N(0, I)`. That is this regression with
-    `A = H^(1/2)` and `b = -H^(-1/2) v`: the target grows with the conditioning, and so does the
-    spread of starting losses. Raises `ValueError` for a dimension below 1 or a reversed range.
+    The paper says only that A and b are random. The authors' code draws the Hessian `H = A'A` with
+    log10 eigenvalues uniform on `log10_eigenvalues` in a uniformly random basis, a linear term
+    `v ~ N(0, I)` and a start `x0 ~ N(0, I)`. This is the regression with `A = H^(1/2)` and
+    `b = -H^(-1/2) v`. The target grows with the condition number, and so does the spread of initial
+    losses. Raises `ValueError` for a dimension below 1 or a reversed range.
     """
 
     dim: int = eqx.field(static=True)
@@ -39,7 +39,7 @@ class LinearRegression(AbstractTask):
         spectrum_key, basis_key, linear_key, start_key = jr.split(key, 4)
         low, high = self.log10_eigenvalues
         root = 10 ** (jr.uniform(spectrum_key, (self.dim,), minval=low, maxval=high) / 2)
-        # QR of a Gaussian matrix; signs of R's diagonal make the basis uniform (Haar).
+        # QR of a Gaussian matrix, with the signs of R's diagonal, is uniform (Haar).
         basis, triangle = jnp.linalg.qr(jr.normal(basis_key, (self.dim, self.dim)))
         basis = basis * jnp.sign(jnp.diagonal(triangle))
         linear = jr.normal(linear_key, (self.dim,))

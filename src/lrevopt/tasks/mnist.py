@@ -19,12 +19,12 @@ CLASSES = 10
 LAYERS = ("conv1", "conv2", "conv3")
 
 CHUNK = 25
-"""Images that go through the network at a time, on a CPU: their patches then stay in cache,
-and a gradient takes two thirds of the time."""
+"""Images per pass through the network on a CPU. Their patches stay in cache, and a gradient takes
+two thirds of the time."""
 
 
 def network_shapes(side: int) -> dict[str, tuple[int, ...]]:
-    """Arrays of the network for images of `side` x `side`: 82,250 parameters for 28."""
+    """Shapes of the network's arrays for images of `side` x `side`: 82,250 parameters for 28."""
     shapes: dict[str, tuple[int, ...]] = {}
     channels = 1
     for layer in LAYERS:
@@ -37,7 +37,7 @@ def network_shapes(side: int) -> dict[str, tuple[int, ...]]:
 
 
 class MNISTProblem(AbstractProblem):
-    """Initial weights of the network, and the order in which examples are seen."""
+    """Initial weights of the network, and the order of the training examples."""
 
     initial_parameters: Float[Array, " dim"]
     order: Int[Array, " example"]
@@ -46,15 +46,15 @@ class MNISTProblem(AbstractProblem):
 class MNIST(AbstractTask):
     """Mean cross-entropy of minibatches of 100 digits, by three convolutions and a dense layer.
 
-    Convolutions are 3 x 3 with 16 channels, stride 1, no padding, ReLU: 82,250 parameters, the
-    number in the paper. Pixels are divided by 255. Step k sees the k-th minibatch of the
-    problem's order of all examples, which starts again after an epoch. A problem is a draw of
-    weights (normal with variance 1 / fan-in) with biases 0, and of that order.
+    Convolutions are 3 x 3 with 16 channels, stride 1, no padding, ReLU: 82,250 parameters, as in
+    the paper. Pixels are divided by 255. A problem is a draw of weights (normal with variance
+    1 / fan-in) with biases 0, and of an order of all examples. Step k uses the k-th minibatch in
+    this order, which starts again after an epoch.
 
-    `source` is "mnist", the real data (see `load_images` for where they are looked for, and
-    `data_dir`), or "digits": scikit-learn's embedded digits, enlarged, for machines without the
-    data. `side` is 28, or a divisor of it for smaller images and a smaller network, to train on
-    first. `metrics`: `test_accuracy` and `test_loss` on the test images.
+    `source` is "mnist", the real data (`load_images` says where they are searched, and what
+    `data_dir` does), or "digits", scikit-learn's embedded digits, enlarged, for machines without
+    the data. `side` is 28, 14 or 7 pixels; smaller images have a smaller network. `metrics`:
+    `test_accuracy` and `test_loss` on the test images.
 
     Raises `ValueError` for data that cannot be found or are damaged, a side that is too small or
     does not divide 28, or a batch below 1 or above the number of examples.
@@ -102,7 +102,7 @@ class MNIST(AbstractTask):
         return _cross_entropy(parameters, self.images[chosen], self.labels[chosen])
 
     def minibatch(self, problem: MNISTProblem, step: Step) -> Int[Array, " batch"]:
-        """Indices of the examples that step `step` sees."""
+        """Indices of the examples of step `step`."""
         places = jnp.asarray(step, jnp.int32) * self.batch + jnp.arange(self.batch, dtype=jnp.int32)
         return problem.order[places % self.labels.size]
 
@@ -139,7 +139,7 @@ def _summed(
 
 
 def _over_chunks(function, parameters, images, labels):
-    """Sum of `function(parameters, images, labels)` over chunks of a minibatch, over its size."""
+    """Mean of `function(parameters, images, labels)`, a sum over images, chunk by chunk."""
     count = len(images)
     chunks = count // CHUNK if jax.default_backend() == "cpu" and count % CHUNK == 0 else 1
     parts = [part.reshape(chunks, -1, *part.shape[1:]) for part in (images, labels)]
@@ -162,9 +162,9 @@ def _cross_entropy(
     images: UInt8[Array, "image side side"],
     labels: UInt8[Array, " image"],
 ) -> Float[Array, ""]:
-    """Mean cross-entropy, whose gradient is summed over chunks as they go through the network.
+    """Mean cross-entropy. Its gradient is summed chunk by chunk.
 
-    Reverse mode over a loop of chunks would keep what all of them computed.
+    Reverse mode over a loop of chunks would keep the activations of all of them.
     """
     return _over_chunks(_summed, parameters, images, labels)
 

@@ -1,8 +1,8 @@
 """Small networks whose parameters are one flat vector.
 
-A network is described by the shapes of its arrays, by name: `dense1.weight`, `dense1.bias`, ...
-in the order in which they stand in the vector, each row-major. The last axis of a weight counts
-what comes out, the others what goes in, so that a layer computes `x @ weight + bias`.
+A network is described by the shapes of its arrays by name, `dense1.weight`, `dense1.bias`, ..., in
+the order of the vector, each row-major. The last axis of a weight counts outputs, the others count
+inputs: a layer computes `x @ weight + bias`.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ KERNEL = 3
 
 
 def groups(shapes: Shapes) -> dict[str, slice]:
-    """Where in the vector each array stands."""
+    """Slice of the vector of each array."""
     places, first = {}, 0
     for name, shape in shapes.items():
         places[name] = slice(first, first + prod(shape))
@@ -32,7 +32,7 @@ def groups(shapes: Shapes) -> dict[str, slice]:
 def draw_parameters(shapes: Shapes, key: Key[Array, ""]) -> Float[Array, " dim"]:
     """Random parameters: weights normal with variance 1 / fan-in, biases 0.
 
-    The paper says only that a problem is a draw of random weights.
+    The paper says only that weights are random.
     """
     keys = jr.split(key, len(shapes))
     arrays = [
@@ -52,8 +52,8 @@ def convolve(
 ) -> Float[Array, "image row-2 column-2 out"]:
     """Cross-correlation with a 3 x 3 kernel, stride 1, no padding.
 
-    On a CPU as patches and one product, which inside a loop is ten times faster than XLA's own
-    convolution; elsewhere by the latter.
+    On a CPU this is one product of patches and kernel, ten times faster inside a loop than XLA's
+    convolution, which is used elsewhere.
     """
     by_patches = jax.default_backend() == "cpu"
     return convolve_by_patches(images, weight) if by_patches else convolve_by_xla(images, weight)

@@ -1,7 +1,7 @@
-"""What a task looks like, as numbers: the bottom row of Figure 1.
+"""Numbers of one picture of each task.
 
-Linear regression shows the condition numbers of its Hessians, Rosenbrock its surface, two moons
-its points and MNIST some of its digits; any other task shows how its starting losses are spread.
+For linear regression these are condition numbers of Hessians, for Rosenbrock its surface, for two
+moons its points, for MNIST some digits, and for any other task the losses of random starts.
 """
 
 import functools
@@ -22,11 +22,11 @@ GRID = 121
 """Points along each side of a loss surface."""
 
 DIGITS = 30
-"""Images of digits that are shown."""
+"""Images of digits in a picture."""
 
 
 class TaskPicture(eqx.Module):
-    """Numbers of one picture. `kind` says which, and so which arrays there are:
+    """Numbers of one picture. `kind` says which arrays there are:
 
     - "condition_numbers": `condition_numbers` (draw,) of the Hessians of random problems;
     - "surface": `x` (x,), `y` (y,), `surface` (y, x) losses, `minimum` (2,) its place;

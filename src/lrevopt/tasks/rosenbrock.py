@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, Key
 from lrevopt.tasks.interface import AbstractProblem, AbstractTask, Step
 
 STARTS = ((-2.0, 2.0), (-1.0, 3.0))
-"""Ranges of x and y that starts are drawn from (paper, section 3.2)."""
+"""Ranges of x and y from which starts are drawn (paper, section 3.2)."""
 
 
 class RosenbrockProblem(AbstractProblem):

@@ -38,10 +38,10 @@ class TwoMoons(AbstractTask):
 
         loss = mean log-loss + regularization ||parameters||
 
-    The points are scikit-learn's, with noise 0.1 and a fixed seed. The paper does not mention
-    the regulariser, the unsquared norm of all parameters, which is the authors' code's. It keeps
-    the loss away from 0: at the start it is 0.07 of about 0.8. A problem is a draw of weights
-    (normal with variance 1 / fan-in) with biases 0.
+    The points are scikit-learn's, with noise 0.1 and a fixed seed. The regulariser, the unsquared
+    norm of all parameters, is from the authors' code; the paper does not mention it. It keeps the
+    loss away from 0: at the start it is 0.07 of about 0.8. A problem is a draw of weights (normal
+    with variance 1 / fan-in) with biases 0.
 
     `metrics`: `data_loss` without the regulariser, and `test_accuracy` on 1,024 points of
     another seed. Raises `ValueError` for a negative regularization.

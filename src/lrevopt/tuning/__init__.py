@@ -1,1 +1,1 @@
-"""Choosing hyperparameters: random search, successive halving, learning rates, scales."""
+"""Search for hyperparameters: random search, successive halving, learning rates, scales."""

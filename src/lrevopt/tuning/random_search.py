@@ -2,17 +2,17 @@
 
 Settings are drawn at random from a grid that is uniform in the logarithm of the learning rate,
 and of 1 - value for momenta and decays. They are scored with the meta-objective of training.
-The paper does not say what its grids were, only that the best setting was on no edge: here a
-grid is widened until that holds, and the result says so.
+The paper does not print its grids; it says that the best setting was on no edge. Here a grid is
+widened until that holds, and the result says so.
 
-Where runs are expensive, most settings are stopped early: see `halving`.
+Where runs are expensive, most settings are stopped early: see `successive_halving`.
 """
 
 import dataclasses
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax.random as jr
@@ -28,32 +28,31 @@ from lrevopt.tuning.settings import DEFAULT_RANGES, SearchRange, Tuning, axis_of
 from lrevopt.tuning.successive_halving import successive_halving
 
 EDGE = 0.02
-"""A best setting within this share of an axis from its end counts as lying on the edge."""
+"""A best setting within this share of an axis from its end counts as on the edge."""
 
 DECADE = 10.0
-"""Factor by which an axis is widened at a time."""
+"""Factor by which an axis is widened."""
 
 WIDENINGS, HALVING_WIDENINGS = 8, 2
-"""Searches are repeated at most this often; fewer times where each is expensive."""
+"""Most repetitions of a search in wider ranges, without and with successive halving."""
 
 
 class TuningResult(eqx.Module):
-    """What a search found, and everything needed to draw it.
+    """Result of a search: every setting with its score, and the best one.
 
     Arrays describe the last search, if ranges were widened. `scores` are mean meta-objectives
     over the tuning problems, inf for a setting that diverged on any of them; `diverged` counts
-    on how many. `ranges` holds the lowest and highest value searched. `best` is the finalist
-    with the least mean over fresh problems, `fresh_score`; its score on the tuning problems is
-    `best_score`, and it is optimistic, being the least of many. Both are inf if everything
-    diverged.
+    these problems. `ranges` holds the lowest and highest value searched. `best` is the finalist
+    with the least mean over fresh problems, `fresh_score`. Its score on the tuning problems,
+    `best_score`, is optimistic, because it is the least of many. Both are inf if all diverged.
 
-    With successive halving, `steps` says for how many updates each setting ran, and the score of
-    one that was stopped is its last loss over its first. `steps` is empty where all ran in full.
+    With successive halving, `steps` holds the updates that each setting ran, and the score of a
+    stopped setting is its last loss over its first. `steps` is empty where all ran in full.
     `rule` is the search in one sentence.
 
-    `widened` has a sentence for each time that a range was widened (or left alone although it
-    should have been), `at_limit` one for each hyperparameter whose best value is at an end that
-    cannot be widened: momentum 0.
+    `widened` has a sentence for each range that was widened, or that still has the best setting
+    on its edge after the last repetition. `at_limit` has one for each hyperparameter whose best
+    value is at an end that cannot be widened, such as momentum 0.
     """
 
     name: str
@@ -71,13 +70,13 @@ class TuningResult(eqx.Module):
     rule: str = ""
 
     def in_full(self) -> Bool[np.ndarray, " setting"]:
-        """Which settings ran in full, so that their scores are meta-objectives."""
+        """Which settings ran in full; only their scores are meta-objectives."""
         if not self.steps.size:
             return np.ones(self.scores.size, bool)
         return self.steps == self.steps.max()
 
     def optimizer(self, constructor: Callable[..., AbstractOptimizer]) -> AbstractOptimizer:
-        """The tuned optimizer. `constructor` is the one that was tuned."""
+        """The tuned optimizer, built by the constructor that was tuned."""
         return constructor(**self.best)
 
 
@@ -91,10 +90,10 @@ def tune(
     """Search the hyperparameters of any optimizer at random.
 
     An argument of `constructor` is searched if `settings.ranges` or `DEFAULT_RANGES` has a range
-    of its name, and else keeps its default. The `settings.finalists` best settings are scored on
-    fresh problems and the least mean wins. If the winner lies on an edge, that end of its axis
-    moves out by a decade (to the same density of points) and the search is repeated with the
-    same problems; at most twice after successive halving.
+    for its name; otherwise it keeps its default. The `settings.finalists` best settings are scored
+    on fresh problems, and the least mean wins. If the winner is on an edge, that end of its axis
+    moves out by a decade, at the same density of points, and the search is repeated on the same
+    problems: at most 8 times, or twice with successive halving.
 
     Raises `ValueError` for an argument with neither a range nor a default, a range for an
     argument that does not exist, or nothing to search.
@@ -105,11 +104,9 @@ def tune(
     problems = _sample(task, problems_key, settings.problems)
     fresh = _sample(task, fresh_key, settings.fresh_problems)
 
-    def score(
-        values: dict[str, np.ndarray], chosen: np.ndarray, draws: Any, steps: int, in_full: bool
-    ) -> tuple[np.ndarray, np.ndarray]:
-        stacked = stack_settings(constructor, {name: of[chosen] for name, of in values.items()})
+    def score(values: Values, draws: Any, steps: int, in_full: bool) -> Scores:
         objective = settings.objective if in_full else "final"
+        stacked = stack_settings(constructor, values)
         scores = score_settings(task, stacked, draws, steps, objective)
         return np.asarray(scores[0]), np.asarray(scores[1])
 
@@ -118,17 +115,13 @@ def tune(
     for attempt in range(attempts + 1):
         places = _draw(jr.fold_in(settings_key, attempt), points, settings.settings)
         values = {name: axes[name].values(points[name])[place] for name, place in places.items()}
-        scores, diverged, ran, finalists = successive_halving(
-            lambda chosen, *run, values=values: score(values, chosen, problems, *run),
-            (*settings.rungs, (settings.steps, settings.finalists)),
-            settings.settings,
-        )
-        fresh_scores, _ = score(values, finalists, fresh, settings.steps, True)
-        winner = int(finalists[np.argmin(fresh_scores)])
-        ends = {name: _nearest_end(points[name], int(at[winner])) for name, at in places.items()}
+        search = _search(score, values, settings, problems, fresh)
+        ends = {
+            name: _nearest_end(points[name], int(at[search.winner])) for name, at in places.items()
+        }
         limits = {name for name, end in ends.items() if _closed(axes[name], end)}
         open_ends = {name: end for name, end in ends.items() if end and name not in limits}
-        if not open_ends or not math.isfinite(scores[winner]):
+        if not open_ends or not search.finite:
             break
         if attempt == attempts:
             widened += [
@@ -140,31 +133,89 @@ def tune(
             axes[name], points[name], sentence = _widen(name, axes[name], points[name], end)
             widened.append(sentence)
 
-    return TuningResult(
+    return search.result(
         name=constructor.__name__,
         parameter_names=tuple(axes),
+        ranges={name: np.sort(axis.values(2)) for name, axis in axes.items()},
+        widened=tuple(widened),
+        at_limit=tuple(
+            f"The best {name}, {values[name][search.winner]:.3g}, is at or next to its natural "
+            f"limit of 0."
+            for name in sorted(limits)
+            if search.finite
+        ),
+        rule=settings.rule(),
+    )
+
+
+Values = dict[str, np.ndarray]
+"""Hyperparameters by name, an array each: one entry for each setting."""
+
+Scores = tuple[np.ndarray, np.ndarray]
+"""Score of each setting, and the number of problems on which it diverged."""
+
+
+class _Search(NamedTuple):
+    """One search within fixed ranges. `ran` are the updates that each setting ran."""
+
+    values: Values
+    scores: Float[np.ndarray, " setting"]
+    diverged: Int[np.ndarray, " setting"]
+    ran: Int[np.ndarray, " setting"]
+    winner: int
+    fresh_score: float
+
+    @property
+    def finite(self) -> bool:
+        """Whether the winner stayed finite on all tuning problems."""
+        return math.isfinite(self.scores[self.winner])
+
+    def result(self, **rest: Any) -> TuningResult:
+        """The record of this search; `rest` are the fields that are not known here."""
+        return TuningResult(
+            values=self.values,
+            scores=self.scores,
+            diverged=self.diverged,
+            steps=self.ran,
+            best={name: float(value[self.winner]) for name, value in self.values.items()},
+            best_score=float(self.scores[self.winner]),
+            fresh_score=self.fresh_score,
+            **rest,
+        )
+
+
+def _search(
+    score: Callable[[Values, Any, int, bool], Scores],
+    values: Values,
+    settings: Tuning,
+    problems: Any,
+    fresh: Any,
+) -> _Search:
+    """Score settings on `problems`, by successive halving if asked, and decide on `fresh` ones."""
+
+    def chosen(places: np.ndarray) -> Values:
+        return {name: of[places] for name, of in values.items()}
+
+    scores, diverged, ran, finalists = successive_halving(
+        lambda places, *run: score(chosen(places), problems, *run),
+        (*settings.rungs, (settings.steps, settings.finalists)),
+        settings.settings,
+    )
+    fresh_scores, _ = score(chosen(finalists), fresh, settings.steps, True)
+    return _Search(
         values=values,
         scores=scores,
         diverged=diverged,
-        ranges={name: np.sort(axis.values(2)) for name, axis in axes.items()},
-        best={name: float(value[winner]) for name, value in values.items()},
-        best_score=float(scores[winner]),
+        ran=ran if settings.rungs else np.zeros(0, int),
+        winner=int(finalists[np.argmin(fresh_scores)]),
         fresh_score=float(np.min(fresh_scores)),
-        widened=tuple(widened),
-        at_limit=tuple(
-            f"The best {name}, {values[name][winner]:.3g}, is at or next to its natural limit of 0."
-            for name in sorted(limits)
-            if math.isfinite(scores[winner])
-        ),
-        steps=ran if settings.rungs else np.zeros(0, int),
-        rule=settings.rule(),
     )
 
 
 def search_axes(
     constructor: Callable[..., AbstractOptimizer], settings: Tuning
 ) -> dict[str, SearchRange]:
-    """The axes that `tune` searches, by argument of `constructor`. Raises as `tune` does."""
+    """The axes that `tune` searches by argument of `constructor`. Raises as `tune` does."""
     title = constructor.__name__
     arguments = inspect.signature(constructor).parameters
     chosen = {name: axis_of(name, pair) for name, pair in settings.ranges.items()}
@@ -189,7 +240,7 @@ def stack_settings(
     constructor: Callable[..., AbstractOptimizer],
     values: Mapping[str, Float[np.ndarray, " setting"]],
 ) -> AbstractOptimizer:
-    """One optimizer whose every array has a leading axis `setting`."""
+    """Optimizers of many settings as one module whose arrays have a leading axis `setting`."""
     arrays = {name: as_float(value) for name, value in values.items()}
     return eqx.filter_vmap(lambda chosen: constructor(**chosen))(arrays)
 
@@ -200,8 +251,8 @@ def analytic_momentum(log10_eigenvalues: tuple[float, float] = (-3, 0)) -> Momen
         learning_rate = 4 / (sqrt(high) + sqrt(low))^2
         momentum = ((sqrt(high) - sqrt(low)) / (sqrt(high) + sqrt(low)))^2
 
-    Optimal for the worst case as steps grow, not for the meta-objective of 200 steps, and close
-    to the edge of stability `learning_rate = 2 (1 + momentum) / high`.
+    This is optimal for the worst case in the limit of many steps, not for the meta-objective of
+    200 steps. It is close to the edge of stability, `learning_rate = 2 (1 + momentum) / high`.
     Raises `ValueError` for a reversed range.
     """
     low, high = (10 ** (end / 2) for end in increasing_pair("log10_eigenvalues", log10_eigenvalues))
@@ -215,14 +266,14 @@ def _sample(task: AbstractTask, key: Key[Array, ""], count: int) -> Any:
 
 
 def _draw(key: Key[Array, ""], points: dict[str, int], count: int) -> dict[str, np.ndarray]:
-    """Independent random places on each axis."""
+    """Independent random indices on each axis."""
     keys = jr.split(key, len(points))
     drawn = zip(keys, points.items(), strict=True)
     return {name: np.asarray(jr.randint(k, (count,), 0, size)) for k, (name, size) in drawn}
 
 
 def _nearest_end(points: int, place: int) -> str:
-    """`low` or `high` if `place` lies on that edge of the axis, else nothing."""
+    """`low` or `high` if index `place` is on that edge of the axis, else the empty string."""
     band = EDGE * (points - 1)
     if place <= band:
         return "low"
@@ -230,7 +281,7 @@ def _nearest_end(points: int, place: int) -> str:
 
 
 def _closed(axis: SearchRange, end: str) -> bool:
-    """Whether this end is a natural limit: 1 - value cannot exceed 1."""
+    """Whether this end cannot be widened, because 1 - value cannot exceed 1."""
     return axis.complement and end == "high" and axis.high == 1
 
 

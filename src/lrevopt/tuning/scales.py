@@ -1,7 +1,7 @@
-"""The two scales of a trained optimizer, searched (paper, D.2: "tuned both per task").
+"""Search for the input and output scale of a trained optimizer (paper, D.2).
 
-They are settings that no meta-gradient changes. One that suits random weights, or a smaller
-task that training began on, need not suit what training made of them.
+Scales are settings that meta-training does not change. A scale that suits random weights, or the
+smaller task on which training began, need not suit the trained optimizer.
 """
 
 import itertools
@@ -18,9 +18,9 @@ from lrevopt.tasks.interface import AbstractTask
 
 
 class ScaleSearch(eqx.Module):
-    """Every pair of factors on the scales with its mean meta-objective, mean(losses) / losses[0].
+    """Mean meta-objective, mean(losses) / losses[0], for every pair of factors on the two scales.
 
-    Scores are of the same problems; a pair with a diverged run scores inf.
+    All pairs run on the same problems. A pair with a diverged run scores inf.
     """
 
     input_factors: Float[np.ndarray, " pair"]
@@ -29,7 +29,7 @@ class ScaleSearch(eqx.Module):
 
     @property
     def best(self) -> tuple[float, float]:
-        """Factors of input and output with the least score; the first of several."""
+        """Input and output factor with the least score, the first one among equals."""
         chosen = int(np.argmin(self.scores))
         return float(self.input_factors[chosen]), float(self.output_factors[chosen])
 
@@ -46,8 +46,9 @@ def search_scales(
 ) -> ScaleSearch:
     """Run a trained optimizer with every pair of factors on its scales, on the same problems.
 
-    These are selection problems: test problems must come from another key. Raises `ValueError` for
-    no factors, one that is not positive and finite, counts below 1, or if every pair diverged.
+    Factors multiply `input_scale` and `output_scale`. The problems are used for selection, so test
+    problems must come from another key. Raises `ValueError` for no factors, a factor that is not
+    positive and finite, counts below 1, or if every pair diverged.
     """
     for name, factors in {"input_factors": input_factors, "output_factors": output_factors}.items():
         if not factors:
@@ -55,13 +56,15 @@ def search_scales(
         for factor in factors:
             finite(name, factor, above=0.0)
     pairs = list(itertools.product(input_factors, output_factors))
-    # One after the other: scales are settings, so each pair is a program of its own.
+    # One after the other: scales are static settings, so each pair is compiled on its own.
     scores = []
     for pair in pairs:
         tried = {"pair": rescaled(optimizer, *pair)}
         found = evaluate(tried, task, problems=problems, steps=steps, key=key)
         scores.append(found.meta_objectives().mean())
     if not np.any(np.isfinite(scores)):
-        raise ValueError(f"`output_factors` must hold one that works, got {output_factors}.")
+        raise ValueError(
+            f"`output_factors` must hold a factor with which no run diverges, got {output_factors}."
+        )
     inputs, outputs = np.array(pairs, float).T
     return ScaleSearch(inputs, outputs, np.array(scores, float))

@@ -15,7 +15,7 @@ from lrevopt.tuning.successive_halving import Rungs, check_rungs
 class SearchRange:
     """One axis of a grid, log-uniform from `low` to `high`.
 
-    `complement` puts 1 - value on the axis: (0.001, 1) then searches values from 0 to 0.999,
+    With `complement` the axis holds 1 - value: (0.001, 1) then searches values from 0 to 0.999,
     densely near 1. Raises `ValueError` unless 0 < low < high, with high at most 1 on such an axis.
     """
 
@@ -49,7 +49,7 @@ DEFAULT_RANGES: Mapping[str, SearchRange] = {
     "b1": FORGETTING,
     "b2": FORGETTING,
 }
-"""Where a search starts, by name of the hyperparameter. Our choice; the paper prints none."""
+"""First range of a search by name of the hyperparameter. The paper prints none."""
 
 
 def axis_of(name: str, pair: tuple[float, float]) -> SearchRange:
@@ -70,8 +70,8 @@ def axis_of(name: str, pair: tuple[float, float]) -> SearchRange:
 class Tuning:
     """How baselines are tuned.
 
-    Raises `ValueError` for counts below 1, an unknown objective, or a range that is reversed or
-    leaves the values that can be searched.
+    Raises `ValueError` for counts below 1, an unknown objective, rungs out of order, or a range
+    that is reversed or outside of what its hyperparameter can be.
     """
 
     settings: int = 2500
@@ -87,14 +87,14 @@ class Tuning:
     finalists: int = 25
     """Best settings that are scored again, on fresh problems, to choose the winner."""
     fresh_problems: int = 256
-    """Fresh problems for the finalists."""
+    """Number of fresh problems on which finalists are scored."""
     rungs: Rungs = ()
-    """Successive halving: pairs (updates, survivors), updates rising and survivors falling, before
-    the survivors run in full. None: every setting runs in full."""
+    """Successive halving: pairs (updates, survivors), with updates rising and survivors falling.
+    Then the survivors run in full. None: every setting runs in full."""
     ranges: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
-    """Lowest and highest value by name of the hyperparameter, instead of the built-in ranges or
-    beside them: positive, or in (0, 1) with 0 allowed for momentum, decay, b1 and b2, whose axis
-    is uniform in the logarithm of 1 - value."""
+    """Lowest and highest value by name of the hyperparameter, in addition to the built-in ranges
+    or in place of them. Values are positive; those of momentum, decay, b1 and b2 are in [0, 1), on
+    an axis that is uniform in the logarithm of 1 - value."""
 
     def __post_init__(self) -> None:
         for name in ("settings", "problems", "steps", "finalists", "fresh_problems"):
@@ -107,7 +107,7 @@ class Tuning:
         check_rungs(self.rungs, self.settings, self.steps)
 
     def inner_steps(self) -> int:
-        """Updates of single runs that one search takes, if no range is widened."""
+        """Inner updates of one search, if no range is widened."""
         total, left = 0, self.settings
         for steps, survivors in self.rungs:
             total, left = total + left * steps * self.problems, survivors
@@ -115,7 +115,7 @@ class Tuning:
         return total + self.steps * (left * self.problems + finalists * self.fresh_problems)
 
     def rule(self) -> str:
-        """How a search goes, in one sentence."""
+        """The search in one sentence."""
         rungs = "".join(
             f"{steps} updates, of which the best {survivors} by last loss go on to "
             for steps, survivors in self.rungs
@@ -128,9 +128,9 @@ class Tuning:
 
 
 NETWORK_TUNING = Tuning(problems=1, rungs=((10, 300), (40, 150)), finalists=25, fresh_problems=4)
-"""Two moons: 87,000 inner updates for each baseline."""
+"""For two moons: 87,000 inner updates for each baseline."""
 
 LARGE_NETWORK_TUNING = Tuning(
     problems=1, rungs=((3, 500), (10, 125), (40, 20)), finalists=4, fresh_problems=4
 )
-"""MNIST: 24,700 inner updates for each baseline."""
+"""For MNIST: 24,700 inner updates for each baseline."""

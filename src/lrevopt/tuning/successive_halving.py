@@ -1,17 +1,17 @@
-"""Successive halving: where runs are expensive, most settings are stopped early.
+"""Successive halving: most settings are stopped early, where runs are expensive.
 
-At each rung the settings that are left run for more updates than before, from the start and on the
-same problems, and the best by last loss over first go on. Those that climb all rungs run in full
-and are scored with the meta-objective, and the best of these are decided on fresh problems. The
-last loss, because the mean over few updates is ruled by the first of them: where good settings
-overshoot at the start, as RMSProp does without bias correction, the mean would stop them. What
-diverged never goes on while something that did not is left.
+At each rung the remaining settings run again from the start, on the same problems and for more
+updates than before. The best by last loss over first loss survive. Survivors of all rungs run in
+full and are scored with the meta-objective, and the best of these are decided on fresh problems.
+The criterion is the last loss, because a mean over few updates is dominated by the first of them:
+it would stop good settings that overshoot at the start, as RMSProp does without bias correction. A
+setting that diverged never survives one that did not.
 
-Checked against the exhaustive search on linear regression and Rosenbrock, with three baselines and
-three seeds, 64 problems, and 1,024 other problems to compare the winners on (without those on
-which one diverged, at most 10). With the rungs of `NETWORK_TUNING` the winner was within 5 % of
-the exhaustive search's in 18 of 18 searches; with the cheaper ones of `LARGE_NETWORK_TUNING` in
-16, and worse by 6 and 32 % in two, both of RMSProp.
+Compared with the exhaustive search on linear regression and Rosenbrock, with three baselines and
+three seeds, 64 tuning problems and 1,024 other problems on which the winners were compared (without
+those on which one diverged, at most 10). With the rungs of `NETWORK_TUNING` the winner was within
+5 % of the exhaustive search's in 18 of 18 searches. With the cheaper ones of `LARGE_NETWORK_TUNING`
+it was in 16, and worse by 6 and 32 % in two, both of RMSProp.
 """
 
 import itertools
@@ -23,19 +23,17 @@ from jaxtyping import Float, Int
 from lrevopt.checks import positive_integer
 
 Rungs = tuple[tuple[int, int], ...]
-"""Updates that each setting runs, and how many settings go on: one pair for each rung."""
+"""Updates that each setting runs, and number of survivors: one pair for each rung."""
 
 Score = Callable[[np.ndarray, int, bool], tuple[np.ndarray, np.ndarray]]
-"""Scores of settings after some updates, and on how many problems they diverged.
+"""Function of indices of settings, number of updates, and whether that is a run in full.
 
-Called with the places of the settings, the number of updates, and whether that is a run in full.
+Returns the score of each setting and the number of problems on which it diverged.
 """
 
 
 def check_rungs(rungs: Rungs, settings: int, steps: int) -> None:
-    """Raise `ValueError` unless updates rise to less than `steps` and survivors fall from less
-    than `settings`.
-    """
+    """Raise `ValueError` unless updates rise below `steps` and survivors fall below `settings`."""
     try:
         pairs = [
             (positive_integer("updates", updates), positive_integer("survivors", survivors))
@@ -68,19 +66,19 @@ def successive_halving(
     Int[np.ndarray, " setting"],
     Int[np.ndarray, " finalist"],
 ]:
-    """Run `settings` settings through the rungs and, as the last stage, in full.
+    """Run `settings` settings through the stages: the rungs, and the run in full as the last.
 
-    Each setting's last score, on how many problems it had diverged by then, and the updates that
-    it ran; and the places of the finalists, best first. What diverged does not go on, unless
-    nothing else is left: then a single setting does.
+    Returns four arrays: the last score of each setting, the number of problems on which it had
+    diverged by then, the updates that it ran, and the indices of the finalists, best first. If all
+    remaining settings diverged, one of them survives.
     """
     scores = np.full(settings, np.inf)
     diverged, ran = np.zeros(settings, int), np.zeros(settings, int)
     alive = np.arange(settings)
     for number, (steps, survivors) in enumerate(stages, start=1):
         alive = np.sort(alive)
-        found, lost = score(alive, steps, number == len(stages))
-        scores[alive], diverged[alive], ran[alive] = found, lost, steps
+        found, failed = score(alive, steps, number == len(stages))
+        scores[alive], diverged[alive], ran[alive] = found, failed, steps
         sound = max(int(np.isfinite(found).sum()), 1)
         alive = alive[np.argsort(found, kind="stable")[: min(survivors, sound)]]
     return scores, diverged, ran, alive

@@ -1,7 +1,7 @@
-"""Fifteen well-known optimizers of optax by name, and a learning rate for each on a task.
+"""Fifteen well-known optimizers of optax by name, and the search for their learning rates.
 
-`WELL_KNOWN` has the authors' or optax's usual settings of everything but the learning rate, so
-that two of them differ in what their papers say and not in how well they were tuned.
+All settings but the learning rate are optax's defaults or the usual ones, so that two optimizers
+differ by their rules and not by how much they were tuned.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ MakeOptax = Callable[[float | Float[Array, ""]], optax.GradientTransformation]
 """A transformation from its learning rate."""
 
 MOMENTUM = 0.9
-"""Of the two that have one and no default."""
+"""Momentum of the two optimizers for which optax has no default."""
 
 WELL_KNOWN: dict[str, MakeOptax] = {
     "sgd": optax.sgd,
@@ -42,24 +42,23 @@ WELL_KNOWN: dict[str, MakeOptax] = {
     "radam": optax.radam,
     "lion": lambda rate: optax.lion(rate, weight_decay=0.0),
 }
-"""In the order in which they were published, each without weight decay.
+"""In the order of publication, each without weight decay.
 
-They are optax's, whatever the papers say: its `rprop` makes the step that the gradient before
-has chosen, and from the gradient at hand learns only whether to make it (optax 0.2.8; its pull
-request 1725 would mend that).
+They are as optax implements them. Its `rprop` departs from the publication: it takes the step that
+the previous gradient chose, and uses the current gradient only to decide whether to take it (optax
+0.2.8; pull request 1725 would correct that).
 """
 
 LEARNING_RATES = tuple(float(rate) for rate in np.geomspace(1e-5, 1e2, 43))
-"""Learning rates that are tried, six per decade. Adadelta's is a factor on steps that set their
-own size, so it may be large."""
+"""Learning rates of a search, six per decade. Adadelta's multiplies steps that are already scaled,
+so it may be large."""
 
 
 class TunedRate(eqx.Module):
-    """What one search of a learning rate found.
+    """Learning rates with their scores.
 
     `scores` are mean meta-objectives over the same problems, inf where a run diverged; `diverged`
-    counts these runs. `on_edge` says that the best rate is the least or the largest tried, or
-    that every rate diverged.
+    counts these runs.
     """
 
     learning_rates: Float[np.ndarray, " rate"]
@@ -68,12 +67,12 @@ class TunedRate(eqx.Module):
 
     @property
     def best(self) -> float:
-        """The learning rate of the least score."""
+        """The learning rate with the least score."""
         return float(self.learning_rates[np.argmin(self.scores)])
 
     @property
     def on_edge(self) -> bool:
-        """Whether a rate that was not tried may be better."""
+        """Whether the best rate is the first or the last one tried, or every rate diverged."""
         return int(np.argmin(self.scores)) in (0, len(self.scores) - 1)
 
 
@@ -87,7 +86,7 @@ def tune_rate(
     objective: Objective = "mean",
     rates: tuple[float, ...] = LEARNING_RATES,
 ) -> TunedRate:
-    """Score a transformation at every learning rate on the same problems, one rate at a time.
+    """Score `make(rate)` for every learning rate in `rates` on the same problems.
 
     Raises `ValueError` for counts below 1, an unknown objective, no rates, or a transformation
     that `from_optax` refuses.
@@ -99,7 +98,9 @@ def tune_rate(
         raise ValueError("`rates` must name at least one learning rate, got none.")
     from_optax(make(rates[0]))
     tried = jnp.asarray(rates, float)
-    scores, diverged = _score(make, task, key, problems, steps, objective, tried)
+    scores, diverged = _score(
+        make, task, key, tried, problems=problems, steps=steps, objective=objective
+    )
     return TunedRate(np.asarray(rates), np.asarray(scores, float), np.asarray(diverged))
 
 
@@ -108,15 +109,16 @@ def _score(
     make: MakeOptax,
     task: AbstractTask,
     key: Key[Array, ""],
-    count: int,
+    rates: Float[Array, " rate"],
+    *,
+    problems: int,
     steps: int,
     objective: Objective,
-    rates: Float[Array, " rate"],
 ) -> tuple[Float[Array, " rate"], Int[Array, " rate"]]:
-    problems = sample_problems(task, key, count)
+    draws = sample_problems(task, key, problems)
 
     def score(rate: Float[Array, ""]) -> tuple[Array, Array]:
-        losses = unroll_losses(from_optax(make(rate)), task, problems, steps)
+        losses = unroll_losses(from_optax(make(rate)), task, draws, steps)
         finite = jnp.isfinite(losses).all(axis=1)
         scores = meta_objective(losses, objective)
         return jnp.where(finite, scores, jnp.inf).mean(), (~finite).sum()

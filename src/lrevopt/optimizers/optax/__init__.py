@@ -1,12 +1,12 @@
-"""The bridge to optax, in both directions.
+"""Conversion between optimizers of this package and optax transformations.
 
-`from_optax` puts a component-wise gradient transformation into the form of this package,
+`from_optax` puts a component-wise gradient transformation into state-space form,
 
-    h' = F(h, g)        h: what optax keeps for one parameter, then the update itself
+    h' = F(h, g)        h: optax's state of one parameter, then the update itself
     x' = x + w . h'     w = (0, ..., 0, 1)
 
-so that every tool here takes it apart, and `to_optax` makes a transformation of any optimizer
-here, so that it trains whatever optax trains.
+so that every analysis here applies to it. `to_optax` makes an optax transformation of any
+optimizer of this package.
 """
 
 from lrevopt.optimizers.optax.from_optax import OptaxOptimizer as OptaxOptimizer

@@ -1,4 +1,4 @@
-"""Step counters of a transformation, at the step at which it is looked at."""
+"""Values of a transformation's step counters at a given step."""
 
 from functools import lru_cache
 from typing import Any
@@ -12,13 +12,13 @@ from lrevopt.optimizers.optax.state_leaves import StateLeaf, arrays_of
 from lrevopt.optimizers.optax.trial_runs import CACHED, trial_run
 
 LONGEST = 10_000
-"""Updates after which counters are extrapolated."""
+"""Updates that are run; beyond them counters are extrapolated."""
 
 
 @lru_cache(maxsize=CACHED)
 def _counter_paths(transformation: Any) -> dict[int, Array]:
-    """Integers and booleans by their place in the state: from the start on, twice, in a run
-    without gradients and in one with random gradients.
+    """Integers and booleans along two runs, one with zero and one with random gradients, by their
+    place in the state: arrays (run, visited, ...).
     """
     random = np.random.default_rng(0)
     drawn = 10 ** random.uniform(-3, 3, LONGEST) * random.normal(size=LONGEST)
@@ -63,7 +63,7 @@ def held_counters(
 
 
 def _extrapolate(name: str, path: np.ndarray, at_step: int) -> np.ndarray:
-    """Entry `at_step` of a counter's path, or where it will be if it goes on evenly."""
+    """Entry `at_step` of a counter's path, extrapolated at an even pace beyond its end."""
     last = len(path) - 1
     if at_step <= last:
         return np.asarray(path[at_step])

@@ -1,4 +1,4 @@
-"""Does an update of one parameter depend on others? It is found by running a transformation."""
+"""Whether a transformation updates each parameter on its own, tested by trial runs."""
 
 from functools import lru_cache
 from typing import Any
@@ -12,25 +12,25 @@ from lrevopt.optimizers.optax.state_leaves import complaint
 from lrevopt.optimizers.optax.trial_runs import CACHED, trial_run
 
 SHAPES = ((1,), (5,), (128, 130))
-"""Arrays in which parameters stand when couplings are looked for. The last is large enough for
-Adafactor to factor it."""
+"""Shapes of the parameter arrays in trial runs. The last is large enough for Adafactor to factor
+it."""
 
 HERE = (np.s_[:, 0], np.s_[:, 2], np.s_[:, 60, 70])
-"""The parameter of each array that is watched, at every step."""
+"""Index of the parameter that is compared in each array, at every step."""
 
 STEPS = 12
-"""Updates of such a run."""
+"""Updates of a trial run."""
 
 SIZES = (0.0, 3.0, -3.0, 6.0)
-"""Decimal exponents of its gradients, in turn: a bound on a norm shows only beyond the bound."""
+"""Decimal exponents of gradients, in turn: clipping shows only beyond its bound."""
 
 ROUND_OFF = 1e-4
-"""Relative difference below which two updates are one: a transformation may compute in single
-precision inside."""
+"""Relative difference below which two updates count as equal: a transformation may compute in
+single precision."""
 
 
 def _draw(random: np.random.Generator) -> list[Array]:
-    """Random numbers of all sizes for every step of a run, the same `HERE` in every array."""
+    """Random numbers of all sizes for every step of a run, equal at `HERE` in every array."""
     sizes = 10.0 ** np.resize(SIZES, STEPS)
     drawn = [sizes * random.normal(size=(*shape, STEPS)) for shape in SHAPES]
     paths = [np.moveaxis(array, -1, 0) for array in drawn]
@@ -41,13 +41,15 @@ def _draw(random: np.random.Generator) -> list[Array]:
 
 @lru_cache(maxsize=CACHED)
 def check_runs(transformation: Any, hidden: bool) -> None:
-    """Refuse a transformation that couples parameters or, if they are `hidden`, looks at them.
+    """Refuse a transformation that couples parameters or, if `hidden`, uses their values.
 
-    One program is run on several gradients and parameters: what should not matter is changed.
+    The same program runs on several gradients and parameters which differ in what must not
+    matter.
     """
     random = np.random.default_rng(0)
     gradients, starts = _draw(random), _draw(random)
-    # Going down, for those that estimate a distance; not from 0, where LARS does not scale.
+    # Parameters that move with the gradients, for transformations that estimate a distance, and
+    # not from 0, where LARS does not scale.
     moving = [
         start[0] - 1e-3 * jnp.cumsum(path, axis=0)
         for start, path in zip(starts, gradients, strict=True)
@@ -66,17 +68,17 @@ def check_runs(transformation: Any, hidden: bool) -> None:
     if isinstance(together[0], jax.core.Tracer):
         return
     _require_component_wise(together, run(alone, moving))
-    # What does not depend on parameters is equal to the last bit.
+    # Updates that do not depend on parameters are equal to the last bit.
     pairs = zip(together, run(gradients, starts), strict=True)
     if hidden and not all(np.array_equal(a, b, equal_nan=True) for a, b in pairs):
         raise ValueError(
-            "`parameter` must be the value of x at which to look at this transformation, whose "
-            "updates depend on it (by weight decay, say), got None."
+            "`parameter` must be the value of x for a transformation whose updates depend on it, "
+            "as with weight decay, got None."
         )
 
 
 def _require_component_wise(together: list[Array], alone: list[Array]) -> None:
-    """Refuse updates that change when other gradients become 0, or with the array."""
+    """Refuse updates that change with other gradients or with the shape of the array."""
     before, after = (
         [np.asarray(path[here]) for path, here in zip(run, HERE, strict=True)]
         for run in (together, alone)
@@ -84,21 +86,21 @@ def _require_component_wise(together: list[Array], alone: list[Array]) -> None:
     for shape, one, other in zip(SHAPES, before, after, strict=True):
         if np.any((gaps := _gaps(one, other)) > ROUND_OFF):
             raise ValueError(
-                "`transformation` must update every parameter by itself, got one that couples "
-                f"them: the update of one, in an array of shape {shape}, changed when the "
-                f"gradients of others became 0, by {gaps.max():.1e} of its size at step "
+                "`transformation` must update every parameter on its own, got one that couples "
+                f"them: with the gradients of all others set to 0, the update of one in an array "
+                f"of shape {shape} changed by {gaps.max():.1e} of its size at step "
                 f"{gaps.argmax() + 1}."
             )
     for shape, other in zip(SHAPES[1:], before[1:], strict=True):
         if np.any(_gaps(before[0], other) > ROUND_OFF):
             raise ValueError(
-                "`transformation` must not look at the array that a parameter stands in, got one "
-                f"that updates it otherwise in an array of shape {shape} than alone."
+                "`transformation` must not depend on the shape of a parameter's array, got one "
+                f"that updates a parameter differently in an array of shape {shape} than alone."
             )
 
 
 def _gaps(one: Float[np.ndarray, " step"], other: Float[np.ndarray, " step"]) -> np.ndarray:
-    """Differences of updates in the unit of the larger; none where both are NaN."""
+    """Differences relative to the larger update; 0 where both are NaN."""
     size = np.maximum(np.abs(one), np.abs(other))
     with np.errstate(invalid="ignore", divide="ignore"):
         gaps = np.abs(one - other) / size

@@ -1,4 +1,15 @@
-"""Optax transformations as optimizers in state-space form."""
+"""Optax transformations as optimizers in state-space form.
+
+Derivatives of the transition are JAX's wherever those are finite. They are not at a root of 0:
+the update m / (sqrt(v) + epsilon) of `optax.adam` at rest has the derivative 0 times infinity in
+v. There the derivative is taken at a state whose coordinates are larger by 2^20 times the smallest
+normal number, which gives the limit v -> 0 from above: 0 for Adam, and a huge number where the
+slope is infinite.
+
+Couplings between parameters are found by running a transformation: in 12 updates with random
+gradients of sizes 1e-3 to 1e6, a parameter must move in arrays of several shapes as it does
+alone. A coupling that acts only later, or on larger gradients, is not noticed.
+"""
 
 import operator
 from functools import partial
@@ -19,10 +30,10 @@ from lrevopt.optimizers.optax.state_leaves import StateLeaf, arrays_of, describe
 
 
 class OptaxOptimizer(AbstractOptimizer):
-    """An optax transformation in state-space form, as `from_optax` makes it.
+    """An optax transformation in state-space form, as `from_optax` returns it.
 
-    `held` are the counters that stand still; `parameter` is the value of x that the
-    transformation is shown.
+    `leaves` describes optax's state, `held` holds the values of counters that are fixed, and
+    `parameter` is the value of x that is passed to the transformation.
     """
 
     transformation: optax.GradientTransformation | optax.MultiSteps = eqx.field(static=True)
@@ -32,7 +43,7 @@ class OptaxOptimizer(AbstractOptimizer):
 
     @property
     def coordinates(self) -> tuple[str, ...]:
-        """What each coordinate of the state is, by its path in optax's; the last is the update."""
+        """Name of each state coordinate: its path in optax's state, and `update` for the last."""
         names = [
             leaf.name if leaf.size == 1 else f"{leaf.name}[{index}]"
             for leaf in self.leaves
@@ -66,52 +77,40 @@ def from_optax(
     at_step: int | None = None,
     parameter: ArrayLike | None = None,
 ) -> OptaxOptimizer:
-    """A component-wise optax transformation as an optimizer, `from_optax(optax.adam(1e-3))`.
+    """A component-wise optax transformation as an optimizer: `from_optax(optax.adam(1e-3))`.
 
-    The state is what optax keeps for one parameter, array after array in the order of its tree,
-    and then the update (sign and learning rate included). `coordinates` names them:
-    `("[0].count", "[0].mu", "[0].nu", "update")`. Arrays that a transformation only hands on,
-    like the constants of `optax.inject_hyperparams`, are left out.
+    The state is optax's state of one parameter, array after array in the order of its tree, and
+    then the update, with sign and learning rate. `coordinates` names its entries, for Adam
+    `("[0].count", "[0].mu", "[0].nu", "update")`. Arrays that never change, such as the constants
+    of `optax.inject_hyperparams`, are left out. `at_step` says what becomes of step counters, the
+    integers and booleans of optax's state:
 
-    Step counters, the integers and booleans of optax's state, are a matter of their own
-    (`optax.rmsprop`, say, keeps none, and `at_step` changes nothing):
-
-    - `at_step=None`: counters are coordinates that count, so that a run has optax's own updates,
-      with bias correction and schedules as they go. Such a state never rests:
-      `find_fixed_points` reports that nothing converged. A counter's derivative in itself is 1;
-      whatever else depends on it is differentiated as if it were constant.
-    - `at_step=k`: counters stand at k and are no part of the state. F is then that of update k,
-      which turns `states[k]` into `states[k + 1]`, for ever: it can rest, and fixed points,
-      linearization and modes are those of that moment. k = 0 is the first update, a large k the
+    - `at_step=None`: counters are state coordinates and count. A run makes optax's own updates,
+      with bias correction and schedules. A state with a live counter has no fixed point, so
+      `find_fixed_points` converges nowhere. The derivative of a counter in itself is 1; all else
+      is differentiated as if counters were constant.
+    - `at_step=k`: counters are held at k and are not part of the state. F is that of update k,
+      which turns `states[k]` into `states[k + 1]`, at every step. It can have fixed points, and
+      linearization and modes are those of that step. k = 0 is the first update; a large k is the
       limit without bias correction, at the end of every schedule.
 
-    Transformations that use the value of the parameter, such as weight decay, are shown
-    `parameter`, always the same: good for looking at one moment, wrong along a run, in which
-    the parameter moves. Without `parameter` they are refused.
+    `parameter` is the value of x that is passed to transformations which use it, such as weight
+    decay; it does not change along a run. Without it they are refused.
 
-    Derivatives are JAX's where those are finite. They are not where a root stands at 0: JAX
-    finds that the update m / (sqrt(v) + epsilon) of `optax.adam` at rest changes with v by 0
-    times infinity. There the derivative is that of a state whose coordinates are larger by 2^20
-    times the smallest normal number, which is the limit v -> 0 from above: 0 for Adam, a huge
-    number where the slope is infinite.
-
-    Raises `ValueError` if an update of one parameter depends on others (`clip_by_global_norm`,
-    LAMB, LARS, Adafactor, SM3, Muon, ...) or on the array in which it stands. This is found by
-    running it: in 12 updates with random gradients of sizes 1e-3 to 1e6, a parameter must move
-    in arrays of several shapes as it does alone. A coupling that acts only later, or on larger
-    gradients, is not noticed. Also raises for noise, for arguments beside the gradient (`value`,
-    `value_fn`), for complex numbers, for counters that depend on gradients if `at_step` is
-    given, for a negative `at_step`, and for a `parameter` that is not one finite number.
-    Hyperparameters may be traced (a grid of learning rates under `jax.vmap`): such a run has no
-    values yet, and passes.
+    Raises `ValueError` if the update of one parameter depends on others (`clip_by_global_norm`,
+    LAMB, LARS, Adafactor, SM3, Muon, ...) or on the shape of its array, as far as trial runs show
+    (see the module). Also for random numbers, arguments beside the gradient (`value`,
+    `value_fn`), complex numbers, a negative `at_step`, an `at_step` where counters depend on
+    gradients, and a `parameter` that is not one finite number. With traced hyperparameters (a
+    grid of learning rates under `jax.vmap`) trial runs have no values and are skipped.
     """
     _require_transformation(transformation)
     if at_step is not None:
         _require_count(at_step)
     shown = hyperparameter("parameter", 0.0 if parameter is None else parameter)
     leaves = describe_state(transformation)
-    # Inside `jit` as well, what is known is computed and compared. In single precision, another
-    # order of operations could turn the rounding of an accumulator of half precision.
+    # Computed at once, inside `jit` too. In double precision, because in single precision another
+    # order of operations could change how an accumulator of half precision is rounded.
     with (
         jax.ensure_compile_time_eval(),
         jax.enable_x64(True),
@@ -134,7 +133,7 @@ def _plain_transition(
     point: Float[Array, " point"],
     held: tuple[Array, ...],
 ) -> Float[Array, " state"]:
-    """F(h, g), where the point is h, g and the value of the parameter."""
+    """F(h, g). `point` is h, then g, then the value of the parameter."""
     dtype, parameter = point.dtype, point[-1:]
     start, structure = jax.tree.flatten(init_state(transformation, parameter))
     parts = jnp.split(point[:-2], np.cumsum([leaf.size for leaf in leaves]))[: len(leaves)]
@@ -155,7 +154,7 @@ def _plain_transition(
     following = []
     for leaf, part, before, array in zip(leaves, parts, required, arrays_of(after), strict=True):
         if leaf.kind == "counter":
-            # By as much as optax moves it, so that it has a derivative in itself.
+            # The old value plus optax's increment, so that the derivative in itself is 1.
             moved = array.astype(dtype) - before.astype(dtype)
             following.append(part + moved.reshape(-1))
         elif leaf.size:
@@ -173,11 +172,11 @@ def _transition_jvp(transformation, leaves, primals, tangents):
     def jacobian(at: Array) -> Array:
         return jax.jacfwd(partial(_plain_transition, transformation, leaves))(at, held)
 
-    # Not the gradient: what vanishes with it shall vanish faster than the root.
+    # The gradient stays: an update that vanishes with it must vanish faster than the root.
     aside = point.at[:-2].add(2**20 * jnp.finfo(point.dtype).tiny)
     slopes = jacobian(point)
     slopes = jnp.where(jnp.isfinite(slopes), slopes, jacobian(aside))
-    # As a product, the rule is linear in the tangent and has a transpose.
+    # A product is linear in the tangent, so that JAX can transpose it.
     return _transition(transformation, leaves, point, held), slopes @ tangents[0]
 
 

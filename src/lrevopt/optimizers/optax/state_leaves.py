@@ -1,4 +1,4 @@
-"""What optax keeps for one parameter, array after array, and what each is."""
+"""The arrays of optax's state for one parameter, and what kind each is of."""
 
 import re
 from math import prod
@@ -10,7 +10,11 @@ from jaxtyping import Array, PyTree
 
 
 class StateLeaf(NamedTuple):
-    """One array of a transformation's state for a single parameter, and what becomes of it."""
+    """One array of a transformation's state for a single parameter.
+
+    Kinds: `value` is a floating array, `counter` an integer, `flag` a boolean, `constant` an array
+    that updates never change, and `held` a counter or flag whose value is fixed.
+    """
 
     name: str
     kind: Literal["value", "counter", "flag", "constant", "held"]
@@ -32,9 +36,9 @@ def arrays_of(tree: PyTree) -> list[Array]:
 
 
 def describe_state(transformation: Any) -> tuple[StateLeaf, ...]:
-    """The state's arrays for one parameter, if the transformation runs on one at all.
+    """The state's arrays for one parameter; `ValueError` if the transformation refuses it.
 
-    The one parameter is an array of shape (1,), because some transformations fail on scalars.
+    The parameter is an array of shape (1,), because some transformations fail on scalars.
     """
     one = jnp.zeros(1)
     try:
@@ -43,7 +47,7 @@ def describe_state(transformation: Any) -> tuple[StateLeaf, ...]:
             traced, shapes = jax.make_jaxpr(transformation.update, return_shape=True)(
                 one, start, one
             )
-    except Exception as error:  # whatever a transformation may raise on so small a problem
+    except Exception as error:  # transformations raise many kinds of errors on one parameter
         raise ValueError(
             "`transformation` must update a single parameter from its gradient alone, got "
             f"{complaint(error)}."
@@ -79,7 +83,7 @@ def _describe_leaf(name: str, array: Any, *, constant: bool) -> StateLeaf:
 
 
 def complaint(error: Exception) -> str:
-    """What a transformation asks for in vain, or the first line of what it raised."""
+    """The arguments that a transformation lacks, or the first line of its error."""
     text = str(error).strip()
     if missing := re.search(r"missing \d+ required keyword-only arguments?: (.*)", text):
         return f"one that also asks for {missing[1]}"

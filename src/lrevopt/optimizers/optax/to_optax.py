@@ -12,7 +12,7 @@ from lrevopt.optimizers.interface import AbstractOptimizer, state_size
 
 
 class OptimizerState(NamedTuple):
-    """What `to_optax` keeps: for every array of parameters, states of shape (state, *shape)."""
+    """State of `to_optax`: for every array of parameters, states of shape (state, *shape)."""
 
     states: PyTree[Float[Array, "state ..."]]
 
@@ -23,17 +23,16 @@ def to_optax(optimizer: AbstractOptimizer) -> optax.GradientTransformation:
         states' = F(states, gradients)        updates = w . states'
 
     It acts on any pytree of floating-point arrays, alone or in `optax.chain`, `optax.masked` and
-    `optax.MultiSteps`, and is added by `optax.apply_updates`; `None` leaves, as
-    `eqx.filter(model, eqx.is_inexact_array)` has them, stay `None`. The state is an
-    `OptimizerState` of arrays, to be saved with Orbax like any other: `states` has the structure
-    of the parameters, the state axis first, in the optimizer's dtype. Gradients of another dtype
-    are converted, and updates have the dtype of the gradients.
+    `optax.MultiSteps`, and its updates go to `optax.apply_updates`. `None` leaves, as in
+    `eqx.filter(model, eqx.is_inexact_array)`, stay `None`. The state is an `OptimizerState`, a
+    pytree of arrays: `states` has the structure of the parameters, with the state axis first, in
+    the optimizer's dtype. Gradients of another dtype are converted, and updates have the dtype of
+    the gradients.
 
-    Inside, all parameters stand side by side in the order of the tree, as in `unroll`: fed the
-    same gradients, a compiled loop with a GRU repeats `unroll` to the last bit on a CPU. With a
-    hand-written optimizer it may differ in the last place, since XLA joins a product and a sum
-    to one operation in some programs and not in others; and in another program the same loss may
-    have other gradients, as those of networks do.
+    All parameters are updated together in the order of the tree, as in `unroll`. Given the same
+    gradients, a compiled loop with a GRU repeats `unroll` to the last bit on a CPU. A hand-written
+    optimizer may differ in the last place, because XLA fuses a product and a sum in some programs
+    and not in others. Gradients of a network, too, can differ in the last place between programs.
 
     Raises `ValueError` for an optimizer without a flat state and a readout to match, and, when
     the transformation is used, for parameters or gradients that are not real floating-point

@@ -1,4 +1,4 @@
-"""Runs of a transformation on gradients that are given."""
+"""Runs of an optax transformation on given gradients and parameters."""
 
 from typing import Any
 
@@ -8,11 +8,11 @@ from jax import lax
 from jaxtyping import Array, PyTree
 
 CACHED = 32
-"""Transformations whose runs are remembered, for those who look at many steps of one."""
+"""Transformations whose trial runs are cached."""
 
 
 def trial_run(transformation: Any, gradients: PyTree[Array], parameters: PyTree[Array]) -> Any:
-    """Updates of a run, and states from its start on, each with an axis of steps."""
+    """Updates of a run, and states from its start on, stacked along a first axis of steps."""
     start = transformation.init(jax.tree.map(lambda path: path[0], parameters))
     start = jax.tree.map(jnp.asarray, start)
 
