@@ -40,8 +40,6 @@ TOO_MANY: set[str] = {
     "plots/schedules.py _finished",
     "plots/tuning.py search_panel",
     "runs/evaluate.py evaluate_run",
-    "studies/gradient_replay.py _record",
-    "studies/scorecard/measuring.py _adaptation",
 }
 """Functions that still have too many positional parameters; as above."""
 

@@ -207,7 +207,7 @@ def test_what_an_optimizer_does_not_admit_is_said():
             INTERVENTIONS[name].apply(double, context_of(double))
     with pytest.raises(ValueError, match="its gain is infinite"):
         INTERVENTIONS["gain_at_once"].apply(lo.Momentum(0.1, 1.0), context_of(lo.Momentum(0.1, 1)))
-    with pytest.raises(ValueError, match="nothing is left of a schedule"):
+    with pytest.raises(ValueError, match="a schedule needs a rate to scale"):
         INTERVENTIONS["replayed"].apply(lo.Momentum(0.0, 0.9), context_of(lo.Momentum(0.0, 0.9)))
 
 

@@ -218,7 +218,7 @@ def test_what_is_missing_says_why():
     counting, lion = card("counting"), card("lion")
     for name in ("timescale", "gain", "adaptation", "manifold_dimension", "largest_stable"):
         assert np.isnan(getattr(counting, name))
-        assert counting.reasons[name].startswith("no fixed point was found without gradient")
+        assert counting.reasons[name].startswith("no fixed point was found at zero gradient")
     assert close(counting.schedule_last, card("adam").schedule_last, rtol=1e-6)
     for name in ("timescale", "knee", "schedule_last", "adaptation", "fastest"):
         assert np.isnan(getattr(lion, name))

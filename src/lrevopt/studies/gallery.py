@@ -1,21 +1,21 @@
-"""Well-known optimizers under the microscope: what each one does in runs of a task.
+"""A gallery of well-known optimizers: the update functions and modes of each on one task.
 
-A learned optimizer is read by its update functions and by its modes (paper, sections 4 and 5).
-Here optimizers whose workings are known are read in the same way, to see what momentum,
-adaptation and clipping look like in these pictures, and what is left out.
+The paper analyses learned optimizers by their update functions and modes (sections 4 and 5). Here
+optimizers whose rules are known are analysed in the same way, to show how momentum, adaptation and
+clipping appear, and what does not.
 
-All are treated alike, by one convention. Their learning rates are tuned on some problems, and
-they run on others. Of the parameters of these runs, one is *typical*: before the last update,
-the magnitudes of its state's coordinates and of its gradient have the ranks nearest to the middle
-of all parameters. This parameter is followed from the start:
+All are treated alike. Learning rates are tuned on some problems, and the optimizers run on others.
+Of the parameters of these runs, one is *typical*: before the last update, the magnitudes of its
+state coordinates and of its gradient have the ranks nearest to the middle of all parameters. For
+this parameter, along the run,
 
     u_k(g) = w . F_k(h_k, g)        J = dF_K / dh (h_K, g_K)        B = dF_K / dg (h_K, g_K)
 
-F_k is the transition with step counters standing at k (`from_optax(..., at_step=k)`), h_k the
-state that the parameter had before update k, g_k the gradient that it met there, and K the last
-update. J and B are taken there and not at rest without gradient, where Adam's slope is 1/epsilon
-and a second moment, to first order, does not answer a gradient at all. Updates that jump with a
-gradient's sign have the slope 0 on both sides of it, and so modes without a learning rate.
+F_k is the transition with step counters held at k (`from_optax(..., at_step=k)`), h_k the state
+before update k, g_k its gradient, and K the last update. J and B are taken at (h_K, g_K) and not at
+the fixed point without gradient, where Adam's slope is 1/epsilon and a second moment does not
+respond to a gradient to first order. Updates that depend on a gradient's sign only have the slope 0
+on either side of it, and so modes without a learning rate.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,28 +39,28 @@ SHOWN = 5
 """Inner steps at which update functions are shown."""
 
 POOL = 200
-"""Paths, at most, whose update functions are measured at each of these steps."""
+"""Most paths whose update functions are measured at each of these steps."""
 
 SHIFTS, TILTS, SATURATES = 0.05, 1.05, 0.05
-"""Shift, tilt and loss above which an update function is said to do so: far above round-off."""
+"""Shift, tilt and loss above which they are reported in words: far above round-off."""
 
 
 CAPTION = (
     "{task}: learning rates tuned on {problems} problems and scored on as many others, {steps} "
     "updates each. Update functions and eigenvalues are those of one typical parameter of the test "
-    "runs: the magnitudes of its state and gradient before the last update have the ranks nearest "
-    "to the middle of all parameters. Eigenvalues, and the learning rates of their modes, belong "
-    "to the transition of the last update (step counters stand there), linearized at the state and "
-    "the gradient that this parameter had then. Shift, tilt and loss are measured on up to {pool} "
-    "parameters before each of the updates that the figure shows but the first: update without "
-    "gradient over half the range of updates on the gradient axis, 90 % over 10 % quantile of the "
-    "slope across the axis, share of the steepest slope that is missing from it."
+    "runs, whose magnitudes of state and gradient before the last update have the ranks nearest to "
+    "the middle of all parameters. Eigenvalues, and the learning rates of their modes, are those "
+    "of the transition of the last update, with step counters held there, linearized at the state "
+    "and gradient of this parameter. Shift, tilt and loss are measured on up to {pool} parameters "
+    "before each shown update except the first. Shift is the update without gradient over half the "
+    "range of updates on the gradient axis, tilt the 90 % over the 10 % quantile of the mean slope "
+    "across the axis, loss the share by which the mean slope is below the steepest."
 )
-"""What the numbers are, below a table or a figure."""
+"""Caption of the table and of the figure."""
 
 
 class GalleryEntry(eqx.Module):
-    """One optimizer of a `Gallery`, whose fields say what these are."""
+    """One optimizer of a `Gallery`. Fields are described there."""
 
     learning_rate: float
     on_edge: bool
@@ -80,27 +80,27 @@ class GalleryEntry(eqx.Module):
 
 
 class Gallery(eqx.Module):
-    """Optimizers on one task, by the convention above. Host arrays in float64.
+    """Optimizers on one task, as described above. Host arrays in float64.
 
     - `learning_rates`: the best of those tried; `on_edge`: whether that is the least or the
       largest of them. `scores`: mean meta-objective on fresh problems, infinite where a run
-      diverged, which `diverged` counts; `median_scores`: the median, finite if less than half did.
-    - `gradients`: a symmetric axis over the central 98 % of the gradients that each met;
+      diverged; `diverged` counts these runs. `median_scores`: the median, finite if less than half
+      diverged.
+    - `gradients`: a symmetric axis over the central 98 % of the gradients of each optimizer;
       `updates`: u_k of the typical parameter on it, before the updates `shown`, the first of
-      which meets the initial state.
-    - `states`, `last_gradients`: h_K without step counters, and g_K. `eigenvalues` of J there,
-      slowest       first,
-      and `mode_rates`: the modes' learning rates. Where J is near-defective, so that modes have
-      none of their own, these are NaN, and `inseparable` says why; otherwise it is empty.
+      which is at the initial state.
+    - `states`, `last_gradients`: h_K without step counters, and g_K. `eigenvalues`: of J there,
+      slowest first; `mode_rates`: the modes' learning rates. Where J is near-defective, modes have
+      no rates of their own: these are NaN, and `inseparable` says why. Otherwise it is empty.
 
-    Of up to 200 parameters before each of the updates `shown` but the first, with r the end of
+    For up to 200 parameters before each of the updates `shown` except the first, with r the end of
     the gradient axis:
 
     - `shifts`: `u(0)` over half the range `(u(-r) - u(r)) / 2`, root mean squares: momentum;
-    - `tilts`: 90 % over 10 % quantile of the mean slope `(u(-r) - u(r)) / 2r`: adaptation,
-      infinite where a tenth of the states do not answer within the axis;
-    - `losses`: share of the range that is lost to saturation, `1 - mean slope / steepest slope`,
-      median; states without any slope are left out, and if all are, it is NaN.
+    - `tilts`: 90 % over 10 % quantile of the mean slope `(u(-r) - u(r)) / 2r`: adaptation.
+      Infinite where a tenth of the states have no slope across the axis;
+    - `losses`: median of `1 - mean slope / steepest slope`: saturation. States without any slope
+      are left out; NaN if all are.
     """
 
     task: str
@@ -125,11 +125,11 @@ class Gallery(eqx.Module):
     losses: Float[np.ndarray, " optimizer"]
 
     def timescale(self, name: str) -> float:
-        """Updates in which the slowest mode falls to 1/e; infinite where it does not fall."""
+        """Updates in which the slowest mode decays to 1/e; infinite if it does not decay."""
         return timescale(self.eigenvalues[name][0])
 
     def does(self, name: str) -> str:
-        """What its update function does, by the numbers above."""
+        """In words, which of shift, tilt and saturation its update function has."""
         place = self.names.index(name)
         verbs = {
             "shifts": self.shifts[place] > SHIFTS,
@@ -149,10 +149,11 @@ def measure_gallery(
     names: Sequence[str] = tuple(WELL_KNOWN),
     report: Callable[[str], None] = lambda line: None,
 ) -> Gallery:
-    """Tune optimizers on `tuning_key`'s problems, and look at how they run on as many of `key`'s.
+    """Tune optimizers on problems of `tuning_key`, and analyse runs on as many problems of `key`.
 
-    `report` gets a line for each. Raises `ValueError` for counts below 1, a name that is not in
-    `WELL_KNOWN`, the same name twice, no names, or an optimizer that diverges on every problem.
+    `report` is called with a line for each. Raises `ValueError` for counts below 1, a name that is
+    not in `WELL_KNOWN`, the same name twice, no names, or an optimizer that diverges on every
+    problem.
     """
     problems = positive_integer("problems", problems)
     steps = positive_integer("steps", steps)
@@ -161,7 +162,7 @@ def measure_gallery(
         raise ValueError(f"`names` must be different optimizers, at least one, got {names}.")
     found: dict[str, GalleryEntry] = {}
     for name in names:
-        found[name] = measure_specimen(
+        found[name] = measure_entry(
             name, task, key=key, tuning_key=tuning_key, problems=problems, steps=steps
         )
         report(_line(name, found[name], problems))
@@ -190,7 +191,7 @@ def measure_gallery(
     )
 
 
-def measure_specimen(
+def measure_entry(
     name: str,
     task: AbstractTask,
     *,
@@ -199,7 +200,7 @@ def measure_specimen(
     problems: int,
     steps: int,
 ) -> GalleryEntry:
-    """One optimizer of `WELL_KNOWN`, tuned, run and looked at."""
+    """Tune, run and analyse one optimizer of `WELL_KNOWN`."""
     make = WELL_KNOWN[name]
     tuned = tune_rate(make, task, key=tuning_key, problems=problems, steps=steps)
     transformation = make(tuned.best)
@@ -210,7 +211,7 @@ def measure_specimen(
 
     shown = shown_steps(steps)
     stopped = [from_optax(transformation, at_step=step) for step in shown.tolist()]
-    # Without the step counters, which are no part of these optimizers' states.
+    # Step counters are not part of the states of these optimizers.
     kept = [runs.coordinates.index(coordinate) for coordinate in stopped[-1].coordinates]
     states = sampled.states[..., kept]
     axis, path = gradient_axis(sampled.pooled_gradients), typical_path(states, sampled)
@@ -219,7 +220,7 @@ def measure_specimen(
         for opt, step in zip(stopped, shown, strict=True)
     ]
     pool = evenly_spaced(states, POOL)
-    # The initial state is the same everywhere, and says nothing unless there is no other.
+    # The initial state is the same for all and is left out, unless there is no other.
     several = [
         update_table(opt, pool[:, step], axis)
         for opt, step in zip(stopped, shown, strict=True)
@@ -250,14 +251,14 @@ def measure_specimen(
 
 
 def shown_steps(steps: int) -> Int[np.ndarray, " shown"]:
-    """The first update, the last, and some between, ever further apart; fewer in short runs."""
+    """The first update, the last, and some between, at growing distances; fewer in short runs."""
     last = steps - 1
     later = np.geomspace(max(1, last / 40), max(1, last), SHOWN - 1).round().astype(int)
     return np.unique(np.append(0, np.minimum(later, last)))
 
 
 def typical_path(states: Float[np.ndarray, "path visited state"], sampled: SampledStates) -> int:
-    """The path whose magnitudes before the last update have the ranks nearest to the middle."""
+    """Index of the path whose magnitudes before the last update have the most central ranks."""
     from scipy.stats import rankdata  # most of a second and 60 MB, only here
 
     last = sampled.gradients.shape[1] - 1
@@ -283,9 +284,9 @@ def measure_shapes(
 
 
 def _modes(model: Linearization) -> tuple[np.ndarray, np.ndarray, str]:
-    """Eigenvalues, slowest first, their learning rates, and why there are none, if so.
+    """Eigenvalues, slowest first, their learning rates, and the reason if there are no rates.
 
-    Rates within round-off of 0, beside the largest, are 0.
+    Rates at round-off relative to the largest are set to 0.
     """
     try:
         modes = eigenmodes(model)

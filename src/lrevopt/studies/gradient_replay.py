@@ -1,7 +1,8 @@
-"""Which property of gradients tells layers apart (paper, section 5.5)?
+"""Which property of gradients separates the learning rates of layers (paper, section 5.5).
 
 The paper leaves open whether parameters of different layers get different learning rates because
-of the gradients that they meet, and because of which property of these.
+of their gradients, and because of which property of these. Here recorded gradients are changed in
+one property and replayed to fresh states.
 """
 
 from collections.abc import Callable
@@ -31,22 +32,22 @@ OWN, EXCHANGED, EXCHANGED_HALFWAY = "own", "exchanged", "exchanged_halfway"
 
 
 class GradientReplay(eqx.Module):
-    """Learning rates of groups of parameters when their gradients are replayed, changed.
+    """Effective learning rates of groups of parameters whose recorded gradients are changed.
 
-    States of an optimizer start alike for all parameters, so that all they can know of their layer
-    is the stream of gradients they meet. Streams recorded in test runs are changed in one property
-    and replayed to fresh states: the rates say whether that property had told groups apart.
+    The initial state is the same for all parameters, so a parameter's layer enters only through
+    its sequence of gradients. Sequences recorded in test runs are changed in one property and
+    replayed to fresh states. If the rates of groups are then closer, that property separated them.
 
-    - `groups`: names of the groups; `names`: of the changes, `own` (none) first, as in `CHANGES`.
+    - `groups`: names of the groups; `names`: the changes, `own` (none) first, as in `CHANGES`.
     - `rates`: effective learning rate, mean over parameters and problems.
     - `separations`: standard deviation over groups of the rate, averaged over the run, relative to
-      its mean size over groups, for each problem.
-    - `remaining`: mean separation over that of `own`, with the ends of the 95 % interval of the
-      mean difference, in the same unit; NaN where `own` has none.
-    - `followed`: how far groups that are given the next group's stream take over its rates, at each
-      step: 0 is the rate of their own stream, 1 that of the other; from the start
-      (`exchanged`), and from the middle of the run on (`exchanged_halfway`). NaN while rates are
-      equal.
+      its mean magnitude over groups, for each problem.
+    - `remaining`: mean separation relative to that of `own`, with the ends of the 95 % interval of
+      the mean difference in the same unit; NaN where `own` has none.
+    - `followed`: where groups get the gradients of the next group, how far their rates follow, at
+      each step: 0 is the rate with their own gradients, 1 that of the next group. From the start
+      (`exchanged`), and from the middle of the run on (`exchanged_halfway`). NaN where the two
+      rates are equal.
     """
 
     groups: tuple[str, ...]
@@ -87,7 +88,7 @@ def _rescaled(replay: Recorded, axes: tuple[int, ...]) -> Recorded:
     with np.errstate(divide="ignore", invalid="ignore"):
         common = np.exp(np.mean(np.log(sizes), axis=1, keepdims=True))
         factors = common / sizes
-    # A group without any gradient keeps none, and the others stay as they are.
+    # The geometric mean is 0 if the gradients of a group are all 0: then none are scaled.
     return replay * np.where(np.isfinite(factors) & (factors > 0), factors, 1.0)
 
 
@@ -113,9 +114,10 @@ CHANGES: dict[str, Callable[[Recorded, np.random.Generator], Recorded]] = {
     "random_signs": _of_random_signs,
     "one_sign": _of_one_sign,
 }
-"""Changes of recorded streams. Given to the next group (the last one's to the first), or scaled so
-that groups have gradients of one size (over the run, or at every step): what is left is how they
-vary. In random order, of random signs, or all positive: what is left is how large they are."""
+"""Changes of recorded gradients. `exchanged`: each group gets those of the next group, the last
+group those of the first. `one_size`: groups are scaled to the same root mean square over the run,
+or at every step, so that groups differ only in how gradients vary. In random order, with random
+signs, or all positive: groups differ only in magnitudes."""
 
 
 def measure_gradient_replay(
@@ -127,11 +129,11 @@ def measure_gradient_replay(
     steps: int = 200,
     parameters: int = CHOSEN,
 ) -> GradientReplay:
-    """Record gradients of `parameters` of each group, change them, and replay them to states.
+    """Record gradients of `parameters` of each group, change them, and replay them to fresh states.
 
-    A group with fewer parameters gives some of its streams several times. Problems on which the
-    optimizer leaves the finite numbers are left out. Raises `ValueError` for counts below 1, a
-    task whose parameters are one group, or an optimizer that diverges on every problem.
+    Parameters of a smaller group are used several times. Problems on which the optimizer diverges
+    are left out. Raises `ValueError` for counts below 1, a task whose parameters are one group, or
+    an optimizer that diverges on every problem.
     """
     problems = positive_integer("problems", problems)
     steps = positive_integer("steps", steps)
@@ -141,8 +143,8 @@ def measure_gradient_replay(
     record_key, change_key = jr.split(key)
     batch = batch_size(optimizer, shape)
     replay = np.asarray(
-        _record(optimizer, task, record_key, problems, steps, tuple(spans.values()), parameters,
-                batch), float,
+        _record(optimizer, task, record_key, problems=problems, steps=steps,
+                spans=tuple(spans.values()), parameters=parameters, batch=batch), float,
     )  # fmt: skip
     whole = np.isfinite(replay).all(axis=(1, 2, 3))
     if not whole.any():
@@ -177,7 +179,7 @@ def measure_gradient_replay(
 def _separation(
     rates: Float[np.ndarray, "problem group visited"],
 ) -> Float[np.ndarray, " problem"]:
-    """Spread of groups' mean rates over their mean size."""
+    """Standard deviation of groups' mean rates over their mean magnitude."""
     means = rates.mean(axis=-1)
     size = np.abs(means).mean(axis=1)
     return np.where(size > 0, means.std(axis=1) / np.where(size > 0, size, 1.0), 0.0)
@@ -186,10 +188,10 @@ def _separation(
 def _followed(
     own: Float[np.ndarray, "group visited"], changed: Float[np.ndarray, "group visited"]
 ) -> Float[np.ndarray, " visited"]:
-    """Least-squares share of the way from the own stream's rates to the next group's."""
+    """Least-squares share of the distance from a group's own rates to those of the next group."""
     way = np.roll(own, -1, axis=0) - own
     length = np.sum(way**2, axis=0)
-    # Below round-off of the rates there is no way to go.
+    # Distances below the round-off of rates count as 0.
     there = length > 1e-24 * np.sum(own**2, axis=0)
     share = np.sum((changed - own) * way, axis=0) / np.where(there, length, 1.0)
     return np.where(there, share, np.nan)
@@ -212,7 +214,7 @@ def gradient_replay_lines(record: GradientReplay) -> list[str]:
 
 
 @eqx.filter_jit
-def _record(optimizer, task, key, problems, steps, spans, parameters, batch):
+def _record(optimizer, task, key, *, problems, steps, spans, parameters, batch):
     problem_key, parameter_key = jr.split(key)
     drawn = sample_problems(task, problem_key, problems)
 
@@ -251,7 +253,7 @@ def _replay(opt, replay):
 
 
 def gradient_replay_facts(record: GradientReplay) -> Facts:
-    """What tells groups of parameters apart: how much is left when it is taken from gradients."""
+    """How much of the separation of groups is left after each change of their gradients."""
     whole = 100 * float(record.separations[0].mean())
     facts = [("Learning rates of groups", f"differ by {number(whole)} % of their mean")]
     for index, name in enumerate(record.names[1:], start=1):

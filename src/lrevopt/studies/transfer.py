@@ -1,8 +1,8 @@
-"""How optimizers do away from home: on other tasks, scales of the gradient, sizes and horizons.
+"""Evaluation on tasks, gradient scales, sizes and horizons that optimizers were not trained for.
 
-A learned optimizer is made for one family of problems, and so is the learning rate of a tuned
-one. `measure_transfer` runs all of them on one task; `sweep_scales`, `sweep_horizons` and
-`sweep_tasks` change one thing at a time.
+A learned optimizer is trained on one task, and the learning rate of a hand-written one is tuned on
+one. `measure_transfer` runs optimizers of several tasks on one of them. `sweep_scales`,
+`sweep_horizons` and `sweep_tasks` vary one quantity at a time.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,13 +21,13 @@ from lrevopt.tasks.interface import AbstractTask
 
 
 class Transfer(eqx.Module):
-    """Optimizers of several homes on one task.
+    """Optimizers of several tasks on one task.
 
-    - `names`: of the optimizers; `home_optimizer`: the one that was trained on this task.
+    - `names`: the optimizers; `home_optimizer`: the one that was trained on this task.
     - `objectives`: meta-objective of every run, mean(losses) / losses[0]; +inf where it diverged.
-    - `distances`: between the scorecard of each optimizer and the home optimizer's, both
-      measured on this task; NaN where one has no figures (it diverged on every problem, say), or
-      all were left out.
+    - `distances`: between the scorecards of each optimizer and of the home optimizer, both measured
+      on this task; NaN where a scorecard could not be measured (as when every run diverged), or
+      none was asked for.
     """
 
     names: tuple[str, ...]
@@ -36,14 +36,14 @@ class Transfer(eqx.Module):
     distances: Float[np.ndarray, " optimizer"]
 
     def diverged(self) -> np.ndarray:
-        """Number of problems on which each optimizer diverged, an integer each."""
+        """Number of problems on which each optimizer diverged."""
         return np.isinf(self.objectives).sum(axis=1)
 
     def log_ratios(self, reference: str) -> Float[np.ndarray, "optimizer 3"]:
-        """Mean natural log of objective over `reference`'s on the same problems, low, high.
+        """Mean natural log of the ratio of objectives to `reference`'s, with its 95 % interval.
 
-        Ends are those of `paired_interval`; a mean with a diverged run is +inf. Raises `ValueError`
-        for a name that is not there.
+        Ratios are taken problem by problem. Columns are mean, low and high, as `paired_interval`
+        returns them; a mean with a diverged run is +inf. Raises `ValueError` for an unknown name.
         """
         one_of("reference", reference, self.names)
         logs = np.log(self.objectives)
@@ -52,9 +52,9 @@ class Transfer(eqx.Module):
 
 
 class Sweep(eqx.Module):
-    """Optimizers while one thing changes.
+    """Optimizers while one quantity varies.
 
-    `objectives` are as in `Transfer`, for each of the `values` of what changes.
+    `objectives` are as in `Transfer`, for each of the `values` of that quantity.
     """
 
     names: tuple[str, ...]
@@ -83,9 +83,9 @@ def measure_transfer(
 ) -> Transfer:
     """Run every optimizer on the same draws of a task, and compare scorecards with the home one's.
 
-    Scorecards are of `analysed` other draws, from `analysis_key`; 0 leaves them out, and distances
-    are then NaN. Raises `ValueError` for other counts below 1, a home optimizer that is not among
-    the     optimizers, or one without any figures.
+    Scorecards are measured on `analysed` other draws, from `analysis_key`; with 0 none are, and
+    distances are NaN. Raises `ValueError` for other counts below 1, a home optimizer that is not
+    among the optimizers, or one that has no scorecard because it diverges.
     """
     one_of("home_optimizer", home_optimizer, tuple(optimizers))
     problems = positive_integer("problems", problems)
@@ -120,7 +120,7 @@ def sweep_scales(
     problems: int = 64,
     steps: int = 200,
 ) -> Sweep:
-    """Multiply every gradient, as a loss in other units would.
+    """Meta-objectives with every gradient multiplied by a scale, as a loss in other units does.
 
     Raises `ValueError` for no scales, or one that is not positive and finite.
     """
@@ -142,7 +142,7 @@ def sweep_horizons(
     key: Key[Array, ""],
     problems: int = 64,
 ) -> Sweep:
-    """Meta-objectives of the first so many updates of one run, as long as the longest horizon.
+    """Meta-objectives of the first updates of a run, for each number of updates in `horizons`.
 
     Raises `ValueError` for no horizons, or one below 1.
     """
@@ -162,7 +162,7 @@ def sweep_tasks(
     problems: int = 64,
     steps: int = 200,
 ) -> Sweep:
-    """Variants of a task, by the number that tells them apart: its dimension, say.
+    """Meta-objectives on variants of a task, each with the number that varies (its dimension, say).
 
     Raises `ValueError` for no tasks.
     """

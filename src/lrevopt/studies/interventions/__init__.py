@@ -1,8 +1,8 @@
-"""What each mechanism is worth: take it away, and test what is left.
+"""Interventions: remove one mechanism from an optimizer, and measure the cost.
 
-The paper finds mechanisms by looking; whether an optimizer needs them, looking cannot say. Here
-each intervention makes from an optimizer another one that lacks one thing, or keeps only one, and
-both run on the same test problems. A mechanism that is not there costs nothing to remove.
+The paper identifies mechanisms by inspection, which does not show whether an optimizer needs them.
+Each intervention makes an optimizer that lacks one mechanism, or has only one, and both run on
+the same test problems. Removing a mechanism that is absent costs nothing.
 """
 
 from lrevopt.studies.interventions.costs import Interventions as Interventions

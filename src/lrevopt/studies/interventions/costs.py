@@ -1,4 +1,4 @@
-"""What interventions cost on test problems."""
+"""The cost of interventions on test problems."""
 
 from collections.abc import Mapping
 
@@ -16,20 +16,20 @@ from lrevopt.tasks.interface import AbstractTask
 from lrevopt.text import Facts, Printed, Table, csv_text, number
 
 ORIGINAL = "original"
-"""Name of the optimizer as it is."""
+"""Name of the optimizer without intervention."""
 
 
 class Interventions(Printed, eqx.Module):
-    """What each intervention costs, on test problems. Host arrays in float64.
+    """The cost of each intervention on test problems. Host arrays in float64.
 
-    - `names`, `removed`, `mechanisms`: of the interventions, as in `INTERVENTIONS`.
+    - `names`, `removed`, `mechanisms`: the interventions, as in `INTERVENTIONS`.
     - `original`, `objectives`: meta-objective of every run, mean(losses) / losses[0]; +inf where it
       diverged. `diverged`, `original_diverged` count these.
     - `differences`: mean of intervention minus original, with the ends of its 95 % interval;
       infinite where runs diverged (see `evaluation.paired_interval`).
     - `log_ratios`: mean log of intervention over original, with its interval, on the problems on
       which neither diverged; NaN if there are none. 0 is no change.
-    - `omitted`: sentences on interventions that this optimizer does not admit.
+    - `omitted`: a sentence for each intervention that cannot be applied to this optimizer.
     """
 
     names: tuple[str, ...]
@@ -91,15 +91,14 @@ def intervene(
     rest_analysis: RestAnalysis | None = None,
     interventions: Mapping[str, Intervention] = INTERVENTIONS,
 ) -> Interventions:
-    """Run an optimizer and what interventions make of it on the same `problems` draws.
+    """Run an optimizer and its variants by interventions on the same `problems` draws.
 
-    These are the draws of `evaluate` with the same key. Without a `rest_analysis` one is measured
-    first,
-    on other problems (both keys are then split from `key`). An intervention that the optimizer does
-    not admit is left out, and said so.
+    These are the draws of `evaluate` with the same key. Without `rest_analysis` one is measured
+    first on other problems, and both keys are split from `key`. An intervention that cannot be
+    applied to this optimizer is left out and listed in `omitted`.
 
-    Raises `ValueError` for counts below 1, a name that is taken, or an optimizer that diverges on
-    every problem of the context.
+    Raises `ValueError` for counts below 1, an intervention named `original`, or an optimizer that
+    diverges on every problem of the analysis.
     """
     if ORIGINAL in interventions:
         raise ValueError(f"`interventions` must not contain {ORIGINAL!r}, the optimizer itself.")

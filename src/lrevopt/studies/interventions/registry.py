@@ -1,4 +1,4 @@
-"""Interventions by name: what each takes away, of which mechanism, and how."""
+"""Interventions by name: what each removes, and of which mechanism."""
 
 import dataclasses
 from collections.abc import Callable
@@ -29,9 +29,7 @@ from lrevopt.studies.interventions.rest_analysis import RestAnalysis
 def without_slow_memory(
     optimizer: AbstractOptimizer, rest_analysis: RestAnalysis
 ) -> AbstractOptimizer:
-    """The dominant mode's eigenvalue is 0, its learning rate stays: momentum as gradient "
-    "descent.
-    """
+    """The dominant mode gets the eigenvalue 0 and keeps its learning rate."""
     return _forgetting(
         optimizer, rest_analysis, np.eye(len(rest_analysis.fixed_point)) - rest_analysis.projector
     )
@@ -40,14 +38,16 @@ def without_slow_memory(
 def slow_gain_at_once(
     optimizer: AbstractOptimizer, rest_analysis: RestAnalysis
 ) -> AbstractOptimizer:
-    """The dominant mode's eigenvalue is 0, its steady-state gain stays: `GainAtOnce`.
+    """The dominant mode gets the eigenvalue 0 and keeps its steady-state gain: `GainAtOnce`.
 
     Raises `ValueError` for an eigenvalue of 1, whose gain is infinite.
     """
     modes, slow = rest_analysis.modes, rest_analysis.slow
     gap = 1 - modes.eigenvalues[slow]
     if np.abs(gap).min() <= np.finfo(float).eps:
-        raise ValueError("`context.modes` must not have the eigenvalue 1: its gain is infinite.")
+        raise ValueError(
+            "`rest_analysis.modes` must not have the eigenvalue 1: its gain is infinite."
+        )
     boost = ((1 / gap - 1) * (rest_analysis.model.readout @ modes.right[:, slow])) @ modes.left[
         slow
     ]
@@ -58,7 +58,7 @@ def slow_gain_at_once(
 def slow_memory_only(
     optimizer: AbstractOptimizer, rest_analysis: RestAnalysis
 ) -> AbstractOptimizer:
-    """All modes but the slow one forget: the state starts each step on the line through h*."""
+    """All modes but the dominant one get the eigenvalue 0."""
     return _forgetting(optimizer, rest_analysis, rest_analysis.projector)
 
 
@@ -69,9 +69,9 @@ def _forgetting(
 
 
 def linearized(optimizer: AbstractOptimizer, rest_analysis: RestAnalysis) -> AbstractOptimizer:
-    """F is its first-order expansion at the fixed point, and starts there.
+    """The first-order expansion of F at the fixed point, which is also its initial state.
 
-    Only there is it meant to be right: from elsewhere it would drift in ways F does not.
+    From another initial state it would move in ways that F does not.
     """
     return linear_optimizer(rest_analysis.model)
 
@@ -79,9 +79,9 @@ def linearized(optimizer: AbstractOptimizer, rest_analysis: RestAnalysis) -> Abs
 def dominant_modes(
     optimizer: AbstractOptimizer, rest_analysis: RestAnalysis, count: int
 ) -> AbstractOptimizer:
-    """The `count` modes whose responses to one gradient are largest, alone; pairs count as one.
+    """Only the `count` modes whose responses to one gradient are largest; a pair counts as one.
 
-    By the energy `sum_k |alpha lambda^k|^2` over the steps of the context's schedule. Raises
+    Ranked by the energy `sum_k |alpha lambda^k|^2` over the steps of the schedule. Raises
     `ValueError` where the Jacobian is near-defective.
     """
     modes = rest_analysis.modes
@@ -97,15 +97,15 @@ def dominant_modes(
 def schedule_replayed(
     optimizer: AbstractOptimizer, rest_analysis: RestAnalysis
 ) -> AbstractOptimizer:
-    """The dominant mode alone, with the autonomous path's learning rates as a schedule.
+    """Only the dominant mode, with the learning rates of the path without gradient as a schedule.
 
-    Momentum with `alpha_s rates_k / rate` at step k and the eigenvalue of the dominant mode. Raises
-    `ValueError` where the Jacobian is near-defective or the fixed point has no learning
-    rate.
+    This is momentum with the eigenvalue of the dominant mode and the learning rate
+    `alpha_s rates_k / rate` at step k. Raises `ValueError` where the Jacobian is near-defective or
+    the learning rate at the fixed point is 0.
     """
     _check_rates(rest_analysis.modes)
     if rest_analysis.rate == 0:
-        raise ValueError("`context.rate` must not be 0: nothing is left of a schedule.")
+        raise ValueError("`rest_analysis.rate` must not be 0: a schedule needs a rate to scale.")
     slow = mode_optimizer(rest_analysis.modes, rest_analysis.slow.tolist())
     return ScheduledModes(slow, as_float(rest_analysis.rates / rest_analysis.rate))
 
@@ -113,37 +113,37 @@ def schedule_replayed(
 def _check_rates(modes: Modes) -> None:
     if np.isnan(modes.learning_rates).any():
         raise ValueError(
-            "`context.modes` must have learning rates, but the Jacobian is near-defective."
+            "`rest_analysis.modes` must have learning rates, but the Jacobian is near-defective."
         )
 
 
 def straight_updates(
     optimizer: AbstractOptimizer, rest_analysis: RestAnalysis
 ) -> AbstractOptimizer:
-    """Updates do not saturate: `StraightUpdates`."""
+    """Updates are linear in the gradient, states are not: `StraightUpdates`."""
     return StraightUpdates(optimizer)
 
 
 def straight_states(optimizer: AbstractOptimizer, rest_analysis: RestAnalysis) -> AbstractOptimizer:
-    """Nor does what is remembered of gradients: `StraightStates`."""
+    """Updates and states are linear in the gradient: `StraightStates`."""
     return StraightStates(optimizer)
 
 
 def started_at_rest(optimizer: AbstractOptimizer, rest_analysis: RestAnalysis) -> AbstractOptimizer:
-    """Starts at the fixed point, and so has no autonomous schedule."""
+    """The initial state is the fixed point, so there is no schedule without gradient."""
     return Restarted(optimizer, as_float(rest_analysis.fixed_point))
 
 
 def one_update_function(
     optimizer: AbstractOptimizer, rest_analysis: RestAnalysis
 ) -> AbstractOptimizer:
-    """No state changes how gradients are answered: `OneUpdateFunction`."""
+    """Every state has the update function of the fixed point: `OneUpdateFunction`."""
     return OneUpdateFunction(optimizer, as_float(rest_analysis.fixed_point))
 
 
 @dataclasses.dataclass(frozen=True)
 class Intervention:
-    """Something to take away: what (`removes`), of which of the paper's mechanisms, and how."""
+    """An intervention: what it `removes`, of which mechanism, and the function that applies it."""
 
     removes: str
     mechanism: str
@@ -185,4 +185,4 @@ INTERVENTIONS: dict[str, Intervention] = {
         "all but the dominant mode and a written schedule", LINEAR, schedule_replayed
     ),
 }  # fmt: skip
-"""By the mechanism that they remove."""
+"""In the order of the mechanisms that they remove."""

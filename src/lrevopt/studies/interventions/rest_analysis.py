@@ -1,10 +1,9 @@
-"""What interventions know of an optimizer: where it converges, its modes there, its schedule.
+"""The analysis that interventions need: an optimizer's fixed point, its modes there, its schedule.
 
-Near its fixed point (h*, 0) an optimizer is split as in `analysis.linearization`: modes of
-`J = dF/dh` with eigenvalues lambda_m and learning rates alpha_m. The *dominant mode* is the one
-that
-gives most of the steady-state gain, with its conjugate if it is complex; `P` is the spectral
-projector on it.
+At its fixed point (h*, 0) an optimizer is decomposed as in `analysis.linearization`, into modes of
+`J = dF/dh` with eigenvalues lambda_m and learning rates alpha_m. The *dominant mode* has the
+largest part of the steady-state gain, together with its conjugate if it is complex. `P` is the
+spectral projector on it.
 """
 
 import equinox as eqx
@@ -23,11 +22,11 @@ from lrevopt.tasks.interface import AbstractTask
 
 
 class RestAnalysis(eqx.Module):
-    """What interventions know of an optimizer. Host arrays in float64.
+    """An optimizer's fixed point, modes and schedule. Host arrays in float64.
 
-    - `found`: the search for fixed points at zero gradient; `fixed_point` the fixed point h*.
-    - `model`, `modes`: its linearization there; `slow`: indices of the dominant mode.
-    - `rates`: effective learning rate along the autonomous path, and `rate` at its end, h*.
+    - `found`: the search for fixed points at zero gradient; `fixed_point`: h*.
+    - `model`, `modes`: the linearization at h*; `slow`: indices of the dominant mode.
+    - `rates`: effective learning rate along the path without gradient; `rate`: at h*.
     """
 
     found: FixedPoints

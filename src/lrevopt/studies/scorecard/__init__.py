@@ -1,4 +1,4 @@
-"""One page of numbers for any optimizer on any task, and how far two such pages are apart."""
+"""Scorecards: the same numbers for any optimizer on any task, and the distance between two."""
 
 from lrevopt.studies.scorecard.curvature import CurvatureResponse as CurvatureResponse
 from lrevopt.studies.scorecard.curvature import coupled_map as coupled_map

@@ -1,14 +1,14 @@
-"""An optimizer at rest on a quadratic of one curvature: does it contract, and how fast?
+"""Whether and how fast a linearized optimizer converges on a quadratic, over its curvature.
 
-The gradient of `c (x - x*)^2 / 2` is `c (x - x*)`. Near rest, with A, b and w as in
-`analysis.linearization`, state and parameter then move together by a matrix: from one time, both
-before the update, to the next,
+The gradient of `c (x - x*)^2 / 2` is `c (x - x*)`. Near the fixed point, with A, b and w as in
+`analysis.linearization`, state and parameter before one update go to those before the next by a
+matrix:
 
     h' - h* = A (h - h*) + c b (x - x*)                       M(c) = [[A,    c b      ],
     x' - x* = w . A (h - h*) + (1 + c w . b) (x - x*)                 [w A,  1 + c w.b]]
 
-At c = 0 the parameter stands still, an eigenvalue of 1. For momentum, M has the eigenvalues of
-`lambda^2 - (1 + momentum - learning_rate c) lambda + momentum = 0`.
+At c = 0 the parameter does not move, which gives the eigenvalue 1. For momentum, the eigenvalues of
+M are the roots of `lambda^2 - (1 + momentum - learning_rate c) lambda + momentum = 0`.
 """
 
 from collections.abc import Callable
@@ -26,12 +26,12 @@ RESPONSE = 200
 """Updates after one gradient that set the scale of the axis."""
 
 NEUTRAL = 1e-9
-"""How far above 1 a spectral radius still counts as 1: a coordinate that only adds up, such as
-Adagrad's sum of squares, has an eigenvalue of 1 at every curvature."""
+"""Excess over 1 up to which a spectral radius counts as 1: a coordinate that only accumulates, such
+as Adagrad's sum of squares, has the eigenvalue 1 at every curvature."""
 
 AS_FAST = 1e-6
-"""Relative excess over the least spectral radius that counts as equal: momentum is as fast on
-curvatures from (1 - sqrt(momentum))^2 / learning_rate up to where the root becomes a plus."""
+"""Relative excess over the least spectral radius that counts as equal: momentum is equally fast for
+curvatures between (1 -+ sqrt(momentum))^2 / learning_rate."""
 
 HALVINGS = 60
 
@@ -39,13 +39,13 @@ HALVINGS = 60
 class CurvatureResponse(eqx.Module):
     """Spectral radius of M(c) over curvatures. Host arrays in float64.
 
-    - `curvatures`: ascending and log-spaced, from `1e-5 / sum_k |w A^k b|`, where a displacement
-      is undone in 10^5 updates, to `1000 / max_k |w A^k b|`, where one update overdoes it.
-    - `radii` at them.
-    - `stable_up_to`: where the radius first rises above 1, `largest_stable` where it last does:
-      an optimizer for a long and narrow valley may contract on two ranges of curvatures with
-      a gap between them. Infinite if not within the axis, 0 if the radius is above 1 all along.
-    - `fastest`, `fastest_radius`: the least curvature of the least radius, and that radius.
+    - `curvatures`: ascending and log-spaced, from `1e-5 / sum_k |w A^k b|`, where converging takes
+      about 10^5 updates, to `1000 / max_k |w A^k b|`, where one update overshoots a thousandfold.
+    - `radii`: spectral radius at each.
+    - `stable_up_to`: curvature at which the radius first rises above 1; `largest_stable`: at which
+      it last does. An optimizer can converge on two separate ranges of curvatures. Infinite if
+      that is not within the axis, 0 if the radius is above 1 everywhere.
+    - `fastest`, `fastest_radius`: the least radius, and the smallest curvature at which it occurs.
     """
 
     curvatures: Float[np.ndarray, " grid"]
@@ -57,7 +57,7 @@ class CurvatureResponse(eqx.Module):
 
 
 def coupled_map(model: Linearization, curvature: float) -> Float[np.ndarray, "both both"]:
-    """M(c): deviations of state and parameter, both before the update, to those after it."""
+    """M(c), which maps deviations of state and parameter before an update to those after it."""
     A, b, w = model.recurrent, model.input, model.readout
     return np.block([
         [A, curvature * b[:, None]],
@@ -66,14 +66,14 @@ def coupled_map(model: Linearization, curvature: float) -> Float[np.ndarray, "bo
 
 
 def spectral_radius(model: Linearization, curvature: float) -> float:
-    """Largest |eigenvalue| of M(c): below 1, the optimizer at rest returns to the minimum."""
+    """Largest |eigenvalue| of M(c). Below 1, the linearized optimizer converges."""
     return float(np.abs(np.linalg.eigvals(coupled_map(model, curvature))).max())
 
 
 def curvature_response(model: Linearization) -> CurvatureResponse:
     """Spectral radii over curvatures, where they cross 1 and where they are least.
 
-    Raises `ValueError` for an optimizer without response to a gradient: it moves on no curvature.
+    Raises `ValueError` for an optimizer whose updates do not respond to a gradient.
     """
     responses = np.abs(impulse_response(model, RESPONSE))
     if not 0 < responses.max() < np.inf:
@@ -112,7 +112,7 @@ def _ends(
 def _fastest(
     model: Linearization, axis: Float[np.ndarray, " grid"], radii: Float[np.ndarray, " grid"]
 ) -> tuple[float, float]:
-    """Refined between neighbours of the least on the axis, then moved down to the first as fast."""
+    """The least radius, refined between grid points, and the smallest curvature that is as fast."""
     from scipy.optimize import minimize_scalar  # slow to import
 
     index = int(np.argmin(radii))
@@ -131,7 +131,7 @@ def _fastest(
 
 
 def _last(holds: Callable[[float], bool], low: float, high: float) -> float:
-    """Where between `low`, where something holds, and `high` it ceases to, by halving logs."""
+    """The end of the range above `low` in which `holds`, by bisection in the logarithm."""
     for _ in range(HALVINGS):
         middle = float(np.sqrt(low * high))
         low, high = (middle, high) if holds(middle) else (low, middle)

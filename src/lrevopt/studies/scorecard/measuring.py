@@ -1,10 +1,9 @@
-"""A scorecard measured: runs on fresh problems, then each part of the analysis in turn.
+"""Measurement of a scorecard: runs on fresh problems, then each part of the analysis in turn.
 
-Optax's step counters never rest, so that two optimizers may be looked at. *Runs*, and what is
-true of a moment (clipping, and the schedule that counters are there for), are those of the
-first. *Rest* needs counters that stand still: the second, a snapshot such as
-`from_optax(t, at_step=200)`, is shown the gradients that the first met on its runs, and its
-visited states are those that it then has.
+A live step counter has no fixed point. An optimizer with one therefore comes with a second,
+`at_rest`, whose counters are held, such as `from_optax(t, at_step=200)`. Runs, clipping and the
+schedule are those of the first. Fixed points, modes and what follows from them are those of the
+second, at the states that it has under the gradients of the first one's runs.
 """
 
 from typing import Any
@@ -43,14 +42,14 @@ from lrevopt.studies.scorecard.record import Scorecard
 from lrevopt.tasks.interface import AbstractTask
 
 SEARCHES = 64
-"""Visited states from which the manifold is searched: a dimension needs fewer than a picture."""
+"""Sampled states from which the manifold is searched. Its dimension needs fewer than a figure."""
 
 NOTHING = 1e-20
 """Share of the response's energy below which a mode is round-off, 1e-10 of its size."""
 
-NO_REST = "no fixed point was found without gradient (a step counter has none: give `at_rest`)"
+NO_REST = "no fixed point was found at zero gradient (a live step counter has none: pass `at_rest`)"
 NO_SLOPE = "updates have slope 0 at zero gradient, as those made of signs do"
-DEFECTIVE = "the Jacobian is near-defective, so that modes have no rates of their own"
+DEFECTIVE = "the Jacobian is near-defective, so modes have no learning rates of their own"
 
 Part = dict[str, Any]
 """Fields of a scorecard by name."""
@@ -65,11 +64,12 @@ def measure_scorecard(
     steps: int = 200,
     at_rest: AbstractOptimizer | None = None,
 ) -> Scorecard:
-    """Take the numbers of one optimizer on fresh problems of one task.
+    """Measure the scorecard of an optimizer on fresh problems of a task.
 
-    `at_rest` is the optimizer to look at for what needs rest, by default the same. Numbers that
-    do not exist are NaN with a reason. Raises `ValueError` for counts below 1, or an optimizer
-    that diverges on every problem.
+    `at_rest` is the optimizer whose fixed points are analysed, by default `optimizer` itself; pass
+    one with step counters held where `optimizer` counts. Numbers that do not exist are NaN and have
+    a reason. Raises `ValueError` for counts below 1, or an optimizer that diverges on every
+    problem.
     """
     sampled = sample_states(optimizer, task, key=key, problems=problems, steps=steps)
     resting, seen = optimizer, sampled
@@ -84,7 +84,7 @@ def measure_scorecard(
         **_momentum(model, steps, absent, reasons),
         **_clipping(optimizer, sampled, float(schedule.rates[0]), reasons),
         **_schedule(schedule, reasons),
-        **_adaptation(resting, model, sampled.pooled_gradients, steps, absent, reasons),
+        **_adaptation(resting, model, sampled, absent, reasons),
         **_manifold(resting, seen, path, reasons),
         **_curvature(model, absent, reasons),
         reasons=reasons,
@@ -94,7 +94,7 @@ def measure_scorecard(
 
 
 def replay_states(optimizer: AbstractOptimizer, sampled: SampledStates) -> SampledStates:
-    """The visits with the states that another optimizer has under the same gradients."""
+    """The sampled gradients with the states that another optimizer has under them."""
     with double_precision():
         states = np.asarray(_replay(as_double(optimizer), sampled.gradients))
     return eqx.tree_at(lambda v: v.states, sampled, states)
@@ -111,7 +111,7 @@ def _missing(reasons: dict[str, str], sentence: str, *names: str) -> Part:
 
 
 def _absent(found: FixedPoints, model: Linearization, steps: int) -> str | None:
-    """Why there is no response to a gradient at the fixed point, if there is none."""
+    """The reason why there is no response to a gradient at the fixed point, if there is none."""
     if not found.converged.any():
         return NO_REST
     return None if impulse_response(model, steps).any() else NO_SLOPE
@@ -138,7 +138,7 @@ def _momentum(
         "leading": np.array([group[0] for group in leading[:2]]),
     }
     if len(leading) == 1:
-        sentence = "one mode makes all of the response to a gradient"
+        sentence = "a single mode makes the whole response to a gradient"
         parts |= _missing(reasons, sentence, timescales[1], rates[1])
     for group, name, rate in zip(leading, timescales, rates, strict=False):
         parts[name] = timescale(modes.eigenvalues[group[0]])
@@ -153,15 +153,16 @@ def _gain(model: Linearization, reasons: dict[str, str]) -> Part:
     try:
         return parts | {"gain": steady_state_gain(model)}
     except ValueError:
-        sentence = "the Jacobian has the eigenvalue 1, so that there is no steady state"
+        sentence = "the Jacobian has the eigenvalue 1, so there is no steady state"
         return parts | _missing(reasons, sentence, "gain")
 
 
 def leading_modes(modes: Modes, steps: int) -> tuple[list[list[int]], Float[np.ndarray, " first"]]:
-    """Modes by falling energy of their responses over `steps`, conjugates together, and the share
-    of the whole response's energy that the first k + 1 of them explain.
+    """Modes by decreasing energy of their responses over `steps`, conjugates together.
 
-    Modes that are round-off are left out. Without rates: by falling |eigenvalue|, shares NaN.
+    Also the share of the whole response's energy that the first k + 1 of them explain. Modes at
+    round-off are left out. Modes without learning rates come by decreasing |eigenvalue|, and their
+    shares are NaN.
     """
     pairs = {min(i, conjugate_mode(modes, i)): i for i in range(len(modes.eigenvalues))}
     groups = [sorted({first, last}) for first, last in pairs.items()]
@@ -183,7 +184,7 @@ def leading_modes(modes: Modes, steps: int) -> tuple[list[list[int]], Float[np.n
 def _clipping(
     optimizer: AbstractOptimizer, sampled: SampledStates, rate: float, reasons: dict[str, str]
 ) -> Part:
-    """`rate` is that of the initial state."""
+    """Clipping; `rate` is the effective learning rate of the initial state."""
     found = clipping_of_runs(optimizer, sampled)
     parts: Part = {
         "gradients": found.gradients,
@@ -201,7 +202,7 @@ def _schedule(schedule: Schedule, reasons: dict[str, str]) -> Part:
     rates = schedule.rates
     parts: Part = {"schedule_rates": rates}
     if rates[0] == 0 or not np.isfinite(rates).all():
-        sentence = NO_SLOPE if not rates.any() else "the first learning rate is 0, or one is none"
+        sentence = NO_SLOPE if not rates.any() else "the first rate is 0, or a rate is not finite"
         return parts | _missing(reasons, sentence, "schedule_largest", "schedule_last")
     largest, last = float(rates.max() / rates[0]), float(rates[-1] / rates[0])
     return parts | {"schedule_largest": largest, "schedule_last": last}
@@ -210,15 +211,14 @@ def _schedule(schedule: Schedule, reasons: dict[str, str]) -> Part:
 def _adaptation(
     optimizer: AbstractOptimizer,
     model: Linearization,
-    pooled: Float[np.ndarray, " met"],
-    steps: int,
+    sampled: SampledStates,
     absent: str | None,
     reasons: dict[str, str],
 ) -> Part:
-    large = float(np.quantile(np.abs(pooled), 0.99))
+    large = float(np.quantile(np.abs(sampled.pooled_gradients), 0.99))
     sweep = held_gradients(large if large > 0 else 1.0)
     others = np.zeros((0, len(model.state)))
-    held = measure_adaptation(optimizer, model.state, sweep, others, steps)
+    held = measure_adaptation(optimizer, model.state, sweep, others, sampled.gradients.shape[1])
     parts: Part = {
         "held_gradients": sweep,
         "held_rates": held.rates,
@@ -230,7 +230,7 @@ def _adaptation(
     middle = len(sweep) // 2
     both = np.flatnonzero((held.converged & held.converged[::-1])[middle + 1 :])
     if not both.size:
-        sentence = "no fixed points were found under any held gradient and its negative"
+        sentence = "no fixed points were found under a held gradient and its negative"
         return parts | _missing(reasons, sentence, "adaptation")
     place = middle + 1 + int(both[-1])
     centre, ends = float(held.rates[middle]), float(held.rates[[place, -1 - place]].mean())
@@ -252,7 +252,7 @@ def _manifold(
         return parts | _missing(reasons, NO_REST, "manifold_dimension", "manifold_extent")
     parts |= {"manifold_dimension": found.participation_ratio}
     if np.isnan(found.extent):
-        return parts | _missing(reasons, "visited states are all the same", "manifold_extent")
+        return parts | _missing(reasons, "all sampled states are equal", "manifold_extent")
     return parts | {"manifold_extent": found.extent}
 
 
@@ -267,7 +267,9 @@ def _readout_angle(
     lengths = np.linalg.norm(direction) * np.linalg.norm(readout)
     parts: Part = {"angle_of": "visited states"}
     if lengths == 0:
-        return parts | _missing(reasons, "states, or the readout, do not move", "readout_angle")
+        return parts | _missing(
+            reasons, "the sampled states do not vary, or the readout is 0", "readout_angle"
+        )
     cosine = min(abs(direction @ readout) / lengths, 1.0)
     return parts | {"readout_angle": float(np.degrees(np.arccos(cosine)))}
 

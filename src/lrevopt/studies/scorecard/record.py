@@ -14,51 +14,50 @@ from lrevopt.text import Printed, Table, csv_text, number
 class Scorecard(Printed, eqx.Module):
     """One optimizer on one task, as numbers. Host arrays in float64.
 
-    A number that does not exist is NaN, and `reasons` has a sentence by its name. What needs rest
-    is that of the optimizer at rest, on the gradients of runs (see `measure_scorecard`). A *mode*
-    here is a real mode or a pair of conjugates, and the first is the one whose response to one
-    gradient has the most energy. *Rates* are effective learning rates: minus the slope of the
-    update at zero gradient.
+    A number that does not exist is NaN, and `reasons` has a sentence under its name. Numbers at
+    fixed points are those of the optimizer `at_rest` (see `measure_scorecard`). A *mode* is a real
+    mode or a pair of conjugates; the first is the one whose response to one gradient has the most
+    energy. *Rates* are effective learning rates, minus the slope of the update at zero gradient.
 
     Momentum, at the fixed point h* = F(h*, 0):
-    - `timescale`, `second_timescale`: `-1 / ln|lambda|` of the first two modes, infinite from
-      `|lambda| = 1` on; `mode_rate`, `second_mode_rate`: their parts of the rate. Where modes have
-      no rates of their own, timescales are those of the slowest.
+    - `timescale`, `second_timescale`: `-1 / ln|lambda|` of the first two modes in updates, infinite
+      for `|lambda| >= 1`; `mode_rate`, `second_mode_rate`: their learning rates. Where modes have
+      no rates of their own, timescales are those of the slowest modes.
     - `energy_of_one`, `energy_of_two`: share of the energy of the response to one gradient that
       the first mode, and the first two together, explain.
-    - `rate` at h*, and `gain`: the learning rate after many steps of one gradient.
+    - `rate`: at h*; `gain`: the learning rate after many steps of a constant gradient.
 
     Clipping:
-    - `knee`: gradient at which the tangent of the initial state's update reaches its largest
-      update, which for a straight line is the largest gradient met; `beyond_knee`: share of met
-      gradients that are larger.
+    - `knee`: gradient at which the tangent of the initial state's update function reaches the
+      largest update; for a straight line, the largest sampled gradient. `beyond_knee`: share of
+      sampled gradients that are larger.
 
-    Schedule, along `h' = F(h, 0)` from the initial state, counters going on:
+    Schedule, along `h' = F(h, 0)` from the initial state, with live counters:
     - `schedule_largest`, `schedule_last`: largest and last rate over the first.
 
     Adaptation:
     - `adaptation`: rate at h* over the mean of those at the fixed points of a held gradient and of
-      its negative; `adaptation_at`: that gradient's size, the 99 % magnitude of met ones or, where
-      no fixed points were found, the next smaller one that has them.
+      its negative; `adaptation_at`: that gradient's size, the 99 % quantile of sampled magnitudes
+      or, where no fixed points were found, the next smaller one that has them.
 
-    Where it may rest:
-    - `manifold_dimension`: participation ratio of approximate fixed points, 1 for a line, in
-      states whose coordinates are each in units of their own size; `manifold_extent`: how far
-      these points are apart, over how far visited states are.
+    Approximate fixed points at zero gradient:
+    - `manifold_dimension`: their participation ratio, 1 for a line, with each state coordinate in
+      units of its root mean square; `manifold_extent`: their spread relative to that of sampled
+      states.
     - `readout_angle`: degrees between the readout and the first principal component of the path
-      without gradient or, where that does not move, of visited states in units of their own size;
+      without gradient or, where that does not move, of sampled states in the same units;
       `angle_of` says which.
 
-    Curvature, of a quadratic on which the optimizer is at rest (see `scorecards.curvature`):
+    Curvature of a quadratic on which the linearized optimizer runs (see `scorecard.curvature`):
     - `stable_up_to`, `largest_stable`, `fastest`, `fastest_radius`.
 
-    Evidence, and what the figure draws:
-    - `fixed_points`: distinct ones that were found; `converged_share`: share of visited states
-      from which one was.
-    - `eigenvalues`, `learning_rates`: of all modes, pairs apart; `leading`: indices of the first
-      two.
+    Evidence, and the numbers of the figure:
+    - `fixed_points`: number of distinct ones; `converged_share`: share of sampled states from which
+      the search converged.
+    - `eigenvalues`, `learning_rates`: of all modes, conjugates separately; `leading`: indices of
+      the first two.
     - `gradients`, `initial_update`, `later_updates`: update functions; `edges`, `density`:
-      histogram of met gradients.
+      histogram of sampled gradients.
     - `schedule_rates`; `held_gradients`, `held_rates`, `held_converged`; `curvatures`, `radii`.
     """
 
@@ -117,12 +116,12 @@ class Scorecard(Printed, eqx.Module):
 
 
 def decades(value: float) -> float:
-    """Decimal logarithm; NaN for what is not positive."""
+    """Decimal logarithm; NaN for values that are not positive."""
     return float(np.log10(value)) if value > 0 else np.nan
 
 
 def decades_above_one(value: float) -> float:
-    """Decimal logarithm of 1 + value, of what may be 0."""
+    """Decimal logarithm of 1 + value, for quantities that may be 0."""
     return decades(1 + value)
 
 
@@ -132,12 +131,12 @@ def right_angles(value: float) -> float:
 
 
 def as_it_is(value: float) -> float:
-    """Shares need no other scale."""
+    """The value itself, for shares."""
     return value
 
 
 class Entry(NamedTuple):
-    """A number of the scorecard: what it is called, its unit, and the scale of `distance`."""
+    """A number of the scorecard: its label, its unit, and its scale in `distance`."""
 
     label: str
     unit: str
@@ -166,21 +165,21 @@ ENTRIES: dict[str, Entry] = {
     "fastest": Entry("fastest curvature", "gradient / x", decades),
     "fastest_radius": Entry("spectral radius there", "per update", as_it_is),
 }
-"""The numbers that are compared, by field, in the order in which they are printed."""
+"""The numbers that are printed and compared, by field, in this order."""
 
 
 def distance(first: Scorecard, second: Scorecard) -> float:
     """Root-mean-square difference of two scorecards over the numbers that are finite in both.
 
-    Each number is put on a scale on which 1 is a large difference of its kind: a decade of a
-    rate, gradient, curvature or ratio, since tasks differ in their units and optimizers are tuned
-    by factors; a decade of 1 + t for timescales and dimensions, which may be 0 (gradient descent
-    has no memory); a right angle; the whole of a share; and radii as they are. What is not
-    positive where a logarithm is taken, and what is missing or infinite in either, is left out:
-    a mean over what is left does not grow with its number.
+    Each number is put on a scale on which 1 is a large difference: a decade for a rate, gradient,
+    curvature or ratio, because tasks differ in units and optimizers are tuned by factors; a decade
+    of 1 + t for timescales and dimensions, which may be 0 (gradient descent has no memory); a
+    right angle; the whole of a share; 1 for a spectral radius. Numbers that are missing or
+    infinite in either, or not positive under a logarithm, are left out. The mean over the rest
+    does not grow with their number.
 
-    Symmetric, and 0 for equal optimizers. NaN if no number is finite in both. It is no metric:
-    pairs that have different numbers in common need not obey the triangle inequality.
+    Symmetric, and 0 for equal optimizers. NaN if no number is finite in both. It is not a metric:
+    pairs with different numbers in common need not satisfy the triangle inequality.
     """
     scaled = [
         [entry.scale(getattr(card, name)) for name, entry in ENTRIES.items()]
@@ -192,12 +191,12 @@ def distance(first: Scorecard, second: Scorecard) -> float:
 
 
 def sentences(card: Scorecard) -> list[str]:
-    """Why numbers are missing, each reason once."""
+    """The reasons for missing numbers, each once."""
     return list(dict.fromkeys(card.reasons.values()))
 
 
 def in_words(card: Scorecard, name: str) -> str:
-    """A number with its unit, or which of the `sentences` says why it is missing."""
+    """A number with its unit, or the number of the sentence that says why it is missing."""
     return _plain(card, name) + _note(card, card.reasons.get(name, ""))
 
 
@@ -213,7 +212,7 @@ def _plain(card: Scorecard, name: str) -> str:
 
 
 def scorecard_facts(card: Scorecard) -> list[tuple[str, str, str]]:
-    """Each number: what it is called, in words with its unit, and why it is missing, if it is."""
+    """Each number as label, value with unit, and the reason if it is missing."""
     words = {name: _plain(card, name) for name in ENTRIES}
     if np.isfinite(card.adaptation):
         words["adaptation"] += f", held at {number(card.adaptation_at)}"
