@@ -145,7 +145,10 @@ def _unroll_losses_backward(residuals, cotangent, perturbed, optimizer, runs):
     (from_readout,) = readout_vjp(over_readout)
     (from_start,) = start_vjp(over_states.sum(axis=1))
     total = jax.tree.map(lambda a, b, c: a + b + c, over_weights, from_readout, from_start)
-    return jax.tree.map(lambda leaf, on: leaf if on else None, total, perturbed)
+    # Integers among the leaves have no cotangent, but say that they are not perturbed.
+    return jax.tree.map(
+        lambda leaf, on: leaf if on else None, total, perturbed, is_leaf=lambda leaf: leaf is None
+    )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # `lax.scan` hashes the method that it runs
