@@ -19,5 +19,7 @@ if TYPE_CHECKING:
     from lrevopt.meta_training.search import search_learning_rate as search_learning_rate
     from lrevopt.meta_training.settings import PRESETS as PRESETS
     from lrevopt.meta_training.settings import MetaTraining as MetaTraining
+    from lrevopt.meta_training.suggestion import Suggestion as Suggestion
+    from lrevopt.meta_training.suggestion import suggest_training as suggest_training
 else:
     __getattr__, __dir__, __all__ = lazy.exports(__name__, __file__)
