@@ -12,7 +12,16 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle
 
-from lrevopt.plots.style import GREY, PAGE, journal_style, readable, shades, short, zero_lines
+from lrevopt.plots.style import (
+    GREY,
+    PAGE,
+    Drawing,
+    journal_style,
+    readable,
+    shades,
+    short,
+    zero_lines,
+)
 from lrevopt.studies.gallery import Gallery
 from lrevopt.text import number, signed_complex
 
@@ -106,7 +115,7 @@ def figure_gallery(gallery: Gallery) -> Figure:
     columns = min(COLUMNS, len(gallery.names))
     rows = -(-len(gallery.names) // columns)
     size = (PAGE * columns / COLUMNS, 1.15 + 1.42 * rows)
-    figure = Figure(figsize=size, layout="constrained")
+    figure = Drawing(figsize=size, layout="constrained")
     grid = figure.subplots(rows, 2 * columns, squeeze=False, width_ratios=[1.2, 1] * columns)
     for ax in grid.flat[2 * len(gallery.names) :]:
         ax.set_axis_off()

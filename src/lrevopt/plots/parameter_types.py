@@ -14,6 +14,7 @@ from lrevopt.plots.style import (
     BLACK,
     PAGE,
     SKY,
+    Drawing,
     from_zero,
     journal_style,
     shades,
@@ -97,7 +98,7 @@ def figure_types(panels: Sequence[Panel], run: Records) -> Figure:
     """Mean states in two planes (a), learning rates (b) and first gradients by layer (c)."""
     record: ParameterTypes = run.parameter_types
     layers = layers_of(record.groups)
-    figure = Figure(figsize=(PAGE, max(3.4, 0.5 + 0.85 * len(layers))), layout="constrained")
+    figure = Drawing(figsize=(PAGE, max(3.4, 0.5 + 0.85 * len(layers))), layout="constrained")
     columns = figure.add_gridspec(1, 3, width_ratios=[1, 1, 1])
     upper, lower = columns[0].subgridspec(2, 1).subplots(squeeze=False)[:, 0]
     middle = figure.add_subplot(columns[1])

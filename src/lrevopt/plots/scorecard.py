@@ -16,6 +16,7 @@ from lrevopt.plots.style import (
     GREY,
     PAGE,
     VERMILLION,
+    Drawing,
     from_zero,
     journal_style,
     zero_lines,
@@ -162,7 +163,7 @@ def figure_scorecard(card: Scorecard, title: str) -> Figure:
     held gradients (e), curvature response (f).
     """
     panel, text = 2.1, LINE * (ROWS + 1 + len(_notes(card)))
-    figure = Figure(figsize=(PAGE, 2 * panel + text + 0.25), layout="constrained")
+    figure = Drawing(figsize=(PAGE, 2 * panel + text + 0.25), layout="constrained")
     places = figure.add_gridspec(3, 3, height_ratios=[panel, panel, text])
     axes = [figure.add_subplot(places[row, column]) for row in range(2) for column in range(3)]
     panels = {

@@ -83,6 +83,15 @@ RC: Any = {
 }
 
 
+class Drawing(Figure):
+    """A figure that notebooks show as a picture, whether pyplot is in use or not."""
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        """The picture, and the size to show it at: two of its dots to one of the page's."""
+        width, height = (int(RESOLUTION * inches / 2) for inches in self.get_size_inches())
+        return render(self, "png"), {"width": width, "height": height}
+
+
 class Look(NamedTuple):
     """How one optimizer is drawn and called."""
 
@@ -146,7 +155,7 @@ def grid_of_panels(
     One column of panels is a column wide, more are a page wide, unless `width` says otherwise.
     """
     width = (COLUMN if columns == 1 else PAGE) if width is None else width
-    figure = Figure(figsize=(width, rows * height), layout="constrained")
+    figure = Drawing(figsize=(width, rows * height), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 

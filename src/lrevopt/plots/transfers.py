@@ -20,6 +20,7 @@ from lrevopt.plots.style import (
     PURPLE,
     SKY,
     VERMILLION,
+    Drawing,
     color_bar,
     grid_of_panels,
     journal_style,
@@ -144,7 +145,7 @@ def figure_transfer(
     rows = len(first.names)
     panels = 2 if dimensions is None else 3
     height = max(4.2, 1.3 + 0.2 * rows)
-    figure = Figure(figsize=(PAGE, height), layout="constrained")
+    figure = Drawing(figsize=(PAGE, height), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=[1.45, 1], squeeze=False)[0]
     whole = left.subplots()
     beside = np.atleast_1d(right.subplots(panels - 1, 1))

@@ -17,6 +17,7 @@ from lrevopt.plots.panel import Arrays, Panel, Records, letter_panels, of
 from lrevopt.plots.style import (
     BLACK,
     PAGE,
+    Drawing,
     color_bar,
     journal_style,
     looks,
@@ -174,7 +175,7 @@ def figure_tuning(run: Records) -> Figure:
     counts = [len(list(own)) for _, own in itertools.groupby(cells, key=lambda cell: cell[0])]
     *places, key = _places(counts)
     rows = 1 + max(row for row, _ in [*places, key])
-    figure = Figure(figsize=(PAGE, 2.0 * rows), layout="constrained")
+    figure = Drawing(figsize=(PAGE, 2.0 * rows), layout="constrained")
     grid = figure.add_gridspec(rows, COLUMNS)
     axes = [figure.add_subplot(grid[place]) for place in places]
     for ax, cell in zip(axes, cells, strict=True):

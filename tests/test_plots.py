@@ -1,0 +1,189 @@
+"""`lo.plot`: each plot by one call, with the numbers of what it is given, whatever that is."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import jax.random as jr
+import matplotlib as mpl
+import numpy as np
+import optax
+import pytest
+from matplotlib import _pylab_helpers
+from matplotlib.figure import Figure
+from synthetic_records import evaluation, interventions, scorecard
+
+import lrevopt as lo
+from lrevopt.plots.style import Drawing
+
+TASK = lo.Rosenbrock()
+GRU = lo.GRUOptimizer(64, key=jr.key(0))
+CLIPPED = lo.ClippedGradientDescent(0.5, 2.0)
+DEFECTIVE = lo.LinearOptimizer(
+    jnp.zeros(2), jnp.array([[0.9, 1.0], [0.0, 0.9]]), jnp.array([0.0, 1.0]),
+    -jnp.array([0.1, 0.0]),
+)  # fmt: skip
+OPTIMIZERS = {
+    "gradient descent": lo.GradientDescent(0.1),
+    "clipped": CLIPPED,
+    "momentum": lo.Momentum(0.1, 0.9),
+    "adam": lo.Adam(0.01),
+    "gru": GRU,
+    "optax": lo.from_optax(optax.adam(0.01)),
+    "near-defective": DEFECTIVE,
+    "explodes": lo.Momentum(0.1, 1e3),
+}
+
+
+def a_run(optimizer, steps=12):
+    return lo.unroll(optimizer, TASK, TASK.sample(jr.key(1)), steps)
+
+
+CALLS = {
+    "update_functions": lambda ax: lo.plot.update_functions(CLIPPED, ax=ax),
+    "eigenmodes": lambda ax: lo.plot.eigenmodes(CLIPPED, ax=ax),
+    "losses": lambda ax: lo.plot.losses(evaluation(diverged=True), ax=ax),
+    "interventions": lambda ax: lo.plot.interventions(interventions(), ax=ax),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("plot", [lo.plot.update_functions, lo.plot.eigenmodes])
+def test_an_optimizer_alone_is_enough(plot, name):
+    settings = dict(mpl.rcParams)
+    figure = plot(OPTIMIZERS[name])
+    figure.draw_without_rendering()
+    assert not _pylab_helpers.Gcf.figs, "no figure is registered with pyplot"
+    assert dict(mpl.rcParams) == settings
+    panels = [ax for ax in figure.axes if ax.get_subplotspec() and not hasattr(ax, "_colorbar")]
+    assert all(ax.get_xlabel() and ax.get_ylabel() for ax in panels)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_one_panel_is_drawn_on_an_axis_of_your_own(name, as_user):
+    own = Figure()
+    left, right = own.subplots(1, 2)
+    assert CALLS[name](left) is own
+    assert left.has_data()
+    assert not right.has_data()
+    with pytest.raises(ValueError, match="`ax` must be an axis of matplotlib, got 3."):
+        CALLS[name](3)
+
+
+def curves(figure) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    lines = figure.axes[0].get_legend_handles_labels()
+    return {
+        label: (np.asarray(line.get_xdata(), float), np.asarray(line.get_ydata(), float))
+        for line, label in zip(*lines, strict=True)
+    }
+
+
+def test_update_functions_are_those_of_the_states_and_say_their_rate():
+    found = curves(lo.plot.update_functions(lo.Momentum(0.1, 0.9), {"moving": jnp.array([2.0])}))
+    gradients, updates = found["moving, rate 0.1"]
+    np.testing.assert_allclose(updates, -0.1 * (0.9 * 2.0 + gradients), rtol=1e-12)
+    assert (gradients[0], gradients[-1]) == (-1, 1)
+
+
+def test_gradients_reach_to_three_times_the_knee_or_as_far_as_a_run_met():
+    figure = lo.plot.update_functions(CLIPPED)
+    gradients, _ = curves(figure)["fixed point, rate 0.5"]
+    assert gradients[-1] == pytest.approx(3 * 2.0)  # the threshold is the knee
+    assert "three times the largest knee" in figure.axes[0].get_xlabel()
+    run = a_run(CLIPPED)
+    figure = lo.plot.update_functions(CLIPPED, trajectory=run, parameter=1)
+    gradients, updates = curves(figure)["after 12 updates, rate 0.5"]
+    assert gradients[-1] == pytest.approx(float(np.abs(run.gradients[:, 1]).max()))
+    np.testing.assert_allclose(updates, -0.5 * np.clip(gradients, -2, 2), rtol=1e-12)
+    axis = np.linspace(-1, 3, 5)
+    figure = lo.plot.update_functions(CLIPPED, gradients=axis)
+    np.testing.assert_array_equal(curves(figure)["initial state, rate 0.5"][0], axis)
+
+
+def test_a_frozen_counter_rests_where_a_live_one_does_not():
+    live, frozen = (lo.from_optax(optax.adam(0.01), **more) for more in ({}, {"at_step": 10**6}))
+    labels = " ".join(curves(lo.plot.update_functions(live)))
+    assert "after 500 updates without gradient" in labels
+    assert "fixed point" in " ".join(curves(lo.plot.update_functions(live, at_rest=frozen)))
+
+
+def test_eigenmodes_are_those_of_start_and_fixed_point():
+    tilted = lo.LinearOptimizer(
+        jnp.zeros(2), jnp.diag(jnp.array([0.9, 0.3])), jnp.array([1.0, 1.0]),
+        -jnp.array([0.1, 0.2]), start=jnp.ones(2),
+    )  # fmt: skip
+    figure = lo.plot.eigenmodes(tilted)
+    panels = [ax for ax in figure.axes if ax.collections and ax.get_subplotspec()]
+    assert [ax.get_title(loc="left").partition("$ ")[2] for ax in panels] == [
+        "initial state: rate 0.3", "fixed point: rate 0.3",
+    ]  # fmt: skip
+    for ax in panels:
+        points = ax.collections[0]
+        np.testing.assert_allclose(np.asarray(points.get_offsets()), [[0.9, 0], [0.3, 0]])
+        np.testing.assert_allclose(np.asarray(points.get_array()), [0.1, 0.2])
+        (ring,) = [line for line in ax.lines if line.get_marker() == "o"]
+        assert np.asarray(ring.get_xdata()).tolist() == [0.9]  # 0.1 / 0.1 against 0.2 / 0.7
+    model = lo.linearize(tilted, jnp.zeros(2))
+    for given in (model, lo.eigenmodes(model)):
+        assert lo.plot.eigenmodes(given).axes[0].get_title(loc="left") == "rate 0.3"
+
+
+def test_near_defective_jacobians_have_grey_eigenvalues_and_say_why():
+    figure = lo.plot.eigenmodes(DEFECTIVE, jnp.zeros(2))
+    assert "near-defective" in figure.axes[0].get_xlabel()
+    assert np.isnan(np.asarray(figure.axes[0].collections[0].get_array(), float)).all()
+
+
+@pytest.mark.parametrize("optimizer", [lo.GradientDescent(1e-4), GRU, lo.GradientDescent(1e3)])
+def test_trajectories_show_the_run_and_where_it_ends(optimizer):
+    run = a_run(optimizer)
+    figure = lo.plot.trajectory(run)
+    figure.draw_without_rendering()
+    loss, parameters, states = figure.axes
+    finite = np.abs(np.asarray(run.losses, float)) <= 1e100
+    drawn = np.asarray(loss.lines[0].get_ydata(), float)
+    np.testing.assert_array_equal(drawn[finite], np.asarray(run.losses, float)[finite])
+    assert ("diverged at update" in loss.get_xlabel()) == (not finite.all())
+    assert len(parameters.lines) == 2
+    assert states.get_ylabel()
+
+
+def test_losses_of_single_runs_are_their_losses():
+    runs = {"one": a_run(lo.GradientDescent(1e-4)), "two": a_run(lo.Momentum(1e-4, 0.5))}
+    found = curves(lo.plot.losses(runs))
+    for label, run in zip(("One", "Two"), runs.values(), strict=True):
+        np.testing.assert_allclose(found[label][1], run.losses)
+    with pytest.raises(ValueError, match=r"`runs` must hold runs of one number of updates, got"):
+        lo.plot.losses(runs | {"three": a_run(GRU, 3)})
+    with pytest.raises(ValueError, match="got none"):
+        lo.plot.losses({})
+
+
+def test_scorecards_have_their_title():
+    figure = lo.plot.scorecard(scorecard(), "Mine on a bowl")
+    assert any("Mine on a bowl" in text.get_text() for text in figure.findobj(mpl.text.Text))
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: lo.plot.update_functions(CLIPPED, {"h": jnp.zeros(3)}), "`h` must have shape"),
+        (lambda: lo.plot.update_functions(CLIPPED, gradients=np.ones(3)), "must be one increasing"),
+        (lambda: lo.plot.update_functions(CLIPPED, trajectory=a_run(CLIPPED), parameter=7),
+         "`parameter` must be from 0 to 1, got 7"),
+        (lambda: lo.plot.eigenmodes(CLIPPED, jnp.zeros(3)), "must have shape"),
+        (lambda: lo.plot.eigenmodes(CLIPPED, gradient=np.inf), "`gradient` must be a finite"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_refused_in_one_sentence(call, said, as_user):
+    with pytest.raises(ValueError, match=said) as refused:
+        call()
+    assert "\n" not in str(refused.value)
+
+
+def test_notebooks_show_a_figure_without_pyplot():
+    figures: list[Any] = [lo.plot.update_functions(CLIPPED), lo.plot.interventions(interventions())]
+    for figure in figures:
+        assert isinstance(figure, Drawing)
+        data, size = figure._repr_png_()
+        assert data.startswith(b"\x89PNG")
+        assert size["width"] == int(100 * figure.get_figwidth())
