@@ -1,11 +1,11 @@
 # Two commands do all of their own set-up, in .venv, on a machine with Python >= 3.11:
 #   make reproduce [TASK=rosenbrock] [ARGS="..."]    train, tune, evaluate, analyse, draw, report
-#   make test                                        lint, type check and the tests
-# Also: make figures, which draws all figures again from the numbers in results/, without training
-# (make figures RUN=runs/rosenbrock: those of one run, into its folder figures/), make claims, which
-# measures the paper's sentences on them, make gallery, which puts fifteen optimizers of optax under
-# the microscope, make docs, which builds the documentation and runs its tutorials, make lint,
-# make format, make clean.
+#   make test                                        lint, type check and the fast tests
+# Also: make test-slow, which runs the tests marked slow, make figures, which draws all figures again
+# from the numbers in results/, without training (make figures RUN=runs/rosenbrock: those of one run,
+# into its folder figures/), make claims, which measures the paper's sentences on them, make gallery,
+# which analyses fifteen optimizers of optax, make docs, which builds the documentation and runs its
+# tutorials, make lint, make format, make clean.
 # PYTHON=/path/to/python chooses the interpreter.
 
 TASK ?= linear_regression
@@ -20,11 +20,15 @@ PYTHON ?= $(shell for p in $(CANDIDATES); do \
 BIN = .venv/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: test lint format reproduce figures claims gallery docs clean
+.PHONY: test test-slow lint format reproduce figures claims gallery docs clean
 
 # Whole files go to a worker: what a file compiles and draws once is not done twice.
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+# The rest: whole pipelines, searches and estimates too large to repeat at every change.
+test-slow: .venv/developer
+	$(BIN)/python -m pytest -n 2 --dist load -m slow
 
 lint: .venv/developer
 	$(BIN)/ruff check .

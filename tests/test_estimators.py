@@ -233,6 +233,7 @@ def test_one_pair_is_a_directional_derivative():
     assert abs(squares.var() - 2) < 5 * math.sqrt(56 / 400) * 1.5
 
 
+@pytest.mark.slow
 def test_persistent_evolution_strategies_see_past_their_windows():
     """Unbiased for the whole run although each estimate sees four updates of it.
 

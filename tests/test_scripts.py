@@ -163,6 +163,7 @@ def test_the_next_stage_goes_on_from_the_last(tmp_path):
     assert stage["training"]["unroll"] == 3
 
 
+@pytest.mark.slow
 def test_digits_go_through_everything_without_data_and_network(monkeypatch, capsys, tmp_path):
     """MNIST's files are nowhere, and to look for them on the network would be an error."""
     monkeypatch.chdir(tmp_path)
@@ -218,6 +219,7 @@ def test_a_whole_reproduction_in_small(monkeypatch, capsys, tmp_path):
     assert all(np.array_equal(again[name], weights[name]) for name in weights)
 
 
+@pytest.mark.slow
 def test_killed_runs_end_with_the_same_bits(tmp_path):
     """SIGKILL at three random moments, resume, and compare with an undisturbed run."""
     environment = os.environ | {

@@ -14,6 +14,10 @@ step was shorter than the one before and they end at that point; otherwise they 
 The point reported for a start is the one that the *solver* reaches from it. It may be a saddle, and
 may differ from the point to which the optimizer converges from there: for basins of attraction,
 iterate `transition`, as `certify` does.
+
+The solver is our own because it takes the better of two steps and starts share work. Optimistix's
+Levenberg-Marquardt (0.1.0, tolerance 1e-12), mapped over 200 states of Rosenbrock's optimizer, had
+not ended after 200 seconds of processor time; this takes 12, compilation included.
 """
 
 from collections.abc import Callable
@@ -25,7 +29,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from lrevopt.analysis.precision import AnyArray, as_double, double_precision, double_states
 from lrevopt.checks import finite
@@ -282,6 +286,19 @@ def _speed_and_jacobian(opt, states, gradients):
     return jax.vmap(one)(states, gradients)
 
 
+def marquardt_step(
+    R: Float[Array, " state"], A: Float[Array, "state state"], damping: Float[Array, ""]
+) -> Float[Array, " state"]:
+    """The Levenberg-Marquardt step `-(A'A + mu I)^-1 A'R` for residual R and its Jacobian A.
+
+    `mu` is `damping` times the mean squared singular value of A. NaN where A'A + mu I is singular
+    to round-off.
+    """
+    normal = A.T @ A
+    scaled = normal + damping * jnp.trace(normal) / len(A) * jnp.eye(len(A))
+    return -jax.scipy.linalg.cho_solve((jnp.linalg.cholesky(scaled), True), A.T @ R)
+
+
 @eqx.filter_jit
 def _solve(opt, starts, gradients, iterations=ITERATIONS):
     """Newton and Levenberg-Marquardt from each start, until round-off or no step helps."""
@@ -296,9 +313,7 @@ def _solve(opt, starts, gradients, iterations=ITERATIONS):
     def iterate(state, gradient, q, damping):
         R = residual(state, gradient)
         A = jax.jacfwd(residual)(state, gradient)
-        normal = A.T @ A
-        scaled = normal + damping * jnp.trace(normal) / len(A) * jnp.eye(len(A))
-        marquardt = state - jax.scipy.linalg.cho_solve((jnp.linalg.cholesky(scaled), True), A.T @ R)
+        marquardt = state + marquardt_step(R, A, damping)
         newton = state - jnp.linalg.solve(A, R)
         # Coordinates that are functions of the others, like a step direction, are set by one
         # transition: Newton's linear model may get them so wrong that the step would be refused.

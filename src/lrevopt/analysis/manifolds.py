@@ -19,7 +19,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Complex, Float, Int
 
-from lrevopt.analysis.fixed_points import BLOCK
+from lrevopt.analysis.fixed_points import BLOCK, marquardt_step
 from lrevopt.analysis.precision import as_double, double_precision
 from lrevopt.analysis.projections import fit_projection
 from lrevopt.analysis.spacing import evenly_spaced
@@ -210,9 +210,7 @@ def _descend(
     def step(carry: tuple[Array, Array, Array, Any]) -> tuple[Array, Array, Array, Any]:
         state, q, damping, iteration = carry
         R, A = residual(state), jax.jacfwd(residual)(state)
-        normal = A.T @ A
-        scaled = normal + damping * jnp.trace(normal) / len(A) * jnp.eye(len(A))
-        following = state - jnp.linalg.solve(scaled, A.T @ R)
+        following = state + marquardt_step(R, A, damping)
         reached = speed(following)
         better = reached < q  # false for NaN
         state, q = jnp.where(better, following, state), jnp.where(better, reached, q)
