@@ -7,10 +7,11 @@ import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+import optax
 from jaxtyping import Array, Float, Key
 
 import lrevopt as lo
-from lrevopt.optimizers import AbstractOptimizer
+from lrevopt.optimizers import AbstractOptimizer, wrappers
 from lrevopt.tasks import AbstractProblem, AbstractTask
 
 
@@ -64,6 +65,36 @@ OPTIMIZERS: dict[str, Callable[[float], AbstractOptimizer]] = {
     "modes": modes,
 }
 """Constructors, given the scale of their steps. A new class adds one line."""
+
+HALF = 0.5 * jnp.eye(2)
+START = jnp.array([0.1, -0.2])
+
+WRAPPED: dict[str, Callable[[float], AbstractOptimizer]] = {
+    "scaled_gradients": lambda rate: wrappers.ScaledGradients(
+        lo.Momentum(rate, 0.9), jnp.asarray(2.0)
+    ),
+    "state_in_units": lambda rate: wrappers.StateInUnits(
+        lo.Adam(rate, 0.8, 0.95), jnp.array([0.1, 10.0, 1.0, 2.0, 0.5])
+    ),
+    "restarted": lambda rate: wrappers.Restarted(lo.Momentum(rate, 0.9), jnp.array([0.3])),
+    "forgetting": lambda rate: wrappers.Forgetting(linear(rate), START, HALF),
+    "gain_at_once": lambda rate: wrappers.GainAtOnce(
+        wrappers.Forgetting(linear(rate), START, HALF), -rate * jnp.array([0.5, 0.2])
+    ),
+    "straight_states": lambda rate: wrappers.StraightStates(gru(rate)),
+    "straight_updates": lambda rate: wrappers.StraightUpdates(gru(rate)),
+    "one_update_function": lambda rate: wrappers.OneUpdateFunction(gru(rate), 0.1 * jnp.ones(8)),
+    "scheduled_modes": lambda rate: wrappers.ScheduledModes(
+        modes(rate), jnp.array([1.0, 0.5, 2.0])
+    ),
+}
+"""Optimizers made from others, in the same form."""
+
+FROM_OPTAX: dict[str, Callable[[float], AbstractOptimizer]] = {
+    "optax_adam": lambda rate: lo.from_optax(optax.adam(rate)),
+    "optax_momentum_held": lambda rate: lo.from_optax(optax.sgd(rate, momentum=0.9), at_step=3),
+}
+"""Optax's, whose hyperparameters are no leaves: they cannot be stacked."""
 
 
 class QuadraticProblem(AbstractProblem):

@@ -9,7 +9,7 @@ import jax.random as jr
 import numpy as np
 import optax
 import pytest
-from tables import OPTIMIZERS, Quadratic, linear
+from tables import FROM_OPTAX, OPTIMIZERS, WRAPPED, Quadratic, linear
 
 import lrevopt as lo
 from lrevopt.optimizers.interface import check_state, state_size
@@ -211,9 +211,13 @@ def test_adam_can_rest_and_has_derivatives_at_rest():
     np.testing.assert_allclose(to_gradient[0, 4], (1 - 0.9) / 1e-8, rtol=1e-12)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+STACKABLE = OPTIMIZERS | WRAPPED
+EVERY = STACKABLE | FROM_OPTAX
+
+
+@pytest.mark.parametrize("name", EVERY)
 def test_every_optimizer_is_a_pytree_of_one_dtype_and_flat_states(name):
-    optimizer = OPTIMIZERS[name](0.1)
+    optimizer = EVERY[name](0.1)
     state = optimizer.initial_state()
     following = eqx.filter_jit(optimizer.transition)(state, jnp.asarray(0.3))
     assert state.shape == following.shape == optimizer.readout.shape == (state_size(optimizer),)
@@ -221,9 +225,25 @@ def test_every_optimizer_is_a_pytree_of_one_dtype_and_flat_states(name):
     assert {leaf.dtype for leaf in (*leaves, state, following)} == {jnp.dtype(float)}
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", EVERY)
+def test_mapped_over_parameters_each_is_on_its_own(name):
+    """States of a vmap over the last axis, as `unroll` does it, are those of a loop."""
+    optimizer = EVERY[name](0.1)
+    size = state_size(optimizer)
+    random = np.random.default_rng(4)
+    states = np.asarray(optimizer.initial_state())[:, None] + 0.1 * random.random((size, 3))
+    gradients = jnp.asarray(random.normal(size=3))
+    move = eqx.filter_jit(jax.vmap(optimizer.transition, (-1, 0), -1))
+    mapped = move(jnp.asarray(states), gradients)
+    once = eqx.filter_jit(optimizer.transition)
+    for lane in range(3):
+        alone = once(jnp.asarray(states[:, lane]), gradients[lane])
+        np.testing.assert_allclose(mapped[:, lane], alone, rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("name", STACKABLE)
 def test_a_stacked_module_is_a_loop_over_settings(name):
-    settings = [OPTIMIZERS[name](rate) for rate in (0.02, 0.1, 0.3)]
+    settings = [STACKABLE[name](rate) for rate in (0.02, 0.1, 0.3)]
     leaves = [eqx.partition(optimizer, eqx.is_array) for optimizer in settings]
     stacked = jax.tree.map(lambda *leaf: jnp.stack(leaf), *[arrays for arrays, _ in leaves])
     stacked = eqx.combine(stacked, leaves[0][1])

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from tables import OPTIMIZERS, NoisyQuadratic, gru
+from tables import FROM_OPTAX, OPTIMIZERS, WRAPPED, NoisyQuadratic, gru
 
 import lrevopt as lo
 from lrevopt.optimizers import AbstractOptimizer
@@ -159,10 +159,13 @@ def test_the_written_out_derivative_is_the_optimizers_only():
         eqx.filter_grad(objective)(problems)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+EVERY = OPTIMIZERS | WRAPPED | FROM_OPTAX
+
+
+@pytest.mark.parametrize("name", EVERY)
 def test_a_trajectory_obeys_the_equations(name):
     """h' = F(h, g), x' = x + w . h', g = grad f(x), step by step; losses are those of x."""
-    optimizer, steps = OPTIMIZERS[name](0.02), 6
+    optimizer, steps = EVERY[name](0.02), 6
     problems = draw(NOISY, jr.key(8), 1)
     problem = jax.tree.map(lambda leaf: leaf[0], problems)
     run = eqx.filter_jit(lo.unroll)(optimizer, NOISY, problem, steps)
