@@ -100,7 +100,7 @@ def measure_parameter_types(
     spans = compared_spans(task, shape.size)
     batch = batch_size(optimizer, shape)
     # As a tuple: JAX would sort the keys of a dictionary.
-    found = _measure(optimizer, task, key, problems, steps, tuple(spans.values()), batch)
+    found = _measure(optimizer, task, key, tuple(spans.values()), (problems, steps, batch))
     means, variances, mean_rates, cloud, gradients = (np.asarray(part, float) for part in found)
     whole = np.isfinite(means).all(axis=(1, 2, 3)) & np.isfinite(variances).all(axis=(1, 2))
     if not whole.any():
@@ -229,7 +229,8 @@ def _ratio(first: float, second: float) -> float:
 
 
 @eqx.filter_jit
-def _measure(optimizer, task, key, problems, steps, spans, batch):
+def _measure(optimizer, task, key, spans, counts):
+    problems, steps, batch = counts
     problem_key, parameter_key = jr.split(key)
     drawn = sample_problems(task, problem_key, problems)
     places = [slice(span.start, span.stop, span.step) for span in spans]

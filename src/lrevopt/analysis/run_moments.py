@@ -121,7 +121,7 @@ def measure_run_moments(
     check_task(task, problem)
     size, dim = state_size(optimizer), problem.initial_parameters.size
     names, spans, chosen, groups = sampled_parameters(task, dim, parameters, parameter_key)
-    found = _run(optimizer, task, problem, steps, jnp.asarray(chosen), tuple(spans.values()))
+    found = _run(optimizer, task, problem, steps, (jnp.asarray(chosen), tuple(spans.values())))
     losses, states, gradients, counts, finite = (np.asarray(part) for part in found)
     good = finite & np.isfinite(losses)
     last = len(good) if good.all() else int(np.argmin(good))
@@ -187,11 +187,12 @@ def sampled_parameters(
 
 
 @eqx.filter_jit
-def _run(optimizer, task, problem, steps, chosen, spans):
+def _run(optimizer, task, problem, steps, sampled):
     """Losses, the chosen states and gradients, counts of log10 |gradient| for each group and for
     all, and whether all is finite, before each of `steps + 1` updates.
     """
     problems = jax.tree.map(lambda leaf: leaf[None], problem)
+    chosen, spans = sampled
     places = [*(slice(s.start, s.stop, s.step) for s in spans), slice(None)]
 
     def keep(carry, losses, gradients):
@@ -201,9 +202,8 @@ def _run(optimizer, task, problem, steps, chosen, spans):
         return losses[0], states[:, chosen].T, gradients[chosen], counts, finite
 
     begin = start_of_runs(optimizer, problems)
-    return run_on_problems(optimizer, task, problems, begin, first=0, length=steps + 1, keep=keep)[
-        1
-    ]
+    length = steps + 1
+    return run_on_problems(optimizer, task, problems, begin, first=0, length=length, keep=keep)[1]
 
 
 def _log_counts(gradients: Float[Array, " _"]) -> Int[Array, " _"]:

@@ -130,7 +130,7 @@ def certify(
         refined = np.array([proof.state for proof in proofs]).reshape(states.shape)
         expanded = [value_and_jacobian(opt, state, gradient) for state in refined]
         radii = np.array([spectral_radius_of(J) for _, J in expanded])
-        ends = np.asarray(_ends(opt, cloud, refined, radii < 1, gradient, steps))
+        ends = np.asarray(_ends(opt, cloud, refined, radii < 1, gradient=gradient, steps=steps))
     shares = np.array([np.mean(ends == index) for index in range(len(states))])
     return Certificates(
         states=refined,
@@ -155,7 +155,7 @@ def certify(
 
 
 @eqx.filter_jit
-def _ends(opt, states, points, attracting, gradient, steps):
+def _ends(opt, states, points, attracting, *, gradient, steps):
     """Index of the point that each state is at after `steps` of F, -1 if none.
 
     Ends early when every state is at an attracting point or stands still; near a saddle it goes

@@ -132,18 +132,12 @@ def tune(
         for name, end in open_ends.items():
             axes[name], points[name], sentence = _widen(name, axes[name], points[name], end)
             widened.append(sentence)
-
     return search.result(
         name=constructor.__name__,
         parameter_names=tuple(axes),
         ranges={name: np.sort(axis.values(2)) for name, axis in axes.items()},
         widened=tuple(widened),
-        at_limit=tuple(
-            f"The best {name}, {values[name][search.winner]:.3g}, is at or next to its natural "
-            f"limit of 0."
-            for name in sorted(limits)
-            if search.finite
-        ),
+        at_limit=search.at_limit(limits),
         rule=settings.rule(),
     )
 
@@ -169,6 +163,15 @@ class _Search(NamedTuple):
     def finite(self) -> bool:
         """Whether the winner stayed finite on all tuning problems."""
         return math.isfinite(self.scores[self.winner])
+
+    def at_limit(self, names: set[str]) -> tuple[str, ...]:
+        """A sentence for each hyperparameter in `names`, whose best value is at a natural limit."""
+        return tuple(
+            f"The best {name}, {self.values[name][self.winner]:.3g}, is at or next to its natural "
+            f"limit of 0."
+            for name in sorted(names)
+            if self.finite
+        )
 
     def result(self, **rest: Any) -> TuningResult:
         """The record of this search; `rest` are the fields that are not known here."""
