@@ -174,7 +174,7 @@ def test_cards_of_gradient_descent_and_momentum():
         assert close(found.knee, 3.0)
         assert found.beyond_knee == 0
         assert found.fixed_points == 1
-        assert found.reasons["second_timescale"].startswith("one mode makes all")
+        assert found.reasons["second_timescale"].startswith("a single mode makes")
         # One coordinate: on the readout, or else nowhere.
         assert found.readout_angle == 0
         assert found.angle_of == "visited states"
