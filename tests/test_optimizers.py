@@ -12,6 +12,7 @@ import pytest
 from tables import FROM_OPTAX, OPTIMIZERS, WRAPPED, Quadratic, linear
 
 import lrevopt as lo
+from lrevopt.inner_loop.steps import transitions
 from lrevopt.optimizers.interface import check_state, state_size
 
 
@@ -233,8 +234,7 @@ def test_mapped_over_parameters_each_is_on_its_own(name):
     random = np.random.default_rng(4)
     states = np.asarray(optimizer.initial_state())[:, None] + 0.1 * random.random((size, 3))
     gradients = jnp.asarray(random.normal(size=3))
-    move = eqx.filter_jit(jax.vmap(optimizer.transition, (-1, 0), -1))
-    mapped = move(jnp.asarray(states), gradients)
+    mapped = eqx.filter_jit(transitions)(optimizer, jnp.asarray(states), gradients)
     once = eqx.filter_jit(optimizer.transition)
     for lane in range(3):
         alone = once(jnp.asarray(states[:, lane]), gradients[lane])
