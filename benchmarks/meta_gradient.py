@@ -20,7 +20,8 @@ import tyro
 import lrevopt as lo
 from lrevopt.meta_training.settings import Estimator
 from lrevopt.runs.command_line import parse, plain_errors
-from lrevopt.runs.experiment import Images, TaskName, make_task
+from lrevopt.runs.options import Images, Task
+from lrevopt.tasks.named import make_task
 
 GIBIBYTE = 2**30
 
@@ -29,7 +30,7 @@ GIBIBYTE = 2**30
 class Settings:
     """One meta-gradient: what was planned, and what memory and time it takes."""
 
-    task: tyro.conf.Positional[TaskName]
+    task: tyro.conf.Positional[Task]
     """What the optimizer is trained on."""
     units: int = 16
     """Width of the GRU."""
@@ -50,7 +51,7 @@ def peak() -> float:
 
 def main(settings: Settings) -> None:
     """Plan, compile, run."""
-    task = make_task(settings.task, settings.images)
+    task = make_task(settings.task, settings.images.kwargs(), settings.images.data_dir)
     optimizer = lo.GRUOptimizer(settings.units, key=jr.key(0), output_scale=1e-3)
     readout = -0.02 * jr.normal(jr.key(1), (settings.units,))
     optimizer = eqx.tree_at(lambda o: o.weights, optimizer, readout)

@@ -1,26 +1,13 @@
 """Draw the figures of a run and write its report, from saved numbers.
 
 python scripts/report.py results/rosenbrock
+
+The same as `lrevopt report`.
 """
 
-import dataclasses
-from pathlib import Path
+import sys
 
-import tyro
-
-from lrevopt.paper.reproduce import figures_and_report
-from lrevopt.runs.command_line import parse, plain_errors
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """Draw the figures of a run and write its report, from saved numbers."""
-
-    run: tyro.conf.Positional[Path]
-    """Folder of a run that was tuned, evaluated and analysed; gets `figures/` and `report.html`."""
-
+from lrevopt.__main__ import main
 
 if __name__ == "__main__":
-    settings = parse(Settings)
-    with plain_errors():
-        print(figures_and_report(settings.run))
+    sys.exit(main(["report", *sys.argv[1:]]))

@@ -3,12 +3,13 @@
 python scripts/scorecard.py --optax lion --task rosenbrock
 python scripts/scorecard.py --run results/rosenbrock
 python scripts/scorecard.py --run results/rosenbrock --baseline adam
+
+The same as `lrevopt scorecard`.
 """
 
-from lrevopt.runs.command_line import parse, plain_errors
-from lrevopt.runs.scorecard import CardSettings, write_scorecard
+import sys
+
+from lrevopt.__main__ import main
 
 if __name__ == "__main__":
-    settings = parse(CardSettings)
-    with plain_errors():
-        write_scorecard(settings)
+    sys.exit(main(["scorecard", *sys.argv[1:]]))

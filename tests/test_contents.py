@@ -7,9 +7,10 @@ import synthetic_records as made
 import lrevopt as lo
 from lrevopt import storage
 from lrevopt.paper.contents import META_DYNAMICS, MOMENTUM_MIMIC
-from lrevopt.runs.contents import CONTENTS, Run, remove_stale, runs_by_task, stale
+from lrevopt.runs.contents import CONTENTS, Run, runs_by_task
 from lrevopt.runs.experiment import Experiment, Learned
 from lrevopt.runs.train import train
+from lrevopt.runs.writing import remove_stale, stale
 
 TRAINING = lo.MetaTraining(steps=2, unroll=3, problems=2, selection_problems=2)
 

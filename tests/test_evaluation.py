@@ -15,6 +15,7 @@ import pytest
 import lrevopt as lo
 from lrevopt.inner_loop.evaluation import Evaluation, evaluate, paired_interval
 from lrevopt.runs import evaluate as comparing
+from lrevopt.runs.contents import Run
 from lrevopt.runs.experiment import key_stream
 from lrevopt.tasks import AbstractTask, sample_problems
 
@@ -180,9 +181,9 @@ def test_unknown_names_are_refused():
 def test_an_interrupted_evaluation_runs_only_what_is_missing(monkeypatch, tmp_path):
     """Whatever was run is kept, and used again only for the same weights and problems."""
     run = tmp_path / "run"
-    shutil.copytree(SHIPPED / "linear_regression" / "weights", run / "weights")
     shutil.copytree(SHIPPED / "linear_regression" / "tuning", run / "tuning")
-    shutil.copy(SHIPPED / "linear_regression" / "settings.json", run)
+    for name in ("settings.json", "weights.npz"):
+        shutil.copy(SHIPPED / "linear_regression" / name, run)
     asked = []
 
     def counted(optimizers, *arguments, **options):
@@ -194,7 +195,9 @@ def test_an_interrupted_evaluation_runs_only_what_is_missing(monkeypatch, tmp_pa
     monkeypatch.setattr(comparing, "evaluate", counted)
 
     def evaluated(seed):
-        return comparing.evaluate_run(run, 3, 4, lambda sentence: None, seed)
+        return comparing.evaluate_run(
+            Run(run), problems=3, steps=4, seed=seed, say=lambda sentence: None
+        )
 
     with pytest.raises(KeyboardInterrupt):
         evaluated(0)
@@ -203,7 +206,7 @@ def test_an_interrupted_evaluation_runs_only_what_is_missing(monkeypatch, tmp_pa
     assert asked == ["momentum", "rmsprop", "adam", "adam", "learned"]
     assert not (run / "evaluation").exists()
     together = evaluate(
-        comparing.contestants(run, run, lo.LinearRegression()),
+        comparing.contestants(Run(run)),
         lo.LinearRegression(),
         problems=3,
         steps=4,

@@ -25,7 +25,7 @@ from lrevopt.inner_loop.evaluation import evaluate
 from lrevopt.inner_loop.scoring import score_settings
 from lrevopt.plots.tuning import figure_tuning
 from lrevopt.runs.contents import Run
-from lrevopt.runs.experiment import BASELINES
+from lrevopt.runs.tune import BASELINES
 from lrevopt.tasks import AbstractTask, sample_problems
 from lrevopt.tuning.random_search import TuningResult, stack_settings, tune
 from lrevopt.tuning.settings import LARGE_NETWORK_TUNING, NETWORK_TUNING, Tuning

@@ -236,11 +236,11 @@ def test_diverged_runs_are_counted_and_a_minimal_report_stands():
 def test_a_report_is_written_from_the_files_of_a_run(tmp_path):
     storage.save_json(tmp_path / "settings.json", {"task": storage.describe(lo.Rosenbrock())})
     with pytest.raises(ValueError, match="has no evaluation to report"):
-        report_run(tmp_path)
+        report_run(Run(tmp_path))
     storage.save_record(tmp_path / "evaluation.npz", evaluation())
     (tmp_path / "figure.png").write_bytes(PNG)
     figures = [Picture(FIGURES[0], tmp_path / "figure.png")]
-    path = report_run(tmp_path, figures=figures)
+    path = report_run(Run(tmp_path), figures=figures)
     known = Run.of(
         "rosenbrock",
         evaluation=evaluation(),

@@ -14,6 +14,7 @@ import lrevopt as lo
 from lrevopt import storage
 from lrevopt.optimizers import saved
 from lrevopt.runs import report_page as report
+from lrevopt.runs.contents import Run
 from lrevopt.runs.experiment import key_stream
 from lrevopt.runs.tune_scales import rescale_run
 
@@ -92,8 +93,15 @@ def test_refusals_name_the_argument(refused, said):
 
 def test_a_rescaled_run_is_a_run(tmp_path):
     said: list[str] = []
-    found = rescale_run(SHIPPED, tmp_path / "new", input_factors=(1.0,), output_factors=(0.01, 0.5),
-                        problems=4, steps=50, say=said.append)  # fmt: skip
+    found = rescale_run(
+        Run(SHIPPED),
+        tmp_path / "new",
+        input_factors=(1.0,),
+        output_factors=(0.01, 0.5),
+        problems=4,
+        steps=50,
+        say=said.append,
+    )
     before, after = lo.load(SHIPPED), lo.load(tmp_path / "new")
     assert isinstance(before, lo.RecurrentOptimizer)
     assert isinstance(after, lo.RecurrentOptimizer)
@@ -123,7 +131,7 @@ def test_images_of_another_size_are_where_training_goes_on(tmp_path):
     (tmp_path / "small").mkdir()
     storage.save_json(tmp_path / "small" / storage.SETTINGS, settings)
     saved.save_optimizer(tmp_path / "small", optimizer())
-    found = rescale_run(tmp_path / "small", tmp_path / "new", input_factors=(1.0,), side=7,
+    found = rescale_run(Run(tmp_path / "small"), tmp_path / "new", input_factors=(1.0,), side=7,
                         output_factors=(0.1,), problems=1, steps=1, say=lambda _: None)  # fmt: skip
     smaller = lo.MNIST("digits", side=7)
     scaled = {"it": lo.rescaled(optimizer(), 1.0, 0.1)}
@@ -137,5 +145,5 @@ def test_images_of_another_size_are_where_training_goes_on(tmp_path):
 
 def test_other_tasks_have_no_side(tmp_path):
     with pytest.raises(ValueError, match="`side` must be left out for a run on rosenbrock"):
-        rescale_run(SHIPPED, tmp_path / "new", input_factors=(1.0,), output_factors=(1.0,),
+        rescale_run(Run(SHIPPED), tmp_path / "new", input_factors=(1.0,), output_factors=(1.0,),
                     problems=1, side=14)  # fmt: skip

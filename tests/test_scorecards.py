@@ -370,8 +370,8 @@ def call(monkeypatch, *arguments) -> int:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "Exactly one of `optax` and `run` must be given, got neither."),
-        (["--optax", "adam", "--run", "nowhere"], "must be given, got both."),
+        ([], "Exactly one of `optimizer`, `optax` and `run` must be given, got none."),
+        (["--optax", "adam", "--run", "nowhere"], "must be given, got optax and run."),
         (["--optax", "quantum", "--task", "rosenbrock"], "`optax` must be one of sgd, momentum,"),
         (["--optax", "adam"], "`task` must name what the optimizer runs on, got none."),
         (["--optax", "adam", "--task", "quantum"], "quantum"),

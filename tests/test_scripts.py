@@ -19,9 +19,10 @@ import pytest
 import lrevopt as lo
 from lrevopt import storage
 from lrevopt.meta_training import History
-from lrevopt.runs.evaluate import baseline_settings, load_tuning, tune_baselines
+from lrevopt.optimizers import saved
 from lrevopt.runs.experiment import Experiment, Learned
 from lrevopt.runs.train import train
+from lrevopt.runs.tune import baseline_settings, load_tuning, tune_baselines
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 
@@ -56,7 +57,10 @@ TRAIN = ["meta_train.py", "rosenbrock", "--output", "run"]
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["meta_train.py", "quantum"], "invalid choice 'quantum'"),
+        (
+            ["meta_train.py", "quantum"],
+            "`task` must be one of linear_regression, rosenbrock,",
+        ),
         ([*TRAIN, "--training.steps", "0"], "`steps` must be an integer of at least 1, got 0"),
         ([*TRAIN, "--training.unroll", "-5"], "`unroll` must be an integer of at least 1, got -5"),
         ([*TRAIN, "--training.problems", "0"], "`problems` must be"),
@@ -74,9 +78,12 @@ TRAIN = ["meta_train.py", "rosenbrock", "--output", "run"]
         ([*TRAIN, "--training.estimator", "magic"], "invalid choice 'magic'"),
         ([*TRAIN, "--training.cotangent-clip", "-1"], "`cotangent_clip` must be a finite number"),
         (["meta_train.py", "mnist", "--images.data-dir", "notes"], "`data_dir` must"),
-        (["meta_train.py", "mnist", "--images.source", "cifar"], "invalid choice 'cifar'"),
+        (
+            ["meta_train.py", "mnist", "--images.source", "cifar"],
+            "`source` must be one of",
+        ),
         ([*DIGITS, "--images.side", "9"], "`side` must be one of"),
-        (["tune.py", "quantum"], "invalid choice 'quantum'"),
+        (["tune.py", "quantum"], "mnist, or module:factory, got 'quantum'"),
         (["tune.py", "rosenbrock", "--tuning.rungs", "4", "3000"], "`rungs` must be pairs of"),
         (["tune.py", "rosenbrock", "--tuning.settings", "0"], "`settings` must be"),
         (["tune.py", "rosenbrock", "--tuning.steps", "-1"], "`steps` must be"),
@@ -154,7 +161,7 @@ def test_the_next_stage_goes_on_from_the_last(tmp_path):
     train(longer, tmp_path / "second", time_limit=1e-9, **options)
     whole = train(longer, tmp_path / "second", resume=True)
     assert whole.history.steps == 2
-    begun = storage.load_arrays(tmp_path / "first" / "weights")
+    begun = saved.load_weights(tmp_path / "first")
     start = jax.tree.map(lambda leaf: leaf[0], whole.snapshots)
     for name, array in storage.tree_to_arrays(start).items():
         np.testing.assert_array_equal(array, begun[name])
@@ -187,7 +194,7 @@ def test_digits_go_through_everything_without_data_and_network(monkeypatch, caps
     assert "Test accuracy" in page
     assert "held to 1.0 times the rest of each cotangent" in page
     # Figures need the numbers alone, not the images.
-    monkeypatch.setattr("lrevopt.runs.experiment.make_task", None)
+    monkeypatch.setattr("lrevopt.tasks.named.make_task", None)
     assert call(monkeypatch, "make_figures.py", run, "--figure", 7, "--output", "seven") == 0
 
 
@@ -209,13 +216,13 @@ def test_a_whole_reproduction_in_small(monkeypatch, capsys, tmp_path):
     assert page.count("<img") == len(figures)
     assert lo.load(run).initial_state().shape == (4,)
     # The same command again continues: nothing is left to train, the numbers stay.
-    weights = storage.load_arrays(run / "weights")
+    weights = saved.load_weights(run)
     assert call(monkeypatch, "make_figures.py", run, "--figure", 6, "--output", "six") == 0
     assert sorted(os.listdir("six")) == [
         f"figure_06.{kind}" for kind in ("npz", "png", "svg", "txt")
     ]
     assert call(monkeypatch, "make_figures.py", run, "--figure", 18, "--output", "no") == 2
-    again = storage.load_arrays(run / "weights")
+    again = saved.load_weights(run)
     assert all(np.array_equal(again[name], weights[name]) for name in weights)
 
 
@@ -246,9 +253,9 @@ def test_killed_runs_end_with_the_same_bits(tmp_path):
     kills = 0
     for attempt in range(3):
         process = start("killed", *["--resume"] * (attempt > 0))
-        saved = set((tmp_path / "killed" / "checkpoints").glob("step_*"))
+        kept = set((tmp_path / "killed" / "checkpoints").glob("step_*"))
         while process.poll() is None:
-            if set((tmp_path / "killed" / "checkpoints").glob("step_*")) - saved:
+            if set((tmp_path / "killed" / "checkpoints").glob("step_*")) - kept:
                 time.sleep(moments.uniform(0, 0.3))
                 process.send_signal(signal.SIGKILL)
                 break
@@ -256,8 +263,11 @@ def test_killed_runs_end_with_the_same_bits(tmp_path):
         kills += process.wait(timeout=200) == -signal.SIGKILL
     assert kills == 3
     assert start("killed", "--resume").wait(timeout=200) == 0
-    for name in ("weights", "snapshots"):
-        a, b = (storage.load_arrays(tmp_path / run / name) for run in ("whole", "killed"))
+    pairs = [
+        [load(tmp_path / run) for run in ("whole", "killed")]
+        for load in (saved.load_weights, lambda run: storage.load_arrays(run / "snapshots"))
+    ]
+    for a, b in pairs:
         assert a.keys() == b.keys()
         for key in a:
             np.testing.assert_array_equal(a[key], b[key])

@@ -2,6 +2,8 @@
 
 import dataclasses
 import os
+import shutil
+from pathlib import Path
 
 import equinox as eqx
 import jax
@@ -12,8 +14,11 @@ import pytest
 import lrevopt as lo
 from lrevopt import storage
 from lrevopt.meta_training.settings import RENAMED
+from lrevopt.meta_training.settings import RENAMED
 from lrevopt.optimizers import saved
+from lrevopt.runs.contents import Run
 
+RESULTS = Path(__file__).parents[1] / "results"
 SMALL = lo.MetaTraining(steps=9, unroll=5, problems=2, snapshot_every=4, selection_problems=4)
 TASK = lo.LinearRegression(dim=2)
 
@@ -141,10 +146,64 @@ def test_truncated_checkpoints_are_refused(tmp_path):
     os.truncate(checkpoint, checkpoint.stat().st_size // 2)
     with pytest.raises(ValueError, match="damaged"):
         train(tmp_path / "run", resume=True)
-    weights = largest_file(tmp_path / "run" / "weights")
+    weights = tmp_path / "run" / "weights.npz"
     os.truncate(weights, weights.stat().st_size // 2)
-    with pytest.raises(ValueError, match="damaged"):
+    with pytest.raises(ValueError, match=r"weights\.npz` is damaged"):
         lo.load(tmp_path / "run")
+
+
+def test_weights_notice_a_changed_byte(tmp_path):
+    arrays = {".cell.bias": np.arange(5.0), "b": np.ones((2, 3), np.float32)}
+    storage.save_npz(tmp_path / "x.npz", arrays)
+    found = storage.load_npz(tmp_path / "x.npz")
+    assert found.keys() == arrays.keys()
+    for name, array in arrays.items():
+        assert found[name].dtype == array.dtype
+        np.testing.assert_array_equal(found[name], array)
+    with np.load(tmp_path / "x.npz") as file:
+        digest = file["sha256"]
+    np.savez(tmp_path / "x.npz", **(arrays | {"b": np.zeros(1), "sha256": digest}))
+    with pytest.raises(ValueError, match="its digest does not match"):
+        storage.load_npz(tmp_path / "x.npz")
+    storage.save_record(tmp_path / "x.npz", Table(np.zeros(1), (), {}, 0, ""))
+    with pytest.raises(ValueError, match="its digest does not match"):
+        storage.load_npz(tmp_path / "x.npz")
+
+
+def test_runs_of_older_versions_load(whole, tmp_path):
+    """Their weights are a folder of Orbax's, and some of their settings had other names."""
+    directory, run = whole
+    shutil.copytree(directory, tmp_path / "old")
+    (tmp_path / "old" / "weights.npz").unlink()
+    storage.save_arrays(tmp_path / "old" / "weights", storage.tree_to_arrays(run.optimizer))
+    settings = storage.load_json(tmp_path / "old" / "settings.json")
+    for old, new in RENAMED.items():
+        settings["training"][old] = settings["training"].pop(new)
+    settings["memory_plan"]["segment"] = settings["memory_plan"].pop("checkpoint_every")
+    storage.save_json(tmp_path / "old" / "settings.json", settings)
+    assert same(lo.load(tmp_path / "old"), run.optimizer)
+    read = Run(tmp_path / "old").settings
+    for entry in ("training", "memory_plan"):
+        assert read[entry] == storage.load_json(directory / "settings.json")[entry]
+    again = train(tmp_path / "old", resume=True)
+    assert same(again.optimizer, run.optimizer)
+    assert not (tmp_path / "old" / "weights").exists()
+
+
+def test_shipped_optimizers_are_those_of_the_results(monkeypatch, tmp_path):
+    """Found by name from any folder; a folder of that name comes first."""
+    monkeypatch.chdir(tmp_path)
+    assert lo.shipped() == ("linear_regression", "mnist", "rosenbrock", "two_moons")
+    for name in lo.shipped():
+        assert same(lo.load(name), lo.load(RESULTS / name))
+        assert saved.load_settings(name) == Run(RESULTS / name).settings
+    sizes = [path.stat().st_size for path in saved.SHIPPED.iterdir()]
+    assert sum(sizes) < 1_000_000
+    with pytest.raises(ValueError, match="does not exist. Shipped optimizers are linear_regress"):
+        lo.load("quantum")
+    saved.save_optimizer("mnist", lo.GRUOptimizer(3, key=jr.key(0)))
+    with pytest.raises(ValueError, match=r"`mnist` is not a run directory: it has no settings"):
+        lo.load("mnist")
 
 
 def test_arrays_notice_a_changed_byte(tmp_path):

@@ -138,9 +138,9 @@ def runs(tmp_path):
     """A folder with the shipped run of linear regression, as far as transfer needs it."""
     target = tmp_path / "runs" / SHIPPED.name
     target.mkdir(parents=True)
-    shutil.copy2(SHIPPED / "settings.json", target)
-    for name in ("weights", "tuning"):
-        shutil.copytree(SHIPPED / name, target / name)
+    for name in ("settings.json", "weights.npz"):
+        shutil.copy2(SHIPPED / name, target)
+    shutil.copytree(SHIPPED / "tuning", target / "tuning")
     return target.parent
 
 

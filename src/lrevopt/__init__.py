@@ -66,8 +66,10 @@ if TYPE_CHECKING:
     from lrevopt.optimizers import rescaled as rescaled
     from lrevopt.optimizers import to_optax as to_optax
     from lrevopt.optimizers.saved import load as load
+    from lrevopt.optimizers.saved import shipped as shipped
     from lrevopt.plots import plot as plot
     from lrevopt.plots.explore import explore as explore
+    from lrevopt.runs.contents import Run as Run
     from lrevopt.studies.interventions import INTERVENTIONS as INTERVENTIONS
     from lrevopt.studies.interventions import Interventions as Interventions
     from lrevopt.studies.interventions import intervene as intervene

@@ -29,7 +29,8 @@ from jaxtyping import PyTree
 SETTINGS = "settings.json"
 
 
-WEIGHTS = "weights"
+WEIGHTS, OLD_WEIGHTS = "weights.npz", "weights"
+"""Weights in the folder of a run; in older folders they are an Orbax checkpoint."""
 
 
 DIGEST = "sha256"
@@ -97,9 +98,7 @@ def save_record(path: Path | str, record: Any) -> None:
 
     A field may be a record itself, whose fields are then named `field/its_field`.
     """
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **_arrays_of(record))  # type: ignore[arg-type]  # names are strings
-    write_atomically(path, buffer.getvalue())
+    _write_npz(path, _arrays_of(record))
 
 
 def _arrays_of(record: Any, prefix: str = "") -> dict[str, np.ndarray]:
@@ -130,15 +129,7 @@ def load_record(kind: type[Record], path: Path | str) -> Record:
     may be missing. Raises `ValueError` for a file that is missing or damaged, or that has other
     fields, as those of earlier versions may.
     """
-    path = Path(path)
-    try:
-        content = io.BytesIO(path.read_bytes())
-        with np.load(content, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except OSError as error:
-        raise ValueError(f"`{path}` cannot be read: {error.strerror or error}.") from None
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"`{path}` is damaged: {error}.") from None
+    arrays = _read_npz(path)
     unread = dict(arrays)
     record, missing = _record_of(kind, unread)
     if record is None or unread:
@@ -194,6 +185,39 @@ def _has_default(field: dataclasses.Field) -> bool:
 
 def _unpacked(array: np.ndarray) -> Any:
     return array.item() if array.ndim == 0 else array
+
+
+def save_npz(path: Path | str, arrays: dict[str, np.ndarray]) -> None:
+    """Named arrays as one .npz. A digest of all bytes goes with them, as in `save_arrays`."""
+    _write_npz(path, arrays | {DIGEST: _digest(arrays)})
+
+
+def load_npz(path: Path | str) -> dict[str, np.ndarray]:
+    """What `save_npz` wrote; `ValueError` if it is missing or damaged."""
+    arrays = _read_npz(path)
+    digest = arrays.pop(DIGEST, None)
+    if digest is None or not np.array_equal(digest, _digest(arrays)):
+        raise ValueError(f"`{path}` is damaged: its digest does not match.")
+    return arrays
+
+
+def _write_npz(path: Path | str, arrays: dict[str, np.ndarray]) -> None:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # names are strings
+    write_atomically(path, buffer.getvalue())
+
+
+def _read_npz(path: Path | str) -> dict[str, np.ndarray]:
+    """The arrays of an .npz by name; `ValueError` if it is missing or damaged."""
+    path = Path(path)
+    try:
+        content = io.BytesIO(path.read_bytes())
+        with np.load(content, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except OSError as error:
+        raise ValueError(f"`{path}` cannot be read: {error.strerror or error}.") from None
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"`{path}` is damaged: {error}.") from None
 
 
 def save_arrays(directory: Path | str, arrays: dict[str, np.ndarray]) -> None:

@@ -20,7 +20,7 @@ from lrevopt.meta_training.settings import current_names, saved_training
 from lrevopt.optimizers import saved
 from lrevopt.optimizers.interface import AbstractOptimizer
 
-PUBLISHED = ("checkpoints", storage.WEIGHTS, "snapshots", "history.npz")
+PUBLISHED = ("checkpoints", storage.WEIGHTS, storage.OLD_WEIGHTS, "snapshots", "history.npz")
 """Contents of a run's folder beside its settings."""
 
 PLAN = "memory_plan"

@@ -147,6 +147,12 @@ def saved_training(saved: Mapping[str, Any]) -> dict[str, Any]:
     return dataclasses.asdict(MetaTraining()) | current_names(saved)
 
 
+def current_settings(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings file of a run folder under the names of today."""
+    entries = (name for name in ("training", "memory_plan") if isinstance(saved.get(name), dict))
+    return dict(saved) | {name: current_names(saved[name]) for name in entries}
+
+
 def without_schedule(settings: MetaTraining) -> MetaTraining:
     """Settings with defaults for all that does not change a single outer step.
 

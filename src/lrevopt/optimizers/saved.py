@@ -1,15 +1,18 @@
-"""Optimizers on disk: the weights of a run directory, and the cells that settings can rebuild."""
+"""Optimizers on disk: the weights of run directories, and those that come with the package."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import equinox as eqx
 import jax.random as jr
+import numpy as np
 from jaxtyping import Array, Key
 
 from lrevopt import storage
 from lrevopt.optimizers.interface import AbstractOptimizer
+from lrevopt.optimizers.named import make_optimizer
 from lrevopt.optimizers.recurrent import GRUCell, RecurrentOptimizer
 
 CELLS: dict[str, Callable[[int, Key[Array, ""]], Any]] = {
@@ -18,38 +21,91 @@ CELLS: dict[str, Callable[[int, Key[Array, ""]], Any]] = {
 }
 """Cells that `load` can rebuild from a run's settings, by the name used in scripts."""
 
+SPEC = "optimizer_spec"
+"""Entry of a run's settings: the name of its optimizer and the arguments it was made with."""
+
+SHIPPED = Path(str(resources.files("lrevopt"))) / "paper" / "shipped"
+"""Folder of the optimizers that come with the package: `NAME.npz` and `NAME.json`."""
+
 
 def save_optimizer(directory: Path | str, optimizer: AbstractOptimizer) -> None:
-    """Weights of an optimizer into a run directory (`weights/`)."""
-    storage.save_arrays(Path(directory) / storage.WEIGHTS, storage.tree_to_arrays(optimizer))
+    """Weights of an optimizer into a run directory (`weights.npz`)."""
+    directory = Path(directory)
+    storage.save_npz(directory / storage.WEIGHTS, storage.tree_to_arrays(optimizer))
+    storage.remove(directory / storage.OLD_WEIGHTS)
 
 
-def load(directory: Path | str, like: AbstractOptimizer | None = None) -> AbstractOptimizer:
-    """The learned optimizer of a run directory, shipped or your own.
+def load_weights(directory: Path | str) -> dict[str, np.ndarray]:
+    """Weights of a run directory by their path in the optimizer; none where there are none yet.
 
-    `like` is an optimizer of the same structure, needed only for cells of your own, which the
-    directory's settings cannot rebuild. Raises `ValueError` for a directory that is missing, is
-    not a run, has not finished its first stretch of training, or is damaged.
+    Raises `ValueError` for damaged ones.
     """
     directory = Path(directory)
-    if not directory.is_dir():
-        raise ValueError(f"`{directory}` is not a run directory: it does not exist.")
-    if not (directory / storage.SETTINGS).is_file():
-        raise ValueError(f"`{directory}` is not a run directory: it has no {storage.SETTINGS}.")
-    settings = storage.load_json(directory / storage.SETTINGS)
-    if not (directory / storage.WEIGHTS).is_dir():
+    if (directory / storage.WEIGHTS).is_file():
+        return storage.load_npz(directory / storage.WEIGHTS)
+    old = directory / storage.OLD_WEIGHTS
+    return storage.load_arrays(old) if old.is_dir() else {}
+
+
+def shipped() -> tuple[str, ...]:
+    """Names of the learned optimizers that come with the package: the paper's tasks."""
+    return tuple(sorted(path.stem for path in SHIPPED.glob("*.npz")))
+
+
+def load(source: Path | str, like: AbstractOptimizer | None = None) -> AbstractOptimizer:
+    """The optimizer of a run directory, or one that comes with the package.
+
+    - `source`: folder of a run, or a name among `shipped()`. A folder that exists comes first.
+    - `like`: an optimizer of the same structure, needed only where the settings of the run cannot
+      rebuild it: for cells of your own in a run that no command of the package has begun.
+
+    Raises `ValueError` for a folder that is missing, is not a run, has not finished its first
+    stretch of training, or is damaged, and for an unknown name.
+    """
+    settings, directory = load_settings(source), Path(source)
+    if directory.exists():
+        weights = load_weights(directory)
+    else:
+        weights = storage.load_npz(SHIPPED / f"{source}.npz")
+    if not weights:
         raise ValueError(
             f"`{directory}` holds no trained weights yet: its run was interrupted; continue it "
             f"with `--resume`."
         )
     like = _skeleton(settings, directory) if like is None else like
-    return storage.arrays_to_tree(storage.load_arrays(directory / storage.WEIGHTS), like, directory)
+    return storage.arrays_to_tree(weights, like, directory)
 
 
-def _skeleton(settings: dict[str, Any], directory: Path) -> AbstractOptimizer:
-    """An untrained optimizer with the structure that `describe` wrote."""
+def load_settings(source: Path | str) -> dict[str, Any]:
+    """Settings of a run directory, or of the run of an optimizer that comes with the package.
+
+    Raises `ValueError` for a folder that is missing or is not a run, and for an unknown name.
+    """
+    directory = Path(source)
+    if not directory.exists() and str(source) in shipped():
+        return storage.load_json(SHIPPED / f"{source}.json")
+    if not directory.is_dir():
+        raise ValueError(
+            f"`{directory}` is not a run directory: it does not exist. Shipped optimizers are "
+            f"{', '.join(shipped())}."
+        )
+    if not (directory / storage.SETTINGS).is_file():
+        raise ValueError(f"`{directory}` is not a run directory: it has no {storage.SETTINGS}.")
+    return storage.load_json(directory / storage.SETTINGS)
+
+
+def _skeleton(settings: Mapping[str, Any], directory: Path) -> AbstractOptimizer:
+    """An optimizer with the structure that settings tell of."""
+    optimizer = settings.get("optimizer", {})
+    if SPEC in settings:
+        spec = settings[SPEC]
+        made = make_optimizer(spec["spec"], spec["kwargs"], key=jr.key(0))
+        if isinstance(made, RecurrentOptimizer):  # a search may have changed its scales
+            scales = {name: optimizer[name] for name in ("input_scale", "output_scale")}
+            bias = made.bias is not None
+            return RecurrentOptimizer(made.cell, made.start.size, bias=bias, **scales)
+        return made
     try:
-        optimizer = settings["optimizer"]
         (units,) = optimizer["start"]["shape"]
         key = jr.key(0)
         kinds = {name: type(make(1, key)) for name, make in CELLS.items()}

@@ -2,18 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
 
 from lrevopt import storage
 from lrevopt.paper.claims import Row
 from lrevopt.paper.figures.registry import FIGURES
 from lrevopt.paper.figures.specs import FigureText
 from lrevopt.paper.front_page_content import render_front_page
-from lrevopt.paper.tasks import title_of
+from lrevopt.paper.tasks import TITLES, title_of
 from lrevopt.plots.gallery import GALLERY_CAPTION
 from lrevopt.plots.transfers import SWEEPS_CAPTION, TRANSFER_CAPTION
 from lrevopt.runs.contents import runs_by_task
-from lrevopt.runs.experiment import TaskName
 from lrevopt.runs.pages import Picture
 from lrevopt.studies.gallery import Gallery
 
@@ -29,11 +27,11 @@ def shipped_runs(results: Path) -> list[Path]:
 
     Raises `ValueError` if there is none.
     """
-    tasks = get_args(TaskName)
-    runs = [results / task for task in tasks if (results / task / storage.SETTINGS).is_file()]
+    runs = [results / task for task in TITLES if (results / task / storage.SETTINGS).is_file()]
     if not runs:
+        names = list(TITLES)
         raise ValueError(
-            f"`results` must be a folder with a run in {', '.join(tasks[:-1])} or {tasks[-1]}, "
+            f"`results` must be a folder with a run in {', '.join(names[:-1])} or {names[-1]}, "
             f"got `{results}`."
         )
     return runs
@@ -77,7 +75,7 @@ def _gaps(runs: list[Path]) -> list[str]:
     }
     by_task = {run.name: run for run in runs}
     sentences = []
-    for task in get_args(TaskName):
+    for task in TITLES:
         if task not in by_task:
             sentences.append(f"{title_of(task)}: there is no run.")
             continue

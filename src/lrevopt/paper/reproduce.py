@@ -3,6 +3,7 @@
 import dataclasses
 import time
 from pathlib import Path
+from typing import Any
 
 from lrevopt import storage
 from lrevopt.checks import positive_integer
@@ -11,80 +12,102 @@ from lrevopt.paper.figures.drawing import draw_figures
 from lrevopt.paper.report_sections import claims_section
 from lrevopt.runs.analyze import analyze_run
 from lrevopt.runs.contents import Run
-from lrevopt.runs.evaluate import Say, baseline_settings, evaluate_run, tune_baselines
+from lrevopt.runs.evaluate import evaluate_run, tested_problems
 from lrevopt.runs.experiment import Experiment
+from lrevopt.runs.intervene import intervene_run
 from lrevopt.runs.pages import Picture
 from lrevopt.runs.report import report_run
-from lrevopt.runs.train import train
+from lrevopt.runs.scorecard import scorecard_run
+from lrevopt.runs.train import adopt, train
+from lrevopt.runs.tune import Say, baseline_settings, tune_baselines
 from lrevopt.tuning.settings import Tuning
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What happens besides training. Raises `ValueError` for a count below 1."""
+
+    tuning: Tuning = Tuning()
+    """How baselines are tuned."""
+    test_problems: int | None = None
+    """Problems of the evaluation; by default as many as `tested_problems` says."""
+    trained: bool = True
+    """Whether the optimizer is trained, or taken as it is."""
+    scorecard: bool = True
+    """Whether the scorecard is measured."""
+    interventions: bool = True
+    """Whether mechanisms are removed, and statements proved."""
+
+    def __post_init__(self) -> None:
+        if self.test_problems is not None:
+            positive_integer("test_problems", self.test_problems)
 
 
 def reproduce(
     chosen: Experiment,
     directory: Path,
+    plan: Plan = Plan(),
     *,
-    tuning: Tuning,
-    test_problems: int = 256,
     overwrite: bool = False,
-    time_limit: float | None = None,
-    save_every: float = 30.0,
-    memory_limit: float | None = None,
-    start: Path | None = None,
     say: Say = print,
+    **running: Any,
 ) -> str:
     """All stages for one experiment; the outcome of its training.
 
     A folder that holds this run already is continued. After a time limit the best optimizer so
     far goes through the later stages; after a signal nothing follows. Baselines are tuned, and all
-    are tested, on runs as long as those that chose the optimizer, whatever `tuning` says of that.
+    are tested, on runs as long as those that chose the optimizer, whatever `plan.tuning` says of
+    that. `running` are further options of `runs.train.train`. Raises `ValueError` as the stages do.
     """
-    positive_integer("test_problems", test_problems)
     steps = chosen.training.selection_unroll or chosen.training.unroll
-    settings = dataclasses.replace(tuning, steps=steps)
+    settings = dataclasses.replace(plan.tuning, steps=steps)
     baseline_settings(settings)
-    begin = time.monotonic()
+    begin, outcome = time.monotonic(), "finished"
 
     def stage(name: str) -> None:
         say(f"[{time.monotonic() - begin:4.0f} s] {name}")
 
-    stage(f"meta-training on {chosen.task}")
-    resume = (directory / storage.SETTINGS).exists() and not overwrite
-    run = train(
-        chosen,
-        directory,
-        resume=resume,
-        overwrite=overwrite,
-        time_limit=time_limit,
-        save_every=save_every,
-        memory_limit=memory_limit,
-        start=start,
-    )
-    say(run.history.summary())
-    if run.history.outcome.startswith("SIG"):
-        say(f"stopped ({run.history.outcome}); the same command continues")
-        return run.history.outcome
-    data_dir = chosen.images.data_dir
+    if plan.trained:
+        stage(f"meta-training on {chosen.task}")
+        resume = (directory / storage.SETTINGS).exists() and not overwrite
+        trained = train(chosen, directory, resume=resume, overwrite=overwrite, **running)
+        say(trained.history.summary())
+        outcome = trained.history.outcome
+        if outcome.startswith("SIG"):
+            say(f"stopped ({outcome}); the same command continues")
+            return outcome
+    else:
+        stage(f"an optimizer as it is, on {chosen.task}")
+        adopt(chosen, directory, overwrite=overwrite, steps=steps, say=say)
+    run = Run(directory, data_dir=chosen.data_dir)
+    tested = tested_problems(run.task) if plan.test_problems is None else plan.test_problems
     stage("tuning baselines")
-    tune_baselines(chosen.make_task(), settings, directory, say)
-    stage(f"evaluating on {test_problems} test problems")
-    evaluate_run(directory, test_problems, steps, say, data_dir=data_dir)
+    tune_baselines(run.task, settings, directory, say=say)
+    stage(f"evaluating on {tested} test problems")
+    evaluate_run(run, problems=tested, steps=steps, say=say)
     stage("analysing")
-    analyze_run(directory, None, steps, data_dir=data_dir)
+    analyze_run(run, steps=steps)
+    if plan.scorecard:
+        stage("scorecard")
+        scorecard_run(run, steps=steps, say=say)
+    if plan.interventions:
+        stage("interventions")
+        intervene_run(run, problems=tested, steps=steps, say=say)
     stage("drawing figures")
-    report = figures_and_report(directory, begin)
+    report = figures_and_report(run, begin)
     stage(f"done: {report}")
-    return run.history.outcome
+    return outcome
 
 
-def figures_and_report(directory: Path, begin: float | None = None) -> Path:
+def figures_and_report(run: Run, begin: float | None = None) -> Path:
     """Draw the figures of a run and write its report with the paper's sentences; its path.
 
     `begin` is when the whole run began, by `time.monotonic`.
     """
-    drawn = draw_figures([directory], directory / Run.figures.file)
+    drawn = draw_figures([run.folder], run.folder / Run.figures.file)
     return report_run(
-        directory,
+        Run(run.folder, data_dir=run.data_dir),
         figures=[Picture(spec, png) for spec, png in drawn],
-        sections=claims_section(claims_of(directory)),
+        sections=claims_section(claims_of(run.folder)),
         seconds=None if begin is None else time.monotonic() - begin,
     )

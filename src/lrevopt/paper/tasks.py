@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TypeVar
 
-from lrevopt.plots.style import readable
+from lrevopt.text import in_words
 
 Value = TypeVar("Value")
 
@@ -18,7 +18,7 @@ TITLES = {
 
 def title_of(task: str) -> str:
     """Title of a task by its name, of any other than the paper's its name as a label."""
-    return TITLES.get(task, readable(task))
+    return TITLES.get(task, in_words(task))
 
 
 def in_order(by_task: Mapping[str, Value]) -> dict[str, Value]:

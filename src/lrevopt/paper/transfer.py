@@ -10,14 +10,15 @@ from typing import Any, TypeVar
 import numpy as np
 
 from lrevopt import storage
-from lrevopt.checks import finite, positive_integer
 from lrevopt.optimizers import AbstractOptimizer
+from lrevopt.paper.experiments import TransferSettings
 from lrevopt.paper.front_page import shipped_runs
 from lrevopt.paper.tasks import TITLES
 from lrevopt.plots.style import save_figure
 from lrevopt.plots.transfers import figure_sweeps, figure_transfer, home_and_kind
+from lrevopt.runs.contents import Run
 from lrevopt.runs.evaluate import contestants
-from lrevopt.runs.experiment import LEARNED, TaskName, key_stream, load_task
+from lrevopt.runs.experiment import LEARNED, key_stream
 from lrevopt.studies.transfer import (
     Sweep,
     Transfer,
@@ -26,71 +27,14 @@ from lrevopt.studies.transfer import (
     sweep_scales,
     sweep_tasks,
 )
-from lrevopt.tasks import AbstractTask, LinearRegression
+from lrevopt.tasks import LinearRegression
 from lrevopt.text import csv_text
 
-SIZED: TaskName = "linear_regression"
+SIZED = "linear_regression"
 """The task whose dimension is swept: the only one that has one to choose."""
 
 
 Record = TypeVar("Record", Transfer, Sweep)
-
-
-@dataclasses.dataclass(frozen=True)
-class TransferSettings:
-    """How much is run. Raises `ValueError` for counts below 1 or factors that are not positive."""
-
-    problems: int = 64
-    """Test problems of vectors: linear regression, Rosenbrock."""
-    network_problems: int = 4
-    """Test problems of networks."""
-    steps: int = 200
-    """Updates in each run of the matrix and of the sweeps of scale and dimension."""
-    scales: tuple[float, ...] = (1e-3, 1e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0, 1000.0)
-    """Factors on every gradient."""
-    horizons: tuple[int, ...] = (50, 100, 200, 500, 1000, 2000)
-    """Updates after which a run is scored."""
-    dimensions: tuple[int, ...] = (2, 5, 10, 20, 50, 100)
-    """Parameters of linear regression."""
-    image_scales: tuple[float, ...] = (0.3, 1.0, 3.0)
-    """Factors on MNIST, where a run takes ten seconds."""
-    image_horizons: tuple[int, ...] = (50, 100, 200, 400)
-    """Updates on MNIST."""
-    image_problems: int = 2
-    """Test problems of MNIST."""
-    analysed: int = 16
-    """Most problems that a scorecard is of."""
-    image_analysed: int = 0
-    """The same on MNIST, where one takes minutes: 0 leaves them and their distances out."""
-    seed: int = 0
-    """Of the problems, those of the analysis and those of the test."""
-
-    def __post_init__(self) -> None:
-        for name in ("problems", "network_problems", "steps", "image_problems", "analysed"):
-            positive_integer(name, getattr(self, name))
-        for name in ("horizons", "dimensions", "image_horizons"):
-            for value in getattr(self, name):
-                positive_integer(name, value)
-        for name in ("scales", "image_scales"):
-            for value in getattr(self, name):
-                finite(name, value, above=0.0)
-
-    def problems_of(self, task: str) -> int:
-        """Test problems of a task."""
-        if task == "mnist":
-            return self.image_problems
-        return self.network_problems if task == "two_moons" else self.problems
-
-    def analysed_of(self, task: str) -> int:
-        """Problems of the scorecards on a task."""
-        most = self.image_analysed if task == "mnist" else self.analysed
-        return min(self.problems_of(task), most)
-
-    def swept(self, task: str) -> tuple[tuple[float, ...], tuple[int, ...]]:
-        """Factors on gradients, and lengths of runs, of a task."""
-        if task == "mnist":
-            return self.image_scales, self.image_horizons
-        return self.scales, self.horizons
 
 
 def transfer(
@@ -107,12 +51,9 @@ def transfer(
     `settings.json`. Raises `ValueError` for a folder without runs, runs without tuned baselines,
     a folder that cannot be written, or one that was measured with other settings or weights.
     """
-    runs = {run.name: run for run in shipped_runs(results)}
-    tasks: dict[str, AbstractTask] = {}
-    by_home: dict[str, dict[str, AbstractOptimizer]] = {}
-    for name, run in runs.items():
-        _, tasks[name] = load_task(run, data_dir)
-        by_home[name] = contestants(run, run, tasks[name])
+    runs = {folder.name: Run(folder, data_dir=data_dir) for folder in shipped_runs(results)}
+    tasks = {name: run.task for name, run in runs.items()}
+    by_home = {name: contestants(run) for name, run in runs.items()}
     everyone = {
         f"{home}/{kind}": optimizer
         for home, own in by_home.items()

@@ -1,10 +1,8 @@
-"""The trained optimizer taken apart."""
-
-from pathlib import Path
+"""A stage: the optimizer of a run taken apart."""
 
 import equinox as eqx
+import jax.random as jr
 
-from lrevopt import storage
 from lrevopt.analysis import (
     Mechanisms,
     analyze_sampled,
@@ -14,8 +12,12 @@ from lrevopt.analysis import (
     textbook_update_functions,
 )
 from lrevopt.inner_loop.sampled_states import sample_states
-from lrevopt.optimizers import saved
-from lrevopt.runs.experiment import key_stream, load_task
+from lrevopt.optimizers import AbstractOptimizer, OptaxOptimizer, saved
+from lrevopt.optimizers.named import make_optimizer
+from lrevopt.runs.contents import Run
+from lrevopt.runs.experiment import key_stream
+from lrevopt.runs.writing import write
+from lrevopt.studies.scorecard.measuring import replay_states
 from lrevopt.tasks import AbstractTask
 from lrevopt.tasks.pictures import task_picture
 
@@ -25,32 +27,43 @@ of problems with more parameters than the last number, whose runs take 7 s each.
 
 
 def analyze_run(
-    directory: Path,
-    problems: int | None,
-    steps: int,
-    seed: int = 0,
-    data_dir: Path | None = None,
+    run: Run, *, problems: int | None = None, steps: int = 200, seed: int = 0
 ) -> Mechanisms:
-    """Take the learned optimizer of a folder apart, and save the numbers of its figures.
+    """Take the optimizer of a run apart, and save the numbers of its figures.
 
-    Without `problems`, as many as `analysed_problems` says. `data_dir` is as in `evaluate_run`.
+    Without `problems`, as many as `analysed_problems` says. Raises `ValueError` for a run without
+    weights, or an optimizer that diverges on every problem.
     """
-    _, task = load_task(directory, data_dir)
-    optimizer, key = saved.load(directory), key_stream("analysis", seed)
+    task = run.task
+    optimizer, at_rest = at_rest_of(run, steps)
+    key = key_stream("analysis", seed)
     problems = analysed_problems(task) if problems is None else problems
     sampled = sample_states(optimizer, task, key=key, problems=problems, steps=steps)
+    if at_rest is not None:
+        optimizer, sampled = at_rest, replay_states(at_rest, sampled)
     record = analyze_sampled(optimizer, sampled)
-    storage.save_record(directory / "mechanisms.npz", record)
+    facts = {"problems": problems, "steps": steps, "seed": seed}
+    write(run.folder, "mechanisms", record, json=facts)
     if len(task.parameter_groups) > 1:
         types = measure_parameter_types(optimizer, task, key=key, problems=problems, steps=steps)
-        storage.save_record(directory / "parameter_types.npz", types)
-        storage.save_record(directory / "manifold.npz", measure_manifold(optimizer, sampled))
-        storage.save_record(directory / "mode_shifts.npz", measure_modes(optimizer, sampled))
-    facts = {"problems": problems, "steps": steps, "seed": seed}
-    storage.save_json(directory / "analysis.json", facts)
-    storage.save_record(directory / "textbook.npz", textbook_update_functions())
-    storage.save_record(directory / "task_picture.npz", task_picture(task, key=key))
+        write(run.folder, "parameter_types", types)
+        write(run.folder, "manifold", measure_manifold(optimizer, sampled))
+        write(run.folder, "mode_shifts", measure_modes(optimizer, sampled))
+    write(run.folder, "textbook", textbook_update_functions())
+    write(run.folder, "task_picture", task_picture(task, key=key))
     return record
+
+
+def at_rest_of(run: Run, steps: int) -> tuple[AbstractOptimizer, AbstractOptimizer | None]:
+    """The optimizer of a run and, if it keeps a step counter, the same with the counter held.
+
+    A counter that goes on has no fixed point. Raises `ValueError` for a run without weights.
+    """
+    optimizer, spec = saved.load(run.folder), run.settings.get(saved.SPEC)
+    if spec is None or not isinstance(optimizer, OptaxOptimizer):
+        return optimizer, None
+    at_rest = make_optimizer(spec["spec"], spec["kwargs"], key=jr.key(0), at_step=steps)
+    return optimizer, at_rest
 
 
 def analysed_problems(task: AbstractTask) -> int:

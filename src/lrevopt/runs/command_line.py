@@ -1,33 +1,32 @@
-"""What scripts share: a command line, one sentence for bad input, exit codes.
+"""What commands share: a command line, one sentence for bad input, exit codes.
 
-Exit code 2 stands for bad input, 128 + n for a run that signal n stopped.
+A command is a frozen dataclass: its fields are the options, its docstring is the help text, and
+`main` does the work and gives the exit code. Modules of commands import JAX inside `main` alone, so
+that help and refusals come at once. Exit code 2 stands for bad input, 128 + n for a run that
+signal n stopped.
 """
 
 import dataclasses
 import signal
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import tyro
 
-from lrevopt.meta_training import MetaTraining
 from lrevopt.meta_training.settings import Preset
-from lrevopt.runs.experiment import (
-    TUNING_BY_TASK,
-    Experiment,
-    Images,
-    Learned,
-    TaskName,
-    experiment,
-    tested_problems,
-)
-from lrevopt.tuning.settings import Tuning
+from lrevopt.runs.experiment import suggestion
 
 Settings = TypeVar("Settings")
+
+
+class Command(Protocol):
+    """Options of a command, and what it does with them."""
+
+    def main(self) -> int | None:
+        """Run it; the exit code, where that is not 0. Raises `ValueError` for bad input."""
 
 
 @contextmanager
@@ -40,86 +39,72 @@ def plain_errors() -> Iterator[None]:
         raise SystemExit(2) from None
 
 
-def parse(settings: type[Settings], default: Settings | None = None) -> Settings:
-    """Settings from the command line; exit code 2 and one message for what cannot be used."""
+def parse(
+    settings: type[Settings],
+    default: Settings | None = None,
+    *,
+    words: Sequence[str] | None = None,
+    prog: str | None = None,
+) -> Settings:
+    """Settings from the command line; exit code 2 and one message for what cannot be used.
+
+    `words` are those after the name of the program, by default the ones of this process; `prog` is
+    the name to say.
+    """
+    options: dict[str, Any] = {"args": words, "prog": prog}
+    if default is not None:
+        options["default"] = default
     with plain_errors(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        if default is None:
-            return tyro.cli(settings)
-        return tyro.cli(settings, default=default)
+        return tyro.cli(settings, **options)
 
 
-@dataclasses.dataclass(frozen=True)
-class ExperimentSettings:
-    """What scripts that name an experiment have in common."""
-
-    task: tyro.conf.Positional[TaskName]
-    """What the optimizer is trained on."""
-    preset: Preset = "quick"
-    """Defaults for all else: minutes on two cores, the paper's D.2, or the published settings."""
-    optimizer: Learned = Learned()
-    training: MetaTraining = MetaTraining()
-    seed: int = 0
-    """Of the initial weights and of training and selection problems."""
-    images: Images = Images()
-
-    def experiment(self) -> Experiment:
-        """The experiment to run."""
-        return Experiment(self.task, self.optimizer, self.training, self.seed, self.images)
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainingSettings(ExperimentSettings):
-    """What scripts that keep a training run have in common."""
-
-    overwrite: bool = False
-    """Start again even if the folder holds a run."""
-    time_limit: float | None = None
-    """Seconds after which training saves and stops."""
-    save_every: float = 30.0
-    """Seconds between saves of the whole state."""
-    memory_limit: float | None = None
-    """GiB that a meta-gradient may take (default: 80 % of what is free)."""
-    start: Path | None = None
-    """Folder of a run whose trained optimizer is trained on, instead of random weights."""
-
-    def running(self) -> dict[str, Any]:
-        """How to run it, for `runs.train.train` and `paper.reproduce.reproduce`."""
-        names = ("overwrite", "time_limit", "save_every", "memory_limit", "start")
-        return {name: getattr(self, name) for name in names}
-
-
-Named = TypeVar("Named")
-
-
-def parse_by_task(settings: type[Named]) -> Named:
+def parse_by_task(
+    settings: type[Settings], *, words: Sequence[str] | None = None, prog: str | None = None
+) -> Settings:
     """As `parse`, with defaults that depend on the task and preset on the command line.
 
-    `settings` begins with a `task` and has any of the fields `preset`, `optimizer`, `training`,
-    `tuning` and `test_problems`. The command line is read twice: once to learn the first two,
-    and again with their defaults.
+    `settings` begins with a `task` and has any of the fields `preset`, `optimizer`, `training` and
+    `tuning`. The command line is read twice: once to learn the first two, and again with their
+    defaults.
     """
-    words = sys.argv[1:]
+    words = sys.argv[1:] if words is None else words
     asked = [word for word in words if word not in ("-h", "--help")]
     try:
         with plain_errors():
-            named: Any = tyro.cli(settings, args=asked, console_outputs=asked == words)
+            named: Any = tyro.cli(settings, args=asked, prog=prog, console_outputs=asked == words)
     except SystemExit:
         if asked == words:
             raise
-        return parse(settings)
+        return parse(settings, words=words, prog=prog)
     preset: Preset = getattr(named, "preset", "quick")
-    chosen = experiment(named.task, preset)
-    known = {
-        "preset": preset,
-        "optimizer": chosen.optimizer,
-        "training": chosen.training,
-        "tuning": TUNING_BY_TASK.get(named.task, Tuning()),
-        "test_problems": tested_problems(named.task),
+    chosen = suggestion(named.task, preset)
+    known: dict[str, Any] = {"preset": preset} | {
+        field.name: getattr(chosen, field.name) for field in dataclasses.fields(chosen)
     }
     fields = {field.name for field in dataclasses.fields(named)}
     defaults = {name: value for name, value in known.items() if name in fields}
-    return parse(settings, type(named)(named.task, **defaults))
+    return parse(settings, type(named)(named.task, **defaults), words=words, prog=prog)
+
+
+def run_command(command: type[Any], words: Sequence[str], prog: str) -> int:
+    """Read a command's options and run it; its exit code."""
+    names = {field.name for field in dataclasses.fields(command)}
+    read = parse_by_task if names & {"training", "tuning"} else parse
+    settings: Command = read(command, words=words, prog=prog)
+    with plain_errors():
+        return settings.main() or 0
+
+
+def summary(command: type[Any]) -> str:
+    """First line of a command's help text."""
+    return (command.__doc__ or "").strip().splitlines()[0]
+
+
+def listing(commands: Mapping[str, type[Any]]) -> str:
+    """All commands, each with the first line of its help text."""
+    widest = max(map(len, commands))
+    return "\n".join(f"  {name:{widest}}  {summary(command)}" for name, command in commands.items())
 
 
 def exit_code(outcome: str) -> int:

@@ -19,16 +19,22 @@ from lrevopt.analysis.parameter_types import type_facts
 from lrevopt.certificates import Certificates
 from lrevopt.inner_loop.evaluation import Evaluation
 from lrevopt.meta_training import History
+from lrevopt.meta_training.settings import current_settings
 from lrevopt.optimizers import AbstractOptimizer, saved
-from lrevopt.plots.style import readable
-from lrevopt.runs.experiment import load_task, task_name
 from lrevopt.studies.gradient_replay import GradientReplay, gradient_replay_facts
 from lrevopt.studies.interventions import Interventions
 from lrevopt.studies.interventions.costs import intervention_facts
 from lrevopt.studies.scorecard import Scorecard, scorecard_facts
 from lrevopt.tasks import AbstractTask
+from lrevopt.tasks.named import (
+    check_task_described,
+    name_of_kind,
+    short_name,
+    task_of,
+    title_of_name,
+)
 from lrevopt.tasks.pictures import TaskPicture
-from lrevopt.text import Facts, in_words
+from lrevopt.text import Facts
 from lrevopt.tuning.random_search import TuningResult
 
 Kept = TypeVar("Kept")
@@ -156,7 +162,7 @@ class Run:
 
     settings: Part[dict[str, Any]] = Part(
         storage.SETTINGS, "train", "Task, optimizer, settings of training, seed and versions.",
-        storage.load_json, dict,
+        lambda path: current_settings(storage.load_json(path)), dict,
     )  # fmt: skip
     history = record(
         History, "history.npz", "train", "Meta-objective, gradient norm and selection scores.",
@@ -168,8 +174,8 @@ class Run:
         "snapshots", "train", "Weights of every snapshot that meta-training took, stacked."
     )
     optimizer: Part[AbstractOptimizer | None] = Part(
-        storage.WEIGHTS, "train", "Weights of the trained optimizer.",
-        lambda path: saved.load(path.parent), lambda: None,
+        storage.WEIGHTS, "train", "Weights of the optimizer.",
+        lambda path: saved.load(path.parent), lambda: None, formerly=(storage.OLD_WEIGHTS,),
     )  # fmt: skip
     tuning: Part[dict[str, TuningResult]] = Part(
         "tuning", "tune", "Random search of each baseline, by its name.",
@@ -235,40 +241,70 @@ class Run:
         read_seeds, dict,
     )  # fmt: skip
 
-    def __init__(self, path: Path | str, *, tuned_by: "Run | None" = None):
-        """`tuned_by` is a run whose tuned baselines stand in where this one has none."""
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        task: AbstractTask | None = None,
+        data_dir: Path | None = None,
+        tuned_by: "Run | None" = None,
+    ):
+        """Read the folder at `path`.
+
+        - `task`: the run's task, where its settings cannot rebuild it.
+        - `data_dir`: folder with the task's data, where it has any.
+        - `tuned_by`: a run whose tuned baselines stand in where this one has none.
+        """
         self.path: Path | None = Path(path)
-        self.task_name: str = task_name(path)
-        self._tuned_by = tuned_by
+        if not (self.path / storage.SETTINGS).is_file():
+            raise ValueError(f"`{path}` is not a run directory: it has no {storage.SETTINGS}.")
         self._loaded: dict[str, Any] = {}
+        self.data_dir, self._tuned_by = data_dir, tuned_by
+        check_task_described(self.settings, self.path, task)
+        if task is not None:
+            self._loaded["task"] = task
+        spec = self.settings.get("task_spec", {}).get("spec")
+        kind = name_of_kind(self.settings["task"]["kind"])
+        self.task_name: str = kind if spec is None else short_name(spec)
 
     @classmethod
     def of(cls, task_name: str, **records: Any) -> "Run":
-        """A run of records in memory, by the names of the table.
+        """A run of records in memory, by the names of the table, or `task`.
 
         Raises `ValueError` for a name that the table does not have.
         """
         run = cls.__new__(cls)
-        run.path, run.task_name, run._tuned_by = None, task_name, None
+        run.path, run.task_name = None, task_name
+        run.data_dir, run._tuned_by = None, None
         if unknown := [name for name in records if name not in CONTENTS and name != "task"]:
             raise ValueError(f"`records` must be of {', '.join(CONTENTS)}, got {unknown[0]!r}.")
         run._loaded = dict(records)
         return run
 
     @property
+    def folder(self) -> Path:
+        """The folder of the run. Raises `ValueError` for a run of records in memory."""
+        if self.path is None:
+            raise ValueError("`run` must be a run in a folder, got records in memory.")
+        return self.path
+
+    @property
     def title(self) -> str:
         """The task as headings and figures call it."""
-        own, task = self.settings.get("title"), self.settings.get("task", {})
-        return own or task_title(task) or readable(self.task_name)
+        own = self.settings.get("title") or self.settings.get("task", {}).get("title")
+        return str(own or title_of_name(self.task_name))
 
     @functools.cached_property
     def task(self) -> AbstractTask:
-        """The task, built again from the settings. Raises `ValueError` if that cannot be."""
+        """The task, made again as the settings say.
+
+        Raises `ValueError` if that cannot be, or gives another task.
+        """
         if "task" in self._loaded:
             return self._loaded["task"]
         if self.path is None:
             raise ValueError("`task` must be given to a run of records in memory.")
-        return load_task(self.path)[1]
+        return task_of(self.settings, self.path, self.data_dir)
 
     def get(self, part: Part[Kept]) -> Kept:
         """A part of this run, read on first use."""
@@ -321,11 +357,6 @@ class Run:
         return pairs
 
 
-def task_title(description: Mapping[str, Any]) -> str:
-    """Title of a task from its description: its own, or its class in words."""
-    return str(description.get("title") or in_words(description.get("kind", "")))
-
-
 def runs_by_task(directories: Mapping[str, Path] | list[Path]) -> dict[str, Run]:
     """Runs of several folders by task. Raises `ValueError` for two runs of one task."""
     found: dict[str, Run] = {}
@@ -337,25 +368,3 @@ def runs_by_task(directories: Mapping[str, Path] | list[Path]) -> dict[str, Run]
             )
         found[run.task_name] = run
     return found
-
-
-def stale(*replaced: str) -> list[str]:
-    """Names of the parts that depend, by whatever way, on parts that were replaced."""
-    gone: set[str] = set()
-    while True:
-        sources = {*replaced, *gone}
-        found = {
-            name
-            for name, part in CONTENTS.items()
-            if part.depends == ALL or sources.intersection(part.depends)
-        }
-        if found <= gone:
-            return [name for name in CONTENTS if name in gone]
-        gone |= found
-
-
-def remove_stale(directory: Path, *replaced: str) -> None:
-    """Remove from a run's folder what depends on parts that were replaced."""
-    for name in stale(*replaced):
-        for path in CONTENTS[name].files(directory):
-            storage.remove(path)

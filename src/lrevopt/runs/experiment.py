@@ -1,66 +1,27 @@
-"""The paper's experiments by name: a task, a learned optimizer, how it is trained, its keys."""
+"""An experiment: a task, an optimizer, how it is trained, its keys. All of it by name.
+
+Nothing here imports JAX before it computes, so that a command line can be read at once.
+"""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal, get_args
-
-import jax.random as jr
-from jaxtyping import Array, Key
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from lrevopt.checks import finite, one_of, positive_integer
-from lrevopt.meta_training import PRESETS, MetaTraining
-from lrevopt.meta_training.settings import Preset
-from lrevopt.optimizers import AbstractOptimizer, Adam, Momentum, RecurrentOptimizer, RMSProp
-from lrevopt.optimizers.saved import CELLS
-from lrevopt.storage import SETTINGS, describe, load_json
-from lrevopt.tasks import MNIST, AbstractTask, LinearRegression, Rosenbrock, TwoMoons
-from lrevopt.tasks.datasets import Source
-from lrevopt.tuning.settings import LARGE_NETWORK_TUNING, NETWORK_TUNING, Tuning
+from lrevopt.meta_training.settings import PRESETS, MetaTraining, Preset
+from lrevopt.tuning.settings import Tuning
 
-TaskName = Literal["linear_regression", "rosenbrock", "two_moons", "mnist"]
+if TYPE_CHECKING:
+    from jaxtyping import Array, Key
+
+    from lrevopt.optimizers import AbstractOptimizer
+    from lrevopt.tasks import AbstractTask
+
 Stream = Literal["initial_weights", "training", "tuning", "test", "analysis"]
 
-
-@dataclasses.dataclass(frozen=True)
-class Images:
-    """What MNIST is made of; other tasks have no use for it."""
-
-    source: Source = "mnist"
-    """The real images, or scikit-learn's small ones, which need no files."""
-    data_dir: Path | None = None
-    """Folder with MNIST's four files (default: $LREVOPT_DATA, the user's cache, a download)."""
-    side: int = 28
-    """Height and width: 28, or a divisor of it for a smaller network to train on first."""
-
-    def task(self) -> MNIST:
-        """The task on these images."""
-        return MNIST(self.source, self.data_dir, side=self.side)
-
-
-KINDS: dict[TaskName, type[AbstractTask]] = {
-    "linear_regression": LinearRegression,
-    "rosenbrock": Rosenbrock,
-    "two_moons": TwoMoons,
-    "mnist": MNIST,
-}
-"""The paper's tasks (section 3.2)."""
-
-
-def make_task(name: TaskName, images: Images = Images()) -> AbstractTask:
-    """A task with the paper's settings. Raises `ValueError` if its data cannot be found."""
-    return images.task() if name == "mnist" else KINDS[name]()
-
-
-BASELINES: dict[str, Callable[..., AbstractOptimizer]] = {
-    "momentum": Momentum,
-    "rmsprop": RMSProp,
-    "adam": Adam,
-}
-"""The hand-written optimizers that learned ones are compared with (section 3.2 and D.3)."""
-
 LEARNED = "learned"
-"""Name of the learned optimizer beside them."""
+"""Name of the optimizer of a run beside the baselines that it is compared with."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,10 +41,13 @@ class Learned:
         positive_integer("units", self.units)
         finite("input_scale", self.input_scale, above=0.0)
         finite("output_scale", self.output_scale, above=0.0)
-        one_of("cell", self.cell, tuple(CELLS))
+        one_of("cell", self.cell, ("gru", "equinox_gru"))
 
-    def build(self, key: Key[Array, ""]) -> RecurrentOptimizer:
+    def build(self, key: "Key[Array, '']") -> "AbstractOptimizer":
         """The optimizer with weights drawn from `key`."""
+        from lrevopt.optimizers import RecurrentOptimizer
+        from lrevopt.optimizers.saved import CELLS
+
         return RecurrentOptimizer(
             CELLS[self.cell](self.units, key),
             self.units,
@@ -93,113 +57,95 @@ class Learned:
 
 
 @dataclasses.dataclass(frozen=True)
-class Experiment:
-    """One learned optimizer on one task."""
+class Named:
+    """An optimizer by name: a run's folder, a shipped name, `optax:name` or `module:factory`."""
 
-    task: TaskName
-    optimizer: Learned = Learned()
+    spec: str
+    """The name."""
+    kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Arguments of the function that the name stands for."""
+
+    @property
+    def stored(self) -> bool:
+        """Whether it is read from disk: a run's or a shipped one."""
+        return ":" not in self.spec or Path(self.spec).exists()
+
+    @property
+    def trainable(self) -> bool:
+        """Whether a run trains it unless told otherwise: it is made by `module:factory`."""
+        return not self.stored and not self.spec.startswith("optax:")
+
+    def build(self, key: "Key[Array, '']", at_step: int | None = None) -> "AbstractOptimizer":
+        """The optimizer. `key` and `at_step` are as in `make_optimizer`.
+
+        Raises `ValueError` for a name that stands for no optimizer, or arguments that do not fit.
+        """
+        from lrevopt.optimizers import named, saved
+
+        if not self.stored:
+            return named.make_optimizer(self.spec, self.kwargs, key=key, at_step=at_step)
+        if self.kwargs:
+            raise ValueError(f"`kwargs` must be left out for `{self.spec}`, which is not made.")
+        return saved.load(self.spec)
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """One optimizer on one task. Raises `ValueError` for an optimizer that is not a known kind."""
+
+    task: str
+    """A name among `TASKS`, or `module:factory`."""
+    optimizer: Learned | Named = Learned()
     training: MetaTraining = MetaTraining()
     seed: int = 0
     """Of the initial weights and of training and selection problems."""
-    images: Images = Images()
+    task_kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Arguments of what makes the task."""
+    data_dir: Path | None = None
+    """Folder with the task's data, where it has any."""
 
-    def make_task(self) -> AbstractTask:
-        """The task of this name."""
-        return make_task(self.task, self.images)
+    def make_task(self) -> "AbstractTask":
+        """The task. Raises `ValueError` as `tasks.named.make_task` does."""
+        from lrevopt.tasks.named import make_task
 
+        return make_task(self.task, self.task_kwargs, self.data_dir)
 
-LEARNED_BY_TASK: dict[TaskName, Learned] = {
-    # Gradients reach 4,000 at the paper's starts, where a GRU saturates. With two parameters a
-    # problem it affords 128 units, which linear regression does not need.
-    "rosenbrock": Learned(128, 0.01, 0.1),
-    # Gradients of a parameter among thousands are small: MNIST's dense weights meet 1e-3 at first
-    # and 1e-5 after 100 updates, and a GRU acts alike on large and small ones only where it
-    # saturates. Those of two moons' regulariser are smaller still.
-    "two_moons": Learned(32, 1000.0, 0.1),
-    "mnist": Learned(16, 1000.0, 0.03),
-}
-"""Width and scales where the defaults do not suit (the authors tuned both scales per task)."""
-
-NETWORK_TRAINING = dataclasses.replace(
-    PRESETS["quick"],
-    steps=250,
-    unroll=60,
-    problems=1,
-    estimator="clipped",
-    objective="log_mean",
-    learning_rate=1e-3,
-    warm_up=20,
-    schedule="constant",
-    clip=1.0,
-    snapshot_every=25,
-    early_snapshots=False,
-    selection_problems=16,
-    selection_unroll=200,
-)
-"""Settings that train networks' optimizers on two cores. The exact meta-gradient has no use
-there: its norm grows to 1e5 and beyond as soon as the optimizer works. Short unrolls teach most of
-what 200 updates need, and the snapshot is chosen on these."""
+    def spec(self) -> dict[str, Any]:
+        """What a run's settings keep, so that its task and optimizer can be made again."""
+        found: dict[str, Any] = {
+            "task_spec": {"spec": self.task, "kwargs": dict(self.task_kwargs)},
+            "seed": self.seed,
+        }
+        if isinstance(self.optimizer, Named) and not self.optimizer.stored:
+            own = {"spec": self.optimizer.spec, "kwargs": dict(self.optimizer.kwargs)}
+            found["optimizer_spec"] = own
+        return found
 
 
-TUNING_BY_TASK: dict[TaskName, Tuning] = {
-    "two_moons": NETWORK_TUNING,
-    "mnist": LARGE_NETWORK_TUNING,
-}
-"""How baselines are tuned where runs are too expensive for the default, all settings in full."""
+@dataclasses.dataclass(frozen=True)
+class Suggestion:
+    """Settings that work for a task."""
+
+    optimizer: Learned = Learned()
+    training: MetaTraining = MetaTraining()
+    tuning: Tuning = Tuning()
 
 
-def tested_problems(task: TaskName) -> int:
-    """How many problems optimizers are tested on, unless asked for otherwise."""
-    return 64 if task in TUNING_BY_TASK else 256
+SUGGESTIONS: dict[str, Callable[[Preset], Suggestion]] = {}
+"""Settings by name of the task, where somebody knows better than the defaults."""
 
 
-def experiment(task: TaskName, preset: Preset = "quick", seed: int = 0) -> Experiment:
-    """Settings that work, per task and preset.
-
-    Raises `ValueError` for an unknown name.
-    """
-    one_of("task", task, get_args(TaskName))
+def suggestion(task: str, preset: Preset = "quick") -> Suggestion:
+    """Settings for a task by name and preset. Raises `ValueError` for an unknown preset."""
     one_of("preset", preset, tuple(PRESETS))
-    learned, training = LEARNED_BY_TASK.get(task, Learned(64)), PRESETS[preset]
-    if preset == "quick" and task in ("two_moons", "mnist"):
-        training = NETWORK_TRAINING
-    if preset == "released":
-        learned = dataclasses.replace(learned, units=256)
-    return Experiment(task, learned, training, seed)
+    if task in SUGGESTIONS:
+        return SUGGESTIONS[task](preset)
+    return Suggestion(training=PRESETS[preset])
 
 
-def task_name(directory: Path | str) -> TaskName:
-    """Name of the task of a run directory, from its settings; its data need not be there.
-
-    Raises `ValueError` for a directory without settings, or with a task of your own.
-    """
-    path = Path(directory) / SETTINGS
-    if not path.is_file():
-        raise ValueError(f"`{directory}` is not a run directory: it has no {SETTINGS}.")
-    found = load_json(path).get("task")
-    kind = found.get("kind") if isinstance(found, dict) else None
-    for name, known in KINDS.items():
-        if kind == known.__name__:
-            return name
-    raise ValueError(f"`{path}` names no task of {', '.join(KINDS)}.")
-
-
-def load_task(directory: Path | str, data_dir: Path | None = None) -> tuple[TaskName, AbstractTask]:
-    """Name and task of a run directory, from its settings.
-
-    Raises `ValueError` as `task_name` does, for settings that are not the paper's, and for data
-    that cannot be found.
-    """
-    name, path = task_name(directory), Path(directory) / SETTINGS
-    found = load_json(path)["task"]
-    images = Images(found.get("source", "mnist"), data_dir, found.get("side", 28))
-    task = make_task(name, images)
-    if describe(task) != found:
-        raise ValueError(f"`{path}` names no task of {', '.join(KINDS)} with the paper's settings.")
-    return name, task
-
-
-def key_stream(name: Stream, seed: int) -> Key[Array, ""]:
+def key_stream(name: Stream, seed: int) -> "Key[Array, '']":
     """Key of one purpose. Streams of different names are disjoint, whatever their seeds."""
+    import jax.random as jr
+
     index = get_args(Stream).index(one_of("name", name, get_args(Stream)))
     return jr.fold_in(jr.key(seed), index)

@@ -14,7 +14,7 @@ from lrevopt.tuning.random_search import analytic_momentum
 
 
 def report_run(
-    directory: Path,
+    run: Run,
     *,
     figures: Sequence[Picture] = (),
     sections: Sequence[Section] = (),
@@ -22,11 +22,10 @@ def report_run(
 ) -> Path:
     """Write the report of a run that was evaluated; its path.
 
-    `figures`, `sections` and `seconds` are as in `render_report`. Raises `ValueError` for a folder
-    that is no run, has no evaluation, or cannot be written.
+    `figures`, `sections` and `seconds` are as in `render_report`. Raises `ValueError` for a run
+    that has no evaluation, or a folder that cannot be written.
     """
-    run = Run(directory)
-    path = directory / Run.report.file
+    path = run.folder / Run.report.file
     page = render_report(
         run,
         figures=figures,

@@ -1,15 +1,23 @@
-"""The first stage: an experiment trained into a folder."""
+"""The first stage: an experiment trained into a folder, or an optimizer put there as it is."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
+import jax
 import numpy as np
 
 from lrevopt import storage
 from lrevopt.meta_training import MetaTrainingRun, meta_train
-from lrevopt.optimizers import saved
-from lrevopt.runs.contents import remove_stale
-from lrevopt.runs.experiment import Experiment, key_stream
+from lrevopt.meta_training.settings import current_settings
+from lrevopt.optimizers import AbstractOptimizer, saved
+from lrevopt.runs.analyze import analysed_problems
+from lrevopt.runs.contents import CONTENTS
+from lrevopt.runs.experiment import Experiment, Named, key_stream
+from lrevopt.runs.tune import Say, with_learning_rate
+from lrevopt.runs.writing import remove_stale
+from lrevopt.tasks import AbstractTask
 
 
 def train(
@@ -29,17 +37,27 @@ def train(
     several stages, which the settings of the run list. Where such a run stopped by itself, by
     its time limit or on a signal, `start` need not be named again to resume it.
 
-    What later stages left there goes when the optimizer that they speak of is replaced.
+    What later stages left there goes when the optimizer that they speak of is replaced. Raises
+    `ValueError` as `meta_train` does, for an optimizer that has nothing to train, and for names
+    that stand for no task or optimizer.
     """
-    weights = directory / storage.WEIGHTS
-    before = storage.load_arrays(weights) if weights.is_dir() and resume else {}
+    before = saved.load_weights(directory) if resume else {}
     if resume and start is None and (directory / storage.SETTINGS).is_file():
         known = storage.load_json(directory / storage.SETTINGS).get("start")
         start = None if known is None else Path(known)
-    optimizer = chosen.optimizer.build(key_stream("initial_weights", chosen.seed))
+    if start is None:
+        optimizer = chosen.optimizer.build(key_stream("initial_weights", chosen.seed))
+    else:
+        optimizer = saved.load(start)
+    if not trainable(optimizer):
+        raise ValueError(
+            f"`optimizer` must have floating-point arrays to train, but "
+            f"{type(optimizer).__name__} has none."
+        )
+    task = chosen.make_task()
     run = meta_train(
-        chosen.make_task(),
-        optimizer if start is None else saved.load(start),
+        task,
+        optimizer,
         chosen.training,
         key=key_stream("training", chosen.seed),
         directory=directory,
@@ -49,17 +67,105 @@ def train(
         save_every=save_every,
         memory_limit=memory_limit,
     )
-    after = storage.tree_to_arrays(run.optimizer)
+    _replaced(directory, before, run.optimizer, resume=resume)
+    facts = _facts(chosen, task, start)
+    if start is not None:
+        earlier = current_settings(saved.load_settings(start))
+        known = ("task", "training", "seed", "scales")
+        this = {name: earlier[name] for name in known if name in earlier}
+        facts |= {"start": str(start), "stages": [*earlier.get("stages", []), this]}
+    settings = storage.load_json(directory / storage.SETTINGS)
+    storage.save_json(directory / storage.SETTINGS, settings | facts)
+    return run
+
+
+def adopt(
+    chosen: Experiment,
+    directory: Path,
+    *,
+    overwrite: bool = False,
+    steps: int = 200,
+    say: Say = print,
+) -> AbstractOptimizer:
+    """Put the optimizer of an experiment into a folder as it is, for the stages after training.
+
+    A folder that holds the same already stays. An optimizer of optax that is given no learning
+    rate takes the best of those that are tried, in runs of `steps` updates. Raises `ValueError` for
+    a folder that holds another run (unless `overwrite`) or somebody else's files, and for names
+    that stand for no task or optimizer.
+    """
+    task = chosen.make_task()
+    if isinstance(chosen.optimizer, Named):
+        found = with_learning_rate(
+            chosen.optimizer,
+            task,
+            problems=analysed_problems(task),
+            steps=steps,
+            seed=chosen.seed,
+            say=say,
+        )
+        chosen = dataclasses.replace(chosen, optimizer=found)
+    optimizer = chosen.optimizer.build(key_stream("initial_weights", chosen.seed))
+    identity: dict[str, Any] = {
+        "task": storage.describe(task),
+        "optimizer": storage.describe(optimizer),
+        "initial_weights": storage.digest_of(optimizer),
+    }
+    _check_vacant(directory, identity, overwrite=overwrite)
+    before = saved.load_weights(directory)
+    storage.writable_directory(directory)
+    for name in ("history", "checkpoints", "snapshots"):
+        for path in CONTENTS[name].files(directory):
+            storage.remove(path)
+    facts = _facts(chosen, task) | {"versions": storage.versions()}
+    saved.save_optimizer(directory, optimizer)
+    storage.save_json(directory / storage.SETTINGS, identity | facts)
+    _replaced(directory, before, optimizer, resume=not overwrite)
+    return optimizer
+
+
+def _check_vacant(directory: Path, identity: dict[str, Any], *, overwrite: bool) -> None:
+    """Refuse a folder that holds another run, unless `overwrite`, or somebody else's files."""
+    settings = directory / storage.SETTINGS
+    if settings.exists():
+        found = storage.load_json(settings)
+        different = [name for name in identity if found.get(name) != identity[name]]
+        different += ["training"] * ("training" in found)
+        if different and not overwrite:
+            raise ValueError(
+                f"`{directory}` holds another run (different: {', '.join(different)}): choose "
+                f"another folder, or pass overwrite."
+            )
+    elif directory.is_dir() and any(directory.iterdir()):
+        raise ValueError(f"`{directory}` holds files that are no run: choose an empty folder.")
+
+
+def _facts(chosen: Experiment, task: AbstractTask, start: Path | None = None) -> dict[str, Any]:
+    """What a run's settings keep besides what `meta_train` writes."""
+    optimizer = chosen.optimizer
+    source = start
+    if source is None and isinstance(optimizer, Named) and optimizer.stored:
+        source = Path(optimizer.spec)
+    earlier = {} if source is None else saved.load_settings(source)
+    known = {name: earlier[name] for name in (saved.SPEC,) if name in earlier}
+    return {"title": task.title} | known | chosen.spec()
+
+
+def trainable(optimizer: AbstractOptimizer) -> bool:
+    """Whether an optimizer has anything that a meta-gradient changes."""
+    return bool(jax.tree.leaves(eqx.filter(optimizer, eqx.is_inexact_array)))
+
+
+def _replaced(
+    directory: Path,
+    before: dict[str, np.ndarray],
+    optimizer: AbstractOptimizer,
+    *,
+    resume: bool,
+) -> None:
+    """Remove what has gone stale if these weights are not those that were there."""
+    after = storage.tree_to_arrays(optimizer)
     if after.keys() != before.keys() or any(
         not np.array_equal(array, before[name]) for name, array in after.items()
     ):
         remove_stale(directory, "optimizer", *(() if resume else ("settings",)))
-    settings = storage.load_json(directory / storage.SETTINGS)
-    facts: dict[str, Any] = {"seed": chosen.seed}
-    if start is not None:
-        earlier = storage.load_json(start / storage.SETTINGS)
-        known = ("task", "training", "seed", "scales")
-        this = {name: earlier[name] for name in known if name in earlier}
-        facts |= {"start": str(start), "stages": [*earlier.get("stages", []), this]}
-    storage.save_json(directory / storage.SETTINGS, settings | facts)
-    return run

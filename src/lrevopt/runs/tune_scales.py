@@ -6,8 +6,9 @@ from pathlib import Path
 
 from lrevopt import storage
 from lrevopt.optimizers import RecurrentOptimizer, rescaled, saved
-from lrevopt.runs.evaluate import TUNING, Say
-from lrevopt.runs.experiment import Images, key_stream, load_task
+from lrevopt.runs.contents import Run
+from lrevopt.runs.experiment import key_stream
+from lrevopt.runs.tune import Say
 from lrevopt.tasks import MNIST
 from lrevopt.tuning.scales import ScaleSearch, search_scales
 
@@ -16,7 +17,7 @@ SCALES = "scales"
 
 
 def rescale_run(
-    directory: Path,
+    run: Run,
     output: Path,
     *,
     input_factors: Sequence[float],
@@ -24,9 +25,8 @@ def rescale_run(
     problems: int,
     steps: int = 200,
     seed: int = 0,
-    say: Say = print,
-    data_dir: Path | None = None,
     side: int | None = None,
+    say: Say = print,
 ) -> ScaleSearch:
     """Search the scales of a run's optimizer, and save it with the best ones as another run.
 
@@ -37,11 +37,11 @@ def rescale_run(
     Raises `ValueError` for a folder that is no run or already holds one, a side for a run on
     another task, and as `search_scales` does.
     """
-    name, task = load_task(directory, data_dir)
+    task, directory = run.task, run.folder
     if side is not None:
         if not isinstance(task, MNIST):
-            raise ValueError(f"`side` must be left out for a run on {name}, got {side}.")
-        task = Images(task.source, data_dir, side).task()
+            raise ValueError(f"`side` must be left out for a run on {run.task_name}, got {side}.")
+        task = MNIST(task.source, run.data_dir, side=side)
     optimizer = saved.load(directory)
     if not isinstance(optimizer, RecurrentOptimizer):
         raise ValueError(f"`{directory}` must hold a recurrent optimizer: others have no scales.")
@@ -61,12 +61,12 @@ def rescale_run(
         say(f"input scale x {first:g}, output scale x {second:g}: {score:.4f}")
     best = rescaled(optimizer, *found.best)
     storage.writable_directory(output)
-    for part in ("history.npz", TUNING):
-        source = directory / part
+    for part in (Run.history, Run.tuning):
+        source = directory / part.file
         if source.is_dir():
-            shutil.copytree(source, output / part)
+            shutil.copytree(source, output / part.file)
         elif source.is_file():
-            shutil.copy2(source, output / part)
+            shutil.copy2(source, output / part.file)
     saved.save_optimizer(output, best)
     facts = {
         "input_factors": found.input_factors.tolist(),
@@ -78,8 +78,7 @@ def rescale_run(
         "seed": seed,
         "task": storage.describe(task),
     }
-    settings = storage.load_json(directory / storage.SETTINGS)
-    settings |= {"optimizer": storage.describe(best), SCALES: facts}
+    settings = run.settings | {"optimizer": storage.describe(best), SCALES: facts}
     storage.save_json(output / storage.SETTINGS, settings)
     say(f"chosen: input scale {best.input_scale:g}, output scale {best.output_scale:g}")
     return found

@@ -6,7 +6,6 @@ fields of the problem. Both are pytrees and arguments of compiled functions.
 """
 
 import abc
-import re
 from typing import Any
 
 import equinox as eqx
@@ -14,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Int, Key
+
+from lrevopt.text import in_words
 
 Step = int | Int[Array, ""]
 """Index of an inner step, counted from 0. A stochastic loss chooses its minibatch by it."""
@@ -43,8 +44,7 @@ class AbstractTask(eqx.Module):
     @property
     def title(self) -> str:
         """What reports and figures call the task. Unless it says otherwise, its class in words."""
-        name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", type(self).__name__)
-        return re.sub(r"(?<= )[A-Z](?=[a-z])", lambda capital: capital[0].lower(), name)
+        return in_words(type(self).__name__)
 
     @property
     def parameter_groups(self) -> dict[str, slice]:

@@ -10,10 +10,12 @@ part in either choice.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float, Key
 
 from lrevopt import storage
 from lrevopt.analysis import find_fixed_points
@@ -25,8 +27,9 @@ from lrevopt.paper.appendices.aggregated_momentum import Derivation, derive_aggr
 from lrevopt.paper.appendices.meta_dynamics import MetaDynamics, measure_meta_dynamics
 from lrevopt.paper.appendices.momentum_mimic import MomentumMimic, curve_gaps, measure_mimic
 from lrevopt.paper.contents import APPENDIX_B, META_DYNAMICS, MOMENTUM_MIMIC
-from lrevopt.runs.evaluate import Say, load_tuning
-from lrevopt.runs.experiment import key_stream, load_task
+from lrevopt.runs.contents import Run
+from lrevopt.runs.experiment import key_stream
+from lrevopt.runs.tune import Say, load_tuning
 from lrevopt.tasks import AbstractTask, LinearRegression
 from lrevopt.text import csv_text
 from lrevopt.tuning.random_search import analytic_momentum
@@ -84,7 +87,7 @@ def appendix_b(
         "steps": steps,
         "seed": seed,
     }
-    own = storage.load_json(run_directory / storage.SETTINGS)
+    own = Run(run_directory).settings
     storage.save_json(output / storage.SETTINGS, own | {APPENDIX_B: settings})
     saved.save_optimizer(output, snapshots[chosen])
     storage.save_record(output / MIMIC, mimic)
@@ -95,13 +98,13 @@ def appendix_b(
 
 def linear_regression_of(directory: Path) -> LinearRegression:
     """The task of a run on linear regression. Raises `ValueError` for a run on another."""
-    name, task = load_task(directory)
-    if not isinstance(task, LinearRegression):
+    run = Run(directory)
+    if not isinstance(run.task, LinearRegression):
         raise ValueError(
             f"`run_directory` must hold a run on linear_regression, but that in `{directory}` "
-            f"is on {name}."
+            f"is on {run.task_name}."
         )
-    return task
+    return run.task
 
 
 def load_snapshots(directory: Path) -> tuple[list[AbstractOptimizer], History]:
@@ -121,9 +124,9 @@ def selection_runs(
     directory: Path, optimizers: Mapping[str, AbstractOptimizer], task: AbstractTask
 ) -> Evaluation:
     """Optimizers evaluated on the run's selection problems (not trained or tested on)."""
-    settings = storage.load_json(directory / storage.SETTINGS)
+    settings = Run(directory).settings
     training = settings["training"]
-    _, selection_key = jr.split(key_stream("training", settings["seed"]))
+    _, selection_key = jr.split(training_key(settings))
     return evaluate(
         optimizers,
         task,
@@ -131,6 +134,11 @@ def selection_runs(
         steps=training.get("selection_unroll") or training["unroll"],
         key=selection_key,
     )
+
+
+def training_key(settings: Mapping[str, Any]) -> Key[Array, ""]:
+    """The key that a run was trained with, which `meta_train` keeps in its settings."""
+    return jr.wrap_key_data(jnp.asarray(settings["key"], jnp.uint32))
 
 
 def nearest_snapshot(

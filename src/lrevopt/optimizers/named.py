@@ -1,0 +1,74 @@
+"""Optimizers by name: of optax, or what `module:factory` makes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import optax
+from jaxtyping import Array, Key
+
+from lrevopt import specs
+from lrevopt.optimizers.interface import AbstractOptimizer
+from lrevopt.optimizers.optax import from_optax
+
+OPTAX = "optax:"
+"""What the name of one of optax's optimizers begins with, as in `optax:adamw`."""
+
+
+def make_optimizer(
+    spec: str,
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    key: Key[Array, ""],
+    at_step: int | None = None,
+) -> AbstractOptimizer:
+    """The optimizer that `optax:name` or `module:factory` makes of these arguments.
+
+    A factory makes an `AbstractOptimizer` or an optax transformation; `key` is passed on to one
+    that has an argument of that name. `module:optimizer` may also be one of both itself. With
+    `at_step`, an optax transformation has its step counters held there (see `from_optax`).
+
+    Raises `ValueError` for a name that stands for no optimizer, arguments that do not fit, and a
+    transformation that `from_optax` refuses.
+    """
+    make = _optax(spec) if spec.startswith(OPTAX) else specs.find_object("optimizer", spec)
+    arguments = dict(kwargs or {})
+    if not isinstance(make, AbstractOptimizer | optax.GradientTransformation):
+        if "key" not in arguments and not spec.startswith(OPTAX) and specs.takes(make, "key"):
+            arguments["key"] = key
+        made = specs.call("optimizer", spec, make, arguments)
+    elif arguments:
+        raise ValueError(f"`kwargs` must be left out, since {spec} is an optimizer itself.")
+    else:
+        made = make
+    if isinstance(made, AbstractOptimizer):
+        return made
+    if isinstance(made, optax.GradientTransformation | optax.MultiSteps):
+        return from_optax(made) if at_step is None else from_optax(made, at_step=at_step)
+    raise ValueError(
+        f"`optimizer` must make an AbstractOptimizer or an optax transformation, but {spec} made a "
+        f"{type(made).__name__}."
+    )
+
+
+def make_transformation(spec: str, kwargs: Mapping[str, Any]) -> Any:
+    """The transformation that `optax:name` makes of these arguments, which may be traced."""
+    return specs.call("optimizer", spec, _optax(spec), kwargs)
+
+
+def needs_learning_rate(spec: str, kwargs: Mapping[str, Any]) -> bool:
+    """Whether this is an optimizer of optax whose learning rate is not among `kwargs`."""
+    return (
+        spec.startswith(OPTAX)
+        and "learning_rate" not in kwargs
+        and specs.takes(_optax(spec), "learning_rate")
+    )
+
+
+def _optax(spec: str) -> Any:
+    """The function of optax that `optax:name` names."""
+    found: Any = optax
+    for part in spec.removeprefix(OPTAX).split("."):
+        found = getattr(found, part, None)
+    if not callable(found):
+        raise ValueError(f"`optimizer`: optax has no {spec.removeprefix(OPTAX)!r}.")
+    return found

@@ -1,0 +1,233 @@
+"""The commands about the paper: everything for one task, its figures, its sentences, its page."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from lrevopt.paper import experiments
+from lrevopt.runs.command_line import exit_code
+from lrevopt.runs.experiment import Named
+from lrevopt.runs.options import RunSettings, TrainingSettings
+from lrevopt.tuning.settings import Tuning
+
+RESULTS = Path("results")
+"""Where shipped runs lie, from the root of the repository."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Reproduce(TrainingSettings):
+    """Everything for one task: train, tune, evaluate, analyse, intervene, draw, and report."""
+
+    tuning: Tuning = Tuning()
+    test_problems: int | None = None
+    """Problems of the evaluation, which neither training nor tuning has seen (default: 256, or 64
+    of networks)."""
+    as_is: bool = False
+    """Take the optimizer as it is, without training, also if it is made by module:factory."""
+    scorecard: bool = True
+    """Measure the scorecard."""
+    interventions: bool = True
+    """Remove each mechanism, and prove what can be proved."""
+    output: Path | None = None
+    """Folder of the run (default: runs/<task>)."""
+
+    def main(self) -> int:
+        """Run all stages into one folder."""
+        from lrevopt.paper.reproduce import Plan, reproduce
+        from lrevopt.tasks.named import short_name
+
+        chosen = self.experiment()
+        known = isinstance(chosen.optimizer, Named) and not chosen.optimizer.trainable
+        plan = Plan(
+            tuning=self.tuning, test_problems=self.test_problems, trained=not (self.as_is or known),
+            scorecard=self.scorecard, interventions=self.interventions,
+        )  # fmt: skip
+        output = self.output or Path("runs", short_name(self.task))
+        return exit_code(reproduce(chosen, output, plan, **self.running()))
+
+
+@dataclasses.dataclass(frozen=True)
+class Report(RunSettings):
+    """Draw the figures of a run and write its report, from saved numbers."""
+
+    def main(self) -> None:
+        """Draw, write, print the path of the report."""
+        from lrevopt.paper.reproduce import figures_and_report
+
+        print(figures_and_report(self.open()))
+
+
+@dataclasses.dataclass(frozen=True)
+class Figures:
+    """Draw figures from saved numbers, without training, each with its numbers and its caption."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """Folders of runs, one per task: the columns of the figures (default: all in `results/`)."""
+    output: Path | None = None
+    """Folder that gets `figure_NN.png`, `.svg`, `.npz` and `.txt` (default: `results/figures`,
+    or `figures` in the folder of a single run)."""
+    figure: int | None = None
+    """Only the figure of this number, as in the paper."""
+
+    def folder(self) -> Path:
+        """Where figures go. Raises `ValueError` if several runs leave that open."""
+        if self.output is None and len(self.runs) > 1:
+            raise ValueError(f"`output` must name a folder for figures of {len(self.runs)} runs.")
+        parent = self.runs[0] if self.runs else RESULTS
+        return parent / "figures" if self.output is None else self.output
+
+    def main(self) -> None:
+        """Draw, save, print what was drawn."""
+        folder = self.folder()
+        from lrevopt.paper.figures.drawing import draw_figures
+        from lrevopt.paper.front_page import shipped_runs
+
+        for spec, path in draw_figures(self.runs or shipped_runs(RESULTS), folder, self.figure):
+            print(f"{path}  {spec.label}: {spec.title}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Claims:
+    """Measure the paper's sentences on saved runs, print the table and save it."""
+
+    results: tyro.conf.Positional[Path] = RESULTS
+    """Folder of runs named by their task; gets `claims.md` and `claims.csv`."""
+
+    def main(self) -> None:
+        """Measure, save, print the table."""
+        import collections
+
+        from lrevopt.paper.claims.saved_runs import write_claims
+
+        rows = write_claims(self.results)
+        for row in rows:
+            seeds = f"  (seeds: {row.seeds})" if row.seeds else ""
+            print(f"{row.claim:24} {row.task:18} {row.outcome:12} {row.value}{seeds}")
+        counts = collections.Counter(row.outcome for row in rows)
+        print(", ".join(f"{count} {outcome}" for outcome, count in counts.items()))
+
+
+@dataclasses.dataclass(frozen=True)
+class FrontPage:
+    """Write the front page of all runs in a folder, `index.html`, from what is saved there."""
+
+    results: tyro.conf.Positional[Path] = RESULTS
+    """Folder with a run per task, named as the task, and `figures/`; gets `index.html`."""
+
+    def main(self) -> None:
+        """Write the page, print its path."""
+        from lrevopt.paper.claims.saved_runs import claims_of_all
+        from lrevopt.paper.front_page import front_page_of
+
+        print(front_page_of(self.results, claims_of_all(self.results)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Transfer:
+    """Every shipped optimizer and every tuned baseline on every task, and sweeps of one thing."""
+
+    runs: Path = RESULTS
+    """Folder of runs, named as their tasks are, each with tuned baselines."""
+    output: Path | None = None
+    """Folder that gets numbers, tables and figures (default: `transfer` in the folder of runs)."""
+    data_dir: Path | None = None
+    """Folder with MNIST's files (default: $LREVOPT_DATA, the user's cache, a download)."""
+    measuring: experiments.TransferSettings = experiments.TransferSettings()
+
+    def main(self) -> None:
+        """Measure what is not there yet, draw."""
+        from lrevopt.paper.transfer import transfer
+
+        output = self.output or self.runs / "transfer"
+        transfer(self.runs, output, self.measuring, data_dir=self.data_dir)
+
+
+@dataclasses.dataclass(frozen=True)
+class AppendixB:
+    """Choose the snapshot of a run that is momentum, and take it and its history apart."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of a run on linear regression, with its snapshots."""
+    output: Path
+    """Folder that gets the snapshot, `momentum_mimic.npz` and `meta_dynamics.npz`."""
+    baselines: Path = RESULTS / "linear_regression"
+    """Folder of a run with tuned baselines on linear regression."""
+    problems: int = 64
+    """Problems on which states are visited."""
+    test_problems: int = 256
+    """Problems of the loss curves."""
+    steps: int = 200
+    """Inner updates."""
+    seed: int = 0
+    """Of these problems."""
+
+    def main(self) -> None:
+        """Choose, measure, save, say what came out."""
+        from lrevopt.paper.appendices.stage import appendix_b
+
+        names = ("problems", "test_problems", "steps", "seed")
+        counts: dict[str, Any] = {name: getattr(self, name) for name in names}
+        mimic, _ = appendix_b(self.run, self.baselines, self.output, **counts)
+        for name, reference in (("optimum", mimic.optimum), ("tuned", mimic.tuned)):
+            away = ", ".join(
+                f"{key} {share:+.1%}" for key, share in mimic.distances(reference).items()
+            )
+            print(f"dominant mode against {name} momentum: {away}")
+        together = ", ".join(f"{key} {value:.4g}" for key, value in mimic.together.items())
+        print(f"all modes together: {together}")
+        print(f"first principal component: {mimic.explained_variance[0]:.1%} of the variance")
+        print(f"one mode alone against the whole: {mimic.gap('one_mode', 'learned'):.3f} decades")
+
+
+@dataclasses.dataclass(frozen=True)
+class AppendixC:
+    """Check the equations of appendix C on a learned optimizer, as printed and corrected."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of a run."""
+    steps: int = 200
+    """Random gradients that it is fed."""
+    scale: float = 1e-3
+    """Their standard deviation, on which only equation 4 depends."""
+    seed: int = 0
+    """Of these gradients."""
+
+    def main(self) -> None:
+        """Check, print the table."""
+        from lrevopt.paper.appendices.stage import appendix_c
+
+        found = appendix_c(self.run, steps=self.steps, scale=self.scale, seed=self.seed)
+        print(f"{'equation':14} {'form':11} residual  formula")
+        for one in found.equations:
+            print(f"{one.name:14} {one.form:11} {one.residual:8.1e}  {one.formula}")
+            print(f"{'':37}{one.remark}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Ship:
+    """Copy the optimizers of the runs in a folder into the package (for its developers)."""
+
+    results: tyro.conf.Positional[Path] = RESULTS
+    """Folder of runs named by their task."""
+
+    def main(self) -> None:
+        """Copy, print what was copied."""
+        from lrevopt.paper.shipping import ship
+
+        print(*ship(self.results), sep="\n")
+
+
+COMMANDS = {
+    "reproduce": Reproduce,
+    "report": Report,
+    "figures": Figures,
+    "claims": Claims,
+    "front-page": FrontPage,
+    "transfer": Transfer,
+    "appendix-b": AppendixB,
+    "appendix-c": AppendixC,
+    "ship": Ship,
+}
+"""Commands by name."""

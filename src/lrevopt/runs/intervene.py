@@ -1,0 +1,58 @@
+"""A stage: what each mechanism of an optimizer is worth, and what is proved about it."""
+
+from pathlib import Path
+
+from lrevopt.certificates import certificate_lines, certify
+from lrevopt.optimizers import saved
+from lrevopt.runs.analyze import analysed_problems
+from lrevopt.runs.contents import Run
+from lrevopt.runs.evaluate import tested_problems
+from lrevopt.runs.experiment import key_stream
+from lrevopt.runs.tune import Say
+from lrevopt.runs.writing import write
+from lrevopt.studies import gradient_replay, interventions
+from lrevopt.studies.interventions import Interventions
+
+
+def intervene_run(
+    run: Run,
+    *,
+    output: Path | None = None,
+    problems: int | None = None,
+    steps: int = 200,
+    seed: int = 0,
+    say: Say = print,
+) -> Interventions:
+    """Prove what can be proved, remove one mechanism after the other, and save what that costs.
+
+    - `output`: another folder that gets the records instead of the run's.
+    - `problems`: test problems, by default as many as `tested_problems` says.
+    - `steps`: updates in each run.
+    - `seed`: of the problems, those of the analysis and those of the test.
+
+    Where parameters have groups, recorded gradients are replayed as well. Raises `ValueError` for a
+    run without weights, or an optimizer that diverges on every problem.
+    """
+    task, folder = run.task, output or run.folder
+    optimizer, seen = saved.load(run.folder), analysed_problems(task)
+    analysis_key, test_key = (key_stream(stream, seed) for stream in ("analysis", "test"))
+    tested = tested_problems(task) if problems is None else problems
+    rest_analysis = interventions.analyze_rest(
+        optimizer, task, key=analysis_key, problems=seen, steps=steps
+    )
+    proofs = certify(optimizer, rest_analysis.found)
+    write(folder, "certificates", proofs)
+    say("\n".join(certificate_lines(proofs)))
+    record = interventions.intervene(
+        optimizer, task, key=test_key, problems=tested, steps=steps, rest_analysis=rest_analysis
+    )
+    table = interventions.intervention_table(record)
+    write(folder, "interventions", record, csv=table)
+    say(str(record))
+    if len(task.parameter_groups) > 1:
+        replay = gradient_replay.measure_gradient_replay(
+            optimizer, task, key=analysis_key, steps=steps
+        )
+        write(folder, "gradient_replay", replay)
+        say("\n".join(gradient_replay.gradient_replay_lines(replay)))
+    return record

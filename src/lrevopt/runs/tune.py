@@ -1,0 +1,169 @@
+"""A stage: baselines tuned on problems of their own."""
+
+import dataclasses
+import inspect
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lrevopt import storage
+from lrevopt.optimizers import AbstractOptimizer, Adam, Momentum, RMSProp, named
+from lrevopt.runs.contents import Run
+from lrevopt.runs.experiment import Named, key_stream
+from lrevopt.runs.writing import remove_stale
+from lrevopt.tasks import AbstractTask
+from lrevopt.tasks.named import differences
+from lrevopt.tuning.random_search import TuningResult, search_axes, tune
+from lrevopt.tuning.settings import Tuning
+from lrevopt.tuning.well_known import TunedRate, tune_rate
+
+Say = Callable[[str], None]
+
+BASELINES: dict[str, Callable[..., AbstractOptimizer]] = {
+    "momentum": Momentum,
+    "rmsprop": RMSProp,
+    "adam": Adam,
+}
+"""Hand-written optimizers that others are compared with. One more line is one more baseline."""
+
+
+def tune_baselines(
+    task: AbstractTask,
+    settings: Tuning,
+    directory: Path,
+    *,
+    seed: int = 0,
+    baselines: Mapping[str, Callable[..., AbstractOptimizer]] | None = None,
+    say: Say = print,
+) -> dict[str, TuningResult]:
+    """Tune every baseline on problems of its own key stream, and save the searches.
+
+    - `directory`: gets `tuning/`; the folder of a run of the same task, to evaluate against them.
+    - `seed`: of the problems and of the settings drawn.
+    - `baselines`: constructors by name, `BASELINES` by default. Each takes what of
+      `settings.ranges` names its arguments.
+
+    Raises `ValueError` for a range that no baseline has, or a folder whose run is of another task.
+    """
+    chosen = BASELINES if baselines is None else baselines
+    each = baseline_settings(settings, chosen)
+    if (directory / storage.SETTINGS).exists():
+        check_same_task(storage.load_json(directory / storage.SETTINGS), task, directory)
+    folder = storage.writable_directory(directory / Run.tuning.file)
+    results = {}
+    say(settings.rule())
+    for name, constructor in chosen.items():
+        start = time.monotonic()
+        result = tune(task, constructor, each[name], key=key_stream("tuning", seed))
+        best = ", ".join(f"{key} {value:.4g}" for key, value in result.best.items())
+        say(
+            f"{name}: {best}; {result.fresh_score:.4f} on fresh problems, "
+            f"{np.sum(~np.isfinite(result.scores))} of {result.scores.size} settings diverged "
+            f"({time.monotonic() - start:.0f} s)"
+        )
+        for sentence in result.widened + result.at_limit:
+            say(f"  {sentence}")
+        results[name] = result
+    record = dataclasses.asdict(settings) | {"seed": seed, "task": storage.describe(task)}
+    _replace(folder, results, record)
+    return results
+
+
+def _replace(folder: Path, results: dict[str, TuningResult], record: dict[str, Any]) -> None:
+    """Save searches instead of those in a folder, and remove what spoke of others."""
+    before = {path.name: path.read_bytes() for path in folder.glob("*.npz")}
+    for path in folder.glob("*.npz"):
+        path.unlink()
+    storage.save_json(folder / storage.SETTINGS, record | {"baselines": list(results)})
+    for name, result in results.items():
+        storage.save_record(folder / f"{name}.npz", result)
+    if before and before != {path.name: path.read_bytes() for path in folder.glob("*.npz")}:
+        remove_stale(folder.parent, "tuning")
+
+
+def baseline_settings(
+    settings: Tuning, baselines: Mapping[str, Callable[..., AbstractOptimizer]] | None = None
+) -> dict[str, Tuning]:
+    """Settings of each baseline, with the ranges that name its arguments.
+
+    Raises `ValueError` for a range that no baseline has.
+    """
+    chosen = BASELINES if baselines is None else baselines
+    arguments = {name: inspect.signature(make).parameters for name, make in chosen.items()}
+    known = {argument for names in arguments.values() for argument in names}
+    if unknown := sorted(set(settings.ranges) - known):
+        raise ValueError(f"`ranges` must name any of {sorted(known)}, got {unknown[0]!r}.")
+    each = {}
+    for name, names in arguments.items():
+        ranges = {key: pair for key, pair in settings.ranges.items() if key in names}
+        each[name] = dataclasses.replace(settings, ranges=ranges)
+        search_axes(chosen[name], each[name])
+    return each
+
+
+def load_tuning(directory: Path, task: AbstractTask | None = None) -> dict[str, TuningResult]:
+    """The searches in a folder, by baseline.
+
+    Raises `ValueError` if there are none, or they are of another task than `task`.
+    """
+    folder = directory / Run.tuning.file
+    if task is not None and (folder / storage.SETTINGS).is_file():
+        check_same_task(storage.load_json(folder / storage.SETTINGS), task, directory)
+    results = Run.tuning.read(folder) if (folder / storage.SETTINGS).is_file() else {}
+    if not results:
+        raise ValueError(f"`{directory}` has no tuned baselines: tune them first.")
+    return results
+
+
+def tuned_baselines(results: Mapping[str, TuningResult]) -> dict[str, AbstractOptimizer]:
+    """The best optimizer of each search. Raises `ValueError` for one of an unknown baseline."""
+    if unknown := [name for name in results if name not in BASELINES]:
+        raise ValueError(
+            f"`BASELINES` must have the constructor of every tuned baseline, but has none of "
+            f"{unknown[0]!r}."
+        )
+    return {name: result.optimizer(BASELINES[name]) for name, result in results.items()}
+
+
+def with_learning_rate(
+    chosen: Named, task: AbstractTask, *, problems: int, steps: int, seed: int, say: Say = print
+) -> Named:
+    """An optimizer of optax with the best of the learning rates that are tried, if it names none.
+
+    `problems` of the tuning stream of `seed` are run for `steps` updates each. Other optimizers
+    come back as they are. Raises `ValueError` for an unknown name.
+    """
+    if chosen.stored or not named.needs_learning_rate(chosen.spec, chosen.kwargs):
+        return chosen
+    kwargs = dict(chosen.kwargs)
+    found = tune_rate(
+        lambda rate: named.make_transformation(chosen.spec, kwargs | {"learning_rate": rate}),
+        task,
+        key=key_stream("tuning", seed),
+        problems=problems,
+        steps=steps,
+    )
+    say(rate_sentence(chosen.spec, found, problems))
+    return dataclasses.replace(chosen, kwargs=kwargs | {"learning_rate": found.best})
+
+
+def rate_sentence(name: str, found: TunedRate, problems: int) -> str:
+    """What a search of a learning rate found."""
+    edge = ", at an edge of those tried" if found.on_edge else ""
+    return (
+        f"{name}: learning rate {found.best:.4g}, score {found.scores.min():.4g} on {problems} "
+        f"tuning problems, best of {found.scores.size}{edge}"
+    )
+
+
+def check_same_task(settings: dict[str, Any], task: AbstractTask, directory: Path) -> None:
+    """Raise `ValueError` unless settings, those of a run or of searches, are of this task."""
+    found = settings.get("task") or {}
+    if differences(task, found):
+        raise ValueError(
+            f"`{directory}` belongs to the task {found.get('kind')}, not to this "
+            f"{type(task).__name__}."
+        )
