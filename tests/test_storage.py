@@ -14,7 +14,6 @@ import pytest
 import lrevopt as lo
 from lrevopt import storage
 from lrevopt.meta_training.settings import RENAMED
-from lrevopt.meta_training.settings import RENAMED
 from lrevopt.optimizers import saved
 from lrevopt.runs.contents import Run
 
