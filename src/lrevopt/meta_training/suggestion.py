@@ -150,21 +150,13 @@ def suggest_training(
     adam_key, weights_key, training_key, selection_key = jr.split(key, 4)
     check_task(task, task.sample(adam_key))
     dim = eqx.filter_eval_shape(task.sample, adam_key).initial_parameters.size
-    problems = int(np.clip(LANES // dim, 1, MOST_PROBLEMS))
     chosen = sample_problems(task, selection_key, 16 if dim <= LARGE else 4)
     rate, adam = _tuned_adam(task, chosen, steps)
     gradient = _typical_gradient(Adam(rate), task, adam_key, steps)
     units = 32 if dim <= LARGE else 16
     cell = GRUOptimizer(units, key=weights_key)
-    settings = dataclasses.replace(
-        TRAINING,
-        unroll=steps,
-        problems=problems,
-        selection_problems=min(64, 16 * problems),
-        selection_unroll=steps,
-    )
     trial = _Trial(cell, task, training_key, INPUT / gradient, OUTPUT * rate)
-    settings, seconds = _affordable(trial, settings, time_limit)
+    settings, seconds = _affordable(trial, _roomy(dim, steps), time_limit)
     total = max(ENOUGH // 6, int(0.85 * time_limit / seconds))
     trial_steps = int(np.clip(TRIAL_SHARE * total / len(NEIGHBOURS), 10, 60))
     scores = []
@@ -188,6 +180,18 @@ def suggest_training(
         scores=np.array(scores),
         trial_steps=trial_steps,
         seconds=seconds,
+    )
+
+
+def _roomy(dim: int, steps: int) -> MetaTraining:
+    """Settings for problems of `dim` parameters if there is time for them."""
+    problems = int(np.clip(LANES // dim, 1, MOST_PROBLEMS))
+    return dataclasses.replace(
+        TRAINING,
+        unroll=steps,
+        problems=problems,
+        selection_problems=min(64, 16 * problems),
+        selection_unroll=steps,
     )
 
 
