@@ -46,6 +46,8 @@ from lrevopt.studies.interventions import Interventions
 from lrevopt.studies.scorecard import Scorecard
 from lrevopt.text import number
 
+__all__ = ["eigenmodes", "interventions", "losses", "scorecard", "trajectory", "update_functions"]
+
 UNTIL_REST = 500
 """Updates without gradient after which the fixed point is looked for."""
 
