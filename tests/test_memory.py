@@ -67,7 +67,7 @@ def test_a_tight_limit_is_kept_and_an_impossible_one_refused(monkeypatch, as_use
     """Fewer problems at a time and segments, as far as need be; then one sentence."""
     monkeypatch.setattr(memory, "WORTH_KEEPING", 2**40)  # roomy: all states would be kept
     monkeypatch.setattr(memory, "_small_working_bytes", lambda optimizer, state: (0, state))
-    monkeypatch.setattr(memory, "side_by_side", lambda state: 4)
+    monkeypatch.setattr(memory, "batch_size", lambda optimizer, parameters: 4)
     task, optimizer = lo.TwoMoons(), gru(0.02)
     roomy = lo.plan_memory(task, optimizer, SETTINGS)
     assert (roomy.micro_batch, roomy.checkpoint_every) == (4, 30)
