@@ -1,0 +1,128 @@
+"""The command `lrevopt`: what it imports, what it lists, names of tasks and optimizers."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax.random as jr
+import pytest
+
+import lrevopt as lo
+from lrevopt import specs
+from lrevopt.__main__ import main
+from lrevopt.paper import commands as paper
+from lrevopt.runs import commands as general
+from lrevopt.runs.experiment import Named
+
+SCRIPTS = Path(__file__).parent.parent / "scripts"
+HEAVY = [
+    "jax", "equinox", "optax", "scipy", "sklearn", "orbax", "matplotlib", "seaborn", "pandas",
+    "jinja2", "pooch",
+]  # fmt: skip
+COMMANDS = general.COMMANDS | paper.COMMANDS
+MODULE = """
+import optax
+import lrevopt as lo
+
+def make_task(dim=3):
+    return lo.LinearRegression(dim=dim)
+
+def make(units=4, *, key):
+    return lo.GRUOptimizer(units, key=key)
+
+def chain(rate=0.1):
+    return optax.chain(optax.clip(1.0), optax.sgd(rate))
+
+def broken():
+    return 1 / 0
+
+number = 3
+"""
+
+
+def imported_by(code: str) -> list[str]:
+    """Which of the heavy modules a fresh process has imported after some code."""
+    ask = f"; import json, sys; print(json.dumps([m for m in {HEAVY} if m in sys.modules]))"
+    run = subprocess.run([sys.executable, "-c", code + ask], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import lrevopt",
+        "import lrevopt; lrevopt.__version__, lrevopt.__all__, dir(lrevopt)",
+        "from lrevopt.__main__ import main; main(['--help'])",
+        "from lrevopt.__main__ import main\ntry: main(['reproduce', '--help'])\n"
+        "except SystemExit: pass\npass",
+    ],
+)
+def test_imports_and_help_load_nothing_heavy(code):
+    assert imported_by(code) == []
+
+
+def test_every_script_is_a_subcommand_that_is_listed(capsys):
+    assert main(["--help"]) == 0
+    listed = capsys.readouterr().out
+    assert all(f"  {name} " in listed for name in COMMANDS)
+    named = {line.split('"')[1] for path in SCRIPTS.glob("*.py")
+             for line in path.read_text().splitlines() if "main([" in line}  # fmt: skip
+    assert named == set(COMMANDS)
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"lrevopt {lo.__version__}\n"
+    assert main(["quantum"]) == 2
+    assert "`COMMAND` must be one of train, tune," in capsys.readouterr().err
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """A module of a user's own in the working folder."""
+    (tmp_path / "own_module.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "own_module", raising=False)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["own_module:nothing"], "own_module has no 'nothing'"),
+        (["own_module:broken"], "failed: ZeroDivisionError: division by zero (own_module.py, line"),
+        (["own_module:number"], "own_module:number cannot be called like this"),
+        (["nowhere:make"], "nowhere cannot be imported: ModuleNotFoundError"),
+        (["own_module:make"], "missing a required argument: 'key'"),
+        (["own_module:chain"], "must make an AbstractTask, but own_module:chain made a"),
+        (["own_module:make_task", "--task-kwargs", "dim"], "must be of the form name=value"),
+        (["own_module:make_task", "--task-kwargs", "size=3"], "unexpected keyword argument 'size'"),
+        (["rosenbrock", "--optimizer", "optax:quantum"], "optax has no 'quantum'"),
+        (["rosenbrock", "--optimizer", "nowhere"], "`nowhere` is not a run directory"),
+        (["rosenbrock", "--kwargs", "rate=1"], "`kwargs` must be left out without `optimizer`"),
+    ],
+)
+def test_names_that_stand_for_nothing_are_refused(module, capsys, as_user, words, said):
+    with pytest.raises(SystemExit) as stop:
+        main(["train", *words, "--output", "run"])
+    assert stop.value.code == 2
+    assert said in capsys.readouterr().err
+    assert not Path("run").exists()
+
+
+def test_optimizers_are_found_by_every_kind_of_name(module):
+    key = jr.key(0)
+    gru = Named("own_module:make", {"units": 3}).build(key)
+    assert gru.initial_state().shape == (3,)
+    assert isinstance(Named("own_module:chain").build(key), lo.OptaxOptimizer)
+    assert isinstance(Named("optax:sgd", {"learning_rate": 0.1}).build(key), lo.OptaxOptimizer)
+    assert Named("rosenbrock").build(key).initial_state().shape == (128,)
+    assert [Named(spec).trainable for spec in ("own_module:make", "optax:sgd", "mnist")] == [
+        True, False, False,
+    ]  # fmt: skip
+
+
+def test_arguments_are_json_or_strings():
+    words = ["rate=1e-3", "name=adam", "flag=true", "pair=[1, 2]"]
+    assert specs.parse_kwargs("kwargs", words) == {
+        "rate": 1e-3, "name": "adam", "flag": True, "pair": [1, 2],
+    }  # fmt: skip
