@@ -99,6 +99,26 @@ class Evaluation(Printed, eqx.Module):
         heads = ("optimizer", "mean", "median", "diverged", *self.metrics)
         return Table(title, heads, rows, notes)
 
+    def beside(self, other: "Evaluation") -> "Evaluation":
+        """Join this record with the optimizers of `other` that it lacks, on the same problems.
+
+        Raises `ValueError` for runs of another number of problems or updates.
+        """
+        if self.losses.shape[1:] != other.losses.shape[1:]:
+            raise ValueError(
+                f"`other` must have runs of shape {self.losses.shape[1:]}, got "
+                f"{other.losses.shape[1:]}."
+            )
+        new = [place for place, name in enumerate(other.names) if name not in self.names]
+        return Evaluation(
+            (*self.names, *(other.names[place] for place in new)),
+            np.concatenate([self.losses, other.losses[new]]),
+            {
+                name: np.concatenate([values, other.metrics[name][new]])
+                for name, values in self.metrics.items()
+            },
+        )
+
     def finite(self) -> np.ndarray:
         """Whether a run stayed finite, (optimizer, problem)."""
         return np.isfinite(self.losses).all(axis=-1)

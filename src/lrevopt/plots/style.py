@@ -21,6 +21,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colorbar import Colorbar
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
+from PIL import Image
 
 from lrevopt.storage import write_atomically
 
@@ -226,6 +227,12 @@ def figure_name(number: int | str) -> str:
     return f"figure_{number:02d}" if isinstance(number, int) else f"figure_{number}"
 
 
+def in_few_colors(png: bytes) -> Image.Image:
+    """The same picture in 256 colours: a third of the bytes. Only colour bars may show it."""
+    picture = Image.open(io.BytesIO(png)).convert("RGB")
+    return picture.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+
+
 def save_figure(figure: Figure, directory: Path | str, number: int | str) -> tuple[Path, Path]:
     """Write `figure_NN.png` and `figure_NN.svg`, each at once or not at all; their paths.
 
@@ -233,6 +240,8 @@ def save_figure(figure: Figure, directory: Path | str, number: int | str) -> tup
     """
     stem = Path(directory) / figure_name(number)
     png, svg = stem.with_suffix(".png"), stem.with_suffix(".svg")
-    write_atomically(png, render(figure, "png"))
+    small = io.BytesIO()
+    in_few_colors(render(figure, "png")).save(small, "png", optimize=True)
+    write_atomically(png, small.getvalue())
     write_atomically(svg, render(figure, "svg"))
     return png, svg

@@ -130,6 +130,30 @@ USUAL_ORDER = ("momentum", "rmsprop", "adam")
 """Order of the baselines in folders whose settings do not name them."""
 
 
+SHARED = "baselines_from"
+"""Name, among the settings of an evaluation, of the folder whose evaluation has its baselines."""
+
+
+def read_evaluation(path: Path) -> Evaluation:
+    """Losses on test problems. Baselines that another run's evaluation holds come from there.
+
+    Raises `ValueError`, naming the file, if one is missing, damaged, or of other problems.
+    """
+    own, settings = storage.load_record(Evaluation, path), path.with_suffix(".json")
+    known = storage.load_json(settings) if settings.is_file() else {}
+    if SHARED not in known:
+        return own
+    there = path.parent / known[SHARED] / path.name
+    counts = ("problems", "steps", "seed")
+    other = storage.load_json(there.with_suffix(".json"))
+    if any(other.get(name) != known.get(name) for name in counts):
+        raise ValueError(
+            f"`{path}` takes its baselines from `{there}`, which has other problems by now: "
+            f"evaluate this run again."
+        )
+    return own.beside(storage.load_record(Evaluation, there))
+
+
 def read_seeds(directory: Path) -> "dict[int, Run]":
     """Runs by training seed."""
     folders = [path for path in directory.iterdir() if path.name.isdigit()]
@@ -185,8 +209,9 @@ class Run:
         "evaluation", "evaluate", "Runs of an evaluation that was interrupted.",
         depends=("settings", "tuning"),
     )  # fmt: skip
-    evaluation = record(
-        Evaluation, "evaluation.npz", "evaluate", "Losses of every optimizer on test problems.",
+    evaluation: Part[Evaluation | None] = Part(
+        "evaluation.npz", "evaluate", "Losses of every optimizer on test problems.",
+        read_evaluation, lambda: None,
         depends=("optimizer", "tuning"), beside=("evaluation.json", "comparisons.csv"),
     )  # fmt: skip
     mechanisms = record(

@@ -1,6 +1,7 @@
 """A stage: the optimizer of a run and the tuned baselines on test problems."""
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from lrevopt import storage
 from lrevopt.inner_loop.evaluation import Evaluation, evaluate
 from lrevopt.optimizers import AbstractOptimizer, saved
-from lrevopt.runs.contents import Run
+from lrevopt.runs.contents import SHARED, Run
 from lrevopt.runs.experiment import LEARNED, key_stream
 from lrevopt.runs.tune import Say, load_tuning, tuned_baselines
 from lrevopt.runs.writing import write
@@ -55,24 +56,41 @@ def evaluate_run(
     - `problems`: test problems, by default as many as `tested_problems` says.
     - `steps`: updates in each run.
     - `seed`: of the test problems.
-    - `baselines`: a folder with tuned baselines of the same task, by default the run's own.
+    - `baselines`: a folder with tuned baselines of the same task, by default the run's own. Where
+      that folder is a run whose evaluation has them on the same problems, they are not run again,
+      and the record refers to it.
 
     Raises `ValueError` for a run without weights, or folders without tuned baselines.
     """
     task = run.task
     problems = tested_problems(task) if problems is None else problems
-    entered = contestants(run, baselines)
+    facts: dict[str, Any] = {"problems": problems, "steps": steps, "seed": seed}
+    entered, shared = contestants(run, baselines), _shared(baselines, facts)
+    if shared is not None:
+        facts[SHARED] = os.path.relpath(Path(str(baselines)), run.folder)
+        entered = {LEARNED: entered[LEARNED]}
     runs = _Runs(run.folder / Run.unfinished_evaluation.file, task, problems, steps, seed)
     # The baselines first: they are what another optimizer of the folder would still be compared to.
     for name in [*(name for name in entered if name != LEARNED), LEARNED]:
         runs.of(name, entered[name])
-    evaluation = runs.together(entered)
-    facts = {"problems": problems, "steps": steps, "seed": seed}
-    write(run.folder, "evaluation", evaluation, json=facts, csv=_comparisons(evaluation))
+    own = runs.together(entered)
+    evaluation = own if shared is None else own.beside(shared)
+    write(run.folder, "evaluation", own, json=facts, csv=_comparisons(evaluation))
     storage.remove(runs.folder)
     for line in _said(evaluation):
         say(line)
     return evaluation
+
+
+def _shared(baselines: Path | None, facts: dict[str, Any]) -> Evaluation | None:
+    """Evaluation of another run that has its tuned baselines on the same problems, if it is one."""
+    if baselines is None or not (baselines / storage.SETTINGS).is_file():
+        return None
+    other = Run(baselines)
+    same = other.stages().get("evaluation", {})
+    if other.evaluation is None or any(same.get(name) != facts[name] for name in facts):
+        return None
+    return other.evaluation if set(other.tuning) <= set(other.evaluation.names) else None
 
 
 class _Runs:

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from markupsafe import Markup
-from PIL import Image
 
 from lrevopt.inner_loop.evaluation import Comparison
-from lrevopt.plots.style import COLUMN, RESOLUTION
+from lrevopt.plots.style import COLUMN, RESOLUTION, in_few_colors
 from lrevopt.text import number
 
 
@@ -87,11 +86,9 @@ def embedded_figure(picture: Picture) -> dict[str, Any]:
 
 
 def _smaller(png: bytes) -> bytes:
-    """The same picture in 256 colours, as lossless WebP. Only colour bars may show it."""
+    """The same picture in 256 colours, as lossless WebP."""
     small = io.BytesIO()
-    image = Image.open(io.BytesIO(png)).convert("RGB")
-    few = image.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    few.convert("RGB").save(small, "webp", lossless=True, quality=80, method=4)
+    in_few_colors(png).convert("RGB").save(small, "webp", lossless=True, quality=80, method=4)
     return small.getvalue()
 
 
