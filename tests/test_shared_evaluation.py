@@ -1,6 +1,7 @@
 """Runs of other training seeds take the baselines' losses from the run that tuned them."""
 
 import shutil
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from lrevopt.runs.train import train
 from lrevopt.runs.tune import tune_baselines
 
 SHORT = lo.MetaTraining(steps=2, unroll=5, problems=2, snapshot_every=1, selection_problems=2)
-COUNTS = {"problems": 3, "steps": 5, "say": lambda _: None}
+COUNTS: dict[str, Any] = {"problems": 3, "steps": 5, "say": lambda _: None}
 
 
 @pytest.fixture(scope="module")
