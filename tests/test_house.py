@@ -16,23 +16,20 @@ import lrevopt
 ROOT = Path(lrevopt.__file__).parent
 
 ROOMS = (
-    "lazy", "checks", "text", "storage", "optimizers", "tasks", "inner_loop", "tuning",
+    "lazy", "specs", "checks", "text", "storage", "optimizers", "tasks", "inner_loop", "tuning",
     "meta_training", "analysis", "certificates", "studies", "templates", "plots", "runs", "paper",
 )  # fmt: skip
-"""Top to bottom. The package itself, which lists the public names, stands outside."""
+"""Top to bottom. The package itself, which lists the public names, and its command stand outside."""
 
 LONGEST_FUNCTION, MOST_ARGUMENTS, LONGEST_FILE = 60, 5, 400
 
 TOO_LONG: set[str] = {
     "paper/front_page_content.py render_front_page",
-    "paper/transfer.py transfer",
     "runs/tune_scales.py rescale_run",
 }
 """Functions that still have too many lines. An entry that is no longer needed fails the test."""
 
-TOO_MANY: set[str] = {
-    "runs/evaluate.py evaluate_run",
-}
+TOO_MANY: set[str] = set()
 """Functions that still have too many positional parameters; as above."""
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -85,7 +82,7 @@ def _run_at_once(body: list[ast.stmt]) -> list[ast.stmt]:
 
 
 def room(name: str) -> str:
-    return name.split(".")[1] if "." in name else ""
+    return name.split(".")[1] if "." in name and name != "lrevopt.__main__" else ""
 
 
 def test_every_module_is_in_a_room_and_every_room_has_modules():
@@ -94,9 +91,9 @@ def test_every_module_is_in_a_room_and_every_room_has_modules():
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_modules_import_from_rooms_above(name):
-    if name == "lrevopt":
-        below = {room(full) for full, _ in imports(name)} & {"runs", "paper"}
-        assert not below, "the public names are the library's: runs and paper are its clients"
+    if not room(name):
+        below = {room(full) for full, _ in imports(name)} & {"paper"}
+        assert not below, "the public names are the library's: the paper is its client"
         return
     wrong = [
         full

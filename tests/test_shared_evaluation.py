@@ -39,6 +39,7 @@ def test_the_record_is_that_of_running_everything(folder, tmp_path):
     shutil.copytree(folder / "tuning", alone / "tuning")
     whole = evaluate_run(Run(alone), **COUNTS)
     for found in (shared, Run(folder / "seeds" / "1").evaluation):
+        assert found is not None
         assert found.names == whole.names
         np.testing.assert_array_equal(found.losses, whole.losses)
     kept = storage.load_record(Evaluation, folder / "seeds" / "1" / "evaluation.npz")
