@@ -19,7 +19,7 @@ ROOMS = (
     "lazy", "specs", "checks", "text", "storage", "optimizers", "tasks", "inner_loop", "tuning",
     "meta_training", "analysis", "certificates", "studies", "templates", "plots", "runs", "paper",
 )  # fmt: skip
-"""Top to bottom. The package itself, which lists the public names, and its command stand outside."""
+"""Top to bottom. Outside stand the package, which lists the public names, and its command."""
 
 LONGEST_FUNCTION, MOST_ARGUMENTS, LONGEST_FILE = 60, 5, 400
 
@@ -91,7 +91,9 @@ def test_every_module_is_in_a_room_and_every_room_has_modules():
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_modules_import_from_rooms_above(name):
-    if not room(name):
+    if name == "lrevopt.__main__":
+        return  # the command, which names every stage of runs and paper
+    if name == "lrevopt":
         below = {room(full) for full, _ in imports(name)} & {"paper"}
         assert not below, "the public names are the library's: the paper is its client"
         return
