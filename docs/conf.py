@@ -12,7 +12,7 @@ sys.path.insert(0, str(DOCS / "_extensions"))
 
 # Tutorials run on any machine, and print the same digits on all of them as far as possible.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Where tutorials find `results/`, whichever folder they are built from.
+# Where the tutorial of the paper's figures finds `results/`.
 os.environ["LREVOPT_ROOT"] = str(ROOT)
 
 
@@ -53,7 +53,7 @@ myst_update_mathjax = False
 html_math_renderer = "mathml"
 nb_execution_mode = "cache"
 nb_execution_cache_path = str(ROOT / "build" / "docs-executed" / fingerprint())
-nb_execution_timeout = 300
+nb_execution_timeout = 1800  # of one cell, on a busy machine
 nb_execution_raise_on_error = True
 nb_output_stderr = "remove-warn"
 nb_merge_streams = True

@@ -59,7 +59,7 @@ def draw_modes(ax: Axes, learned: lo.AbstractOptimizer, modes: lo.Modes) -> None
 @style.journal_style
 def draw(rows: int, columns: int) -> Figure:
     """The picture, its three panels beside or below each other."""
-    task, learned = lo.Rosenbrock(), lo.load(ROOT / "results" / "rosenbrock")
+    task, learned = lo.Rosenbrock(), lo.load("rosenbrock")
     rivals = {"learned": learned, **BASELINES}
     evaluation = lo.evaluate(rivals, task, problems=256, steps=200, key=jr.key(0))
     run = lo.unroll(learned, task, task.sample(jr.key(3)), steps=200)

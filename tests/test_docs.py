@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from lrevopt.paper import commands as paper
+from lrevopt.runs import commands as general
+
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted(page.relative_to(DOCS).with_suffix("") for page in DOCS.rglob("*.md"))
@@ -73,6 +76,6 @@ def test_tutorials_are_notebooks_with_code(page):
     assert not blocks(page, "python")  # all of a tutorial's code is run
 
 
-def test_scripts_on_the_command_line_page_are_those_that_exist():
-    shown = set(re.findall(r"`(\w+\.py)", text_of(Path("guides/command_line"))))
-    assert shown == {script.name for script in (ROOT / "scripts").glob("*.py")}
+def test_commands_on_the_command_line_page_are_those_that_exist():
+    shown = set(re.findall(r"`lrevopt ([\w-]+)`", text_of(Path("guides/command_line"))))
+    assert shown == set(general.COMMANDS | paper.COMMANDS)
