@@ -311,7 +311,10 @@ def test_script_leaves_an_optimizer_and_the_records_of_its_figures(run, monkeypa
 
 def test_runs_without_a_known_optimum_or_without_snapshots_are_refused(run, tmp_path):
     settings = storage.load_json(run / storage.SETTINGS)
-    other = settings | {"task": storage.describe(lo.Rosenbrock())}
+    other = settings | {
+        "task": storage.describe(lo.Rosenbrock()),
+        "task_spec": {"spec": "rosenbrock", "kwargs": {}},
+    }
     storage.save_json(tmp_path / storage.SETTINGS, other)
     with pytest.raises(ValueError, match="must hold a run on linear_regression, .* is on rosenb"):
         appendix_b(tmp_path, run, tmp_path / "out")

@@ -135,7 +135,9 @@ def test_script_prints_every_equation_of_a_run(tmp_path, monkeypatch, capsys):
     storage.save_json(tmp_path / storage.SETTINGS, {"optimizer": storage.describe(optimizer)})
     saved.save_optimizer(tmp_path, optimizer)
     monkeypatch.setattr(sys, "argv", ["appendix_c.py", str(tmp_path), "--steps", "40"])
-    runpy.run_path(str(SCRIPTS / "appendix_c.py"), run_name="__main__")
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(SCRIPTS / "appendix_c.py"), run_name="__main__")
+    assert ended.value.code == 0
     said = capsys.readouterr().out
     found = appendix_c(tmp_path, steps=40)
     assert len(found.equations) == 10

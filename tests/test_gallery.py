@@ -331,7 +331,7 @@ def test_the_script_writes_all_it_promises(monkeypatch, capsys, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["quantum"], "invalid choice 'quantum'"),
+        (["quantum"], "mnist, or module:factory, got 'quantum'"),
         (["--problems", "0"], "`problems` must be an integer of at least 1, got 0"),
         (["--names", "adamw"], "`names` must be one of sgd, momentum"),
         (["--output", "taken/inside"], "`taken/inside` must be a folder that can be written"),

@@ -131,6 +131,18 @@ def test_both_modes_of_a_dominant_pair_are_marked():
     assert marks == {"0.9 + 0.2 i": "dominant", "0.9 - 0.2 i": "dominant", "0.1": ""}
 
 
+def test_of_many_modes_the_slow_ones_are_printed_and_the_dominant_one_always():
+    """Thirty momenta, of which the fastest has nearly all of the gain."""
+    momenta = np.linspace(0.95, 0.1, 30)
+    rates = np.where(np.arange(30) == 29, 100.0, 1e-3)
+    optimizer = lo.AggregatedMomentum(rates, momenta)
+    modes = lo.eigenmodes(lo.linearize(optimizer, optimizer.initial_state()))
+    rows = cells(modes)
+    assert [int(row[0]) for row in rows] == [*range(16), 29]
+    assert rows[-1][5] == "dominant"
+    assert "13 faster modes are not printed" in " ".join(str(modes).split())
+
+
 def test_linearizations_print_what_they_add_up_to():
     model = lo.linearize(lo.Momentum(0.1, 0.9), jnp.zeros(1))
     values = {row[0]: row[1] for row in cells(model)}

@@ -75,6 +75,10 @@ class Linearization(Printed, eqx.Module):
         return Table("Linearized optimizer", heads, rows, notes)
 
 
+PRINTED_MODES = 16
+"""Rows of a printed table of modes; the dominant mode is always among them."""
+
+
 class Modes(Printed, eqx.Module):
     """Eigenmodes of a linearized optimizer, slowest (largest |eigenvalue|) first.
 
@@ -109,6 +113,7 @@ class Modes(Printed, eqx.Module):
             for index, (value, rate) in enumerate(
                 zip(self.eigenvalues, self.learning_rates, strict=True)
             )
+            if index < PRINTED_MODES or index in pair
         ]
         with np.errstate(divide="ignore", invalid="ignore"):
             gain = np.sum(self.learning_rates / (1 - self.eigenvalues)).real
@@ -122,6 +127,8 @@ class Modes(Printed, eqx.Module):
         if np.isnan(self.learning_rates).any():
             notes[1:] = ["The Jacobian is near-defective: modes have no learning rates of their "
                          "own, and the dominant mode is the slowest."]  # fmt: skip
+        if (hidden := len(self.eigenvalues) - len(rows)) > 0:
+            notes.append(f"{hidden} faster modes are not printed: `.eigenvalues` has all of them.")
         heads = ("mode", "eigenvalue", "size", "timescale (updates)",
                  f"learning rate ({PER_GRADIENT})", "")  # fmt: skip
         return Table("Modes of a linearized optimizer, slowest first", heads, rows, notes)
