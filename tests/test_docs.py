@@ -62,8 +62,19 @@ def test_python_on_pages_runs(page, monkeypatch):
     """As somebody would who types it in, in a clone; what is not to be run is not `python`."""
     monkeypatch.chdir(ROOT)
     names: dict[str, Any] = {}
-    for block in blocks(page, "python"):
+    found = blocks(page, "python")
+    for block in found:
         exec(block, names)
+    # Every name that the page binds at the top level is there afterwards.
+    bound = {
+        target.id
+        for block in found
+        for node in ast.parse(block).body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    assert bound <= names.keys()
 
 
 @pytest.mark.parametrize("page", TUTORIALS, ids=str)

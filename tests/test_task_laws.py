@@ -71,7 +71,7 @@ def entry(tree: Any, index: int) -> Any:
     return jax.tree.map(lambda leaf: leaf[index], tree)
 
 
-def same(ours: Any, theirs: Any, **close: Any) -> None:
+def assert_same(ours: Any, theirs: Any, **close: Any) -> None:
     for one, other in zip(arrays(ours), arrays(theirs), strict=True):
         np.testing.assert_allclose(one, other, **close)
 
@@ -87,7 +87,7 @@ def test_a_key_determines_the_problem(name):
     task, problems = made(name), drawn(name)
     for index, key in enumerate(jr.split(jr.key(3), 2)):
         # Round-off of factorisations, which other programs may order otherwise.
-        same(entry(problems, index), task.sample(key), rtol=1e-11, atol=1e-12)
+        assert_same(entry(problems, index), task.sample(key), rtol=1e-11, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", TASKS)
