@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Key
 import lrevopt as lo
 from lrevopt.meta_training.outer_step import first_state, outer_step
 from lrevopt.meta_training.settings import learning_rate_at, snapshot_steps
+from lrevopt.runs.experiment import Learned, suggestion
 from lrevopt.tasks.interface import Step
 
 SMALL = lo.MetaTraining(
@@ -217,10 +218,28 @@ def test_schedules():
     # D.2: a factor of 0.8 every 500 steps; the authors' configuration: 0.555 every 1000.
     assert learning_rate_at(paper, 5000) / paper.learning_rate == pytest.approx(0.8**10)
     assert learning_rate_at(released, 5000) == pytest.approx(7.84e-4 * 0.555**5)
+    assert learning_rate_at(lo.PRESETS["notebook"], 2000) == pytest.approx(8e-3 * 0.5**2)
     cosine = lo.MetaTraining(steps=1100, learning_rate=1.0, warm_up=100)
     rates = [learning_rate_at(cosine, step) for step in (0, 49, 99, 100, 600, 1100)]
     assert rates == pytest.approx([0.01, 0.5, 1.0, 1.0, 0.5, 0.0])
     assert learning_rate_at(dataclasses.replace(cosine, schedule="constant"), 700) == 1.0
+
+
+@pytest.mark.parametrize("task", ["linear_regression", "my_module:make_task"])
+def test_presets_that_follow_the_authors_code_have_a_readout_bias(task):
+    biases = {preset: suggestion(task, preset).optimizer.bias for preset in lo.PRESETS}
+    assert biases == {"quick": False, "paper": False, "released": True, "notebook": True}
+    optimizer = suggestion(task, "notebook").optimizer.build(jr.key(0))
+    assert optimizer.bias == 0.0
+    assert optimizer.start.shape == (64,)
+
+
+def test_a_start_of_its_own_belongs_to_the_papers_cell():
+    wide = Learned(units=16, input_deviation=1.0).build(jr.key(0))
+    usual = Learned(units=16).build(jr.key(0))
+    np.testing.assert_allclose(wide.cell.inputs, 4 * usual.cell.inputs)
+    with pytest.raises(ValueError, match="`input_deviation` must be left out for cell equinox_gru"):
+        Learned(cell="equinox_gru", input_deviation=1.0)
 
 
 def test_snapshots_are_dense_early_then_regular():

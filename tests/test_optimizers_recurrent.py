@@ -103,17 +103,28 @@ def test_an_untrained_optimizer_does_not_move():
     np.testing.assert_array_equal(run.parameters, np.tile(run.parameters[0], (6, 1)))
 
 
-def test_the_draw_is_fan_in_normal_with_zero_biases():
-    """Deviation 1 / sqrt(units) for recurrent weights, 1 for input weights (fan-in 1)."""
-    cell = eqx.filter_jit(lo.GRUCell)(128, key=jr.key(2))
+@pytest.mark.parametrize("input_deviation", [None, 1.0])
+def test_the_draw_is_normal_with_zero_biases(input_deviation):
+    """Deviation 1 / sqrt(units) throughout, unless input weights are told another."""
+    cell = lo.GRUCell(128, key=jr.key(2), input_deviation=input_deviation)
     # Standard error of a deviation from n draws is about 1 / sqrt(2 n): 4 of them.
     for weights, deviation in (
         (cell.gates, 128**-0.5),
         (cell.candidate, 128**-0.5),
-        (cell.inputs, 1),
+        (cell.inputs, input_deviation or 128**-0.5),
     ):
         assert abs(np.std(weights) / deviation - 1) < 4 / np.sqrt(2 * weights.size)
     assert not np.any(cell.bias)
+
+
+def test_a_readout_bias_starts_at_zero_and_is_trained():
+    plain, biased = (lo.GRUOptimizer(8, key=jr.key(0), bias=bias) for bias in (False, True))
+    assert plain.bias is None
+    assert biased.bias == 0.0
+    assert biased.readout.shape == biased.initial_state().shape == (9,)
+    assert len(jax.tree.leaves(eqx.filter(biased, eqx.is_inexact_array))) == 1 + len(
+        jax.tree.leaves(eqx.filter(plain, eqx.is_inexact_array))
+    )
 
 
 def test_a_bias_is_a_coordinate_that_reads_one():

@@ -123,7 +123,7 @@ def test_help_and_length(monkeypatch, capsys, script):
     ("arguments", "default"),
     [
         (["rosenbrock", "--preset=paper"], "updates of the optimizer's weights. (default: 5000)"),
-        (["--output", "linear_regression", "rosenbrock"], "the cell sees it. (default: 0.01)"),
+        (["--output", "linear_regression", "rosenbrock"], "the cell sees it. (default: 0.1)"),
         (["--output", "paper", "linear_regression"], "the cell sees it. (default: 1.0)"),
     ],
 )

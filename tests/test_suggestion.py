@@ -84,7 +84,9 @@ def test_best_trial_is_suggested(suggested):
     best = int(np.argmin(suggested.scores))
     assert suggested.input_scale == pytest.approx(suggested.input_scales[best])
     assert suggested.output_scale == pytest.approx(suggested.output_scales[best])
-    assert suggested.input_scales[0] == pytest.approx(module.INPUT / suggested.gradient)
+    assert suggested.input_scales[0] == pytest.approx(
+        module.INPUT * suggested.units**0.5 / suggested.gradient
+    )
     assert suggested.output_scales[0] == pytest.approx(module.OUTPUT * suggested.learning_rate)
     assert np.all(np.isfinite(suggested.scores))
     # Even ten meta-steps are better than standing still, which scores 0.

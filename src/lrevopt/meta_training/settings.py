@@ -10,7 +10,7 @@ from lrevopt.inner_loop.objective_kinds import OBJECTIVES, Objective
 
 Schedule = Literal["constant", "cosine", "exponential"]
 Estimator = Literal["exact", "clipped", "first_order", "es", "pes"]
-Preset = Literal["quick", "paper", "released"]
+Preset = Literal["quick", "paper", "released", "notebook"]
 
 EARLY_SNAPSHOTS = (0, 1, 2, 5, 10, 20, 30, 40, 50, 75)
 """Meta-steps of the first snapshots, which are dense because the optimizer changes fastest."""
@@ -204,9 +204,28 @@ PRESETS: dict[Preset, MetaTraining] = {
         penalty=1e-6,
         penalty_form="norm",
     ),
+    # The recipe of the authors' notebook, for a GRU of 64 units on linear regression.
+    "notebook": MetaTraining(
+        steps=2000,
+        problems=64,
+        learning_rate=8e-3,
+        warm_up=0,
+        schedule="exponential",
+        decay_factor=0.5,
+        decay_steps=1000,
+        epsilon=0.1,
+        clip=5.0,
+        outlier_ratio=None,
+        rollback_ratio=None,
+        penalty=1e-4,
+        penalty_form="norm",
+    ),
 }
-"""Settings by name: a run of minutes on two cores, the paper's D.2, and the configuration published
-with the authors' weights."""
+"""Settings by name: a run of minutes on two cores, the paper's D.2, the configuration published
+with the authors' weights, and the recipe of the authors' notebook."""
+
+WITH_BIAS: tuple[Preset, ...] = ("released", "notebook")
+"""Presets that follow the authors' code, whose readout has a bias."""
 
 
 def learning_rate_at(settings: MetaTraining, step: int) -> float:

@@ -4,8 +4,10 @@ A GRU acts alike on small and large gradients only within the range that its inp
 to about 1, and steps about as far as its output scale. Both are read off runs of Adam, whose
 learning rate is tuned first:
 
-    input scale     3 / q      q: 99 % quantile of |gradient| along Adam's runs, zeros left out
-    output scale    alpha      alpha: the best learning rate of Adam
+    input scale     3 sqrt(N) / q   q: 99 % quantile of |gradient| along Adam's runs, without zeros
+    output scale    alpha           alpha: the best learning rate of Adam
+
+sqrt(N), of a GRU of N units, makes up for its input weights, whose deviation is 1 / sqrt(N).
 
 Short trainings with these and with neighbours, three times larger or smaller, decide. Batches
 have about as many parameters in all as keep the noise of a meta-gradient low, and the number of
@@ -155,7 +157,7 @@ def suggest_training(
     gradient = _typical_gradient(Adam(rate), task, adam_key, steps)
     units = 32 if dim <= LARGE else 16
     cell = GRUOptimizer(units, key=weights_key)
-    trial = _Trial(cell, task, training_key, INPUT / gradient, OUTPUT * rate)
+    trial = _Trial(cell, task, training_key, INPUT * units**0.5 / gradient, OUTPUT * rate)
     settings, seconds = _affordable(trial, _roomy(dim, steps), time_limit)
     total = max(ENOUGH // 6, int(0.85 * time_limit / seconds))
     trial_steps = int(np.clip(TRIAL_SHARE * total / len(NEIGHBOURS), 10, 60))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from lrevopt.checks import finite, one_of, positive_integer
-from lrevopt.meta_training.settings import PRESETS, MetaTraining, Preset
+from lrevopt.meta_training.settings import PRESETS, WITH_BIAS, MetaTraining, Preset
 from lrevopt.tuning.settings import Tuning
 
 if TYPE_CHECKING:
@@ -36,23 +36,38 @@ class Learned:
     """Factor on each step."""
     cell: Literal["gru", "equinox_gru"] = "gru"
     """The paper's GRU (Cho et al. 2014), or Equinox's, which resets after the recurrent product."""
+    bias: bool = False
+    """Whether the readout has a bias, as in the authors' code but not in the paper's equations."""
+    input_deviation: float | None = None
+    """Cell "gru": deviation of the input weights at the start (default: 1 / sqrt(units), as the
+    authors draw them)."""
 
     def __post_init__(self) -> None:
         positive_integer("units", self.units)
         finite("input_scale", self.input_scale, above=0.0)
         finite("output_scale", self.output_scale, above=0.0)
         one_of("cell", self.cell, ("gru", "equinox_gru"))
+        if self.input_deviation is not None:
+            finite("input_deviation", self.input_deviation, above=0.0)
+            if self.cell != "gru":
+                raise ValueError(
+                    f"`input_deviation` must be left out for cell {self.cell}, which draws its own "
+                    f"weights, got {self.input_deviation}."
+                )
 
     def build(self, key: "Key[Array, '']") -> "AbstractOptimizer":
         """The optimizer with weights drawn from `key`."""
-        from lrevopt.optimizers import RecurrentOptimizer
+        from lrevopt.optimizers import GRUCell, RecurrentOptimizer
         from lrevopt.optimizers.saved import CELLS
 
         return RecurrentOptimizer(
-            CELLS[self.cell](self.units, key),
+            CELLS[self.cell](self.units, key)
+            if self.input_deviation is None
+            else GRUCell(self.units, key=key, input_deviation=self.input_deviation),
             self.units,
             input_scale=self.input_scale,
             output_scale=self.output_scale,
+            bias=self.bias,
         )
 
 
@@ -140,7 +155,7 @@ def suggestion(task: str, preset: Preset = "quick") -> Suggestion:
     one_of("preset", preset, tuple(PRESETS))
     if task in SUGGESTIONS:
         return SUGGESTIONS[task](preset)
-    return Suggestion(training=PRESETS[preset])
+    return Suggestion(Learned(bias=preset in WITH_BIAS), PRESETS[preset])
 
 
 def key_stream(name: Stream, seed: int) -> "Key[Array, '']":
