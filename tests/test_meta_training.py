@@ -14,6 +14,7 @@ import pytest
 from jaxtyping import Array, Float, Key
 
 import lrevopt as lo
+from lrevopt import storage
 from lrevopt.meta_training.outer_step import first_state, outer_step
 from lrevopt.meta_training.settings import learning_rate_at, snapshot_steps
 from lrevopt.runs.experiment import Learned, suggestion
@@ -230,14 +231,15 @@ def test_presets_that_follow_the_authors_code_have_a_readout_bias(task):
     biases = {preset: suggestion(task, preset).optimizer.bias for preset in lo.PRESETS}
     assert biases == {"quick": False, "paper": False, "released": True, "notebook": True}
     optimizer = suggestion(task, "notebook").optimizer.build(jr.key(0))
+    assert isinstance(optimizer, lo.RecurrentOptimizer)
     assert optimizer.bias == 0.0
     assert optimizer.start.shape == (64,)
 
 
 def test_a_start_of_its_own_belongs_to_the_papers_cell():
-    wide = Learned(units=16, input_deviation=1.0).build(jr.key(0))
-    usual = Learned(units=16).build(jr.key(0))
-    np.testing.assert_allclose(wide.cell.inputs, 4 * usual.cell.inputs)
+    starts = [Learned(units=16, input_deviation=value).build(jr.key(0)) for value in (1.0, None)]
+    wide, usual = (storage.tree_to_arrays(start)[".cell.inputs"] for start in starts)
+    np.testing.assert_allclose(wide, 4 * usual)
     with pytest.raises(ValueError, match="`input_deviation` must be left out for cell equinox_gru"):
         Learned(cell="equinox_gru", input_deviation=1.0)
 
