@@ -36,15 +36,16 @@ class Reproduce(TrainingSettings):
     def main(self) -> int:
         """Run all stages into one folder."""
         from lrevopt.paper.reproduce import Plan, reproduce
+        from lrevopt.runs.suggested import experiment_to_train
         from lrevopt.tasks.named import short_name
 
-        chosen = self.experiment()
+        output = self.output or Path("runs", short_name(self.task))
+        chosen = experiment_to_train(self, output)
         known = isinstance(chosen.optimizer, Named) and not chosen.optimizer.trainable
         plan = Plan(
             tuning=self.tuning, test_problems=self.test_problems, trained=not (self.as_is or known),
             scorecard=self.scorecard, interventions=self.interventions,
         )  # fmt: skip
-        output = self.output or Path("runs", short_name(self.task))
         return exit_code(reproduce(chosen, output, plan, **self.running()))
 
 

@@ -33,9 +33,11 @@ class Train(TrainingSettings):
 
     def main(self) -> int:
         """Train, save, say what came out."""
+        from lrevopt.runs.suggested import experiment_to_train
         from lrevopt.runs.train import train
 
-        run = train(self.experiment(), self.output, resume=self.resume, **self.running())
+        chosen = experiment_to_train(self, self.output)
+        run = train(chosen, self.output, resume=self.resume, **self.running())
         print(run.history.summary())
         if run.history.outcome != "finished":
             print(f"stopped ({run.history.outcome}); continue with the same command and --resume")

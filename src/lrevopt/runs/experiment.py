@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lrevopt.optimizers import AbstractOptimizer
     from lrevopt.tasks import AbstractTask
 
-Stream = Literal["initial_weights", "training", "tuning", "test", "analysis"]
+Stream = Literal["initial_weights", "training", "tuning", "test", "analysis", "suggestion"]
 
 LEARNED = "learned"
 """Name of the optimizer of a run beside the baselines that it is compared with."""

@@ -48,7 +48,9 @@ class ExperimentSettings:
     """What the optimizer runs on: linear_regression, rosenbrock, two_moons, mnist, or
     module:factory for a task of your own."""
     preset: Preset = "quick"
-    """Defaults for all else: minutes on two cores, the paper's D.2, or the published settings."""
+    """Defaults for all else: minutes on two cores, the paper's D.2, the published configuration, or
+    the recipe of the authors' notebook. On a task of your own, quick without any option of
+    `optimizer` and `training` chooses scales and settings by short trainings."""
     optimizer: Learned = Learned()
     named: Spec = None
     """Another optimizer than a GRU: module:factory, optax:name, the folder of a run or a shipped
@@ -81,7 +83,8 @@ class TrainingSettings(ExperimentSettings):
     overwrite: bool = False
     """Start again even if the folder holds a run."""
     time_limit: float | None = None
-    """Seconds after which training saves and stops."""
+    """Seconds after which training saves and stops; on a task of your own also the time that
+    settings are chosen for (default there: 120)."""
     save_every: float = 30.0
     """Seconds between saves of the whole state."""
     memory_limit: float | None = None
