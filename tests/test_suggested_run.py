@@ -86,6 +86,7 @@ def test_a_search_decides_and_a_begun_run_keeps_its_settings(searched, tmp_path,
     assert [call["time_limit"] for call in searched] == [50.0]
     assert searched[0]["steps"] == 200
     found = lo.load(folder)
+    assert isinstance(found, lo.RecurrentOptimizer)
     assert (found.start.size, found.input_scale, found.output_scale) == (3, 0.7, 0.2)
     begun = suggested.experiment_to_train(
         dataclasses.replace(OPEN, time_limit=50.0), folder, say=pytest.fail
