@@ -88,7 +88,7 @@ class RunDirectory:
         """The memory plan with which the run in the folder was begun, if there is one."""
         if self.path is None or not (self.path / storage.SETTINGS).is_file():
             return None
-        plan = storage.load_json(self.path / storage.SETTINGS).get(PLAN)
+        plan = storage.load_settings(self.path).get(PLAN)
         return None if plan is None else current_names(plan)
 
     def open(self, plan: dict[str, int], *, resume: bool, overwrite: bool) -> Found | None:
@@ -123,7 +123,7 @@ class RunDirectory:
     def _check_settings(self, settings: Path, *, resume: bool, overwrite: bool) -> None:
         if overwrite and not resume:
             return
-        found = storage.load_json(settings)
+        found = storage.load_settings(settings)
         if isinstance(found.get("training"), dict):
             found["training"] = saved_training(found["training"])
         different = [name for name in self.identity if found.get(name) != self.identity[name]]

@@ -1,5 +1,6 @@
 """Optimizers on disk: the weights of run directories, and those that come with the package."""
 
+import os
 from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
@@ -31,7 +32,8 @@ SHIPPED = Path(str(resources.files("lrevopt"))) / "paper" / "shipped"
 def save_optimizer(directory: Path | str, optimizer: AbstractOptimizer) -> None:
     """Weights of an optimizer into a run directory (`weights.npz`)."""
     directory = Path(directory)
-    storage.save_npz(directory / storage.WEIGHTS, storage.tree_to_arrays(optimizer))
+    described = {"optimizer": storage.describe(optimizer)}
+    storage.save_npz(directory / storage.WEIGHTS, storage.tree_to_arrays(optimizer), described)
     storage.remove(directory / storage.OLD_WEIGHTS)
 
 
@@ -63,17 +65,42 @@ def load(source: Path | str, like: AbstractOptimizer | None = None) -> AbstractO
     stretch of training, or is damaged, and for an unknown name.
     """
     settings, directory = load_settings(source), Path(source)
-    if directory.exists():
-        weights = load_weights(directory)
-    else:
-        weights = storage.load_npz(SHIPPED / f"{source}.npz")
+    file = directory / storage.WEIGHTS if directory.exists() else SHIPPED / f"{source}.npz"
+    weights = load_weights(directory) if directory.exists() else storage.load_npz(file)
     if not weights:
         raise ValueError(
             f"`{directory}` holds no trained weights yet: its run was interrupted; continue it "
             f"with `--resume`."
         )
-    like = _skeleton(settings, directory) if like is None else like
-    return storage.arrays_to_tree(weights, like, directory)
+    if like is not None:
+        return storage.arrays_to_tree(weights, like, directory)
+    found = storage.arrays_to_tree(weights, _skeleton(settings, directory), directory)
+    if file.is_file():
+        _check_described(settings.get("optimizer", {}), file)
+    return found
+
+
+def _check_described(optimizer: Mapping[str, Any], file: Path) -> None:
+    """Raise `ValueError` if weights were saved with another optimizer than settings describe."""
+    ours = (storage.load_source(file) or {}).get("optimizer")
+    other = _differing(ours, optimizer) if isinstance(ours, dict) else []
+    if other:
+        raise ValueError(
+            f"`{file}` holds the weights of another optimizer than `{storage.SETTINGS}` beside it "
+            f"describes (different: {', '.join(other)})."
+        )
+
+
+def _differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    """Names of entries that both have, with different values; versions may differ in the rest."""
+    found = []
+    for name in sorted(first.keys() & second.keys()):
+        pair = first[name], second[name]
+        if all(isinstance(value, dict) for value in pair):
+            found += [f"{name}.{inner}" for inner in _differing(*pair)]
+        elif pair[0] != pair[1]:
+            found.append(name)
+    return found
 
 
 def load_settings(source: Path | str) -> dict[str, Any]:
@@ -82,16 +109,16 @@ def load_settings(source: Path | str) -> dict[str, Any]:
     Raises `ValueError` for a folder that is missing or is not a run, and for an unknown name.
     """
     directory = Path(source)
-    if not directory.exists() and str(source) in shipped():
-        return storage.load_json(SHIPPED / f"{source}.json")
-    if not directory.is_dir():
+    if str(source) in shipped() and not directory.exists():
+        return storage.load_settings(SHIPPED / f"{source}.json")
+    if not os.path.isdir(directory):  # unlike `Path.is_dir`, also for names that are too long
         raise ValueError(
             f"`{directory}` is not a run directory: it does not exist. Shipped optimizers are "
             f"{', '.join(shipped())}."
         )
     if not (directory / storage.SETTINGS).is_file():
         raise ValueError(f"`{directory}` is not a run directory: it has no {storage.SETTINGS}.")
-    return storage.load_json(directory / storage.SETTINGS)
+    return storage.load_settings(directory)
 
 
 def _skeleton(settings: Mapping[str, Any], directory: Path) -> AbstractOptimizer:
@@ -105,22 +132,22 @@ def _skeleton(settings: Mapping[str, Any], directory: Path) -> AbstractOptimizer
             bias = made.bias is not None
             return RecurrentOptimizer(made.cell, made.start.size, bias=bias, **scales)
         return made
+    key = jr.key(0)
     try:
         (units,) = optimizer["start"]["shape"]
-        key = jr.key(0)
         kinds = {name: type(make(1, key)) for name, make in CELLS.items()}
         wanted = (optimizer["cell"]["package"], optimizer["cell"]["kind"])
         (name,) = [
             n for n, kind in kinds.items() if (storage.package_of(kind), kind.__name__) == wanted
         ]
-        return RecurrentOptimizer(
-            CELLS[name](units, key),
-            units,
-            input_scale=optimizer["input_scale"],
-            output_scale=optimizer["output_scale"],
-            bias=optimizer["bias"] is not None,
+        scales = {name: optimizer[name] for name in ("input_scale", "output_scale")}
+        # Shapes alone: however many units a damaged file asks for, none is drawn.
+        return eqx.filter_eval_shape(
+            lambda: RecurrentOptimizer(
+                CELLS[name](units, key), units, bias=optimizer["bias"] is not None, **scales
+            )
         )
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise ValueError(
             f"`{directory}/{storage.SETTINGS}` does not describe an optimizer that can be rebuilt: "
             f"pass one of the same structure as `like`."

@@ -43,7 +43,7 @@ def train(
     """
     before = saved.load_weights(directory) if resume else {}
     if resume and start is None and (directory / storage.SETTINGS).is_file():
-        known = storage.load_json(directory / storage.SETTINGS).get("start")
+        known = storage.load_settings(directory).get("start")
         start = None if known is None else Path(known)
     if start is None:
         optimizer = chosen.optimizer.build(key_stream("initial_weights", chosen.seed))
@@ -74,7 +74,7 @@ def train(
         known = ("task", "training", "seed", "scales")
         this = {name: earlier[name] for name in known if name in earlier}
         facts |= {"start": str(start), "stages": [*earlier.get("stages", []), this]}
-    settings = storage.load_json(directory / storage.SETTINGS)
+    settings = storage.load_settings(directory)
     storage.save_json(directory / storage.SETTINGS, settings | facts)
     return run
 
@@ -128,7 +128,7 @@ def _check_vacant(directory: Path, identity: dict[str, Any], *, overwrite: bool)
     """Refuse a folder that holds another run, unless `overwrite`, or somebody else's files."""
     settings = directory / storage.SETTINGS
     if settings.exists():
-        found = storage.load_json(settings)
+        found = storage.load_settings(settings)
         different = [name for name in identity if found.get(name) != identity[name]]
         different += ["training"] * ("training" in found)
         if different and not overwrite:

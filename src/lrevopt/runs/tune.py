@@ -51,7 +51,7 @@ def tune_baselines(
     chosen = BASELINES if baselines is None else baselines
     each = baseline_settings(settings, chosen)
     if (directory / storage.SETTINGS).exists():
-        check_same_task(storage.load_json(directory / storage.SETTINGS), task, directory)
+        check_same_task(storage.load_settings(directory), task, directory)
     folder = storage.writable_directory(directory / Run.tuning.file)
     results = {}
     say(settings.rule())

@@ -1,0 +1,75 @@
+"""Named arrays as Orbax checkpoints, for the states of training."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lrevopt.storage.files import read_settled, remove, writable_directory
+from lrevopt.storage.packed import DIGEST, digest_of_arrays
+
+
+def save_arrays(directory: Path | str, arrays: dict[str, np.ndarray]) -> None:
+    """Named arrays as one Orbax checkpoint, replacing what stood at `directory`.
+
+    A digest of all bytes goes with them, so that damage is noticed on loading. Raises `OSError`,
+    naming the folder, if it cannot be written.
+    """
+    directory = Path(os.path.abspath(directory))
+    writable_directory(directory.parent)
+    fresh = directory.with_name(f".{directory.name}.new")
+    old = directory.with_name(f".{directory.name}.old")
+    for leftover in (fresh, old):
+        remove(leftover)
+    try:
+        with _checkpointer() as checkpointer:
+            checkpointer.save(fresh, arrays | {DIGEST: digest_of_arrays(arrays)})
+        # Read by nobody on a file system that renames, and it names the folder written to.
+        (fresh / "commit_success.txt").unlink(missing_ok=True)
+        if os.path.lexists(directory):
+            os.replace(directory, old)
+        os.replace(fresh, directory)
+        remove(old)
+    except Exception as error:  # Orbax and TensorStore raise many kinds for a disk that is full.
+        for path in directory.parent.glob(f".{directory.name}.new*"):
+            shutil.rmtree(path, ignore_errors=True)
+        raise OSError(f"`{directory}` cannot be written: {_reason(error)}.") from None
+
+
+def load_arrays(directory: Path | str) -> dict[str, np.ndarray]:
+    """What `save_arrays` wrote; `ValueError` if it is missing or damaged."""
+    directory = Path(os.path.abspath(directory))
+    return read_settled(lambda: _load_arrays(directory), directory)
+
+
+def _load_arrays(directory: Path) -> dict[str, np.ndarray]:
+    replaced = directory.with_name(f".{directory.name}.old")
+    if not directory.is_dir() and replaced.is_dir():  # between two renamings
+        directory = replaced
+    if not directory.is_dir():
+        raise ValueError(f"`{directory}` does not exist.")
+    try:
+        with _checkpointer() as checkpointer:
+            restored = checkpointer.restore(directory)
+        arrays = {name: np.asarray(array) for name, array in restored.items()}
+        digest = arrays.pop(DIGEST)
+    except Exception as error:  # Orbax and TensorStore raise many kinds for damaged files.
+        reason = _reason(error)
+        raise ValueError(f"`{directory}` is a damaged or foreign checkpoint: {reason}.") from None
+    if not np.array_equal(digest, digest_of_arrays(arrays)):
+        raise ValueError(f"`{directory}` is a damaged checkpoint: its digest does not match.")
+    return arrays
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0][:160] if lines else type(error).__name__).rstrip(".")
+
+
+def _checkpointer() -> Any:
+    import orbax.checkpoint as ocp  # two seconds, only here
+
+    return ocp.Checkpointer(ocp.StandardCheckpointHandler())

@@ -1,0 +1,88 @@
+"""A folder for one process at a time."""
+
+import contextlib
+import os
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+
+from lrevopt.storage.files import remove_leftovers, writable_directory
+
+try:
+    import fcntl
+except ImportError:  # no locks on this system
+    fcntl = None  # type: ignore[assignment]
+
+LOCK = ".lock"
+"""File in a claimed folder; it names the process that claims it."""
+
+_HELD: set[Path] = set()
+"""Folders that this process has claimed."""
+
+
+@contextlib.contextmanager
+def claimed(directory: Path | str) -> Iterator[None]:
+    """A folder that no other process writes into as long as the block runs; made if need be.
+
+    The claim is a lock of the operating system, which ends with the process: what a dead process
+    has left claimed is free. Within a process, a claim inside a claim is none. What a killed
+    process left half-written is removed. A folder that was made for the claim and stays empty is
+    removed again.
+
+    Raises `ValueError` for a folder that another process has claimed, naming that process, and for
+    one that cannot be written.
+    """
+    path = Path(os.path.abspath(directory))
+    if path in _HELD:
+        yield
+        return
+    made = _missing(path)
+    try:
+        writable_directory(path)
+        handle = _locked(path / LOCK)
+        _HELD.add(path)
+        try:
+            remove_leftovers(path)
+            yield
+        finally:
+            _HELD.discard(path)
+            remove_leftovers(path)
+            (path / LOCK).unlink(missing_ok=True)
+            os.close(handle)
+    finally:
+        for folder in made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+def _missing(path: Path) -> list[Path]:
+    """The folders, innermost first, that are not there yet."""
+    try:
+        return [folder for folder in (path, *path.parents) if not folder.exists()]
+    except OSError:
+        return []
+
+
+def _locked(path: Path) -> int:
+    """Handle of the lock file, locked. Raises `ValueError` if another process holds it."""
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(handle, 200, 0).decode(errors="replace").strip()
+            os.close(handle)
+            raise ValueError(
+                f"`{path.parent}` is in use by {holder or 'another process'}: wait until it has "
+                f"ended, or choose another folder."
+            ) from None
+        except (OSError, AttributeError):  # this file system, or this system, has no locks
+            pass
+        # The holder before may have removed the file between the two calls.
+        if path.exists() and os.fstat(handle).st_ino == path.stat().st_ino:
+            break
+        os.close(handle)
+    with contextlib.suppress(OSError):
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"process {os.getpid()} on {platform.node()}\n".encode(), 0)
+    return handle

@@ -1,0 +1,86 @@
+"""The settings file of a run's folder, its entries of the types that the package writes."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lrevopt.storage.documents import load_json
+
+SETTINGS = "settings.json"
+
+ENTRIES: Mapping[str, type] = {
+    "task": dict,
+    "task_spec": dict,
+    "optimizer": dict,
+    "optimizer_spec": dict,
+    "training": dict,
+    "memory_plan": dict,
+    "scales": dict,
+    "versions": dict,
+    "stages": list,
+    "key": list,
+    "initial_weights": str,
+    "title": str,
+    "start": str,
+    "seed": int,
+}
+"""Types of the entries; others may be there as well."""
+
+PARTS: Mapping[str, Mapping[str, type]] = {
+    "task": {"kind": str},
+    "task_spec": {"spec": str, "kwargs": dict},
+    "optimizer_spec": {"spec": str, "kwargs": dict},
+    "scales": {"chosen": list, "scores": list, "problems": int},
+}
+"""What entries that are objects must have."""
+
+STAGE: Mapping[str, type] = {"task": dict, "training": dict}
+"""What each of the stages must have."""
+
+
+def load_settings(directory: Path | str) -> dict[str, Any]:
+    """The settings of a run's folder, or of the file itself.
+
+    Raises `ValueError` if they are missing or damaged, or an entry is not of its type.
+    """
+    path = Path(directory)
+    path = path if path.suffix == ".json" else path / SETTINGS
+    settings = load_json(path)
+    _check(settings, ENTRIES, path, "", required=False)
+    for name, entries in PARTS.items():
+        if name in settings:
+            _check(settings[name], entries, path, f"{name}.")
+    for place, stage in enumerate(settings.get("stages", [])):
+        if not isinstance(stage, dict):
+            raise ValueError(f"`{path}` must have objects in `stages`, got {_short(stage)}.")
+        _check(stage, STAGE, path, f"stages[{place}].")
+    if any(not isinstance(version, str) for version in settings.get("versions", {}).values()):
+        raise ValueError(f"`{path}` must have strings in `versions`.")
+    return settings
+
+
+def _check(
+    found: Mapping[str, Any],
+    entries: Mapping[str, type],
+    path: Path,
+    prefix: str,
+    *,
+    required: bool = True,
+) -> None:
+    """Raise `ValueError` for an entry of another type, or one that is missing."""
+    for name, kind in entries.items():
+        if name not in found and not required:
+            continue
+        value = found.get(name)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise ValueError(
+                f"`{path}` must have {_NAMES[kind]} as `{prefix}{name}`, got {_short(value)}."
+            )
+
+
+_NAMES = {dict: "an object", list: "a list", str: "a string", int: "an integer"}
+
+
+def _short(value: Any) -> str:
+    said = repr(value)
+    return said if len(said) < 60 else f"{said[:50]}..."
