@@ -3,6 +3,8 @@
 import sys
 from collections.abc import Sequence
 
+from lrevopt.runs.stopping import Stopped, stoppable
+
 USAGE = """usage: lrevopt COMMAND ...
 
 Learned optimizers: meta-train them, take them apart, and any other optimizer with them.
@@ -18,6 +20,22 @@ optimizer is the folder of a run, a shipped name, optax:name or module:factory."
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command that the words on the command line name; its exit code."""
     words = sys.argv[1:] if words is None else words
+    try:
+        with stoppable(lambda: _continuation(words)):
+            return _run(words)
+    except Stopped as stopped:
+        print(stopped.sentence(_continuation(words)), file=sys.stderr)
+        return stopped.exit_code
+
+
+def _continuation(words: Sequence[str]) -> str:
+    """How to go on after a signal."""
+    if words[:1] == ["train"] and "--resume" not in words:
+        return "the same command begins again, or goes on with --resume where it has saved a state"
+    return "the same command continues"
+
+
+def _run(words: Sequence[str]) -> int:
     name, rest = (words[0], words[1:]) if words else ("--help", ())
     if name == "--version":
         from importlib.metadata import version

@@ -2,16 +2,19 @@
 
 A command is a frozen dataclass: its fields are the options, its docstring is the help text, and
 `main` does the work and gives the exit code. Modules of commands import JAX inside `main` alone, so
-that help and refusals come at once. Exit code 2 stands for bad input, 128 + n for a run that
-signal n stopped.
+that help and refusals come at once. Exit code 2 stands for bad input, or for what the machine does
+not have, and 128 + n for a run that signal n stopped.
 """
 
 import dataclasses
+import io
+import itertools
+import os
 import signal
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from typing import Any, Protocol, TypeVar
 
 import tyro
@@ -31,12 +34,58 @@ class Command(Protocol):
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """Turn a `ValueError` into its sentence on standard error and exit code 2."""
+    """Turn errors that are not ours into one sentence on standard error and exit code 2.
+
+    These are `ValueError`, what the file system refuses, and memory that is not there. Anything
+    else is a defect of the package and keeps its traceback.
+    """
     try:
         yield
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except BrokenPipeError:  # whoever read our output has ended
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # nothing is flushed at exit
+        raise SystemExit(128 + signal.SIGPIPE) from None
+    except Exception as error:
+        said = sentence(error)
+        if said is None:
+            raise
+        print(f"error: {said}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def sentence(error: Exception) -> str | None:
+    """An error in one line; `None` for one that is a defect of the package."""
+    said = " ".join(str(error).split())
+    if isinstance(error, OSError):
+        if error.filename is None:
+            return said if error.errno is None else f"{error.strerror}."
+        return f"`{error.filename}` cannot be read or written: {error.strerror}."
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in said:
+        return (
+            "This takes more memory than there is: fewer problems, settings, units or steps take "
+            "less."
+        )
+    if isinstance(error, OverflowError):
+        return f"A number is too large: {said}."
+    return said if isinstance(error, ValueError) else None
+
+
+def _read(settings: type[Settings], **options: Any) -> Settings:
+    """Settings by tyro, whose messages become one line and exit code 2."""
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            return tyro.cli(settings, **options)
+    except SystemExit as stop:
+        if stop.code and options.get("console_outputs", True):
+            lines = (line.strip(BOX) for line in said.getvalue().splitlines())
+            # The first line is a heading, and what follows a rule points to the help text.
+            body = list(itertools.takewhile(bool, list(lines)[1:]))
+            print(f"error: {' '.join(' '.join(body).split())}", file=sys.stderr)
+        raise
+
+
+BOX = " \N{BOX DRAWINGS LIGHT VERTICAL}\N{BOX DRAWINGS LIGHT HORIZONTAL}"
+"""What tyro draws around its messages."""
 
 
 def parse(
@@ -56,7 +105,7 @@ def parse(
         options["default"] = default
     with plain_errors(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return tyro.cli(settings, **options)
+        return _read(settings, **options)
 
 
 def parse_by_task(
@@ -72,7 +121,7 @@ def parse_by_task(
     asked = [word for word in words if word not in ("-h", "--help")]
     try:
         with plain_errors():
-            named: Any = tyro.cli(settings, args=asked, prog=prog, console_outputs=asked == words)
+            named: Any = _read(settings, args=asked, prog=prog, console_outputs=asked == words)
     except SystemExit:
         if asked == words:
             raise
@@ -93,7 +142,9 @@ def run_command(command: type[Any], words: Sequence[str], prog: str) -> int:
     read = parse_by_task if names & {"training", "tuning"} else parse
     settings: Command = read(command, words=words, prog=prog)
     with plain_errors():
-        return settings.main() or 0
+        code = settings.main() or 0
+        sys.stdout.flush()
+    return code
 
 
 def summary(command: type[Any]) -> str:
