@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from lrevopt.meta_training import search_learning_rate as search_learning_rate
     from lrevopt.meta_training import suggest_training as suggest_training
     from lrevopt.optimizers import AbstractOptimizer as AbstractOptimizer
+    from lrevopt.optimizers import AbstractParameterOptimizer as AbstractParameterOptimizer
     from lrevopt.optimizers import Adam as Adam
     from lrevopt.optimizers import AggregatedMomentum as AggregatedMomentum
     from lrevopt.optimizers import ClippedGradientDescent as ClippedGradientDescent
@@ -60,8 +61,10 @@ if TYPE_CHECKING:
     from lrevopt.optimizers import Momentum as Momentum
     from lrevopt.optimizers import Nesterov as Nesterov
     from lrevopt.optimizers import OptaxOptimizer as OptaxOptimizer
+    from lrevopt.optimizers import OptaxParameterOptimizer as OptaxParameterOptimizer
     from lrevopt.optimizers import RecurrentOptimizer as RecurrentOptimizer
     from lrevopt.optimizers import RMSProp as RMSProp
+    from lrevopt.optimizers import at_parameter as at_parameter
     from lrevopt.optimizers import from_optax as from_optax
     from lrevopt.optimizers import rescaled as rescaled
     from lrevopt.optimizers import to_optax as to_optax

@@ -11,9 +11,10 @@ is, going back in time,
     (theta, H, G) <- vjp of F at (h, g), applied to H
     X <- X + hess f(x) G + L g
 
-where the Hessian is symmetric, so that `hess f G` is a forward derivative of the gradient. Kept
-are (x, h, g) of each step. With `checkpoint_every`, g of each step is kept, and (x, h) every so
-many steps; the others follow from these without a gradient of the task.
+where the Hessian is symmetric, so that `hess f G` is a forward derivative of the gradient. Where F
+also takes x, the vjp of F has a cotangent of x as well, which is added to X. Kept are (x, h, g) of
+each step. With `checkpoint_every`, g of each step is kept, and (x, h) every so many steps; the
+others follow from these without a gradient of the task.
 
 The term `hess f(x) G` is what makes meta-gradients explode: it is the derivative through the
 gradients that the optimizer meets. `cotangent_clip` bounds its share.
@@ -36,6 +37,7 @@ from lrevopt.inner_loop.steps import (
     losses_of,
     rerun,
     run_on_problems,
+    start_of_lanes,
     start_of_runs,
     transitions,
 )
@@ -45,7 +47,7 @@ from lrevopt.inner_loop.unroll import (
     join_segments,
     run_to_the_end,
 )
-from lrevopt.optimizers.interface import AbstractOptimizer
+from lrevopt.optimizers.interface import AbstractOptimizer, AbstractParameterOptimizer
 from lrevopt.tasks.interface import AbstractTask, check_task
 
 
@@ -130,8 +132,10 @@ def _unroll_losses_backward(residuals, cotangent, perturbed, optimizer, runs):
     over_losses, over_last = cotangent.T[:-1], cotangent.T[-1]
     last_gradients = losses_and_gradients(runs.task, runs.problems, end[0], runs.steps)[1]
     adjoint = _Adjoint(runs, weights, fixed, readout)
+    dtype = readout.dtype
+    from_losses = (over_last[:, None] * last_gradients).astype(dtype)
     carry = (
-        (over_last[:, None] * last_gradients, jnp.zeros_like(end[0])),
+        (from_losses, jnp.zeros_like(from_losses)),
         jnp.zeros_like(end[1]),
         jax.tree.map(jnp.zeros_like, weights),
         jnp.zeros_like(readout),
@@ -141,9 +145,8 @@ def _unroll_losses_backward(residuals, cotangent, perturbed, optimizer, runs):
     else:
         carry = adjoint.over_segments(carry, over_losses, kept)
     _, over_states, over_weights, over_readout = carry
-    _, start_vjp = jax.vjp(lambda w: eqx.combine(w, fixed).initial_state(), weights)
     (from_readout,) = readout_vjp(over_readout)
-    (from_start,) = start_vjp(over_states.sum(axis=1))
+    from_start = _from_start(weights, fixed, runs.problems.initial_parameters, over_states)
     total = jax.tree.map(lambda a, b, c: a + b + c, over_weights, from_readout, from_start)
     # Integers among the leaves have no cotangent, but say that they are not perturbed.
     return jax.tree.map(
@@ -172,21 +175,29 @@ class _Adjoint:
         (from_losses, from_hessians), over_states, over_weights, over_readout = carry
         step, over_loss, (parameters, states, gradients) = inputs
 
-        def forward(weights, states, gradients):
-            return transitions(eqx.combine(weights, self.fixed), states, gradients)
+        def forward(weights, states, gradients, lanes):
+            return transitions(eqx.combine(weights, self.fixed), states, gradients, lanes)
 
-        following, pull = jax.vjp(forward, self.weights, states, gradients.reshape(-1))
+        dtype = states.dtype
+        gradients = gradients.astype(dtype)
+        lanes = parameters.reshape(-1).astype(dtype)
+        following, pull = jax.vjp(forward, self.weights, states, gradients.reshape(-1), lanes)
         moved = (from_losses + from_hessians).reshape(-1)
         over_readout = over_readout + following @ moved
-        to_weights, over_states, to_gradients = pull(over_states + self.readout[:, None] * moved)
-        from_losses = from_losses + over_loss[:, None] * gradients
+        to_weights, over_states, to_gradients, to_lanes = pull(
+            over_states + self.readout[:, None] * moved
+        )
+        from_losses = from_losses + over_loss[:, None].astype(dtype) * gradients
+        if isinstance(self.fixed, AbstractParameterOptimizer):
+            from_losses = from_losses + to_lanes.reshape(parameters.shape)
         if runs.clip > 0:
             _, curved = jax.jvp(
                 lambda x: losses_and_gradients(runs.task, runs.problems, x, step)[1],
                 (parameters,),
-                (to_gradients.reshape(parameters.shape),),
+                (to_gradients.reshape(parameters.shape).astype(parameters.dtype),),
             )
-            from_hessians = _bounded(from_hessians + curved, from_losses, runs.clip)
+            from_hessians = from_hessians + curved.astype(dtype)
+            from_hessians = _bounded(from_hessians, from_losses, runs.clip)
         over_weights = jax.tree.map(jnp.add, over_weights, to_weights)
         return ((from_losses, from_hessians), over_states, over_weights, over_readout), None
 
@@ -211,6 +222,24 @@ class _Adjoint:
         over_whole = over_losses[: count * every].reshape(count, every, -1)
         inputs = (jnp.arange(count), over_whole, starts, gradients)
         return lax.scan(segment, carry, inputs, reverse=True)[0]
+
+
+def _from_start(
+    weights: PyTree[Array],
+    fixed: PyTree,
+    parameters: Array,
+    over_states: Float[Array, "state lane"],
+) -> PyTree[Array]:
+    """Cotangent of the weights from that of the states before the first step."""
+
+    def start(weights: PyTree[Array]) -> Array:
+        optimizer = eqx.combine(weights, fixed)
+        if isinstance(optimizer, AbstractParameterOptimizer):
+            return start_of_lanes(optimizer, parameters)
+        return optimizer.initial_state()
+
+    at_start, pull = jax.vjp(start, weights)
+    return pull(over_states if at_start.ndim == 2 else over_states.sum(axis=1))[0]
 
 
 def _bounded(

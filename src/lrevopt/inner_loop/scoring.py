@@ -27,7 +27,7 @@ from lrevopt.inner_loop.adjoint import unroll_losses
 from lrevopt.inner_loop.objectives import OBJECTIVES, Objective, objective_of_summary
 from lrevopt.inner_loop.steps import step_loop
 from lrevopt.inner_loop.unroll import batch_size
-from lrevopt.optimizers.interface import AbstractOptimizer, state_size
+from lrevopt.optimizers.interface import AbstractOptimizer, moved_at, start_at, state_size
 from lrevopt.tasks.interface import AbstractTask, check_task
 
 BLOCK = 250
@@ -200,18 +200,19 @@ def _run_block(
     state_size(_first(optimizers))
     over_settings = eqx.filter_vmap
     start = problems.initial_parameters
-    states = over_settings(lambda o: o.initial_state(), out_axes=-1)(optimizers)
     readout = over_settings(lambda o: o.readout, out_axes=-1)(optimizers)
-    shape = (*start.shape, states.shape[-1])
+    shape, dtype = (*start.shape, readout.shape[-1]), readout.dtype
 
     def transition(
-        optimizer: AbstractOptimizer, state: tuple[Array, ...], gradient: Array
+        optimizer: AbstractOptimizer, state: tuple[Array, ...], gradient: Array, parameter: Array
     ) -> tuple[Array, ...]:
-        return tuple(optimizer.transition(jnp.stack(state), gradient))
+        return tuple(moved_at(optimizer, jnp.stack(state), gradient, parameter))
 
     transitions = over_settings(transition)
+    starts = over_settings(lambda o, x: tuple(start_at(o, x)))
     for _ in ("dim", "problem"):
-        transitions = over_settings(transitions, in_axes=(None, 0, 0))
+        transitions = over_settings(transitions, in_axes=(None, 0, 0, 0))
+        starts = over_settings(starts, in_axes=(None, 0))
     both = jax.value_and_grad(task.loss, argnums=1)
     # Settings are the inner axis: the other order would transpose in each step.
     both = jax.vmap(jax.vmap(both, (None, -1, None), -1), (0, 0, None))
@@ -225,13 +226,16 @@ def _run_block(
         losses, step = met
         first = jnp.where(step == 0, losses, first)
         # Without the barrier XLA recomputes the transition inside each use of it.
-        states = lax.optimization_barrier(transitions(optimizers, states, gradients))
+        states = transitions(
+            optimizers, states, *(a.astype(dtype) for a in (gradients, parameters))
+        )
+        states = lax.optimization_barrier(states)
         moves = sum(weight * state for weight, state in zip(readout, states, strict=True))
-        return parameters + moves, states, first, losses, total + losses
+        return parameters + moves.astype(start.dtype), states, first, losses, total + losses
 
     parameters = jnp.broadcast_to(start[..., None], shape)
     unknown = jnp.zeros((shape[0], shape[-1]), start.dtype)
-    states = tuple(jnp.broadcast_to(state, shape) for state in states)
+    states = starts(optimizers, parameters.astype(dtype))
     # The last loss takes one more step, whose update is dropped. Outside the loop, XLA's CPU
     # compiler (jax 0.10.2, float32) fuses sums over so many settings into wrong numbers.
     begin, inputs = (parameters, states, unknown, unknown, unknown), jnp.arange(steps + 1)

@@ -7,6 +7,9 @@
 of all problems stand side by side on the last axis, one *lane* each, so that a transition written
 for one parameter becomes a few large matrix products. On given gradients (`run_on_gradients`) one
 state follows one sequence.
+
+States have the optimizer's dtype. Gradients and parameters of lower precision are converted to it,
+and each step is rounded once, to the dtype of the parameters.
 """
 
 from collections.abc import Callable
@@ -17,7 +20,13 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from lrevopt.optimizers.interface import AbstractOptimizer, state_size
+from lrevopt.optimizers.interface import (
+    AbstractOptimizer,
+    AbstractParameterOptimizer,
+    moved_at,
+    start_at,
+    state_size,
+)
 from lrevopt.tasks.interface import AbstractTask
 
 Carry = tuple[Float[Array, "problem dim"], Float[Array, "state lane"]]
@@ -120,9 +129,18 @@ def visited_states(
 def start_of_runs(optimizer: AbstractOptimizer, problems: Any) -> Carry:
     """Parameters and states before the first step, on stacked problems."""
     parameters = problems.initial_parameters
-    state = optimizer.initial_state()
     state_size(optimizer)
+    if isinstance(optimizer, AbstractParameterOptimizer):
+        return parameters, start_of_lanes(optimizer, parameters)
+    state = optimizer.initial_state()
     return parameters, jnp.broadcast_to(state[:, None], (state.size, parameters.size))
+
+
+def start_of_lanes(
+    optimizer: AbstractOptimizer, parameters: Float[Array, "problem dim"]
+) -> Float[Array, "state lane"]:
+    """State of every lane before the first step, where it may depend on the parameter."""
+    return jax.vmap(lambda x: start_at(optimizer, x), out_axes=-1)(parameters.reshape(-1))
 
 
 def losses_of(
@@ -144,9 +162,15 @@ def transitions(
     optimizer: AbstractOptimizer,
     states: Float[Array, "state lane"],
     gradients: Float[Array, " lane"],
+    parameters: Float[Array, " lane"],
 ) -> Float[Array, "state lane"]:
     """Next state of every lane."""
-    return jax.vmap(optimizer.transition, (-1, 0), -1)(states, gradients)
+
+    def one(state: Array, gradient: Array, parameter: Array) -> Array:
+        return moved_at(optimizer, state, gradient, parameter)
+
+    dtype = states.dtype
+    return jax.vmap(one, (-1, 0, 0), -1)(states, gradients.astype(dtype), parameters.astype(dtype))
 
 
 def moved(
@@ -154,5 +178,6 @@ def moved(
 ) -> Carry:
     """Parameters and states after a step with these gradients."""
     parameters, states = carry
-    states = transitions(optimizer, states, gradients.reshape(-1))
-    return parameters + (optimizer.readout @ states).reshape(parameters.shape), states
+    states = transitions(optimizer, states, gradients.reshape(-1), parameters.reshape(-1))
+    step = (optimizer.readout @ states).reshape(parameters.shape)
+    return parameters + step.astype(parameters.dtype), states

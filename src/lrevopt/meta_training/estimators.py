@@ -187,10 +187,8 @@ def first_particles(
 
 def _starts(optimizer: AbstractOptimizer, problems: Any) -> tuple[Array, Array]:
     """Parameters (problem, dim) and states (problem, state, dim) before any update."""
-    parameters = problems.initial_parameters
-    state = optimizer.initial_state()
-    shape = (parameters.shape[0], state.size, parameters.shape[1])
-    return parameters, jnp.broadcast_to(state[:, None], shape)
+    parameters, lanes = start_of_runs(optimizer, problems)
+    return parameters, jnp.moveaxis(lanes.reshape(-1, *parameters.shape), 0, 1)
 
 
 def _persistent(

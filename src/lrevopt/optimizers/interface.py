@@ -5,6 +5,13 @@
 
 `g` is one component of the gradient, `x` the same component of the parameters. The step is
 added, so a descending optimizer has a negative slope of `w . F(h, g)` in `g`.
+
+Rules with weight decay, or that average parameters, also look at x:
+
+    h' = F(h, g, x)     `AbstractParameterOptimizer`
+
+Loops over steps call `start_at` and `moved_at`, which take either kind. Everything else looks at
+such an optimizer at one x (`lrevopt.at_parameter`).
 """
 
 import abc
@@ -41,13 +48,65 @@ class AbstractOptimizer(eqx.Module):
         """Next state `F(h, g)`."""
 
 
+class AbstractParameterOptimizer(AbstractOptimizer):
+    """A component-wise optimizer that takes the parameter, too: `x' = x + w . F(h, g, x)`.
+
+    `parameter` is x before the update, and at the start of a run for `initial_state`. Both methods
+    raise `ValueError` where it is left out (`given_parameter` does so).
+    """
+
+    @abc.abstractmethod
+    def initial_state(self, parameter: Float[Array, ""] | None = None) -> Float[Array, " state"]:
+        """State before the first gradient arrives, at the start `parameter` of the run."""
+
+    @abc.abstractmethod
+    def transition(
+        self,
+        state: Float[Array, " state"],
+        gradient: Float[Array, ""],
+        parameter: Float[Array, ""] | None = None,
+    ) -> Float[Array, " state"]:
+        """Next state `F(h, g, x)`."""
+
+
+def given_parameter(
+    optimizer: AbstractOptimizer, parameter: Float[Array, ""] | None
+) -> Float[Array, ""]:
+    """`parameter`, if it is there; `ValueError` otherwise."""
+    if parameter is None:
+        raise ValueError(
+            f"`parameter` must be given to this {type(optimizer).__name__}, whose updates depend on "
+            "the value of x: `lrevopt.at_parameter(optimizer, x)` holds it at one value."
+        )
+    return parameter
+
+
+def start_at(optimizer: AbstractOptimizer, parameter: Float[Array, ""]) -> Float[Array, " state"]:
+    """State before the first gradient of a run that starts at `parameter`."""
+    if isinstance(optimizer, AbstractParameterOptimizer):
+        return optimizer.initial_state(parameter)
+    return optimizer.initial_state()
+
+
+def moved_at(
+    optimizer: AbstractOptimizer,
+    state: Float[Array, " state"],
+    gradient: Float[Array, ""],
+    parameter: Float[Array, ""],
+) -> Float[Array, " state"]:
+    """Next state of an optimizer of either kind."""
+    if isinstance(optimizer, AbstractParameterOptimizer):
+        return optimizer.transition(state, gradient, parameter)
+    return optimizer.transition(state, gradient)
+
+
 def state_size(optimizer: AbstractOptimizer) -> int:
     """Number of state coordinates of one parameter.
 
     Raises `ValueError` if readout and initial state are not vectors of one length.
     """
     readout = eqx.filter_eval_shape(lambda o: o.readout, optimizer).shape
-    state = eqx.filter_eval_shape(lambda o: o.initial_state(), optimizer).shape
+    state = eqx.filter_eval_shape(lambda o: start_at(o, jnp.zeros(())), optimizer).shape
     if len(state) != 1 or readout != state:
         raise ValueError(
             f"`optimizer` must have a flat initial state and a readout of the same length, "

@@ -7,11 +7,11 @@ starts where the wrapped optimizer starts, unless its docstring says otherwise.
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from lrevopt.checks import finite
-from lrevopt.optimizers.classical import as_float
-from lrevopt.optimizers.interface import AbstractOptimizer
+from lrevopt.optimizers.classical import as_float, hyperparameter
+from lrevopt.optimizers.interface import AbstractOptimizer, AbstractParameterOptimizer, moved_at
 from lrevopt.optimizers.linear import ModeOptimizer
 from lrevopt.optimizers.recurrent import RecurrentOptimizer, beside_cell
 
@@ -40,6 +40,37 @@ class _AbstractOwnStep(AbstractOptimizer):
 
     def initial_state(self) -> Float[Array, " state"]:
         return jnp.append(self.optimizer.initial_state(), 0.0)
+
+
+class AtParameter(AbstractOptimizer):
+    """Holds x at one value: `h' = F(h, g, x)` with x fixed."""
+
+    optimizer: AbstractParameterOptimizer
+    parameter: Float[Array, ""]
+
+    @property
+    def readout(self) -> Float[Array, " state"]:
+        return self.optimizer.readout
+
+    def initial_state(self) -> Float[Array, " state"]:
+        return self.optimizer.initial_state(self.parameter)
+
+    def transition(
+        self, state: Float[Array, " state"], gradient: Float[Array, ""]
+    ) -> Float[Array, " state"]:
+        return moved_at(self.optimizer, state, gradient, self.parameter)
+
+
+def at_parameter(optimizer: AbstractOptimizer, parameter: ArrayLike) -> AbstractOptimizer:
+    """The optimizer as it is at one value of x, for every tool that looks at F(h, g).
+
+    An optimizer whose updates do not depend on x comes back as it is. Raises `ValueError` for a
+    `parameter` that is not one finite number.
+    """
+    held = hyperparameter("parameter", parameter)
+    if isinstance(optimizer, AbstractParameterOptimizer):
+        return AtParameter(optimizer, held)
+    return optimizer
 
 
 class ScaledGradients(_AbstractSameState):

@@ -118,7 +118,8 @@ def _score(
     draws = sample_problems(task, key, problems)
 
     def score(rate: Float[Array, ""]) -> tuple[Array, Array]:
-        losses = unroll_losses(from_optax(make(rate)), task, draws, steps)
+        optimizer = from_optax(lambda learning_rate: make(learning_rate), learning_rate=rate)
+        losses = unroll_losses(optimizer, task, draws, steps)
         finite = jnp.isfinite(losses).all(axis=1)
         scores = meta_objective(losses, objective)
         return jnp.where(finite, scores, jnp.inf).mean(), (~finite).sum()

@@ -9,7 +9,8 @@ so that every analysis here applies to it. `to_optax` makes an optax transformat
 optimizer of this package.
 """
 
-from lrevopt.optimizers.optax.from_optax import OptaxOptimizer as OptaxOptimizer
 from lrevopt.optimizers.optax.from_optax import from_optax as from_optax
+from lrevopt.optimizers.optax.state_space import OptaxOptimizer as OptaxOptimizer
+from lrevopt.optimizers.optax.state_space import OptaxParameterOptimizer as OptaxParameterOptimizer
 from lrevopt.optimizers.optax.to_optax import OptimizerState as OptimizerState
 from lrevopt.optimizers.optax.to_optax import to_optax as to_optax

@@ -1,28 +1,34 @@
 """Values of a transformation's step counters at a given step."""
 
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from lrevopt.optimizers.optax.recipe import Recipe
 from lrevopt.optimizers.optax.state_leaves import StateLeaf, arrays_of
-from lrevopt.optimizers.optax.trial_runs import CACHED, trial_run
+from lrevopt.optimizers.optax.trial_runs import CACHED, Key, arrays_of_key, key_of, trial_run
 
 LONGEST = 10_000
 """Updates that are run; beyond them counters are extrapolated."""
 
 
 @lru_cache(maxsize=CACHED)
-def _counter_paths(transformation: Any) -> dict[int, Array]:
+def _cached_paths(recipe: Recipe, values: Key) -> dict[int, Array]:
+    return _counter_paths(recipe, arrays_of_key(values))
+
+
+def _counter_paths(recipe: Recipe, values: Sequence[Array]) -> dict[int, Array]:
     """Integers and booleans along two runs, one with zero and one with random gradients, by their
     place in the state: arrays (run, visited, ...).
     """
     random = np.random.default_rng(0)
     drawn = 10 ** random.uniform(-3, 3, LONGEST) * random.normal(size=LONGEST)
     gradients = jnp.asarray(np.stack([np.zeros(LONGEST), drawn])[..., None], float)
+    transformation = recipe.build(values)
 
     def visited(gradients: Array) -> dict[int, Array]:
         states = arrays_of(trial_run(transformation, gradients, jnp.zeros_like(gradients))[1])
@@ -36,13 +42,14 @@ def _counter_paths(transformation: Any) -> dict[int, Array]:
 
 
 def held_counters(
-    transformation: Any, leaves: tuple[StateLeaf, ...], at_step: int
+    recipe: Recipe, values: Sequence[Array], leaves: tuple[StateLeaf, ...], at_step: int
 ) -> tuple[Array, ...]:
     """Integers and booleans of the state after `at_step` updates."""
     places = [place for place, leaf in enumerate(leaves) if leaf.kind in ("counter", "flag")]
     if not places:
         return ()
-    paths = _counter_paths(transformation)
+    key = key_of(values)
+    paths = _counter_paths(recipe, values) if key is None else _cached_paths(recipe, key)
     if isinstance(paths[places[0]], jax.core.Tracer):
         if at_step > LONGEST:
             raise ValueError(

@@ -1,4 +1,7 @@
-"""Whether a transformation updates each parameter on its own, tested by trial runs."""
+"""Whether a transformation updates each parameter on its own, seen in trial runs.
+
+The second witness beside `proof`: it runs, and also sees what depends on the shape of an array.
+"""
 
 from functools import lru_cache
 from typing import Any
@@ -8,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from lrevopt.optimizers.optax.recipe import Recipe
 from lrevopt.optimizers.optax.state_leaves import complaint
-from lrevopt.optimizers.optax.trial_runs import CACHED, trial_run
+from lrevopt.optimizers.optax.trial_runs import CACHED, Key, arrays_of_key, trial_run
 
 SHAPES = ((1,), (5,), (128, 130))
 """Shapes of the parameter arrays in trial runs. The last is large enough for Adafactor to factor
@@ -40,23 +44,20 @@ def _draw(random: np.random.Generator) -> list[Array]:
 
 
 @lru_cache(maxsize=CACHED)
-def check_runs(transformation: Any, hidden: bool) -> None:
-    """Refuse a transformation that couples parameters or, if `hidden`, uses their values.
+def check_runs(recipe: Recipe, values: Key) -> None:
+    """Refuse a transformation that couples parameters.
 
     The same program runs on several gradients and parameters which differ in what must not
     matter.
     """
     random = np.random.default_rng(0)
+    transformation = recipe.build(arrays_of_key(values))
     gradients, starts = _draw(random), _draw(random)
     # Parameters that move with the gradients, for transformations that estimate a distance, and
     # not from 0, where LARS does not scale.
     moving = [
         start[0] - 1e-3 * jnp.cumsum(path, axis=0)
         for start, path in zip(starts, gradients, strict=True)
-    ]
-    alone = [
-        jnp.zeros_like(path).at[here].set(path[here])
-        for path, here in zip(gradients, HERE, strict=True)
     ]
     run = jax.jit(lambda *required: trial_run(transformation, *required)[0])
     try:
@@ -65,30 +66,35 @@ def check_runs(transformation: Any, hidden: bool) -> None:
         raise ValueError(
             f"`transformation` must update arrays of any shape, got {complaint(error)}."
         ) from error
-    if isinstance(together[0], jax.core.Tracer):
-        return
-    _require_component_wise(together, run(alone, moving))
-    # Updates that do not depend on parameters are equal to the last bit.
-    pairs = zip(together, run(gradients, starts), strict=True)
-    if hidden and not all(np.array_equal(a, b, equal_nan=True) for a, b in pairs):
-        raise ValueError(
-            "`parameter` must be the value of x for a transformation whose updates depend on it, "
-            "as with weight decay, got None."
-        )
+    _require_component_wise(together, run(_alone(gradients), moving))
+    _require_component_wise(together, run(gradients, _alone(moving)))
 
 
-def _require_component_wise(together: list[Array], alone: list[Array]) -> None:
-    """Refuse updates that change with other gradients or with the shape of the array."""
+def _alone(paths: list[Array]) -> list[Array]:
+    """All but the compared parameters set to 0."""
+    return [
+        jnp.zeros_like(path).at[here].set(path[here])
+        for path, here in zip(paths, HERE, strict=True)
+    ]
+
+
+def _require_component_wise(together: list[Any], alone: list[Any]) -> None:
+    """Refuse updates that change with other parameters or with the shape of the array."""
     before, after = (
-        [np.asarray(path[here]) for path, here in zip(run, HERE, strict=True)]
+        [np.asarray(path[here], float) for path, here in zip(run, HERE, strict=True)]
         for run in (together, alone)
     )
     for shape, one, other in zip(SHAPES, before, after, strict=True):
+        if np.isnan(one).all():
+            raise ValueError(
+                "`transformation` must give updates that are numbers, got NaN at every step of a "
+                f"trial run on an array of shape {shape}."
+            )
         if np.any((gaps := _gaps(one, other)) > ROUND_OFF):
             raise ValueError(
                 "`transformation` must update every parameter on its own, got one that couples "
-                f"them: with the gradients of all others set to 0, the update of one in an array "
-                f"of shape {shape} changed by {gaps.max():.1e} of its size at step "
+                "them: with the gradients or the values of all others set to 0, the update of one "
+                f"in an array of shape {shape} changed by {gaps.max():.1e} of its size at step "
                 f"{gaps.argmax() + 1}."
             )
     for shape, other in zip(SHAPES[1:], before[1:], strict=True):
@@ -100,7 +106,7 @@ def _require_component_wise(together: list[Array], alone: list[Array]) -> None:
 
 
 def _gaps(one: Float[np.ndarray, " step"], other: Float[np.ndarray, " step"]) -> np.ndarray:
-    """Differences relative to the larger update; 0 where both are NaN."""
+    """Differences relative to the larger update; 0 where both are NaN, which shows nothing."""
     size = np.maximum(np.abs(one), np.abs(other))
     with np.errstate(invalid="ignore", divide="ignore"):
         gaps = np.abs(one - other) / size

@@ -1,89 +1,56 @@
-"""Optax transformations as optimizers in state-space form.
+"""Optax transformations as optimizers: what is taken, and what is refused.
 
-Derivatives of the transition are JAX's wherever those are finite. They are not at a root of 0:
-the update m / (sqrt(v) + epsilon) of `optax.adam` at rest has the derivative 0 times infinity in
-v. There the derivative is taken at a state whose coordinates are larger by 2^20 times the smallest
-normal number, which gives the limit v -> 0 from above: 0 for Adam, and a huge number where the
-slope is infinite.
-
-Couplings between parameters are found by running a transformation: in 12 updates with random
-gradients of sizes 1e-3 to 1e6, a parameter must move in arrays of several shapes as it does
-alone. A coupling that acts only later, or on larger gradients, is not noticed.
+Component-wise is a property of the traced program (`proof`), for any number of updates and any
+values of the hyperparameters. Trial runs (`couplings`) are the second witness.
 """
 
 import operator
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike
 
 from lrevopt.optimizers.classical import hyperparameter
-from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.optimizers.optax.counters import held_counters
 from lrevopt.optimizers.optax.couplings import check_runs
-from lrevopt.optimizers.optax.state_leaves import StateLeaf, arrays_of, describe_state, init_state
+from lrevopt.optimizers.optax.proof import Verdict, prove
+from lrevopt.optimizers.optax.recipe import Recipe, make_recipe
+from lrevopt.optimizers.optax.state_leaves import (
+    StateLeaf,
+    arrays_of,
+    describe_state,
+    init_state,
+)
+from lrevopt.optimizers.optax.state_space import OptaxOptimizer, OptaxParameterOptimizer, Program
+from lrevopt.optimizers.optax.trial_runs import key_of
 
-
-class OptaxOptimizer(AbstractOptimizer):
-    """An optax transformation in state-space form, as `from_optax` returns it.
-
-    `leaves` describes optax's state, `held` holds the values of counters that are fixed, and
-    `parameter` is the value of x that is passed to the transformation.
-    """
-
-    transformation: optax.GradientTransformation | optax.MultiSteps = eqx.field(static=True)
-    leaves: tuple[StateLeaf, ...] = eqx.field(static=True)
-    parameter: Float[Array, ""]
-    held: tuple[Array, ...]
-
-    @property
-    def coordinates(self) -> tuple[str, ...]:
-        """Name of each state coordinate: its path in optax's state, and `update` for the last."""
-        names = [
-            leaf.name if leaf.size == 1 else f"{leaf.name}[{index}]"
-            for leaf in self.leaves
-            for index in range(leaf.size)
-        ]
-        return (*names, "update")
-
-    @property
-    def readout(self) -> Float[Array, " state"]:
-        return jnp.zeros(len(self.coordinates), self.parameter.dtype).at[-1].set(1)
-
-    def initial_state(self) -> Float[Array, " state"]:
-        start = arrays_of(init_state(self.transformation, self.parameter[None]))
-        kept = [
-            array.reshape(-1).astype(self.parameter.dtype)
-            for leaf, array in zip(self.leaves, start, strict=True)
-            if leaf.size
-        ]
-        return jnp.concatenate([*kept, jnp.zeros_like(self.parameter[None])])
-
-    def transition(
-        self, state: Float[Array, " state"], gradient: Float[Array, ""]
-    ) -> Float[Array, " state"]:
-        point = jnp.concatenate([state, jnp.stack([gradient, self.parameter])])
-        return _transition(self.transformation, self.leaves, point, self.held)
+Source = optax.GradientTransformation | optax.MultiSteps | Callable[..., Any]
 
 
 def from_optax(
-    transformation: optax.GradientTransformation | optax.MultiSteps,
+    transformation: Source,
     *,
     at_step: int | None = None,
     parameter: ArrayLike | None = None,
-) -> OptaxOptimizer:
+    assume_component_wise: bool = False,
+    assume_finite: bool = False,
+    **hyperparameters: Any,
+) -> OptaxOptimizer | OptaxParameterOptimizer:
     """A component-wise optax transformation as an optimizer: `from_optax(optax.adam(1e-3))`.
+
+    A factory with its arguments gives an optimizer whose array arguments are leaves:
+    `from_optax(optax.adam, learning_rate=jnp.array(1e-3), b1=0.9)` can be stacked, mapped, tuned and
+    differentiated in the learning rate. Plain numbers stay constants, and so does everything else.
+    Constants of `optax.inject_hyperparams` in a transformation's state are leaves as well. All are
+    in `hyperparameters`, by name.
 
     The state is optax's state of one parameter, array after array in the order of its tree, and
     then the update, with sign and learning rate. `coordinates` names its entries, for Adam
-    `("[0].count", "[0].mu", "[0].nu", "update")`. Arrays that never change, such as the constants
-    of `optax.inject_hyperparams`, are left out. `at_step` says what becomes of step counters, the
-    integers and booleans of optax's state:
+    `("[0].count", "[0].mu", "[0].nu", "update")`. Arrays that never change are left out. `at_step`
+    says what becomes of step counters, the integers and booleans of optax's state:
 
     - `at_step=None`: counters are state coordinates and count. A run makes optax's own updates,
       with bias correction and schedules. A state with a live counter has no fixed point, so
@@ -94,21 +61,52 @@ def from_optax(
       linearization and modes are those of that step. k = 0 is the first update; a large k is the
       limit without bias correction, at the end of every schedule.
 
-    `parameter` is the value of x that is passed to transformations which use it, such as weight
-    decay; it does not change along a run. Without it they are refused.
+    Where updates depend on the value of x (weight decay, averages of parameters), the result is an
+    `AbstractParameterOptimizer`, whose transition takes x. With `parameter`, x is held at that
+    value instead, also along a run, and the result is an `AbstractOptimizer`.
 
-    Raises `ValueError` if the update of one parameter depends on others (`clip_by_global_norm`,
-    LAMB, LARS, Adafactor, SM3, Muon, ...) or on the shape of its array, as far as trial runs show
-    (see the module). Also for random numbers, arguments beside the gradient (`value`,
-    `value_fn`), complex numbers, a negative `at_step`, an `at_step` where counters depend on
-    gradients, and a `parameter` that is not one finite number. With traced hyperparameters (a
-    grid of learning rates under `jax.vmap`) trial runs have no values and are skipped.
+    Raises `ValueError` if the update of one parameter may depend on others, for any state and any
+    number of updates: `clip_by_global_norm`, LAMB, LARS, Adafactor, SM3, Muon and others. The
+    message names the operation. Two arguments take a coupling back:
+
+    - `assume_component_wise=True`: the coupling that the program shows never changes an update.
+      Trial runs still refuse one that they see.
+    - `assume_finite=True`: gradients are finite. `optax.apply_if_finite` and `skip_not_finite`
+      stop every parameter where one gradient is infinite or NaN; here they stop that one alone.
+
+    Also raises for updates that depend on the shape of the array, for random numbers, arguments
+    beside the gradient (`value`, `value_fn`), complex numbers, a transformation that closes over
+    traced values, a negative `at_step`, an `at_step` where counters depend on gradients, and a
+    `parameter` that is not one finite number. With traced hyperparameters there are no trial runs,
+    which need values; the proof holds for every value.
     """
-    _require_transformation(transformation)
     if at_step is not None:
         _require_count(at_step)
     shown = hyperparameter("parameter", 0.0 if parameter is None else parameter)
-    leaves = describe_state(transformation)
+    with jax.debug_nans(False), jax.debug_infs(False), jax.numpy_rank_promotion("allow"):
+        recipe, arrays = make_recipe(transformation, hyperparameters)
+        values = list(arrays.values())
+        describe_state(recipe, values, False)
+        verdict = _judge(recipe, values, assume_component_wise, assume_finite)
+        live = verdict.uses_parameter and parameter is None
+        leaves = describe_state(recipe, values, live)
+        held: tuple[Array, ...] = ()
+        if at_step is not None:
+            with jax.ensure_compile_time_eval(), jax.numpy_dtype_promotion("standard"):
+                held = held_counters(recipe, values, leaves, at_step)
+            leaves = _without_counters(leaves)
+        if recipe.made:
+            arrays = _injected(recipe, leaves)
+    program = Program(recipe, leaves, tuple((n, arrays[n].shape) for n in sorted(arrays)))
+    if live:
+        return OptaxParameterOptimizer(program, arrays, jnp.ones_like(shown), held)
+    return OptaxOptimizer(program, arrays, shown, held)
+
+
+def _judge(
+    recipe: Recipe, values: list[Array], assume_component_wise: bool, assume_finite: bool
+) -> Verdict:
+    """What the traced program shows; refuses couplings that it or trial runs show."""
     # Computed at once, inside `jit` too. In double precision, because in single precision another
     # order of operations could change how an accumulator of half precision is rounded.
     with (
@@ -116,77 +114,43 @@ def from_optax(
         jax.enable_x64(True),
         jax.numpy_dtype_promotion("standard"),
     ):
-        check_runs(transformation, parameter is None)
-    if at_step is None:
-        return OptaxOptimizer(transformation, leaves, shown, ())
-    with jax.ensure_compile_time_eval(), jax.numpy_dtype_promotion("standard"):
-        held = held_counters(transformation, leaves, at_step)
-    leaves = tuple(
+        verdict = prove(recipe, values, assume_finite=assume_finite)
+        if verdict.coupling is not None and not assume_component_wise:
+            _refuse(recipe, values, verdict.coupling)
+        if (key := key_of(values)) is not None:
+            check_runs(recipe, key)
+    return verdict
+
+
+def _refuse(recipe: Recipe, values: list[Array], coupling: str) -> None:
+    # A transformation that only asks whether all gradients are finite.
+    if prove(recipe, values, assume_finite=True).coupling is None:
+        raise ValueError(
+            "`transformation` must update every parameter on its own, got one that stops all of "
+            f"them where one gradient is infinite or NaN: {coupling}. `assume_finite=True` takes "
+            "it, and a gradient that is not finite then stops its own parameter alone."
+        )
+    raise ValueError(
+        "`transformation` must update every parameter on its own, got one that couples them: "
+        f"{coupling}. `assume_component_wise=True` takes it all the same."
+    )
+
+
+def _without_counters(leaves: tuple[StateLeaf, ...]) -> tuple[StateLeaf, ...]:
+    return tuple(
         leaf._replace(kind="held") if leaf.kind in ("counter", "flag") else leaf for leaf in leaves
     )
-    return OptaxOptimizer(transformation, leaves, shown, held)
 
 
-def _plain_transition(
-    transformation: Any,
-    leaves: tuple[StateLeaf, ...],
-    point: Float[Array, " point"],
-    held: tuple[Array, ...],
-) -> Float[Array, " state"]:
-    """F(h, g). `point` is h, then g, then the value of the parameter."""
-    dtype, parameter = point.dtype, point[-1:]
-    start, structure = jax.tree.flatten(init_state(transformation, parameter))
-    parts = jnp.split(point[:-2], np.cumsum([leaf.size for leaf in leaves]))[: len(leaves)]
-    standing = iter(held)
-    required = []
-    for leaf, part, array in zip(leaves, parts, arrays_of(start), strict=True):
-        if leaf.kind == "held":
-            required.append(next(standing).astype(array.dtype))
-        elif leaf.kind == "constant":
-            required.append(array)
-        else:
-            part = part.reshape(leaf.shape)
-            value = {"counter": jnp.round(part), "flag": part > 0.5}.get(leaf.kind, part)
-            required.append(value.astype(array.dtype))
-    with jax.numpy_dtype_promotion("standard"):  # optax mixes integers and floats
-        state = jax.tree.unflatten(structure, required)
-        update, after = transformation.update(point[-2:-1], state, parameter)
-    following = []
-    for leaf, part, before, array in zip(leaves, parts, required, arrays_of(after), strict=True):
-        if leaf.kind == "counter":
-            # The old value plus optax's increment, so that the derivative in itself is 1.
-            moved = array.astype(dtype) - before.astype(dtype)
-            following.append(part + moved.reshape(-1))
-        elif leaf.size:
-            following.append(array.reshape(-1).astype(dtype))
-    return jnp.concatenate([*following, update.astype(dtype)])
-
-
-_transition = jax.custom_jvp(_plain_transition, nondiff_argnums=(0, 1))
-
-
-@_transition.defjvp
-def _transition_jvp(transformation, leaves, primals, tangents):
-    point, held = primals
-
-    def jacobian(at: Array) -> Array:
-        return jax.jacfwd(partial(_plain_transition, transformation, leaves))(at, held)
-
-    # The gradient stays: an update that vanishes with it must vanish faster than the root.
-    aside = point.at[:-2].add(2**20 * jnp.finfo(point.dtype).tiny)
-    slopes = jacobian(point)
-    slopes = jnp.where(jnp.isfinite(slopes), slopes, jacobian(aside))
-    # A product is linear in the tangent, so that JAX can transpose it.
-    return _transition(transformation, leaves, point, held), slopes @ tangents[0]
-
-
-def _require_transformation(transformation: Any) -> None:
-    if not all(callable(getattr(transformation, name, None)) for name in ("init", "update")):
-        kind = getattr(transformation, "__name__", type(transformation).__name__)
-        hint = ": call it with its settings" if callable(transformation) else ""
-        raise ValueError(
-            f"`transformation` must be an optax.GradientTransformation, got {kind}{hint}."
-        )
+def _injected(recipe: Recipe, leaves: tuple[StateLeaf, ...]) -> dict[str, Array]:
+    """Hyperparameters among the state's constants, in the order of their names."""
+    float_type = jnp.result_type(float)
+    state = arrays_of(init_state(recipe.build(()), jnp.zeros(1, float_type)))
+    return {
+        leaf.name: array.astype(float_type)
+        for leaf, array in zip(leaves, state, strict=True)
+        if leaf.kind == "hyperparameter"
+    }
 
 
 def _require_count(at_step: Any) -> None:

@@ -1,33 +1,39 @@
 """The arrays of optax's state for one parameter, and what kind each is of."""
 
 import re
+from collections.abc import Sequence
 from math import prod
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, PyTree
+
+from lrevopt.optimizers.optax.dependence import Analysis, Traced, unlabelled
+from lrevopt.optimizers.optax.recipe import Recipe
 
 
 class StateLeaf(NamedTuple):
     """One array of a transformation's state for a single parameter.
 
     Kinds: `value` is a floating array, `counter` an integer, `flag` a boolean, `constant` an array
-    that updates never change, and `held` a counter or flag whose value is fixed.
+    that updates never change, `hyperparameter` a floating one of those, and `held` a counter or
+    flag whose value is fixed.
     """
 
     name: str
-    kind: Literal["value", "counter", "flag", "constant", "held"]
+    kind: Literal["value", "counter", "flag", "constant", "hyperparameter", "held"]
     shape: tuple[int, ...]
 
     @property
     def size(self) -> int:
         """Number of coordinates of the flat state."""
-        return 0 if self.kind in ("constant", "held") else prod(self.shape)
+        return 0 if self.kind in ("constant", "hyperparameter", "held") else prod(self.shape)
 
 
 def init_state(transformation: Any, parameters: PyTree[Array]) -> Any:
-    with jax.numpy_dtype_promotion("standard"):
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         return transformation.init(parameters)
 
 
@@ -35,39 +41,83 @@ def arrays_of(tree: PyTree) -> list[Array]:
     return [jnp.asarray(leaf) for leaf in jax.tree.leaves(tree)]
 
 
-def describe_state(transformation: Any) -> tuple[StateLeaf, ...]:
+def carried_on(before: PyTree, after: PyTree) -> list[Array]:
+    """Arrays of the state `after` an update, one for each array `before` it, by their place.
+
+    `optax.monitor` adds arrays at its first update, which no later update reads: those are left
+    out.
+    """
+    found = dict(jax.tree_util.tree_leaves_with_path(after))
+    return [jnp.asarray(found[path]) for path, _ in jax.tree_util.tree_leaves_with_path(before)]
+
+
+def describe_state(
+    recipe: Recipe, values: Sequence[Array], uses_parameter: bool
+) -> tuple[StateLeaf, ...]:
     """The state's arrays for one parameter; `ValueError` if the transformation refuses it.
 
-    The parameter is an array of shape (1,), because some transformations fail on scalars.
+    The parameter is an array of shape (1,), because some transformations fail on scalars. With
+    `uses_parameter`, what depends on the parameter at the start is no constant.
     """
-    one = jnp.zeros(1)
+    one = jax.ShapeDtypeStruct((1,), jnp.result_type(float))
+    shapes = [jax.ShapeDtypeStruct(value.shape, value.dtype) for value in values]
+
+    def start(values: Any, parameter: Array) -> Any:
+        return init_state(recipe.build(values), parameter)
+
+    def update(values: Any, state: Any, gradient: Array, parameter: Array) -> Any:
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            _, after = recipe.build(values).update(gradient, state, parameter)
+        return carried_on(state, after)
+
     try:
-        start = init_state(transformation, one)
-        with jax.numpy_dtype_promotion("standard"):
-            traced, shapes = jax.make_jaxpr(transformation.update, return_shape=True)(
-                one, start, one
-            )
+        begun, state = jax.make_jaxpr(start, return_shape=True)(shapes, one)
+        traced, after = jax.make_jaxpr(update, return_shape=True)(shapes, state, one, one)
     except Exception as error:  # transformations raise many kinds of errors on one parameter
         raise ValueError(
             "`transformation` must update a single parameter from its gradient alone, got "
             f"{complaint(error)}."
         ) from error
-    named = jax.tree_util.tree_leaves_with_path(start)
-    before = [jax.typeof(leaf) for _, leaf in named]
-    changed = [leaf.shape for leaf in jax.tree.leaves(shapes[1])]
-    if [leaf.shape for leaf in before] != changed:
+    for program in (begun, traced):
+        require_no_tracers(program)
+    named = jax.tree_util.tree_leaves_with_path(state)
+    changed = [leaf.shape for leaf in after]
+    if [leaf.shape for _, leaf in named] != changed:
         raise ValueError(
             "`transformation` must keep the shapes of its state, got one that changes them from "
-            f"{[leaf.shape for leaf in before]} to {changed}."
+            f"{[leaf.shape for _, leaf in named]} to {changed}."
         )
-    required, found = traced.jaxpr.invars[1:-1], traced.jaxpr.outvars[1:]
+    passed = [
+        first is last
+        for first, last in zip(
+            traced.jaxpr.invars[len(values) : -2], traced.jaxpr.outvars, strict=True
+        )
+    ]
+    moving = _reached_by_parameter(begun, len(values)) if uses_parameter else [False] * len(named)
     return tuple(
-        _describe_leaf(jax.tree_util.keystr(path), array, constant=first is last)
-        for (path, _), array, first, last in zip(named, before, required, found, strict=True)
+        _describe_leaf(jax.tree_util.keystr(path), array, recipe.made, same and not moves)
+        for (path, array), same, moves in zip(named, passed, moving, strict=True)
     )
 
 
-def _describe_leaf(name: str, array: Any, *, constant: bool) -> StateLeaf:
+def _reached_by_parameter(begun: Any, settings: int) -> list[bool]:
+    """Whether the start of each array of the state depends on the parameter."""
+    inputs = [unlabelled(variable.aval) for variable in begun.jaxpr.invars]
+    inputs[settings] = Traced(np.ones(1, np.uint64))
+    return [bool(np.any(each.mask)) for each in Analysis(lambda mask: False).run(begun, inputs)]
+
+
+def require_no_tracers(program: Any) -> None:
+    """Refuse a traced program that closes over traced values: their derivatives would be lost."""
+    if any(isinstance(value, jax.core.Tracer) for value in program.consts):
+        raise ValueError(
+            "`transformation` must not close over traced values, such as a learning rate inside "
+            "`jax.jit`, `jax.grad` or `jax.vmap`: pass the factory and its arguments, as in "
+            "`from_optax(optax.adam, learning_rate=rate)`."
+        )
+
+
+def _describe_leaf(name: str, array: Any, made: bool, constant: bool) -> StateLeaf:
     old_key = array.dtype == jnp.uint32 and array.shape[-1:] == (2,)
     if old_key or jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
         raise ValueError(
@@ -75,9 +125,10 @@ def _describe_leaf(name: str, array: Any, *, constant: bool) -> StateLeaf:
         )
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
         raise ValueError(f"`transformation` must keep real numbers, got {array.dtype} at `{name}`.")
+    floating = jnp.issubdtype(array.dtype, jnp.floating)
     if constant:
-        return StateLeaf(name, "constant", array.shape)
-    if jnp.issubdtype(array.dtype, jnp.floating):
+        return StateLeaf(name, "hyperparameter" if floating and made else "constant", array.shape)
+    if floating:
         return StateLeaf(name, "value", array.shape)
     return StateLeaf(name, "flag" if array.dtype == jnp.bool_ else "counter", array.shape)
 
@@ -87,5 +138,8 @@ def complaint(error: Exception) -> str:
     text = str(error).strip()
     if missing := re.search(r"missing \d+ required keyword-only arguments?: (.*)", text):
         return f"one that also asks for {missing[1]}"
+    if isinstance(error, AttributeError) and (found := re.search(r"attribute '?(\w+)'?", text)):
+        hint = ": `optax.lookahead` keeps two copies of each parameter" * (found[1] == "fast")
+        return f"one that asks for parameters with a field `{found[1]}` instead of an array{hint}"
     kind = type(error).__name__
     return f"a {kind}: {text.splitlines()[0].rstrip('.')}" if text else f"a {kind}"

@@ -1,5 +1,6 @@
 """Optimizers of this package as optax transformations."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -8,7 +9,13 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from lrevopt.optimizers.interface import AbstractOptimizer, state_size
+from lrevopt.optimizers.interface import (
+    AbstractOptimizer,
+    AbstractParameterOptimizer,
+    moved_at,
+    start_at,
+    state_size,
+)
 
 
 class OptimizerState(NamedTuple):
@@ -34,6 +41,8 @@ def to_optax(optimizer: AbstractOptimizer) -> optax.GradientTransformation:
     optimizer may differ in the last place, because XLA fuses a product and a sum in some programs
     and not in others. Gradients of a network, too, can differ in the last place between programs.
 
+    An `AbstractParameterOptimizer` needs the parameters in `update`, too.
+
     Raises `ValueError` for an optimizer without a flat state and a readout to match, and, when
     the transformation is used, for parameters or gradients that are not real floating-point
     arrays.
@@ -41,11 +50,16 @@ def to_optax(optimizer: AbstractOptimizer) -> optax.GradientTransformation:
     size = state_size(optimizer)
 
     def init(parameters: PyTree) -> OptimizerState:
-        start = optimizer.initial_state()
+        dtype = optimizer.readout.dtype
 
         def states(path: Any, leaf: Any) -> Array:
             shape = jnp.shape(_floating("parameters", path, leaf))
-            return jnp.broadcast_to(start.reshape(size, *(1 for _ in shape)), (size, *shape))
+            lanes = jnp.reshape(leaf, -1).astype(dtype)
+            if isinstance(optimizer, AbstractParameterOptimizer):
+                start = jax.vmap(lambda x: start_at(optimizer, x), out_axes=-1)(lanes)
+                return start.reshape(size, *shape)
+            start = optimizer.initial_state().reshape(size, *(1 for _ in shape))
+            return jnp.broadcast_to(start, (size, *shape))
 
         return OptimizerState(jax.tree_util.tree_map_with_path(states, parameters))
 
@@ -60,8 +74,17 @@ def to_optax(optimizer: AbstractOptimizer) -> optax.GradientTransformation:
             return gradients, state
         dtype = states[0].dtype
         lanes = jnp.concatenate([leaf.reshape(-1).astype(dtype) for leaf in leaves])
+        places = lanes
+        if isinstance(optimizer, AbstractParameterOptimizer):
+            if parameters is None:
+                raise ValueError(
+                    "`parameters` must be given to `update` for an optimizer whose updates depend "
+                    "on them, got None."
+                )
+            kept = structure.flatten_up_to(parameters)
+            places = jnp.concatenate([jnp.reshape(leaf, -1).astype(dtype) for leaf in kept])
         before = jnp.concatenate([array.reshape(size, -1) for array in states], axis=1)
-        following = jax.vmap(optimizer.transition, (-1, 0), -1)(before, lanes)
+        following = jax.vmap(partial(moved_at, optimizer), (-1, 0, 0), -1)(before, lanes, places)
         ends = np.cumsum([leaf.size for leaf in leaves])[:-1]
         moved = jnp.split(optimizer.readout @ following, ends)
         parts = jnp.split(following, ends, axis=1)
