@@ -312,8 +312,9 @@ def test_derivatives_at_a_root_of_zero_are_one_sided_limits():
 @jax.jit
 def properties(rate, b1, b2, epsilon, k, gradients):
     """Runs of both Adams, and what update k looks like at rest."""
-    live, ours = from_optax(optax.adam(rate, b1, b2, epsilon)), lo.Adam(rate, b1, b2, epsilon)
-    held = from_optax(optax.adam(rate, b1, b2, epsilon), at_step=0)
+    settings = {"learning_rate": rate, "b1": b1, "b2": b2, "eps": epsilon}
+    live, ours = from_optax(optax.adam, **settings), lo.Adam(rate, b1, b2, epsilon)
+    held = from_optax(optax.adam, at_step=0, **settings)
     held = eqx.tree_at(lambda o: o.held, held, (k,))
     recurrent, inputs = jax.jacfwd(held.transition, (0, 1))(jnp.zeros(3), jnp.zeros(()))
     return moves(live, gradients), moves(ours, gradients), recurrent, inputs
@@ -348,7 +349,7 @@ def test_a_grid_of_rates_is_one_program():
     @eqx.filter_jit
     def ends(rates):
         def end(rate):
-            optimizer = from_optax(optax.sgd(rate, momentum=0.9))
+            optimizer = from_optax(optax.sgd, learning_rate=rate, momentum=0.9)
             return lo.unroll(optimizer, task, problem, 10).parameters[-1]
 
         return eqx.filter_vmap(end)(rates)
@@ -361,8 +362,8 @@ def test_a_grid_of_rates_is_one_program():
 def test_the_parameter_is_shown_where_it_is_needed():
     """Decoupled decay adds -rate decay x to every update, whatever the state."""
     decayed = optax.adamw(0.1, 0.9, 0.99, weight_decay=0.02)
-    with pytest.raises(ValueError, match="`parameter` must be the value of x .* got None"):
-        from_optax(decayed)
+    with pytest.raises(ValueError, match="`parameter` must be given .* depend on the value of x"):
+        from_optax(decayed).transition(jnp.zeros(4), jnp.zeros(()))
     gradients = gradients_of_all_sizes(20)
     plain = moves(from_optax(TRANSFORMATIONS["adam"]), gradients)
     opt = from_optax(decayed, parameter=3.0)
@@ -372,7 +373,7 @@ def test_the_parameter_is_shown_where_it_is_needed():
         held.transition(jnp.array([0.0, 0.0, 9.0]), jnp.zeros(())), [0, 0, -0.1 * 0.02 * 3.0]
     )
     # Without decay, optax asks for the parameter all the same and does not use it.
-    assert from_optax(TRANSFORMATIONS["lion"]).parameter == 0
+    assert not isinstance(from_optax(TRANSFORMATIONS["lion"]), lo.AbstractParameterOptimizer)
 
 
 COUPLED: dict[str, Any] = {
@@ -396,11 +397,11 @@ def test_couplings_are_found_by_running(name):
     """Also where the parameter is given. The message has a size and a step."""
     pattern = (
         r"`transformation` must update every parameter on its own, got one that couples them: with "
-        r"the gradients of all others set to 0, the update of one in an array of shape \(.*\) "
-        r"changed by (\S+) of its size at step (\d+)\.$"
+        r"the gradients or the values of all others set to 0, the update of one in an array of "
+        r"shape \(.*\) changed by (\S+) of its size at step (\d+)\.$"
     )
     with pytest.raises(ValueError, match=pattern) as error:
-        from_optax(COUPLED[name], parameter=1.0)
+        from_optax(COUPLED[name], parameter=1.0, assume_component_wise=True)
     found = re.search(pattern, str(error.value))
     assert found is not None
     # None of these is a matter of round-off.
@@ -440,7 +441,21 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
     "not_optax": (lo.Momentum(0.1, 0.9), {}, "optax.GradientTransformation, got Momentum."),
     "value": (optax.polyak_sgd(), {}, "gradient alone, got one that also asks for 'value'"),
     "linesearch": (optax.lbfgs(), {}, "also asks for 'value', 'grad', and 'value_fn'"),
-    "fails": (optax.lookahead(optax.sgd(0.1), 5, 0.5), {}, "gradient alone, got a .*Error"),
+    "lookahead": (
+        optax.lookahead(optax.sgd(0.1), 5, 0.5),
+        {},
+        "parameters with a field `fast` instead of an array: `optax.lookahead` keeps two copies",
+    ),
+    "fails": (optax.flatten(optax.stateless(lambda g, p: 1 / 0)), {}, "got a ZeroDivisionError"),
+    "extra": (SGD, {"momentum": 0.9}, "must be a factory, .* got a transformation and momentum"),
+    "no_argument": (optax.adam, {"rate": 0.1}, "`adam` refuses its arguments: adam.. got an unexp"),
+    "makes_none": (dict, {"rate": 0.1}, "must make an optax.GradientTransformation, but dict made"),
+    "integers": (optax.adam, {"b1": jnp.arange(2)}, "`b1` must be a floating-point array or a"),
+    "decides": (
+        lambda rate: optax.sgd(rate if rate > 0 else 1.0),
+        {"rate": jnp.array(0.1)},
+        "must be given plain numbers where it decides by their value, got arrays for rate",
+    ),
     "noise": (optax.noisy_sgd(0.1, key=0), {}, "not draw random numbers, got one with a key at"),
     "complex": (TURNS, {}, "must keep real numbers, got complex128 at ``"),
     "shapes": (GROWS, {}, "must keep the shapes of its state, got one that changes them"),

@@ -100,7 +100,7 @@ def test_gradients_reach_to_three_times_the_knee_or_as_far_as_a_run_met():
 
 
 def test_a_frozen_counter_rests_where_a_live_one_does_not():
-    live, frozen = (lo.from_optax(optax.adam(0.01), **more) for more in ({}, {"at_step": 10**6}))
+    live, frozen = (lo.from_optax(optax.adam(0.01), at_step=step) for step in (None, 10**6))
     labels = " ".join(curves(lo.plot.update_functions(live)))
     assert "after 500 updates without gradient" in labels
     assert "fixed point" in " ".join(curves(lo.plot.update_functions(live, at_rest=frozen)))

@@ -75,8 +75,8 @@ def given_parameter(
     """`parameter`, if it is there; `ValueError` otherwise."""
     if parameter is None:
         raise ValueError(
-            f"`parameter` must be given to this {type(optimizer).__name__}, whose updates depend on "
-            "the value of x: `lrevopt.at_parameter(optimizer, x)` holds it at one value."
+            f"`parameter` must be given to this {type(optimizer).__name__}, whose updates depend "
+            "on the value of x: `lrevopt.at_parameter(optimizer, x)` holds it at one value."
         )
     return parameter
 

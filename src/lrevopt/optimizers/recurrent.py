@@ -86,15 +86,33 @@ class GRUCell(AbstractCell):
         return candidate + update * (hidden - candidate)
 
 
+class FlatCell(AbstractCell):
+    """A cell whose hidden state is a tuple of vectors, such as `eqx.nn.LSTMCell`, on one vector."""
+
+    cell: Callable[[Float[Array, "1"], tuple[Array, ...]], tuple[Array, ...]]
+    parts: int = eqx.field(static=True)
+
+    def __call__(
+        self, inputs: Float[Array, "1"], hidden: Float[Array, " units"]
+    ) -> Float[Array, " units"]:
+        return jnp.concatenate(self.cell(inputs, tuple(jnp.split(hidden, self.parts))))
+
+
+TUPLES = (2, 3)
+"""Lengths of tuples that are tried as a cell's hidden state."""
+
+
 class RecurrentOptimizer(AbstractOptimizer):
     """Any recurrent cell with a linear readout as an optimizer.
 
         h' = cell(input_scale g, h)        x' = x + output_scale weights . h' (+ bias)
 
     `cell` maps an input of shape (1,) and a hidden state of shape (units,) to the next hidden
-    state: `GRUCell`, `eqx.nn.GRUCell`, or a cell of your own. The initial state `start` and the
-    readout `weights` are trained with the cell. Both begin at 0, so an untrained optimizer does
-    not move. `input_scale` and `output_scale` are settings and are not trained.
+    state: `GRUCell`, `eqx.nn.GRUCell`, or a cell of your own. A cell with a tuple of vectors of
+    that shape as its hidden state, such as `eqx.nn.LSTMCell`, becomes a `FlatCell`, and the state
+    is those vectors one after another. The initial state `start` and the readout `weights` are
+    trained with the cell. Both begin at 0, so an untrained optimizer does not move. `input_scale`
+    and `output_scale` are settings and are not trained.
 
     `bias`, which the authors' code has and the paper's equations lack, becomes a last state
     coordinate whose value is always 1, so that the readout stays a vector.
@@ -120,22 +138,12 @@ class RecurrentOptimizer(AbstractOptimizer):
         bias: bool = False,
     ):
         units = positive_integer("units", units)
-        self.cell = cell
+        self.cell, units = _on_one_vector(cell, units)
         self.start = jnp.zeros(units)
         self.weights = jnp.zeros(units)
         self.bias = jnp.zeros(()) if bias else None
         self.input_scale = finite("input_scale", input_scale, above=0.0)
         self.output_scale = finite("output_scale", output_scale, above=0.0)
-        wanted = (
-            f"`cell` must map an input of shape (1,) and a hidden state of shape ({units},) to a "
-            f"hidden state of shape ({units},), got "
-        )
-        try:
-            hidden = eqx.filter_eval_shape(cell, jnp.zeros(1), self.start)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{wanted}a {type(error).__name__}.") from error
-        if getattr(hidden, "shape", None) != (units,):
-            raise ValueError(f"{wanted}{hidden}.")
 
     @property
     def readout(self) -> Float[Array, " state"]:
@@ -154,6 +162,32 @@ class RecurrentOptimizer(AbstractOptimizer):
         if self.bias is None:
             return self.cell(inputs, state)
         return jnp.append(self.cell(inputs, state[:-1]), 1.0)
+
+
+def _on_one_vector(cell: Callable[..., Any], units: int) -> tuple[Callable[..., Any], int]:
+    """The cell on one vector, and the length of that. Raises `ValueError` for any other cell."""
+    vector = jnp.zeros(units)
+    found = _shapes_after(cell, vector)
+    if found == (units,):
+        return cell, units
+    for parts in TUPLES:
+        if _shapes_after(cell, (vector,) * parts) == ((units,),) * parts:
+            return FlatCell(cell, parts), parts * units
+    raise ValueError(
+        f"`cell` must map an input of shape (1,) and a hidden state of shape ({units},), or a "
+        f"tuple of such states, to a hidden state of shape ({units},) or such a tuple, got {found}."
+    )
+
+
+def _shapes_after(cell: Callable[..., Any], hidden: Any) -> Any:
+    """Shape of the next hidden state, or of each in a tuple; or what the cell raises."""
+    try:
+        after = eqx.filter_eval_shape(cell, jnp.zeros(1), hidden)
+    except (TypeError, ValueError) as error:
+        return f"a {type(error).__name__}"
+    if isinstance(after, tuple):
+        return tuple(getattr(each, "shape", None) for each in after)
+    return getattr(after, "shape", after)
 
 
 def GRUOptimizer(

@@ -68,6 +68,7 @@ def check_runs(recipe: Recipe, values: Key) -> None:
         ) from error
     _require_component_wise(together, run(_alone(gradients), moving))
     _require_component_wise(together, run(gradients, _alone(moving)))
+    _require_any_shape(together)
 
 
 def _alone(paths: list[Array]) -> list[Array]:
@@ -79,11 +80,8 @@ def _alone(paths: list[Array]) -> list[Array]:
 
 
 def _require_component_wise(together: list[Any], alone: list[Any]) -> None:
-    """Refuse updates that change with other parameters or with the shape of the array."""
-    before, after = (
-        [np.asarray(path[here], float) for path, here in zip(run, HERE, strict=True)]
-        for run in (together, alone)
-    )
+    """Refuse updates that change with other parameters, or that are no numbers at all."""
+    before, after = _compared(together), _compared(alone)
     for shape, one, other in zip(SHAPES, before, after, strict=True):
         if np.isnan(one).all():
             raise ValueError(
@@ -97,12 +95,22 @@ def _require_component_wise(together: list[Any], alone: list[Any]) -> None:
                 f"in an array of shape {shape} changed by {gaps.max():.1e} of its size at step "
                 f"{gaps.argmax() + 1}."
             )
-    for shape, other in zip(SHAPES[1:], before[1:], strict=True):
-        if np.any(_gaps(before[0], other) > ROUND_OFF):
+
+
+def _require_any_shape(together: list[Any]) -> None:
+    """Refuse updates that depend on the shape of the array."""
+    first, *others = _compared(together)
+    for shape, other in zip(SHAPES[1:], others, strict=True):
+        if np.any(_gaps(first, other) > ROUND_OFF):
             raise ValueError(
                 "`transformation` must not depend on the shape of a parameter's array, got one "
                 f"that updates a parameter differently in an array of shape {shape} than alone."
             )
+
+
+def _compared(run: list[Any]) -> list[np.ndarray]:
+    """Updates of the compared parameter in each array."""
+    return [np.asarray(path[here], float) for path, here in zip(run, HERE, strict=True)]
 
 
 def _gaps(one: Float[np.ndarray, " step"], other: Float[np.ndarray, " step"]) -> np.ndarray:

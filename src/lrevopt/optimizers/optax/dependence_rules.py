@@ -14,28 +14,30 @@ import numpy as np
 Mask = np.ndarray
 """Labels of each entry of an array, an array of the same shape of unsigned 64-bit integers."""
 
-Rule = Callable[..., list[Mask]]
+Rule = Callable[..., list[Any]]
 
 ENTRYWISE = frozenset(
+    # As one string, which reads better than 70 lines.
     """abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil
     clamp clz complex conj convert_element_type copy copy_p cos cosh digamma div eq erf erf_inv erfc
     exp exp2 expm1 floor ge gt igamma igammac imag integer_pow is_finite le lgamma log log1p
     logistic lt max min mul name ne neg nextafter not or polygamma population_count pow real
     reduce_precision rem round rsqrt select_n shift_left shift_right_arithmetic shift_right_logical
-    sign sin sinh sqrt square stop_gradient sub tan tanh xor zeta""".split()
+    sign sin sinh sqrt square stop_gradient sub tan tanh xor zeta""".split()  # noqa: SIM905
 )
 """Entry i of the output depends on entries i of the inputs; scalars are spread."""
 
-IDENTITY = frozenset("device_put optimization_barrier sharding_constraint".split())
+IDENTITY = frozenset(["device_put", "optimization_barrier", "sharding_constraint"])
 """Output n is input n."""
 
-REDUCTIONS = frozenset("argmax argmin".split())
+REDUCTIONS = frozenset(["argmax", "argmin"])
 """Beside every `reduce_...`: these take entries along `axes` together."""
 
 
 def together(mask: Mask, axes: Any, *, keep: bool = False) -> Mask:
     """Union of labels along axes."""
-    return np.asarray(np.bitwise_or.reduce(mask, axis=tuple(axes), keepdims=keep))
+    reduce: Any = np.bitwise_or.reduce
+    return np.asarray(reduce(mask, axis=tuple(axes), keepdims=keep))
 
 
 def union(masks: Any) -> Mask:
@@ -58,7 +60,7 @@ def apply_rule(equation: Any, masks: list[Mask]) -> list[Mask]:
     if name in REDUCTIONS or (name.startswith("reduce_") and "axes" in equation.params):
         return [together(masks[0], equation.params["axes"])]
     if name in RULES:
-        return RULES[name](equation, *masks)
+        return [np.asarray(mask) for mask in RULES[name](equation, *masks)]
     return spread(equation, masks)
 
 
@@ -73,25 +75,25 @@ def _entrywise(equation: Any, masks: list[Mask]) -> Mask:
     return union(np.broadcast_to(mask, shape) for mask in masks)
 
 
-def _broadcast(equation: Any, mask: Mask, *_: Mask) -> list[Mask]:
+def _broadcast(equation: Any, mask: Mask, *_: Mask) -> list[Any]:
     shape, places = equation.params["shape"], equation.params["broadcast_dimensions"]
     sizes = np.ones(len(shape), int)
     sizes[list(places)] = mask.shape
     return [np.broadcast_to(mask.reshape(sizes), shape)]
 
 
-def _slice(equation: Any, mask: Mask) -> list[Mask]:
+def _slice(equation: Any, mask: Mask) -> list[Any]:
     starts, ends = equation.params["start_indices"], equation.params["limit_indices"]
     steps = equation.params["strides"] or (1,) * mask.ndim
     return [mask[tuple(map(slice, starts, ends, steps))]]
 
 
-def _split(equation: Any, mask: Mask) -> list[Mask]:
+def _split(equation: Any, mask: Mask) -> list[Any]:
     ends = np.cumsum(equation.params["sizes"])[:-1]
     return np.split(mask, ends, axis=equation.params["axis"])
 
 
-def _pad(equation: Any, mask: Mask, value: Mask) -> list[Mask]:
+def _pad(equation: Any, mask: Mask, value: Mask) -> list[Any]:
     """Negative padding crops."""
     config = equation.params["padding_config"]
     sizes = [
@@ -111,27 +113,27 @@ def _pad(equation: Any, mask: Mask, value: Mask) -> list[Mask]:
     return [wide[crop]]
 
 
-def _cumulative(equation: Any, mask: Mask) -> list[Mask]:
+def _cumulative(equation: Any, mask: Mask) -> list[Any]:
     axis = equation.params["axis"]
     if equation.params["reverse"]:
         return [np.flip(np.bitwise_or.accumulate(np.flip(mask, axis), axis), axis)]
     return [np.bitwise_or.accumulate(mask, axis)]
 
 
-def _sort(equation: Any, *masks: Mask) -> list[Mask]:
+def _sort(equation: Any, *masks: Mask) -> list[Any]:
     """Every key may take any place along the axis, and its operands with it."""
     axis = (equation.params["dimension"],)
     line = union(together(mask, axis, keep=True) for mask in masks)
     return [np.broadcast_to(line, mask.shape) for mask in masks]
 
 
-def _top_k(equation: Any, mask: Mask) -> list[Mask]:
+def _top_k(equation: Any, mask: Mask) -> list[Any]:
     axis = equation.params.get("axis", mask.ndim - 1)
     line = together(mask, (axis,), keep=True)
     return [np.broadcast_to(line, out.aval.shape) for out in equation.outvars]
 
 
-def _dot_general(equation: Any, left: Mask, right: Mask) -> list[Mask]:
+def _dot_general(equation: Any, left: Mask, right: Mask) -> list[Any]:
     """Axes of the output: batch, free axes of the left operand, free axes of the right one."""
     (left_sum, right_sum), (left_batch, right_batch) = equation.params["dimension_numbers"]
 
@@ -153,19 +155,19 @@ def _partial(mask: Mask, sizes: Any) -> Mask:
     return together(mask, axes, keep=True)
 
 
-def _dynamic_slice(equation: Any, mask: Mask, *indices: Mask) -> list[Mask]:
+def _dynamic_slice(equation: Any, mask: Mask, *indices: Mask) -> list[Any]:
     sizes = equation.params["slice_sizes"]
     where = union([np.uint64(0), *map(whole, indices)])
     return [np.broadcast_to(_partial(mask, sizes), sizes) | where]
 
 
-def _dynamic_update_slice(equation: Any, mask: Mask, update: Mask, *indices: Mask) -> list[Mask]:
+def _dynamic_update_slice(equation: Any, mask: Mask, update: Mask, *indices: Mask) -> list[Any]:
     where = union([np.uint64(0), *map(whole, indices)])
     axes = [axis for axis, size in enumerate(update.shape) if size != mask.shape[axis]]
     return [mask | together(update, axes, keep=True) | where]
 
 
-def _gather(equation: Any, mask: Mask, indices: Mask) -> list[Mask]:
+def _gather(equation: Any, mask: Mask, indices: Mask) -> list[Any]:
     """Axes that are taken whole keep their entries apart."""
     numbers, sizes = equation.params["dimension_numbers"], equation.params["slice_sizes"]
     out = equation.outvars[0].aval.shape
@@ -176,7 +178,7 @@ def _gather(equation: Any, mask: Mask, indices: Mask) -> list[Mask]:
     return [np.broadcast_to(window.reshape(sizes_out), out) | whole(indices)]
 
 
-def _scatter(equation: Any, mask: Mask, indices: Mask, updates: Mask) -> list[Mask]:
+def _scatter(equation: Any, mask: Mask, indices: Mask, updates: Mask) -> list[Any]:
     """As `_gather`, the other way: what is written may go anywhere along axes not written whole."""
     numbers = equation.params["dimension_numbers"]
     inside = numbers.update_window_dims
@@ -190,12 +192,12 @@ def _scatter(equation: Any, mask: Mask, indices: Mask, updates: Mask) -> list[Ma
     return [mask | window.reshape(sizes) | whole(indices)]
 
 
-def _reduce(equation: Any, *masks: Mask) -> list[Mask]:
+def _reduce(equation: Any, *masks: Mask) -> list[Any]:
     """`lax.reduce` with a computation of its own, over several operands at once."""
     axes = equation.params["dimensions"]
     half = len(masks) // 2
     found = union(together(mask, axes) for mask in masks[:half]) | union(map(whole, masks[half:]))
-    return [np.asarray(found) for _ in equation.outvars]
+    return [found for _ in equation.outvars]
 
 
 RULES: dict[str, Rule] = {

@@ -5,12 +5,10 @@ values of the hyperparameters. Trial runs (`couplings`) are the second witness.
 """
 
 import operator
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, ArrayLike
 
 from lrevopt.optimizers.classical import hyperparameter
@@ -27,11 +25,9 @@ from lrevopt.optimizers.optax.state_leaves import (
 from lrevopt.optimizers.optax.state_space import OptaxOptimizer, OptaxParameterOptimizer, Program
 from lrevopt.optimizers.optax.trial_runs import key_of
 
-Source = optax.GradientTransformation | optax.MultiSteps | Callable[..., Any]
-
 
 def from_optax(
-    transformation: Source,
+    transformation: Any,
     *,
     at_step: int | None = None,
     parameter: ArrayLike | None = None,
@@ -41,44 +37,39 @@ def from_optax(
 ) -> OptaxOptimizer | OptaxParameterOptimizer:
     """A component-wise optax transformation as an optimizer: `from_optax(optax.adam(1e-3))`.
 
-    A factory with its arguments gives an optimizer whose array arguments are leaves:
-    `from_optax(optax.adam, learning_rate=jnp.array(1e-3), b1=0.9)` can be stacked, mapped, tuned and
-    differentiated in the learning rate. Plain numbers stay constants, and so does everything else.
-    Constants of `optax.inject_hyperparams` in a transformation's state are leaves as well. All are
-    in `hyperparameters`, by name.
+    A factory with its arguments gives an optimizer whose floating-point arrays are leaves, by name
+    in `hyperparameters`: `from_optax(optax.adam, learning_rate=jnp.array(1e-3), b1=0.9)` can be
+    stacked, mapped, tuned and differentiated in the learning rate. Plain numbers and all else stay
+    constants. Constants in the state of `optax.inject_hyperparams` are leaves as well.
 
     The state is optax's state of one parameter, array after array in the order of its tree, and
     then the update, with sign and learning rate. `coordinates` names its entries, for Adam
     `("[0].count", "[0].mu", "[0].nu", "update")`. Arrays that never change are left out. `at_step`
     says what becomes of step counters, the integers and booleans of optax's state:
 
-    - `at_step=None`: counters are state coordinates and count. A run makes optax's own updates,
-      with bias correction and schedules. A state with a live counter has no fixed point, so
-      `find_fixed_points` converges nowhere. The derivative of a counter in itself is 1; all else
-      is differentiated as if counters were constant.
-    - `at_step=k`: counters are held at k and are not part of the state. F is that of update k,
-      which turns `states[k]` into `states[k + 1]`, at every step. It can have fixed points, and
-      linearization and modes are those of that step. k = 0 is the first update; a large k is the
-      limit without bias correction, at the end of every schedule.
+    - `None`: they are coordinates and count, so that a run makes optax's own updates. A state with
+      a live counter has no fixed point. The derivative of a counter in itself is 1; all else is
+      differentiated as if counters were constant.
+    - `k`: they are held at k and are no coordinates. F is that of update k, which turns `states[k]`
+      into `states[k + 1]`, at every step, and can have fixed points. k = 0 is the first update; a
+      large k is the limit without bias correction, at the end of every schedule.
 
-    Where updates depend on the value of x (weight decay, averages of parameters), the result is an
+    Where updates depend on x (weight decay, averages of parameters), the result is an
     `AbstractParameterOptimizer`, whose transition takes x. With `parameter`, x is held at that
     value instead, also along a run, and the result is an `AbstractOptimizer`.
 
-    Raises `ValueError` if the update of one parameter may depend on others, for any state and any
-    number of updates: `clip_by_global_norm`, LAMB, LARS, Adafactor, SM3, Muon and others. The
-    message names the operation. Two arguments take a coupling back:
+    Raises `ValueError` if the update of one parameter may depend on others, in any state: clipping
+    by a norm, LAMB, Adafactor, Muon and others. The message names the operation. Two options:
 
-    - `assume_component_wise=True`: the coupling that the program shows never changes an update.
-      Trial runs still refuse one that they see.
-    - `assume_finite=True`: gradients are finite. `optax.apply_if_finite` and `skip_not_finite`
-      stop every parameter where one gradient is infinite or NaN; here they stop that one alone.
+    - `assume_component_wise`: the coupling in the program never changes an update. Trial runs still
+      refuse one that they see.
+    - `assume_finite`: gradients are finite. `optax.apply_if_finite` and `skip_not_finite` stop
+      every parameter where one gradient is infinite or NaN; here they stop that one alone.
 
-    Also raises for updates that depend on the shape of the array, for random numbers, arguments
-    beside the gradient (`value`, `value_fn`), complex numbers, a transformation that closes over
-    traced values, a negative `at_step`, an `at_step` where counters depend on gradients, and a
-    `parameter` that is not one finite number. With traced hyperparameters there are no trial runs,
-    which need values; the proof holds for every value.
+    Also for updates that depend on the shape of the array, random numbers, arguments beside the
+    gradient (`value`, `value_fn`), complex numbers, traced values that a transformation closes
+    over, and an `at_step` that is negative or where counters depend on gradients. Where
+    hyperparameters are traced there are no trial runs; the proof holds for every value.
     """
     if at_step is not None:
         _require_count(at_step)
@@ -89,18 +80,27 @@ def from_optax(
         describe_state(recipe, values, False)
         verdict = _judge(recipe, values, assume_component_wise, assume_finite)
         live = verdict.uses_parameter and parameter is None
-        leaves = describe_state(recipe, values, live)
-        held: tuple[Array, ...] = ()
-        if at_step is not None:
-            with jax.ensure_compile_time_eval(), jax.numpy_dtype_promotion("standard"):
-                held = held_counters(recipe, values, leaves, at_step)
-            leaves = _without_counters(leaves)
-        if recipe.made:
-            arrays = _injected(recipe, leaves)
+        leaves, held = _state(recipe, values, live, at_step)
+        arrays = _injected(recipe, leaves) if recipe.made else arrays
     program = Program(recipe, leaves, tuple((n, arrays[n].shape) for n in sorted(arrays)))
     if live:
         return OptaxParameterOptimizer(program, arrays, jnp.ones_like(shown), held)
     return OptaxOptimizer(program, arrays, shown, held)
+
+
+def _state(
+    recipe: Recipe, values: list[Array], live: bool, at_step: int | None
+) -> tuple[tuple[StateLeaf, ...], tuple[Array, ...]]:
+    """The arrays of the state, and the values of those that are held at a step."""
+    leaves = describe_state(recipe, values, live)
+    if at_step is None:
+        return leaves, ()
+    with jax.ensure_compile_time_eval(), jax.numpy_dtype_promotion("standard"):
+        held = held_counters(recipe, values, leaves, at_step)
+    standing = tuple(
+        leaf._replace(kind="held") if leaf.kind in ("counter", "flag") else leaf for leaf in leaves
+    )
+    return standing, held
 
 
 def _judge(
@@ -133,12 +133,6 @@ def _refuse(recipe: Recipe, values: list[Array], coupling: str) -> None:
     raise ValueError(
         "`transformation` must update every parameter on its own, got one that couples them: "
         f"{coupling}. `assume_component_wise=True` takes it all the same."
-    )
-
-
-def _without_counters(leaves: tuple[StateLeaf, ...]) -> tuple[StateLeaf, ...]:
-    return tuple(
-        leaf._replace(kind="held") if leaf.kind in ("counter", "flag") else leaf for leaf in leaves
     )
 
 

@@ -134,6 +134,7 @@ def _programs(recipe: Recipe, values: list[Any]) -> tuple[Any, Any, list[tuple[i
     try:
         begun, state = jax.make_jaxpr(start, return_shape=True)(values, tree)
         after = jax.eval_shape(update, values, state, tree, tree)[1]
+        structure: Any
         named, structure = jax.tree_util.tree_flatten_with_path(after)
         places = {path: number for number, (path, _) in enumerate(named)}
         kept = [places[path] for path, _ in jax.tree_util.tree_leaves_with_path(state)]

@@ -68,7 +68,7 @@ def make_recipe(source: Any, arguments: Mapping[str, Any]) -> tuple[Recipe, dict
     for name, value in arguments.items():
         if isinstance(value, jax.Array | np.ndarray | np.generic):
             if jnp.issubdtype(value.dtype, jnp.floating):
-                arrays[name] = as_float(value)
+                arrays[name] = as_float(jnp.asarray(value))
                 finite_leaves(name, arrays[name])
                 continue
             value = _number(name, value)

@@ -50,18 +50,9 @@ def to_optax(optimizer: AbstractOptimizer) -> optax.GradientTransformation:
     size = state_size(optimizer)
 
     def init(parameters: PyTree) -> OptimizerState:
-        dtype = optimizer.readout.dtype
-
-        def states(path: Any, leaf: Any) -> Array:
-            shape = jnp.shape(_floating("parameters", path, leaf))
-            lanes = jnp.reshape(leaf, -1).astype(dtype)
-            if isinstance(optimizer, AbstractParameterOptimizer):
-                start = jax.vmap(lambda x: start_at(optimizer, x), out_axes=-1)(lanes)
-                return start.reshape(size, *shape)
-            start = optimizer.initial_state().reshape(size, *(1 for _ in shape))
-            return jnp.broadcast_to(start, (size, *shape))
-
-        return OptimizerState(jax.tree_util.tree_map_with_path(states, parameters))
+        return OptimizerState(
+            jax.tree_util.tree_map_with_path(partial(_first_states, optimizer, size), parameters)
+        )
 
     def update(
         gradients: PyTree, state: OptimizerState, parameters: PyTree | None = None
@@ -76,13 +67,7 @@ def to_optax(optimizer: AbstractOptimizer) -> optax.GradientTransformation:
         lanes = jnp.concatenate([leaf.reshape(-1).astype(dtype) for leaf in leaves])
         places = lanes
         if isinstance(optimizer, AbstractParameterOptimizer):
-            if parameters is None:
-                raise ValueError(
-                    "`parameters` must be given to `update` for an optimizer whose updates depend "
-                    "on them, got None."
-                )
-            kept = structure.flatten_up_to(parameters)
-            places = jnp.concatenate([jnp.reshape(leaf, -1).astype(dtype) for leaf in kept])
+            places = _lanes_of(parameters, structure, dtype)
         before = jnp.concatenate([array.reshape(size, -1) for array in states], axis=1)
         following = jax.vmap(partial(moved_at, optimizer), (-1, 0, 0), -1)(before, lanes, places)
         ends = np.cumsum([leaf.size for leaf in leaves])[:-1]
@@ -96,6 +81,30 @@ def to_optax(optimizer: AbstractOptimizer) -> optax.GradientTransformation:
         return structure.unflatten(updates), OptimizerState(structure.unflatten(kept))
 
     return optax.GradientTransformation(init, update)
+
+
+def _first_states(
+    optimizer: AbstractOptimizer, size: int, path: Any, leaf: Any
+) -> Float[Array, "state ..."]:
+    """States of all parameters of an array, before the first gradient."""
+    shape = jnp.shape(_floating("parameters", path, leaf))
+    if isinstance(optimizer, AbstractParameterOptimizer):
+        lanes = jnp.reshape(leaf, -1).astype(optimizer.readout.dtype)
+        start = jax.vmap(lambda x: start_at(optimizer, x), out_axes=-1)(lanes)
+        return start.reshape(size, *shape)
+    start = optimizer.initial_state().reshape(size, *(1 for _ in shape))
+    return jnp.broadcast_to(start, (size, *shape))
+
+
+def _lanes_of(parameters: PyTree | None, structure: Any, dtype: Any) -> Float[Array, " lane"]:
+    """All parameters in one vector, in the order of the gradients."""
+    if parameters is None:
+        raise ValueError(
+            "`parameters` must be given to `update` for an optimizer whose updates depend on them, "
+            "got None."
+        )
+    leaves = structure.flatten_up_to(parameters)
+    return jnp.concatenate([jnp.reshape(leaf, -1).astype(dtype) for leaf in leaves])
 
 
 def _floating(name: str, path: Any, leaf: Any) -> Any:

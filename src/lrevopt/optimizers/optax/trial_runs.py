@@ -42,6 +42,7 @@ def trial_run(transformation: Any, gradients: PyTree[Array], parameters: PyTree[
         gradient, parameter = required
         update, after = transformation.update(gradient, state, parameter)
         # A scan's carry must keep its structure and its dtypes.
+        structure: Any
         arrays, structure = jax.tree.flatten(state)
         kept = [
             jnp.asarray(new, old.dtype)

@@ -1,0 +1,176 @@
+"""Optimizers that take x: optax's own loop, the derivative in every leaf, and their limits."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import optax
+import optax.contrib
+import pytest
+from jaxtyping import Array, Float
+
+import lrevopt as lo
+from lrevopt.optimizers.interface import given_parameter
+
+TASK = lo.Rosenbrock()
+PROBLEM = TASK.sample(jr.key(0))
+ONE = jax.tree.map(lambda leaf: leaf[None], PROBLEM)
+
+WITH_X: dict[str, Any] = {
+    "adamw": optax.adamw(1e-2, weight_decay=5.0),
+    "lion": optax.lion(1e-2, weight_decay=0.1),
+    "adamaxw": optax.adamaxw(1e-2, weight_decay=0.1),
+    "nadamw": optax.nadamw(1e-2, weight_decay=0.1),
+    "schedule_free_sgd": optax.contrib.schedule_free_sgd(1e-3),
+    "schedule_free_adamw": optax.contrib.schedule_free_adamw(1e-2, weight_decay=0.1),
+    "cocob": optax.contrib.cocob(),
+    "madgrad": optax.contrib.madgrad(1e-3),
+    "nonnegative": optax.chain(optax.sgd(1e-3), optax.keep_params_nonnegative()),
+}
+
+
+def optax_loop(transformation: Any, steps: int) -> tuple[Array, Array]:
+    """Losses and parameters as a user of optax computes them."""
+
+    def body(carry: Any, _: None) -> Any:
+        parameters, state = carry
+        loss, gradient = jax.value_and_grad(TASK.loss, argnums=1)(PROBLEM, parameters, 0)
+        update, state = transformation.update(gradient, state, parameters)
+        return (optax.apply_updates(parameters, update), state), (loss, parameters)
+
+    with jax.numpy_dtype_promotion("standard"):
+        start = PROBLEM.initial_parameters
+        state = jax.tree.map(jnp.asarray, transformation.init(start))
+        return jax.lax.scan(body, (start, state), None, length=steps)[1]
+
+
+@pytest.mark.parametrize("name", WITH_X)
+def test_a_run_is_optax_s_own(name):
+    """200 updates, through `unroll` and through `evaluate`'s loop."""
+    optimizer = lo.from_optax(WITH_X[name])
+    assert isinstance(optimizer, lo.AbstractParameterOptimizer)
+    losses, parameters = jax.jit(lambda: optax_loop(WITH_X[name], 201))()
+    found = lo.unroll(optimizer, TASK, PROBLEM, 200)
+    np.testing.assert_allclose(found.parameters, parameters, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(found.losses, losses, rtol=1e-10)
+    several = eqx.filter_jit(lo.unroll_losses)(optimizer, TASK, ONE, 200)
+    np.testing.assert_allclose(several[0], losses, rtol=1e-10)
+
+
+class Pulled(lo.AbstractParameterOptimizer):
+    """Heavy ball with decay towards the start: closed forms exist on a quadratic."""
+
+    rate: Float[Array, ""]
+    pull: Float[Array, ""]
+
+    @property
+    def readout(self) -> Float[Array, "2"]:
+        return jnp.stack([-self.rate, jnp.zeros_like(self.rate)])
+
+    def initial_state(self, parameter: Float[Array, ""] | None = None) -> Float[Array, "2"]:
+        return jnp.stack([jnp.zeros_like(self.rate), given_parameter(self, parameter)])
+
+    def transition(
+        self,
+        state: Float[Array, "2"],
+        gradient: Float[Array, ""],
+        parameter: Float[Array, ""] | None = None,
+    ) -> Float[Array, "2"]:
+        away = given_parameter(self, parameter) - state[1]
+        return jnp.stack([0.9 * state[0] + gradient + self.pull * away, state[1]])
+
+
+PULLED = Pulled(jnp.array(1e-3), jnp.array(0.3))
+ADAMW = {"learning_rate": 1e-2, "b1": 0.9, "b2": 0.99, "eps": 1e-3, "weight_decay": 0.3}
+
+
+def mean_loss(optimizer: Any, **settings: Any) -> Array:
+    return lo.unroll_losses(optimizer, TASK, ONE, 30, **settings).mean()
+
+
+@pytest.mark.parametrize("every", [None, 7])
+def test_the_adjoint_knows_the_parameter(every):
+    """The written-out derivative is that of plain automatic differentiation, leaf by leaf."""
+    arrays = {name: jnp.asarray(value) for name, value in ADAMW.items()}
+    for optimizer in (PULLED, lo.from_optax(optax.adamw, **arrays)):
+        found = eqx.filter_jit(eqx.filter_grad(mean_loss))(optimizer, checkpoint_every=every)
+        plain = eqx.filter_jit(
+            eqx.filter_grad(lambda o: lo.unroll(o, TASK, PROBLEM, 30).losses.mean())
+        )(optimizer)
+        for ours, expected in zip(*map(jax.tree.leaves, (found, plain)), strict=True):
+            np.testing.assert_allclose(ours, expected, rtol=1e-9, atol=1e-14)
+
+
+def test_settings_are_scored_as_they_are_run():
+    """Both layouts of `score_settings`, against the losses of single runs."""
+    decays = np.array([0.0, 0.3, 2.0])
+    stacked = eqx.filter_vmap(
+        lambda decay: lo.from_optax(optax.adamw, learning_rate=1e-2, weight_decay=decay)
+    )(jnp.asarray(decays))
+    scores, diverged = lo.score_settings(TASK, stacked, ONE, 50)
+    np.testing.assert_array_equal(diverged, 0)
+    for decay, score in zip(decays, scores, strict=True):
+        alone = lo.from_optax(optax.adamw(1e-2, weight_decay=float(decay)), parameter=None)
+        losses = lo.unroll(alone, TASK, PROBLEM, 50).losses
+        np.testing.assert_allclose(score, lo.meta_objective(losses), rtol=1e-10)
+
+
+def test_it_is_analysed_at_one_parameter():
+    """AdamW at x: Adam's update functions moved by -rate decay x; the slope is Adam's."""
+    decayed = lo.from_optax(optax.adamw(0.1, weight_decay=0.02), at_step=5)
+    plain = lo.from_optax(optax.adam(0.1), at_step=5)
+    state, gradients = jnp.array([0.2, 0.3, 0.0]), jnp.linspace(-1, 1, 5)
+    held = lo.at_parameter(decayed, 3.0)
+    found = lo.update_function(held, state, gradients)
+    expected = lo.update_function(plain, state, gradients) - 0.1 * 0.02 * 3.0
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    slope = lo.effective_learning_rate(held, state)
+    np.testing.assert_allclose(slope, lo.effective_learning_rate(plain, state), rtol=1e-12)
+    model = lo.linearize(held, state, 0.5)
+    np.testing.assert_allclose(model.recurrent, lo.linearize(plain, state, 0.5).recurrent)
+    assert lo.at_parameter(plain, 3.0) is plain
+
+
+def test_a_transformation_of_one_that_takes_x_is_optax_s_own():
+    """There and back: `to_optax` passes the parameters on, also to the initial state."""
+    transformation = WITH_X["madgrad"]
+    back = lo.to_optax(lo.from_optax(transformation))
+    losses, parameters = jax.jit(lambda: optax_loop(transformation, 20))()
+    again = jax.jit(lambda: optax_loop(back, 20))()
+    np.testing.assert_allclose(again[0], losses, rtol=1e-10)
+    np.testing.assert_allclose(again[1], parameters, rtol=1e-10, atol=1e-12)
+    with pytest.raises(ValueError, match="`parameters` must be given to `update`"):
+        back.update(jnp.ones(2), back.init(jnp.ones(2)))
+
+
+def test_meta_training_moves_the_learning_rate():
+    """Decay and rate of AdamW trained by the outer loop, by backpropagation and by evolution strategies."""
+    arrays = {name: jnp.asarray(value) for name, value in ADAMW.items()}
+    start = lo.from_optax(optax.adamw, **arrays)
+    for estimator in ("exact", "pes"):
+        settings = lo.MetaTraining(
+            steps=3, unroll=10, problems=2, estimator=estimator, selection_problems=2,
+            learning_rate=1e-4, warm_up=0, es_deviation=1e-4, es_window=5, penalty=0.0,
+        )  # fmt: skip
+        run = lo.meta_train(TASK, start, settings, key=jr.key(1))
+        moved = run.optimizer.hyperparameters["learning_rate"]
+        assert np.isfinite(moved)
+        assert moved != arrays["learning_rate"]
+
+
+@pytest.mark.usefixtures("as_user")
+def test_without_a_parameter_it_is_refused_in_one_sentence():
+    for optimizer in (PULLED, lo.from_optax(WITH_X["cocob"])):
+        for call in (
+            lambda o: o.initial_state(),
+            lambda o: lo.update_function(o, jnp.zeros(o.readout.size), jnp.zeros(3)),
+            lambda o: lo.linearize(o, jnp.zeros(o.readout.size)),
+        ):
+            with pytest.raises(ValueError, match="`parameter` must be given .*at_parameter") as at:
+                call(optimizer)
+            assert "\n" not in str(at.value)
+    with pytest.raises(ValueError, match="`parameter` must be finite, got nan"):
+        lo.at_parameter(PULLED, np.nan)
