@@ -155,3 +155,19 @@ def test_any_callable_with_the_signature_is_a_cell():
     problem = task.sample(jr.key(5))
     ours, expected = (lo.unroll(o, task, problem, 10) for o in (cell, lo.Momentum(0.01, 0.9)))
     np.testing.assert_allclose(ours.parameters, expected.parameters, rtol=1e-12)
+
+
+def test_a_cell_with_a_tuple_state_is_one_vector():
+    """An LSTM of Equinox: hidden state and memory one after another, as a loop of its own has it."""
+    cell = eqx.nn.LSTMCell(1, 3, key=jr.key(4))
+    optimizer = lo.RecurrentOptimizer(cell, 3, input_scale=0.5)
+    weights = jnp.asarray(np.random.default_rng(3).normal(size=6))
+    optimizer = eqx.tree_at(lambda o: o.weights, optimizer, weights)
+    state, pair = optimizer.initial_state(), (jnp.zeros(3), jnp.zeros(3))
+    for gradient in (0.3, -2.0, 1.0):
+        state = optimizer.transition(state, jnp.asarray(gradient))
+        pair = cell(jnp.asarray([0.5 * gradient]), pair)
+        np.testing.assert_allclose(state, jnp.concatenate(pair), rtol=1e-12)
+        np.testing.assert_allclose(optimizer.readout @ state, weights @ state, rtol=1e-12)
+    again = lo.RecurrentOptimizer(optimizer.cell, optimizer.start.size)
+    assert again.initial_state().shape == state.shape

@@ -147,7 +147,7 @@ def test_a_transformation_of_one_that_takes_x_is_optax_s_own():
 
 
 def test_meta_training_moves_the_learning_rate():
-    """Decay and rate of AdamW trained by the outer loop, by backpropagation and by evolution strategies."""
+    """AdamW in the outer loop, by backpropagation and by evolution strategies."""
     arrays = {name: jnp.asarray(value) for name, value in ADAMW.items()}
     start = lo.from_optax(optax.adamw, **arrays)
     for estimator in ("exact", "pes"):
