@@ -158,7 +158,7 @@ def test_any_callable_with_the_signature_is_a_cell():
 
 
 def test_a_cell_with_a_tuple_state_is_one_vector():
-    """An LSTM of Equinox: hidden state and memory one after another, as a loop of its own has it."""
+    """An LSTM of Equinox: hidden state and memory one after another, as in a loop."""
     cell = eqx.nn.LSTMCell(1, 3, key=jr.key(4))
     optimizer = lo.RecurrentOptimizer(cell, 3, input_scale=0.5)
     weights = jnp.asarray(np.random.default_rng(3).normal(size=6))
