@@ -94,7 +94,7 @@ def mean_loss(optimizer: Any, **settings: Any) -> Array:
 @pytest.mark.parametrize("every", [None, 7])
 def test_the_adjoint_knows_the_parameter(every):
     """The written-out derivative is that of plain automatic differentiation, leaf by leaf."""
-    arrays = {name: jnp.asarray(value) for name, value in ADAMW.items()}
+    arrays: dict[str, Any] = {name: jnp.asarray(value) for name, value in ADAMW.items()}
     for optimizer in (PULLED, lo.from_optax(optax.adamw, **arrays)):
         found = eqx.filter_jit(eqx.filter_grad(mean_loss))(optimizer, checkpoint_every=every)
         plain = eqx.filter_jit(
@@ -148,7 +148,7 @@ def test_a_transformation_of_one_that_takes_x_is_optax_s_own():
 
 def test_meta_training_moves_the_learning_rate():
     """AdamW in the outer loop, by backpropagation and by evolution strategies."""
-    arrays = {name: jnp.asarray(value) for name, value in ADAMW.items()}
+    arrays: dict[str, Any] = {name: jnp.asarray(value) for name, value in ADAMW.items()}
     start = lo.from_optax(optax.adamw, **arrays)
     for estimator in ("exact", "pes"):
         settings = lo.MetaTraining(
@@ -156,6 +156,7 @@ def test_meta_training_moves_the_learning_rate():
             learning_rate=1e-4, warm_up=0, es_deviation=1e-4, es_window=5, penalty=0.0,
         )  # fmt: skip
         run = lo.meta_train(TASK, start, settings, key=jr.key(1))
+        assert isinstance(run.optimizer, lo.OptaxParameterOptimizer)
         moved = run.optimizer.hyperparameters["learning_rate"]
         assert np.isfinite(moved)
         assert moved != arrays["learning_rate"]
