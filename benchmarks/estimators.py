@@ -67,7 +67,7 @@ def measure(task: lo.TwoMoons, optimizer: Any, settings: Settings) -> None:
         def once(
             optimizer: Any, key: Any, particles: Any, training: Any = training
         ) -> tuple[Any, Any]:
-            _, gradient, particles = estimate(optimizer, task, key, training, particles)
+            _, gradient, particles = estimate(optimizer, task, key, training, particles=particles)
             leaves = jax.tree.leaves(gradient)
             return jnp.concatenate([jnp.ravel(leaf) for leaf in leaves]), particles
 

@@ -7,6 +7,12 @@ import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+# Four devices for tests of meshes; everything else runs on the first.
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+)
+os.environ["LREVOPT_DEVICES"] = "1"
+
 # Programs are kept however small, see below.
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")

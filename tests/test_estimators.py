@@ -176,7 +176,9 @@ def estimates(settings, task, optimizer, count, particles=None):
     @eqx.filter_jit
     def several(particles):
         def one(particles, key):
-            objective, gradient, particles = estimate(optimizer, task, key, settings, particles)
+            objective, gradient, particles = estimate(
+                optimizer, task, key, settings, particles=particles
+            )
             leaves = [jnp.ravel(leaf) for leaf in jax.tree.leaves(gradient)]
             return particles, (objective, jnp.concatenate(leaves))
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from lrevopt.certificates import Certificates as Certificates
     from lrevopt.certificates import certify as certify
     from lrevopt.inner_loop.adjoint import unroll_losses as unroll_losses
+    from lrevopt.inner_loop.devices import problem_mesh as problem_mesh
     from lrevopt.inner_loop.evaluation import Comparison as Comparison
     from lrevopt.inner_loop.evaluation import Evaluation as Evaluation
     from lrevopt.inner_loop.evaluation import evaluate as evaluate

@@ -16,9 +16,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
 
 from lrevopt.checks import one_of, positive_integer
+from lrevopt.inner_loop.devices import check_mesh, over_problems
 from lrevopt.inner_loop.objectives import Objective, meta_objective
 from lrevopt.inner_loop.unroll import run_all
 from lrevopt.optimizers.interface import AbstractOptimizer
@@ -195,11 +197,12 @@ def evaluate(
     problems: int = 64,
     steps: int = 200,
     key: Key[Array, ""],
+    mesh: Mesh | None = None,
 ) -> Evaluation:
     """Run each optimizer for `steps` updates on the same `problems` draws.
 
     Optimizers of one structure (the same class and shapes) share one compiled program, also
-    across calls.
+    across calls. Problems are spread over the devices of `mesh` (default: see `problem_mesh`).
 
     Raises `ValueError` if there are no optimizers, or for fewer than one problem or step.
     """
@@ -207,9 +210,10 @@ def evaluate(
         raise ValueError("`optimizers` must name at least one optimizer, got none.")
     problems = positive_integer("problems", problems)
     steps = positive_integer("steps", steps)
+    mesh = check_mesh(mesh)
     draws = _sample(task, key, problems)
     # All runs are dispatched before the first result is fetched.
-    runs = [_run(optimizer, task, draws, steps) for optimizer in optimizers.values()]
+    runs = [_run(optimizer, task, draws, steps, mesh) for optimizer in optimizers.values()]
     losses, metrics = jax.tree.map(lambda *each: np.stack([np.asarray(a) for a in each]), *runs)
     return Evaluation(tuple(optimizers), losses, metrics)
 
@@ -221,10 +225,13 @@ def _sample(task: AbstractTask, key: Key[Array, ""], count: int) -> Any:
 
 @eqx.filter_jit
 def _run(
-    optimizer: AbstractOptimizer, task: AbstractTask, problems: Any, steps: int
+    optimizer: AbstractOptimizer, task: AbstractTask, problems: Any, steps: int, mesh: Mesh | None
 ) -> tuple[Float[Array, "problem visited"], dict[str, Array]]:
-    losses, ends = run_all(optimizer, task, problems, steps)
-    return losses, jax.lax.map(lambda run: task.metrics(*run), (problems, ends))
+    def measure(task: AbstractTask, runs: Any) -> dict[str, Array]:
+        return jax.lax.map(lambda run: task.metrics(*run), runs)
+
+    losses, ends = run_all(optimizer, task, problems, steps, mesh)
+    return losses, over_problems(measure, task, (problems, ends), mesh)
 
 
 def paired_interval(

@@ -20,10 +20,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from lrevopt.checks import one_of, positive_integer
 from lrevopt.inner_loop.adjoint import unroll_losses
+from lrevopt.inner_loop.devices import check_mesh, over_problems
 from lrevopt.inner_loop.objectives import OBJECTIVES, Objective, objective_of_summary
 from lrevopt.inner_loop.steps import step_loop
 from lrevopt.inner_loop.unroll import batch_size
@@ -51,6 +53,7 @@ def score_settings(
     objective: Objective = "mean",
     *,
     memory: int = MEMORY,
+    mesh: Mesh | None = None,
 ) -> tuple[Float[Array, " setting"], Int[Array, " setting"]]:
     """Mean meta-objective of many settings over stacked problems, and how many diverged.
 
@@ -58,7 +61,8 @@ def score_settings(
     problem scores inf; the second result counts these problems. Scores equal those of `evaluate`,
     and on small problems take a fraction of the time of mapping `unroll_losses`. Runs side by side
     take at most `memory` bytes by the upper estimate of `bytes_of_a_run`, unless a single run
-    takes more.
+    takes more. Problems are spread over the devices of `mesh` (default: see `problem_mesh`), which
+    share the memory.
 
     Most time is spent in `task.loss` and its gradient. Where value and gradient share a product,
     as in `1/2 x'Hx + v'x`, automatic differentiation computes it twice; a loss with a
@@ -75,8 +79,9 @@ def score_settings(
     check_task(task, _first(problems))
     large = problems.initial_parameters.shape[1] > LARGE_PROBLEM
     return _score_settings(
-        optimizers, task, problems, steps=steps, objective=objective, memory=memory, large=large
-    )
+        optimizers, task, problems, steps=steps, objective=objective, memory=memory, large=large,
+        mesh=check_mesh(mesh),
+    )  # fmt: skip
 
 
 def bytes_of_a_run(optimizer: AbstractOptimizer, task: AbstractTask, problem: Any) -> int:
@@ -128,7 +133,32 @@ def _score_settings(
     objective: Objective,
     memory: int,
     large: bool,
+    mesh: Mesh | None,
 ) -> tuple[Float[Array, " setting"], Int[Array, " setting"]]:
+    """Means over problems, which are spread over a mesh."""
+    devices = 1 if mesh is None else mesh.size
+
+    def run(shared: Any, problems: Any) -> Objectives:
+        return _score_on_device(
+            *shared, problems, steps=steps, objective=objective,
+            memory=max(1, memory // devices), large=large,
+        )  # fmt: skip
+
+    objectives, finished = over_problems(run, (optimizers, task), problems, mesh)
+    scores = jnp.where(finished, objectives, jnp.inf).mean(axis=0)
+    return scores, (~finished).sum(axis=0)
+
+
+def _score_on_device(
+    optimizers: AbstractOptimizer,
+    task: AbstractTask,
+    problems: Any,
+    *,
+    steps: int,
+    objective: Objective,
+    memory: int,
+    large: bool,
+) -> Objectives:
     """Blocks of settings one after another, and within each, batches of problems."""
     arrays, fixed = eqx.partition(optimizers, eqx.is_array)
     settings = jax.tree.leaves(arrays)[0].shape[0]
@@ -151,10 +181,10 @@ def _score_settings(
             objectives, finished = _in_rows(
                 lambda places: on(jax.tree.map(lambda leaf: leaf[places], problems)), count, fitting
             )
-        scores = jnp.where(finished, objectives, jnp.inf).mean(axis=0)
-        return scores, (~finished).sum(axis=0)
+        return objectives.T, finished.T
 
-    return _in_rows(score, settings, min(BLOCK, max(1, fitting // count)))
+    objectives, finished = _in_rows(score, settings, min(BLOCK, max(1, fitting // count)))
+    return objectives.T, finished.T
 
 
 def _in_rows(function: Callable[[Int[Array, " row"]], Any], count: int, most: int) -> Any:

@@ -12,9 +12,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PyTree
 
 from lrevopt.checks import positive_integer
+from lrevopt.inner_loop.devices import over_problems
 from lrevopt.inner_loop.steps import Carry, losses_of, run_on_problems, start_of_runs
 from lrevopt.optimizers.interface import AbstractOptimizer, state_size
 from lrevopt.tasks.interface import AbstractTask, check_task
@@ -105,9 +107,26 @@ def run_to_the_end(
 
 
 def run_all(
+    optimizer: AbstractOptimizer,
+    task: AbstractTask,
+    problems: PyTree[Array],
+    steps: int,
+    mesh: Mesh | None = None,
+) -> tuple[Float[Array, "problem visited"], Float[Array, "problem dim"]]:
+    """As `run_to_the_end`, over the devices of a mesh if one is given (see `over_problems`).
+
+    On each device as many problems are run side by side as `batch_size` advises.
+    """
+
+    def run(shared: Any, problems: Any) -> tuple[Array, Array]:
+        return _in_batches(*shared, problems, steps)
+
+    return over_problems(run, (optimizer, task), problems, mesh)
+
+
+def _in_batches(
     optimizer: AbstractOptimizer, task: AbstractTask, problems: PyTree[Array], steps: int
 ) -> tuple[Float[Array, "problem visited"], Float[Array, "problem dim"]]:
-    """As `run_to_the_end`, with as many problems side by side as `batch_size` advises."""
     count = problems.initial_parameters.shape[0]
     batch = batch_size(optimizer, problems.initial_parameters[0])
     if batch >= count:

@@ -18,16 +18,20 @@ not change, for objectives that are sums over updates.
 """
 
 import dataclasses
+import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from lrevopt.inner_loop.adjoint import unroll_losses
+from lrevopt.inner_loop.devices import mean_over_problems, over_problems
 from lrevopt.inner_loop.objectives import meta_objective
 from lrevopt.inner_loop.steps import start_of_runs
 from lrevopt.inner_loop.unroll import advance_losses
@@ -65,35 +69,67 @@ def meta_gradient(
     task: AbstractTask,
     keys: Key[Array, " problem"],
     settings: MetaTraining,
+    mesh: Mesh | None = None,
 ) -> Gradient:
     """Mean meta-objective of the problems drawn from `keys`, and its gradient by backpropagation.
 
     Backpropagates through all `settings.unroll` updates, `settings.micro_batch` problems at a time;
     neither this nor `settings.checkpoint_every` changes the result beyond round-off. The gradient
-    is exact unless `settings.estimator` is "first_order" or "clipped". Raises `ValueError` for the
-    estimators that do not backpropagate.
+    is exact unless `settings.estimator` is "first_order" or "clipped". With a `mesh`, each device
+    takes its share of the problems and of a micro-batch. Raises `ValueError` for the estimators
+    that do not backpropagate.
     """
     if settings.estimator in ("es", "pes"):
         raise ValueError(
             f"`settings.estimator` must be exact, clipped or first_order to backpropagate, got "
             f"{settings.estimator!r}."
         )
-    bound = cotangent_clip(settings)
+    count = keys.shape[0]
+    size = settings.micro_batch or count
+    if mesh is None:
+        shares = jnp.full(count, 1 / count)
+        return _summed_gradient((optimizer, task), keys, shares, settings, size)
 
-    def objective(optimizer: AbstractOptimizer, keys: Key[Array, " problem"]) -> Float[Array, ""]:
+    def run(shared: Any, keys: Any, shares: Any) -> Gradient:
+        part = _largest_divisor(keys.shape[0], max(1, size // mesh.size))
+        return _summed_gradient(shared, keys, shares, settings, part)
+
+    return mean_over_problems(run, (optimizer, task), keys, mesh)
+
+
+def _summed_gradient(
+    shared: tuple[AbstractOptimizer, AbstractTask],
+    keys: Key[Array, " problem"],
+    shares: Float[Array, " problem"],
+    settings: MetaTraining,
+    size: int,
+) -> Gradient:
+    """Sum of shares times objectives, and its gradient, `size` problems at a time."""
+    optimizer, task = shared
+
+    @eqx.filter_value_and_grad
+    def both(optimizer: AbstractOptimizer, keys: Any, shares: Any) -> Float[Array, ""]:
         problems = jax.vmap(task.sample)(keys)
         losses = unroll_losses(
             optimizer, task, problems, settings.unroll,
-            checkpoint_every=settings.checkpoint_every, cotangent_clip=bound,
+            checkpoint_every=settings.checkpoint_every,
+            cotangent_clip=cotangent_clip(settings),
         )  # fmt: skip
-        return meta_objective(losses, settings.objective).mean()
+        objectives = meta_objective(losses, settings.objective)
+        # Problems that fill up a device have share 0, whatever their objective is.
+        return jnp.where(shares > 0, shares.astype(losses.dtype) * objectives, 0).sum()
 
-    both = eqx.filter_value_and_grad(objective)
-    size = settings.micro_batch or settings.problems
-    if size == settings.problems:
-        return both(optimizer, keys)
-    parts = jax.lax.map(lambda keys: both(optimizer, keys), keys.reshape(-1, size))
-    return jax.tree.map(lambda part: part.mean(axis=0), parts)
+    if size == keys.shape[0]:
+        return both(optimizer, keys, shares)
+    parts = jax.lax.map(
+        lambda each: both(optimizer, *each), (keys.reshape(-1, size), shares.reshape(-1, size))
+    )
+    return jax.tree.map(lambda part: part.sum(axis=0), parts)
+
+
+def _largest_divisor(number: int, most: int) -> int:
+    """The largest divisor of a number that is at most `most`."""
+    return next(size for size in range(min(number, most), 0, -1) if number % size == 0)
 
 
 def estimate(
@@ -101,17 +137,19 @@ def estimate(
     task: AbstractTask,
     key: Key[Array, ""],
     settings: MetaTraining,
-    particles: Particles | None,
+    *,
+    particles: Particles | None = None,
+    mesh: Mesh | None = None,
 ) -> tuple[Float[Array, ""], PyTree[Array], Particles | None]:
     """Objective, meta-gradient in the floating-point leaves of `optimizer`, next particles."""
     if settings.estimator == "pes":
         assert particles is not None
-        return _persistent(optimizer, task, key, settings, particles)
+        return _persistent(optimizer, task, key, settings, particles=particles, mesh=mesh)
     keys = jr.split(key, settings.problems)
     if settings.estimator == "es":
-        objective, gradient = _antithetic(optimizer, task, keys, settings)
+        objective, gradient = _antithetic(optimizer, task, keys, settings, mesh)
     else:
-        objective, gradient = meta_gradient(optimizer, task, keys, settings)
+        objective, gradient = meta_gradient(optimizer, task, keys, settings, mesh)
     return objective, eqx.filter(gradient, eqx.is_inexact_array), particles
 
 
@@ -138,22 +176,24 @@ def _antithetic(
     task: AbstractTask,
     keys: Key[Array, " problem"],
     settings: MetaTraining,
+    mesh: Mesh | None,
 ) -> tuple[Float[Array, ""], PyTree[Array]]:
     """Mean objective of all pairs, and the gradient by evolution strategies."""
-    weights = eqx.filter(optimizer, eqx.is_inexact_array)
     deviation = settings.es_deviation
 
-    def score(optimizer: AbstractOptimizer, problem: Any) -> Float[Array, ""]:
+    def score(optimizer: AbstractOptimizer, task: AbstractTask, problem: Any) -> Float[Array, ""]:
         one = jax.tree.map(lambda leaf: leaf[None], problem)
         losses = unroll_losses(optimizer, task, one, settings.unroll)
         return meta_objective(losses[0], settings.objective)
 
-    def pair(key: Key[Array, ""]) -> tuple[Array, PyTree[Array]]:
+    def pair(shared: Any, key: Key[Array, ""]) -> tuple[Array, PyTree[Array]]:
+        optimizer, task = shared
+        weights = eqx.filter(optimizer, eqx.is_inexact_array)
         problem_key, noise_key = jr.split(key)
         problem = task.sample(problem_key)
         by = _perturbation(weights, noise_key, deviation)
-        up = score(_moved_by(optimizer, by, 1), problem)
-        down = score(_moved_by(optimizer, by, -1), problem)
+        up = score(_moved_by(optimizer, by, 1), task, problem)
+        down = score(_moved_by(optimizer, by, -1), task, problem)
         slope = (up - down) / (2 * deviation**2)
         return (up + down) / 2, jax.tree.map(lambda leaf: slope * leaf, by)
 
@@ -161,8 +201,26 @@ def _antithetic(
     each = jax.vmap(lambda key, k: jr.fold_in(key, k))(
         several, jnp.tile(jnp.arange(settings.es_pairs), settings.problems)
     )
-    objectives, parts = jax.lax.map(pair, each, batch_size=settings.micro_batch)
+    objectives, parts = _mapped(pair, (optimizer, task), each, settings, mesh)
     return objectives.mean(), jax.tree.map(lambda part: part.mean(axis=0), parts)
+
+
+def _mapped(
+    function: Callable[[Any, Any], Any],
+    shared: Any,
+    problems: Any,
+    settings: MetaTraining,
+    mesh: Mesh | None,
+) -> Any:
+    """`function(shared, problem)` for all problems, a micro-batch at a time, over a mesh."""
+    size = settings.micro_batch
+    if size is not None and mesh is not None:
+        size = max(1, size // mesh.size)
+
+    def run(shared: Any, problems: Any) -> Any:
+        return jax.lax.map(functools.partial(function, shared), problems, batch_size=size)
+
+    return over_problems(run, shared, problems, mesh)
 
 
 def first_particles(
@@ -196,15 +254,17 @@ def _persistent(
     task: AbstractTask,
     key: Key[Array, ""],
     settings: MetaTraining,
+    *,
     particles: Particles,
+    mesh: Mesh | None,
 ) -> tuple[Float[Array, ""], PyTree[Array], Particles]:
     """One window of every pair. Pairs at the end of their run start a new one."""
-    weights = eqx.filter(optimizer, eqx.is_inexact_array)
     length, deviation = settings.es_window, settings.es_deviation
     windows = settings.unroll // length
 
-    def window(optimizer: AbstractOptimizer, problem: Any, carry: Any, step: Array) -> Any:
+    def window(shared: Any, problem: Any, carry: Any, step: Array) -> Any:
         """The window's part of the sum mean(losses) / losses[0], and the carry after it."""
+        optimizer, task = shared
         one = jax.tree.map(lambda leaf: leaf[None], problem)
         first = task.loss(problem, problem.initial_parameters, 0)
         (after, states), losses, last = advance_losses(
@@ -214,7 +274,9 @@ def _persistent(
         total = losses.sum() + jnp.where(ended, last[0], 0.0)
         return total / (first * (settings.unroll + 1)), (after[0], states)
 
-    def one(inputs: Any) -> Any:
+    def one(shared: Any, inputs: Any) -> Any:
+        optimizer, task = shared
+        weights = eqx.filter(optimizer, eqx.is_inexact_array)
         problem, sums, positive, negative, step, fresh, key = inputs
         begins = step == 0
 
@@ -229,7 +291,7 @@ def _persistent(
             moved = _moved_by(optimizer, by, sign)
             start = start_of_runs(moved, jax.tree.map(lambda leaf: leaf[None], problem))
             carry = restart((start[0][0], start[1]), carry)
-            runs.append(window(moved, problem, carry, step))
+            runs.append(window((moved, task), problem, carry, step))
         (up, positive), (down, negative) = runs
         slope = windows * (up - down) / (2 * deviation**2)
         gradient = jax.tree.map(lambda total: slope * total, sums)
@@ -246,7 +308,7 @@ def _persistent(
         jax.vmap(task.sample)(problem_keys),
         noise_keys,
     )
-    objectives, gradients, after = jax.lax.map(one, inputs, batch_size=settings.micro_batch)
+    objectives, gradients, after = _mapped(one, (optimizer, task), inputs, settings, mesh)
     gradient = jax.tree.map(lambda part: part.mean(axis=0), gradients)
     names = [field.name for field in dataclasses.fields(Particles)]
     return objectives.mean(), gradient, Particles(**dict(zip(names, after, strict=True)))

@@ -18,10 +18,12 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from lrevopt import storage
 from lrevopt.checks import finite
+from lrevopt.inner_loop.devices import check_mesh, on_every_device
 from lrevopt.meta_training.estimators import first_particles
 from lrevopt.meta_training.memory import plan_memory
 from lrevopt.meta_training.outer_step import (
@@ -111,6 +113,7 @@ def meta_train(
     save_every: float = 30.0,
     memory_limit: float | None = None,
     progress: bool = True,
+    mesh: Mesh | None = None,
 ) -> MetaTrainingRun:
     """Train `optimizer` on problems of `task`; all its floating-point leaves are trained.
 
@@ -125,6 +128,10 @@ def meta_train(
     the run fits into `memory_limit` GiB (see `plan_memory`). The plan is printed with `progress`,
     and kept for resumption.
 
+    Problems are spread over the devices of `mesh` (default: see `problem_mesh`), which share a
+    micro-batch. Results depend on the number of devices only by round-off, and a run may be resumed
+    on another number of them.
+
     Raises `ValueError` for a directory that holds another run (unless `overwrite`), for one to
     resume that holds none, for a damaged checkpoint, times that are not positive, an optimizer
     or task that does not fit (see `unroll`), or a memory limit that nothing fits into.
@@ -135,7 +142,7 @@ def meta_train(
     folder = RunDirectory(directory, _identity(task, optimizer, settings, key))
     training = Training.prepare(
         task, optimizer, settings, folder, key=key, resume=resume, overwrite=overwrite,
-        memory_limit=memory_limit, report_plan=progress,
+        memory_limit=memory_limit, report_plan=progress, mesh=check_mesh(mesh),
     )  # fmt: skip
     outcome = _train(training, time_limit=time_limit, save_every=save_every, progress=progress)
     return training.finish(outcome)
@@ -200,6 +207,7 @@ class Training:
     progress: Progress
     begun: float
     seconds_before: float
+    mesh: Mesh | None
 
     @classmethod
     def prepare(
@@ -214,6 +222,7 @@ class Training:
         overwrite: bool,
         memory_limit: float | None,
         report_plan: bool,
+        mesh: Mesh | None = None,
     ) -> "Training":
         """Plan the memory, open the folder, and begin or continue. Raises as `meta_train` does."""
         state_size(optimizer)
@@ -235,8 +244,9 @@ class Training:
         if found is not None:
             state, progress = storage.arrays_to_tree(found.arrays, (state, progress), found.path)
             progress = jax.tree.map(np.array, progress)
+        selection = sample_problems(task, selection_key, settings.selection_problems)
         return cls(
-            task=task,
+            task=on_every_device(task, mesh),
             fixed=fixed,
             settings=settings,
             step_settings=dataclasses.replace(
@@ -245,12 +255,13 @@ class Training:
                 checkpoint_every=planned["checkpoint_every"],
             ),
             key=training_key,
-            selection=sample_problems(task, selection_key, settings.selection_problems),
+            selection=selection,
             folder=folder,
             state=state,
             progress=progress,
             begun=time.monotonic(),
             seconds_before=float(progress.seconds),
+            mesh=mesh,
         )
 
     def step(self) -> None:
@@ -259,7 +270,7 @@ class Training:
         rate = learning_rate_at(self.settings, step) * 0.5 ** int(self.progress.rollbacks)
         numbers = jnp.asarray(step, jnp.int32), jnp.asarray(rate, jnp.float32)
         inputs = (self.fixed, self.task, self.key, *numbers)
-        self.state = outer_step(inputs, self.state, self.step_settings)
+        self.state = outer_step(inputs, self.state, self.step_settings, self.mesh)
         self.progress.step[...] = step + 1
 
     def snapshot(self) -> None:
@@ -277,7 +288,9 @@ class Training:
             array[index] = leaf
         optimizer = eqx.combine(self.state.weights, self.fixed)
         steps = settings.selection_unroll or settings.unroll
-        progress.scores[index] = selection_score(optimizer, self.task, self.selection, steps)
+        progress.scores[index] = selection_score(
+            optimizer, self.task, self.selection, steps, self.mesh
+        )
         best = int(np.nanargmin(progress.scores))
         bound = np.inf if settings.rollback_ratio is None else settings.rollback_ratio
         if progress.scores[index] > bound * progress.scores[best]:

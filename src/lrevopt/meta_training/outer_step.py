@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from lrevopt.inner_loop.objectives import meta_objective
@@ -65,6 +66,7 @@ def outer_step(
     inputs: tuple[PyTree, AbstractTask, Key[Array, ""], Int[Array, ""], Float[Array, ""]],
     state: OuterState,
     settings: MetaTraining,
+    mesh: Mesh | None = None,
 ) -> OuterState:
     """One meta-step. `inputs`: untrained part of the optimizer, task, key, step, learning rate.
 
@@ -74,7 +76,7 @@ def outer_step(
     fixed, task, key, step, learning_rate = inputs
     optimizer = eqx.combine(state.weights, fixed)
     objective, gradient, particles = estimate(
-        optimizer, task, jr.fold_in(key, step), settings, state.particles
+        optimizer, task, jr.fold_in(key, step), settings, particles=state.particles, mesh=mesh
     )
     norm = optax.tree.norm(gradient)
     sound = jnp.isfinite(objective) & jnp.isfinite(norm)
@@ -132,8 +134,12 @@ def _penalty_gradient(weights: PyTree[Array], settings: MetaTraining) -> PyTree[
 
 @eqx.filter_jit
 def selection_score(
-    optimizer: AbstractOptimizer, task: AbstractTask, problems: PyTree[Array], steps: int
+    optimizer: AbstractOptimizer,
+    task: AbstractTask,
+    problems: PyTree[Array],
+    steps: int,
+    mesh: Mesh | None = None,
 ) -> Float[Array, ""]:
     """Mean of mean(losses) / losses[0] over stacked problems; infinite if one diverges."""
-    scores = meta_objective(run_all(optimizer, task, problems, steps)[0])
+    scores = meta_objective(run_all(optimizer, task, problems, steps, mesh)[0])
     return jnp.where(jnp.all(jnp.isfinite(scores)), scores.mean(), jnp.inf)

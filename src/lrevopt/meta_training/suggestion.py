@@ -26,6 +26,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from lrevopt.checks import finite, positive_integer
+from lrevopt.inner_loop.devices import check_mesh
 from lrevopt.inner_loop.objectives import meta_objective
 from lrevopt.inner_loop.sampled_states import sample_states
 from lrevopt.inner_loop.scoring import score_settings
@@ -261,7 +262,7 @@ class _Trial:
         weights, fixed = eqx.partition(optimizer, eqx.is_inexact_array)
         # The length is part of the compiled step: the same for all.
         settings = dataclasses.replace(without_schedule(settings), steps=ENOUGH)
-        state, times = first_state(weights, settings), []
+        state, times, mesh = first_state(weights, settings), [], check_mesh(None)
         for step in range(steps):
             rate = TRAINING.learning_rate * min(1.0, (step + 1) / 5)
             inputs = (
@@ -271,7 +272,7 @@ class _Trial:
                 jnp.asarray(step, jnp.int32),
                 jnp.asarray(rate, jnp.float32),
             )
-            state = outer_step(inputs, state, settings)
+            state = outer_step(inputs, state, settings, mesh)
             jax.block_until_ready(state.skipped)
             times.append(time.monotonic())
         return eqx.combine(state.weights, fixed), times

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax.random as jr
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from lrevopt.checks import increasing_pair
@@ -86,6 +87,7 @@ def tune(
     settings: Tuning = Tuning(),
     *,
     key: Key[Array, ""],
+    mesh: Mesh | None = None,
 ) -> TuningResult:
     """Search the hyperparameters of any optimizer at random.
 
@@ -93,7 +95,8 @@ def tune(
     for its name; otherwise it keeps its default. The `settings.finalists` best settings are scored
     on fresh problems, and the least mean wins. If the winner is on an edge, that end of its axis
     moves out by a decade, at the same density of points, and the search is repeated on the same
-    problems: at most 8 times, or twice with successive halving.
+    problems: at most 8 times, or twice with successive halving. Problems are spread over the
+    devices of `mesh` (default: see `problem_mesh`).
 
     Raises `ValueError` for an argument with neither a range nor a default, a range for an
     argument that does not exist, or nothing to search.
@@ -107,7 +110,7 @@ def tune(
     def score(values: Values, draws: Any, steps: int, in_full: bool) -> Scores:
         objective = settings.objective if in_full else "final"
         stacked = stack_settings(constructor, values)
-        scores = score_settings(task, stacked, draws, steps, objective)
+        scores = score_settings(task, stacked, draws, steps, objective, mesh=mesh)
         return np.asarray(scores[0]), np.asarray(scores[1])
 
     widened: list[str] = []

@@ -1,0 +1,139 @@
+"""Problems spread over devices: a mesh with the axis `problem`, shared by everything that runs.
+
+An optimizer and its task are on every device, and each device runs its share of the problems. Keys
+are drawn before problems are spread, so results depend on the number of devices only by round-off.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as Spec
+
+from lrevopt.checks import positive_integer
+
+PROBLEM = "problem"
+"""Axis of a mesh over which problems are spread."""
+
+DEVICES = "LREVOPT_DEVICES"
+"""Environment variable: how many local devices problems are spread over (default: all)."""
+
+Result = TypeVar("Result")
+
+
+def problem_mesh(devices: int | None = None) -> Mesh:
+    """A mesh that spreads problems over the first `devices` local devices (default: all).
+
+    Pass it as `mesh` to `meta_train`, `evaluate`, `tune` or `score_settings`, which otherwise take
+    all local devices, or as many as the environment variable `LREVOPT_DEVICES` says. A process
+    has one CPU device unless `jax.config.update("jax_num_cpu_devices", n)` comes before the first
+    computation.
+
+    Raises `ValueError` for fewer than one device, or more than there are.
+    """
+    there = jax.local_devices()
+    count = len(there) if devices is None else positive_integer("devices", devices)
+    if count > len(there):
+        raise ValueError(f"`devices` must be at most the {len(there)} local ones, got {count}.")
+    return Mesh(np.array(there[:count]), (PROBLEM,))
+
+
+def check_mesh(mesh: Mesh | None) -> Mesh | None:
+    """The mesh to run on, the default one for None; None stands for a single device.
+
+    Raises `ValueError` for anything but a mesh with the one axis `problem`, or an environment
+    variable that is no number of devices.
+    """
+    if mesh is None:
+        mesh = problem_mesh(_asked())
+    if not isinstance(mesh, Mesh) or mesh.axis_names != (PROBLEM,):
+        raise ValueError(
+            f"`mesh` must be a jax.sharding.Mesh with the one axis {PROBLEM}, as problem_mesh "
+            f"makes it, got {mesh!r}."
+        )
+    return None if mesh.size == 1 and mesh.devices.item() == jax.devices()[0] else mesh
+
+
+def _asked() -> int | None:
+    """How many devices the environment asks for, at most those that are there."""
+    asked = os.environ.get(DEVICES, "").strip()
+    if not asked:
+        return None
+    if not asked.isdecimal() or int(asked) < 1:
+        raise ValueError(f"`{DEVICES}` must be a number of devices of at least 1, got {asked!r}.")
+    return min(int(asked), jax.local_device_count())
+
+
+def on_every_device(tree: Any, mesh: Mesh | None) -> Any:
+    """The tree with its arrays copied to every device of the mesh, once instead of at each call."""
+    if mesh is None:
+        return tree
+    arrays, rest = eqx.partition(tree, eqx.is_array)
+    return eqx.combine(jax.device_put(arrays, NamedSharding(mesh, Spec())), rest)
+
+
+def over_problems(
+    run: Callable[[Any, Any], Result], shared: Any, problems: Any, mesh: Mesh | None
+) -> Result:
+    """`run(shared, problems)` with problems spread over a mesh.
+
+    Every array in `problems` and in the result has a first axis `problem`. `shared` is anything:
+    its arrays are on every device. Where devices do not divide the problems, some run the first
+    ones again, and those results are dropped.
+    """
+    if mesh is None:
+        return run(shared, problems)
+    arrays, rest = eqx.partition(shared, eqx.is_array)
+    count = _count(problems)
+    places = _even_places(count, mesh)
+
+    def part(arrays: Any, problems: Any) -> Result:
+        return run(eqx.combine(arrays, rest), problems)
+
+    spread = jax.shard_map(
+        part, mesh=mesh, in_specs=(Spec(), Spec(PROBLEM)), out_specs=Spec(PROBLEM), check_vma=False
+    )
+    result = spread(arrays, jax.tree.map(lambda leaf: leaf[places], problems))
+    return jax.tree.map(lambda leaf: leaf[:count], result)
+
+
+def mean_over_problems(
+    run: Callable[[Any, Any, Any], Result], shared: Any, problems: Any, mesh: Mesh
+) -> Result:
+    """The sum of `run(shared, problems, shares)` over a mesh, by one collective.
+
+    `shares` is 1 over the number of problems, and 0 for those that only fill up a device. `run`
+    gives one result for the problems that it is given: their mean if it adds up share times
+    result.
+    """
+    arrays, rest = eqx.partition(shared, eqx.is_array)
+    count = _count(problems)
+    places = _even_places(count, mesh)
+    shares = jnp.where(jnp.arange(places.size) < count, 1 / count, 0.0)
+
+    def part(arrays: Any, problems: Any, shares: Any) -> Result:
+        return lax.psum(run(eqx.combine(arrays, rest), problems, shares), PROBLEM)
+
+    spread = jax.shard_map(
+        part,
+        mesh=mesh,
+        in_specs=(Spec(), Spec(PROBLEM), Spec(PROBLEM)),
+        out_specs=Spec(),
+        check_vma=False,
+    )
+    return spread(arrays, jax.tree.map(lambda leaf: leaf[places], problems), shares)
+
+
+def _count(problems: Any) -> int:
+    return jax.tree.leaves(problems)[0].shape[0]
+
+
+def _even_places(count: int, mesh: Mesh) -> np.ndarray:
+    """Indices of all problems, and then of the first ones again, a multiple of the devices."""
+    return np.arange(-(-count // mesh.size) * mesh.size) % count

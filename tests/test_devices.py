@@ -1,0 +1,168 @@
+"""Numbers on 1, 2 and 4 devices agree; what is spread is what runs on one device."""
+
+import dataclasses
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from jax.sharding import Mesh
+from tables import gru
+
+import lrevopt as lo
+from lrevopt.inner_loop.devices import check_mesh, mean_over_problems, over_problems
+from lrevopt.tuning.random_search import stack_settings
+
+TASK = lo.LinearRegression(dim=3)
+DEVICES = pytest.mark.parametrize("devices", [2, 4])
+SETTINGS = lo.MetaTraining(
+    steps=20, unroll=6, problems=6, warm_up=2, snapshot_every=10, early_snapshots=False,
+    selection_problems=5, learning_rate=1e-2,
+)  # fmt: skip
+
+
+def largest_difference(*trees):
+    """Largest difference between arrays of two trees, relative to the largest entry of each."""
+
+    def one(a, b):
+        return np.max(np.abs(a - b)) / np.max(np.abs(b), initial=1e-300)
+
+    return max(jax.tree.leaves(jax.tree.map(lambda a, b: one(np.array(a), np.array(b)), *trees)))
+
+
+@DEVICES
+@pytest.mark.parametrize("count", [1, 4, 7])
+def test_problems_are_spread_in_order(devices, count):
+    mesh = lo.problem_mesh(devices)
+    values = jnp.arange(count, dtype=float)
+    squares = over_problems(lambda factor, x: factor * x**2, 3.0 * jnp.ones(()), values, mesh)
+    np.testing.assert_array_equal(squares, 3 * np.arange(count) ** 2)
+    mean = mean_over_problems(
+        lambda factor, x, shares: factor * jnp.sum(shares * x), 3.0 * jnp.ones(()), values, mesh
+    )
+    np.testing.assert_allclose(mean, 3 * values.mean(), rtol=1e-15)
+
+
+def test_evaluations_agree():
+    optimizers = {"gru": gru(0.1), "adam": lo.Adam(0.1)}
+    one, several = (
+        lo.evaluate(optimizers, TASK, problems=5, steps=8, key=jr.key(0), mesh=mesh)
+        for mesh in (None, lo.problem_mesh(4))
+    )
+    np.testing.assert_allclose(several.losses, one.losses, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "options"),
+    [
+        ("exact", {"micro_batch": 3}),
+        ("clipped", {"checkpoint_every": 4}),
+        ("es", {"es_pairs": 2, "micro_batch": 2}),
+    ],
+)
+def test_meta_gradients_agree(estimator, options):
+    from lrevopt.meta_training.estimators import estimate
+
+    settings = dataclasses.replace(SETTINGS, estimator=estimator, **options)
+
+    @eqx.filter_jit
+    def gradient(mesh):
+        return estimate(gru(0.1), TASK, jr.key(1), settings, mesh=mesh)[:2]
+
+    # Six problems on four devices: two run a problem again, which must not count.
+    assert largest_difference(gradient(lo.problem_mesh(4)), gradient(None)) < 1e-12
+
+
+@pytest.mark.parametrize("estimator", ["exact", pytest.param("pes", marks=pytest.mark.slow)])
+def test_trained_weights_agree_also_when_resumed_on_other_devices(tmp_path, estimator):
+    """20 meta-steps on 1 and 4 devices; 20 in two stretches on different ones."""
+    settings = dataclasses.replace(SETTINGS, estimator=estimator, es_window=3)
+
+    def train(mesh, **options):
+        options = {"key": jr.key(2), "progress": False} | options
+        return lo.meta_train(TASK, gru(0.1), settings, mesh=mesh, **options)
+
+    one = train(None)
+    assert one.history.snapshot_steps.tolist() == [0, 10, 20]
+    four = lo.problem_mesh(4)
+    several = train(four)
+    assert largest_difference(several.last, one.last) < 1e-12
+    assert largest_difference(several.snapshots, one.snapshots) < 1e-12
+    np.testing.assert_allclose(
+        several.history.selection_scores, one.history.selection_scores, rtol=1e-6
+    )
+    for first, second in ((None, four), (four, None)):
+        folder = tmp_path / f"{estimator}{first is None}"
+        stopped = train(first, directory=folder, time_limit=1e-9)
+        assert stopped.history.outcome == "time limit"
+        resumed = train(second, directory=folder, resume=True)
+        assert resumed.history.outcome == "finished"
+        assert largest_difference(resumed.last, one.last) < 1e-12
+
+
+@pytest.mark.parametrize(("dim", "memory"), [(3, 4000), (1001, 2**29)])
+def test_scores_agree(dim, memory):
+    task = lo.LinearRegression(dim=dim) if dim < 10 else bowl(dim)
+    rates = {"learning_rate": np.geomspace(1e-3, 10, 7)}
+    stacked = stack_settings(lo.GradientDescent, rates)
+    problems = lo.sample_problems(task, jr.key(3), 3)
+    one, several = (
+        lo.score_settings(task, stacked, problems, 4, memory=memory, mesh=mesh)
+        for mesh in (None, lo.problem_mesh(4))
+    )
+    np.testing.assert_allclose(several[0], one[0], rtol=1e-12)
+    np.testing.assert_array_equal(several[1], one[1])
+
+
+def bowl(dim):
+    """Problems of many parameters, another curvature in each."""
+    return lo.FunctionTask(
+        lambda x, curvature: curvature * jnp.mean(x**2) / 2,
+        lambda key: jnp.ones(dim),
+        lambda step, key: jr.uniform(key, minval=0.5),
+        title="bowl",
+    )
+
+
+def test_tuned_winners_agree():
+    settings = lo.Tuning(settings=30, problems=3, finalists=2, fresh_problems=3, steps=5)
+    one, two = (
+        lo.tune(TASK, lo.Momentum, settings, key=jr.key(4), mesh=mesh)
+        for mesh in (None, lo.problem_mesh(2))
+    )
+    assert two.best == one.best
+    np.testing.assert_allclose(two.scores, one.scores, rtol=1e-12)
+
+
+def test_a_device_is_a_mesh_of_its_own():
+    assert check_mesh(lo.problem_mesh(1)) is None
+    assert check_mesh(None) is None  # as the environment of these tests asks
+    second = Mesh(np.array(jax.local_devices()[1:2]), ("problem",))
+    assert check_mesh(second) is second
+
+
+@pytest.mark.parametrize("asked", ["0", "two", "-1", "1.5"])
+def test_the_environment_must_give_a_number(monkeypatch, asked):
+    monkeypatch.setenv("LREVOPT_DEVICES", asked)
+    with pytest.raises(ValueError, match="`LREVOPT_DEVICES` must be a number of devices of at"):
+        check_mesh(None)
+
+
+@pytest.mark.parametrize(("asked", "size"), [("", 4), ("3", 3), ("99", 4)])
+def test_the_environment_chooses_the_default(monkeypatch, asked, size):
+    monkeypatch.setenv("LREVOPT_DEVICES", asked)
+    mesh = check_mesh(None)
+    assert mesh is not None
+    assert mesh.size == size
+
+
+def test_refusals(as_user):
+    with pytest.raises(ValueError, match="`devices` must be at most the 4 local ones, got 5"):
+        lo.problem_mesh(5)
+    with pytest.raises(ValueError, match="`devices` must be an integer of at least 1, got 0"):
+        lo.problem_mesh(0)
+    other = Mesh(np.array(jax.local_devices()), ("batch",))
+    with pytest.raises(ValueError, match="`mesh` must be a jax.sharding.Mesh with the one axis"):
+        lo.evaluate({"adam": lo.Adam(0.1)}, TASK, problems=2, steps=2, key=jr.key(0), mesh=other)
