@@ -1,6 +1,9 @@
 """Numbers on 1, 2 and 4 devices agree; what is spread is what runs on one device."""
 
 import dataclasses
+import os
+import subprocess
+import sys
 
 import equinox as eqx
 import jax
@@ -12,6 +15,7 @@ from jax.sharding import Mesh
 from tables import gru
 
 import lrevopt as lo
+from lrevopt.host_devices import FLAG, cores
 from lrevopt.inner_loop.devices import check_mesh, mean_over_problems, over_problems
 from lrevopt.tuning.random_search import stack_settings
 
@@ -146,7 +150,7 @@ def test_a_device_is_a_mesh_of_its_own():
 @pytest.mark.parametrize("asked", ["0", "two", "-1", "1.5"])
 def test_the_environment_must_give_a_number(monkeypatch, asked):
     monkeypatch.setenv("LREVOPT_DEVICES", asked)
-    with pytest.raises(ValueError, match="`LREVOPT_DEVICES` must be a number of devices of at"):
+    with pytest.raises(ValueError, match="`LREVOPT_DEVICES` must be a number of devices from 1 to"):
         check_mesh(None)
 
 
@@ -156,6 +160,30 @@ def test_the_environment_chooses_the_default(monkeypatch, asked, size):
     mesh = check_mesh(None)
     assert mesh is not None
     assert mesh.size == size
+
+
+def started(environment, code=""):
+    """What `start_host_devices` makes of XLA's flags in a fresh process."""
+    start = "import os; from lrevopt.host_devices import start_host_devices as start; start()"
+    run = subprocess.run(
+        [sys.executable, "-c", f"{code}; {start}; print(os.environ.get('XLA_FLAGS', ''))"],
+        capture_output=True, text=True, env=os.environ | {"XLA_FLAGS": ""} | environment,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    return run.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    ("environment", "code", "flags"),
+    [
+        ({"LREVOPT_DEVICES": ""}, "", f"{FLAG}={cores()}"),
+        ({"LREVOPT_DEVICES": "3", "XLA_FLAGS": "--xla_x"}, "", f"--xla_x {FLAG}=3"),
+        ({"LREVOPT_DEVICES": "3", "XLA_FLAGS": f"{FLAG}=2"}, "", f"{FLAG}=2"),
+        ({"LREVOPT_DEVICES": "3"}, "import sys; sys.modules['jax'] = None", ""),
+    ],
+)
+def test_commands_start_a_device_per_core(environment, code, flags):
+    assert started(environment, code or "pass") == flags
 
 
 def test_refusals(as_user):

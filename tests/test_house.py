@@ -16,8 +16,9 @@ import lrevopt
 ROOT = Path(lrevopt.__file__).parent
 
 ROOMS = (
-    "lazy", "specs", "checks", "text", "storage", "optimizers", "tasks", "inner_loop", "tuning",
-    "meta_training", "analysis", "certificates", "studies", "templates", "plots", "runs", "paper",
+    "lazy", "specs", "checks", "host_devices", "text", "storage", "optimizers", "tasks",
+    "inner_loop", "tuning", "meta_training", "analysis", "certificates", "studies", "templates",
+    "plots", "runs", "paper",
 )  # fmt: skip
 """Top to bottom. Outside stand the package, which lists the public names, and its command."""
 

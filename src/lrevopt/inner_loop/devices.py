@@ -4,7 +4,6 @@ An optimizer and its task are on every device, and each device runs its share of
 are drawn before problems are spread, so results depend on the number of devices only by round-off.
 """
 
-import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -17,12 +16,10 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as Spec
 
 from lrevopt.checks import positive_integer
+from lrevopt.host_devices import asked_devices, cores
 
 PROBLEM = "problem"
 """Axis of a mesh over which problems are spread."""
-
-DEVICES = "LREVOPT_DEVICES"
-"""Environment variable: how many local devices problems are spread over (default: all)."""
 
 Result = TypeVar("Result")
 
@@ -51,7 +48,8 @@ def check_mesh(mesh: Mesh | None) -> Mesh | None:
     variable that is no number of devices.
     """
     if mesh is None:
-        mesh = problem_mesh(_asked())
+        asked = asked_devices()
+        mesh = problem_mesh(asked and min(asked, jax.local_device_count()))
     if not isinstance(mesh, Mesh) or mesh.axis_names != (PROBLEM,):
         raise ValueError(
             f"`mesh` must be a jax.sharding.Mesh with the one axis {PROBLEM}, as problem_mesh "
@@ -60,14 +58,15 @@ def check_mesh(mesh: Mesh | None) -> Mesh | None:
     return None if mesh.size == 1 and mesh.devices.item() == jax.devices()[0] else mesh
 
 
-def _asked() -> int | None:
-    """How many devices the environment asks for, at most those that are there."""
-    asked = os.environ.get(DEVICES, "").strip()
-    if not asked:
-        return None
-    if not asked.isdecimal() or int(asked) < 1:
-        raise ValueError(f"`{DEVICES}` must be a number of devices of at least 1, got {asked!r}.")
-    return min(int(asked), jax.local_device_count())
+def idle_cores() -> str:
+    """A sentence for a process that leaves cores of its machine idle; empty if it does not."""
+    count = cores()
+    if jax.default_backend() != "cpu" or jax.local_device_count() > 1 or count == 1:
+        return ""
+    return (
+        f"one of {count} cores runs problems: jax.config.update('jax_num_cpu_devices', {count}), "
+        f"before the first computation, spreads them over all"
+    )
 
 
 def on_every_device(tree: Any, mesh: Mesh | None) -> Any:

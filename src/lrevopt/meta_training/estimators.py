@@ -249,6 +249,25 @@ def _starts(optimizer: AbstractOptimizer, problems: Any) -> tuple[Array, Array]:
     return parameters, jnp.moveaxis(lanes.reshape(-1, *parameters.shape), 0, 1)
 
 
+def _window(
+    shared: tuple[AbstractOptimizer, AbstractTask],
+    problem: Any,
+    carry: Any,
+    step: Int[Array, ""],
+    settings: MetaTraining,
+) -> Any:
+    """One window's part of the sum mean(losses) / losses[0], and the carry after it."""
+    optimizer, task = shared
+    one = jax.tree.map(lambda leaf: leaf[None], problem)
+    first = task.loss(problem, problem.initial_parameters, 0)
+    (after, states), losses, last = advance_losses(
+        optimizer, task, one, (carry[0][None], carry[1]), first=step, steps=settings.es_window
+    )
+    ended = step + settings.es_window == settings.unroll
+    total = losses.sum() + jnp.where(ended, last[0], 0.0)
+    return total / (first * (settings.unroll + 1)), (after[0], states)
+
+
 def _persistent(
     optimizer: AbstractOptimizer,
     task: AbstractTask,
@@ -261,18 +280,6 @@ def _persistent(
     """One window of every pair. Pairs at the end of their run start a new one."""
     length, deviation = settings.es_window, settings.es_deviation
     windows = settings.unroll // length
-
-    def window(shared: Any, problem: Any, carry: Any, step: Array) -> Any:
-        """The window's part of the sum mean(losses) / losses[0], and the carry after it."""
-        optimizer, task = shared
-        one = jax.tree.map(lambda leaf: leaf[None], problem)
-        first = task.loss(problem, problem.initial_parameters, 0)
-        (after, states), losses, last = advance_losses(
-            optimizer, task, one, (carry[0][None], carry[1]), first=step, steps=length
-        )
-        ended = step + length == settings.unroll
-        total = losses.sum() + jnp.where(ended, last[0], 0.0)
-        return total / (first * (settings.unroll + 1)), (after[0], states)
 
     def one(shared: Any, inputs: Any) -> Any:
         optimizer, task = shared
@@ -291,7 +298,7 @@ def _persistent(
             moved = _moved_by(optimizer, by, sign)
             start = start_of_runs(moved, jax.tree.map(lambda leaf: leaf[None], problem))
             carry = restart((start[0][0], start[1]), carry)
-            runs.append(window((moved, task), problem, carry, step))
+            runs.append(_window((moved, task), problem, carry, step, settings))
         (up, positive), (down, negative) = runs
         slope = windows * (up - down) / (2 * deviation**2)
         gradient = jax.tree.map(lambda total: slope * total, sums)

@@ -23,7 +23,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 
 from lrevopt import storage
 from lrevopt.checks import finite
-from lrevopt.inner_loop.devices import check_mesh, on_every_device
+from lrevopt.inner_loop.devices import check_mesh, idle_cores, on_every_device
 from lrevopt.meta_training.estimators import first_particles
 from lrevopt.meta_training.memory import plan_memory
 from lrevopt.meta_training.outer_step import (
@@ -233,7 +233,7 @@ class Training:
             plan = plan_memory(task, optimizer, settings, memory_limit=memory_limit)
             planned = {"micro_batch": plan.micro_batch, "checkpoint_every": plan.checkpoint_every}
             if report_plan:
-                print(plan, file=sys.stderr)
+                print(plan, *filter(None, [idle_cores()]), sep="\n", file=sys.stderr)
         found = folder.open(planned, resume=resume, overwrite=overwrite)
         weights, fixed = eqx.partition(optimizer, eqx.is_inexact_array)
         particles = None

@@ -19,6 +19,7 @@ from typing import Any, Protocol, TypeVar
 
 import tyro
 
+from lrevopt.host_devices import start_host_devices
 from lrevopt.meta_training.settings import Preset
 from lrevopt.runs.experiment import suggestion
 
@@ -142,6 +143,7 @@ def run_command(command: type[Any], words: Sequence[str], prog: str) -> int:
     read = parse_by_task if names & {"training", "tuning"} else parse
     settings: Command = read(command, words=words, prog=prog)
     with plain_errors():
+        start_host_devices()
         code = settings.main() or 0
         sys.stdout.flush()
     return code

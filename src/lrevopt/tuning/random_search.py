@@ -21,6 +21,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from lrevopt.checks import increasing_pair
+from lrevopt.inner_loop.objectives import Objective
 from lrevopt.inner_loop.scoring import score_settings
 from lrevopt.optimizers.classical import Momentum, as_float
 from lrevopt.optimizers.interface import AbstractOptimizer
@@ -107,11 +108,7 @@ def tune(
     problems = _sample(task, problems_key, settings.problems)
     fresh = _sample(task, fresh_key, settings.fresh_problems)
 
-    def score(values: Values, draws: Any, steps: int, in_full: bool) -> Scores:
-        objective = settings.objective if in_full else "final"
-        stacked = stack_settings(constructor, values)
-        scores = score_settings(task, stacked, draws, steps, objective, mesh=mesh)
-        return np.asarray(scores[0]), np.asarray(scores[1])
+    score = _Scorer(task, constructor, settings.objective, mesh)
 
     widened: list[str] = []
     attempts = HALVING_WIDENINGS if settings.rungs else WIDENINGS
@@ -264,6 +261,23 @@ def analytic_momentum(log10_eigenvalues: tuple[float, float] = (-3, 0)) -> Momen
     low, high = (10 ** (end / 2) for end in increasing_pair("log10_eigenvalues", log10_eigenvalues))
     rate, momentum = 4 / (high + low) ** 2, ((high - low) / (high + low)) ** 2
     return Momentum(as_float(rate), as_float(momentum))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Scorer:
+    """Scores of settings, and on how many problems each diverged."""
+
+    task: AbstractTask
+    constructor: Callable[..., AbstractOptimizer]
+    objective: Objective
+    mesh: Mesh | None
+
+    def __call__(self, values: Values, draws: Any, steps: int, in_full: bool) -> Scores:
+        """By the objective, or by the last loss where runs are cut short."""
+        objective = self.objective if in_full else "final"
+        stacked = stack_settings(self.constructor, values)
+        scores = score_settings(self.task, stacked, draws, steps, objective, mesh=self.mesh)
+        return np.asarray(scores[0]), np.asarray(scores[1])
 
 
 @eqx.filter_jit

@@ -1,0 +1,44 @@
+"""How many devices a process uses: decided before JAX starts, so JAX is not imported here."""
+
+import os
+import sys
+
+DEVICES = "LREVOPT_DEVICES"
+"""Environment variable: how many local devices problems are spread over (default: all)."""
+
+FLAG = "--xla_force_host_platform_device_count"
+"""XLA's flag for the number of CPU devices of a process."""
+
+
+def asked_devices() -> int | None:
+    """How many devices the environment asks for, None where it leaves that open.
+
+    Raises `ValueError` if the variable is no number of devices.
+    """
+    asked = os.environ.get(DEVICES, "").strip()
+    if not asked:
+        return None
+    if not asked.isdecimal() or not 1 <= int(asked) <= 1024:
+        raise ValueError(f"`{DEVICES}` must be a number of devices from 1 to 1024, got {asked!r}.")
+    return int(asked)
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def start_host_devices() -> None:
+    """Give a process that has not started JAX one CPU device per core, or as many as are asked for.
+
+    XLA uses a second core poorly within the steps of a run, and well for a second device with
+    problems of its own. Processes that have imported JAX, and those that set XLA's flag, are left
+    alone.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if "jax" in sys.modules or FLAG in flags:
+        return
+    count = asked_devices() or cores()
+    os.environ["XLA_FLAGS"] = f"{flags} {FLAG}={count}".strip()
