@@ -85,8 +85,9 @@ def test_trained_weights_agree_also_when_resumed_on_other_devices(tmp_path, esti
     settings = dataclasses.replace(SETTINGS, estimator=estimator, es_window=3)
 
     def train(mesh, **options):
-        options = {"key": jr.key(2), "progress": False} | options
-        return lo.meta_train(TASK, gru(0.1), settings, mesh=mesh, **options)
+        return lo.meta_train(
+            TASK, gru(0.1), settings, key=jr.key(2), progress=False, mesh=mesh, **options
+        )
 
     one = train(None)
     assert one.history.snapshot_steps.tolist() == [0, 10, 20]

@@ -139,8 +139,9 @@ def _score_settings(
     devices = 1 if mesh is None else mesh.size
 
     def run(shared: Any, problems: Any) -> Objectives:
+        optimizers, task = shared
         return _score_on_device(
-            *shared, problems, steps=steps, objective=objective,
+            optimizers, task, problems, steps=steps, objective=objective,
             memory=max(1, memory // devices), large=large,
         )  # fmt: skip
 

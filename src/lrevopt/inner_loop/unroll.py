@@ -119,7 +119,8 @@ def run_all(
     """
 
     def run(shared: Any, problems: Any) -> tuple[Array, Array]:
-        return _in_batches(*shared, problems, steps)
+        optimizer, task = shared
+        return _in_batches(optimizer, task, problems, steps)
 
     return over_problems(run, (optimizer, task), problems, mesh)
 

@@ -114,7 +114,8 @@ class _Runs:
         if path.exists() and facts.exists() and storage.load_json(facts) == own:
             return storage.load_record(Evaluation, path)
         key = key_stream("test", self.seed)
-        found = evaluate({name: optimizer}, self.task, key=key, **self.counts)
+        problems, steps = self.counts["problems"], self.counts["steps"]
+        found = evaluate({name: optimizer}, self.task, key=key, problems=problems, steps=steps)
         storage.remove(facts)
         storage.save_record(path, found)
         storage.save_json(facts, own)
