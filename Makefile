@@ -22,18 +22,20 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constr
 
 .PHONY: test test-slow lint format reproduce figures claims gallery docs clean
 
-# Whole files go to a worker: what a file compiles and draws once is not done twice.
+# Whole files go to a worker, in the order of tests/conftest.py: what a file compiles and draws once
+# is not done twice.
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
-# The rest: whole pipelines, searches and estimates too large to repeat at every change.
+# The rest: whole pipelines, searches and estimates too large to repeat at every change. XLA_FLAGS is
+# set to nothing, so that programs are optimised.
 test-slow: .venv/developer
-	$(BIN)/python -m pytest -n 2 --dist load -m slow
+	XLA_FLAGS= $(BIN)/python -m pytest -n 2 --dist load --maxschedchunk 1 -m slow
 
 lint: .venv/developer
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers 2
 
 format: .venv/developer
 	$(BIN)/ruff check --fix .

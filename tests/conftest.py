@@ -4,6 +4,7 @@ import atexit
 import os
 import shutil
 import tempfile
+from importlib.metadata import version
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
@@ -16,6 +17,15 @@ os.environ["LREVOPT_DEVICES"] = "1"
 # Programs are kept however small, see below.
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+# Tests compile a lot and compute little, so their programs are not optimised. With XLA_FLAGS set,
+# even to nothing, they are those that users have: `make test-slow` and `.ci/newest` do so. Versions
+# of jaxlib after 0.10 end at the second flag, which they do not know.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0"
+    + " --xla_cpu_use_fusion_emitters=false" * version("jaxlib").startswith("0.10."),
+)
 
 from collections.abc import Iterator
 
@@ -45,6 +55,22 @@ hypothesis.settings.register_profile(
     "lrevopt", derandomize=True, deadline=None, max_examples=25, database=None
 )
 hypothesis.settings.load_profile("lrevopt")
+
+
+LONGEST = [
+    "scripts", "scorecards", "figures", "unroll", "memory", "estimators", "transfers", "optax",
+    "function_task", "analysis_parameter_types", "devices", "suggested_run", "halving",
+    "network_tasks", "claims", "explore", "gallery", "suggestion", "meta_training",
+    "certificates", "plots", "task_laws", "analysis_mechanisms", "appendix_b", "optimizers",
+    "interventions", "storage",
+]  # fmt: skip
+"""Test files that take long, the longest first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files: at the end no worker waits for another that is in one."""
+    order = {f"test_{name}": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """What many tests run over: every optimizer by name, and small tasks written as a user would."""
 
 import functools
+import os
 from collections.abc import Callable
 
 import equinox as eqx
@@ -65,6 +66,14 @@ OPTIMIZERS: dict[str, Callable[[float], AbstractOptimizer]] = {
     "modes": modes,
 }
 """Constructors, given the scale of their steps. A new class adds one line."""
+
+DEFAULTS = {"xla_backend_optimization_level": 3, "xla_cpu_use_fusion_emitters": True}
+OPTIMISED: dict[str, bool | int] = {
+    flag: default for flag, default in DEFAULTS.items() if flag in os.environ["XLA_FLAGS"]
+}
+"""Compiler options that undo what conftest.py sets: programs as users have them, for results that
+are compared bit by bit, or in float32, where rounding depends on the compiler.
+"""
 
 HALF = 0.5 * jnp.eye(2)
 START = jnp.array([0.1, -0.2])

@@ -23,6 +23,7 @@ from jaxtyping import Array, Float
 from tables import OPTIMIZERS, NoisyQuadratic, Quadratic, QuadraticProblem
 
 import lrevopt as lo
+from lrevopt.__main__ import main
 from lrevopt.analysis.run_moments import (
     MOST_MODES,
     RunMoments,
@@ -264,6 +265,17 @@ def test_the_file_is_self_contained_and_holds_the_numbers(page):
     np.testing.assert_allclose(modes[..., 0], numbers.eigenvalues.real, rtol=5e-5)
     np.testing.assert_allclose(modes[..., 3], numbers.mode_rates.imag, rtol=5e-5)
     np.testing.assert_array_equal(held["total_counts"], numbers.total_counts)
+
+
+def test_the_command_goes_through_as_many_steps_as_are_asked_for(tmp_path, capsys):
+    output = tmp_path / "own.html"
+    words = ["optax:sgd", "--kwargs", "learning_rate=0.001", "--task", "rosenbrock",
+             "--steps", "20", "--output", str(output)]  # fmt: skip
+    assert main(["explore", *words, "--moments", "5"]) == 0
+    assert capsys.readouterr().out == f"{output}\n"
+    held = json.loads(Elements(output.read_text()).texts["numbers"])
+    assert held["steps"] == selected_steps(20, 5).tolist()
+    assert len(held["steps"]) < len(selected_steps(20, 48))
 
 
 def test_a_notebook_shows_the_same_page(page):

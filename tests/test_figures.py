@@ -29,7 +29,7 @@ from synthetic_records import (
 import lrevopt as lo
 from lrevopt.paper.figures import FIGURES, available
 from lrevopt.plots.panel import Panel, column_per_run, of, panel_per_run, side_by_side
-from lrevopt.plots.style import LOOKS, figure_name, looks, render, save_figure
+from lrevopt.plots.style import LOOKS, Drawing, figure_name, looks, render, save_figure
 from lrevopt.runs.contents import Run
 from lrevopt.tasks.pictures import task_picture
 
@@ -62,6 +62,7 @@ def records_of(case):
 def test_figure_draws_with_labels_and_leaves_everything_else_alone(spec, case):
     before, settings = copy.deepcopy(records_of(case)), dict(mpl.rcParams)
     figure = spec.draw(case)
+    assert isinstance(figure, Drawing), "or notebooks do not show it"
     figure.draw_without_rendering()
     assert not _pylab_helpers.Gcf.figs, "no figure is registered with pyplot"
     assert dict(mpl.rcParams) == settings

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 import orbax.checkpoint as ocp
 import pytest
-from tables import OPTIMIZERS
+from tables import OPTIMISED, OPTIMIZERS
 
 import lrevopt as lo
 from lrevopt.optimizers.optax import OptimizerState, from_optax, to_optax
@@ -514,9 +514,10 @@ def test_there_and_back_is_optax(name):
     gradients = tree_of_gradients(20)
     transformation = TRANSFORMATIONS[name]
     with standard():
-        expected = jax.jit(lambda g: run(transformation, g, first(g)))(gradients)
+        theirs = jax.jit(lambda g: run(transformation, g, first(g)), compiler_options=OPTIMISED)
+        expected = theirs(gradients)
         back = to_optax(from_optax(transformation))
-    found = jax.jit(lambda g: run(back, g, first(g)))(gradients)
+    found = jax.jit(lambda g: run(back, g, first(g)), compiler_options=OPTIMISED)(gradients)
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-10, atol=1e-13), found, expected)
 
 
@@ -543,7 +544,7 @@ def test_a_tree_moves_as_each_parameter():
 def trained(transformation, gradient, parameters, steps):
     """The loop that users write, one compiled step at a time; where it was, and last states."""
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=OPTIMISED)
     def step(parameters, state, count):
         updates, state = transformation.update(gradient(parameters, count), state, parameters)
         return optax.apply_updates(parameters, updates), state
@@ -555,10 +556,14 @@ def trained(transformation, gradient, parameters, steps):
     return visited, state
 
 
+filter_jit: Any = eqx.filter_jit  # its types do not know that options go on to jax.jit
+unroll = filter_jit(lo.unroll, compiler_options=OPTIMISED)
+
+
 def test_a_loop_has_the_bits_of_unroll_on_rosenbrock():
     task, optimizer = lo.Rosenbrock(), lo.load("results/rosenbrock")
     problem = task.sample(jr.key(3))
-    expected = lo.unroll(optimizer, task, problem, 200)
+    expected = unroll(optimizer, task, problem, 200)
     visited, state = trained(
         to_optax(optimizer),
         lambda x, count: jax.grad(task.loss, argnums=1)(problem, x, count),
@@ -575,7 +580,7 @@ def test_a_loop_has_the_bits_of_unroll_on_a_network():
     """
     task, optimizer = lo.TwoMoons(), OPTIMIZERS["gru"](0.1)
     problem = TwoMoonsProblem(0.1 * jnp.asarray(np.random.default_rng(3).normal(size=8577)))
-    expected = lo.unroll(optimizer, task, problem, 10)
+    expected = unroll(optimizer, task, problem, 10)
     pooled = jax.vmap(lambda flat: unpack(SHAPES, flat))(expected.gradients)
     start = unpack(SHAPES, problem.initial_parameters)
 

@@ -1,9 +1,12 @@
 """The scripts as a user meets them: whole runs, kills, and refusals with exit code 2."""
 
+import contextlib
 import dataclasses
+import io
 import os
 import random
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,9 +23,11 @@ import lrevopt as lo
 from lrevopt import storage
 from lrevopt.meta_training import History
 from lrevopt.optimizers import saved
+from lrevopt.runs.contents import CONTENTS, Run
 from lrevopt.runs.experiment import Experiment, Learned
 from lrevopt.runs.train import train
 from lrevopt.runs.tune import baseline_settings, load_tuning, tune_baselines
+from lrevopt.runs.writing import stale
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 
@@ -198,32 +203,95 @@ def test_digits_go_through_everything_without_data_and_network(monkeypatch, caps
     assert call(monkeypatch, "make_figures.py", run, "--figure", 7, "--output", "seven") == 0
 
 
-def test_a_whole_reproduction_in_small(monkeypatch, capsys, tmp_path):
+SMALL = [
+    "--optimizer.units", 4, "--training.steps", 3, "--training.unroll", 12,
+    "--training.problems", 4, "--training.selection-problems", 8,
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def reproduction(tmp_path_factory) -> tuple[Path, str]:
+    """The folder of a small run that went through every stage, and what that printed."""
+    folder = tmp_path_factory.mktemp("reproduction")
+    arguments = [
+        "rosenbrock", *SMALL, "--tuning.settings", 30, "--tuning.problems", 8,
+        "--tuning.fresh-problems", 8, "--tuning.finalists", 3, "--test-problems", 8,
+    ]  # fmt: skip
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        patch.chdir(folder)
+        assert call(patch, "reproduce.py", *arguments) == 0
+    return folder / "runs" / "rosenbrock", printed.getvalue()
+
+
+def test_a_whole_reproduction_in_small(monkeypatch, tmp_path, reproduction):
     """Every stage runs, and leaves what the next one and a reader need."""
     monkeypatch.chdir(tmp_path)
-    arguments = [
-        "rosenbrock", "--optimizer.units", 4, "--training.steps", 3, "--training.unroll", 12,
-        "--training.problems", 4, "--training.selection-problems", 8, "--tuning.settings", 30,
-        "--tuning.problems", 8, "--tuning.fresh-problems", 8, "--tuning.finalists", 3,
-        "--test-problems", 8,
-    ]  # fmt: skip
-    assert call(monkeypatch, "reproduce.py", *arguments) == 0
-    run = tmp_path / "runs" / "rosenbrock"
-    assert "done" in capsys.readouterr().out
+    run, printed = reproduction
+    assert "done" in printed
     figures = {path.stem for path in (run / "figures").glob("*.png")}
     assert {f"figure_{n:02d}" for n in (1, 2, 3, 4, 5, 6, 8, 10, 11, 12, 16, 17, 19)} <= figures
     page = (run / "report.html").read_text()
     assert page.count("<img") == len(figures)
     assert lo.load(run).initial_state().shape == (4,)
-    # The same command again continues: nothing is left to train, the numbers stay.
-    weights = saved.load_weights(run)
     assert call(monkeypatch, "make_figures.py", run, "--figure", 6, "--output", "six") == 0
     assert sorted(os.listdir("six")) == [
         f"figure_06.{kind}" for kind in ("npz", "png", "svg", "txt")
     ]
     assert call(monkeypatch, "make_figures.py", run, "--figure", 18, "--output", "no") == 2
-    again = saved.load_weights(run)
-    assert all(np.array_equal(again[name], weights[name]) for name in weights)
+
+
+ELSEWHERE = {
+    "parameter_types", "manifold", "mode_shifts", "gradient_replay", "seeds",
+    "unfinished_evaluation", "momentum_mimic", "meta_dynamics",
+}  # fmt: skip
+"""Parts that a whole run on Rosenbrock does not have: of networks, other seeds, appendix B."""
+
+
+def files_of(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.rglob("*") if path.is_file())
+
+
+def files_by_part(run: Path) -> dict[str, list[Path]]:
+    """What the table knows in a run's folder, by part; parts that have no file are left out."""
+    found = {}
+    for name, part in CONTENTS.items():
+        files = [file for path in part.files(run) for file in (files_of(path) or [path])]
+        if files:
+            found[name] = files
+    return found
+
+
+def test_what_a_pipeline_writes_is_what_is_loaded_and_what_is_deleted(
+    monkeypatch, tmp_path, reproduction
+):
+    """Files written = files of the table = parts that load = parts deleted or made by training."""
+    run = tmp_path / "run"
+    shutil.copytree(reproduction[0], run)
+    known = files_by_part(run)
+    assert sorted(file for files in known.values() for file in files) == files_of(run)
+    assert known.keys() == CONTENTS.keys() - ELSEWHERE
+    # Nothing that loads is missing from the disk, and nothing on the disk fails to load.
+    assert {name for name in CONTENTS if Run(run).has(name)} == known.keys()
+    again = ["meta_train.py", "rosenbrock", *SMALL, "--output", run]
+    weights = saved.load_weights(run)
+    # Resumed, nothing is left to train, and everything stays.
+    assert call(monkeypatch, *again, "--resume") == 0
+    resumed = files_by_part(run)
+    assert resumed.keys() == known.keys()
+    kept = saved.load_weights(run)
+    assert all(np.array_equal(kept[name], weights[name]) for name in weights)
+    # Another seed: of what is there, all but what training writes speaks of the old optimizer.
+    before = {name: [file.read_bytes() for file in files] for name, files in resumed.items()}
+    assert call(monkeypatch, *again, "--seed", 1, "--overwrite") == 0
+    left = files_by_part(run)
+    trained = {name for name, part in CONTENTS.items() if part.stage == "train"} - ELSEWHERE
+    assert left.keys() == trained
+    assert known.keys() - left.keys() == set(stale("settings", "optimizer")) - ELSEWHERE
+    assert sorted(file for files in left.values() for file in files) == files_of(run)
+    after = {name: [file.read_bytes() for file in files] for name, files in left.items()}
+    assert all(after[name] != before[name] for name in trained)
+    assert {name for name in CONTENTS if Run(run).has(name)} == trained
 
 
 @pytest.mark.slow

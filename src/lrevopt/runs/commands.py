@@ -255,6 +255,8 @@ class Explore:
     """The page."""
     steps: int = 200
     """Inner updates."""
+    moments: int = 48
+    """About how many steps the slider goes through."""
     parameters: int = 8
     """Parameters whose states are shown."""
     data_dir: Path | None = None
@@ -272,8 +274,8 @@ class Explore:
         chosen = with_learning_rate(chosen, task, problems=8, steps=self.steps, seed=self.seed)
         page = explore(
             chosen.build(key_stream("initial_weights", self.seed)), task,
-            key=key_stream("test", self.seed), steps=self.steps, parameters=self.parameters,
-            title=f"{self.optimizer} on {task.title}",
+            key=key_stream("test", self.seed), steps=self.steps, moments=self.moments,
+            parameters=self.parameters, title=f"{self.optimizer} on {task.title}",
         )  # fmt: skip
         print(page.save(self.output))
 

@@ -4,7 +4,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
 
-from lrevopt.plots.style import BLACK, BLUE, GREY, PAGE, VERMILLION, journal_style
+from lrevopt.plots.style import (
+    BLACK,
+    BLUE,
+    GREY,
+    PAGE,
+    VERMILLION,
+    Drawing,
+    journal_style,
+)
 
 Point = tuple[float, float]
 
@@ -79,7 +87,7 @@ def inner_step(ax: Axes, step: int, left: float) -> None:
 @journal_style
 def figure_16() -> Figure:
     """Schematic: problem, gradient, GRU state, readout, step; unrolled over inner steps."""
-    figure = Figure(figsize=(PAGE, HEIGHT))
+    figure = Drawing(figsize=(PAGE, HEIGHT))
     ax = figure.add_axes((0, 0, 1, 1))
     ax.set(xlim=(0, PAGE), ylim=(0, HEIGHT), aspect="equal")
     ax.set_axis_off()
