@@ -67,12 +67,12 @@ def describe_state(
 
     def update(values: Any, state: Any, gradient: Array, parameter: Array) -> Any:
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-            _, after = recipe.build(values).update(gradient, state, parameter)
-        return carried_on(state, after)
+            move, after = recipe.build(values).update(gradient, state, parameter)
+        return move, carried_on(state, after)
 
     try:
         begun, state = jax.make_jaxpr(start, return_shape=True)(shapes, one)
-        traced, after = jax.make_jaxpr(update, return_shape=True)(shapes, state, one, one)
+        traced, (move, after) = jax.make_jaxpr(update, return_shape=True)(shapes, state, one, one)
     except Exception as error:  # transformations raise many kinds of errors on one parameter
         raise ValueError(
             "`transformation` must update a single parameter from its gradient alone, got "
@@ -80,6 +80,11 @@ def describe_state(
         ) from error
     for program in (begun, traced):
         require_no_tracers(program)
+    if getattr(move, "shape", None) != one.shape:
+        raise ValueError(
+            "`transformation` must give an update of the shape (1,) of the gradient, got "
+            f"{getattr(move, 'shape', type(move).__name__)}."
+        )
     named = jax.tree_util.tree_leaves_with_path(state)
     changed = [leaf.shape for leaf in after]
     if [leaf.shape for _, leaf in named] != changed:
@@ -90,7 +95,7 @@ def describe_state(
     passed = [
         first is last
         for first, last in zip(
-            traced.jaxpr.invars[len(values) : -2], traced.jaxpr.outvars, strict=True
+            traced.jaxpr.invars[len(values) : -2], traced.jaxpr.outvars[1:], strict=True
         )
     ]
     moving = _reached_by_parameter(begun, len(values)) if uses_parameter else [False] * len(named)
