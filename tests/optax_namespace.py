@@ -129,7 +129,7 @@ def configurations() -> list[Configuration]:
             label = name + "".join(f"-{key}" for key in change)
             make = partial(made, name, function, fixed | change)
             found.append(Configuration(label, make, varied=bool(change)))
-    steps = (
+    steps: tuple[tuple[str, dict[str, Any]], ...] = (
         ("accumulated", {}),
         ("accumulated-skipping", {"should_skip_update_fn": optax.skip_not_finite}),
         ("accumulated-sum", {"use_grad_mean": False}),
