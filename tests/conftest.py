@@ -8,12 +8,6 @@ from importlib.metadata import version
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-# Four devices for tests of meshes; everything else runs on the first.
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
-)
-os.environ["LREVOPT_DEVICES"] = "1"
-
 # Programs are kept however small, see below.
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
@@ -26,6 +20,10 @@ os.environ.setdefault(
     "--xla_backend_optimization_level=0"
     + " --xla_cpu_use_fusion_emitters=false" * version("jaxlib").startswith("0.10."),
 )
+
+# Four devices for tests of meshes; everything else runs on the first.
+os.environ["XLA_FLAGS"] += " --xla_force_host_platform_device_count=4"
+os.environ["LREVOPT_DEVICES"] = "1"
 
 from collections.abc import Iterator
 
