@@ -74,9 +74,16 @@ if TYPE_CHECKING:
     from lrevopt.plots import plot as plot
     from lrevopt.plots.explore import explore as explore
     from lrevopt.runs.contents import Run as Run
+    from lrevopt.studies.audit import DEPARTURES as DEPARTURES
+    from lrevopt.studies.audit import Audit as Audit
+    from lrevopt.studies.audit import audit as audit
     from lrevopt.studies.interventions import INTERVENTIONS as INTERVENTIONS
     from lrevopt.studies.interventions import Interventions as Interventions
     from lrevopt.studies.interventions import intervene as intervene
+    from lrevopt.studies.observation import Observation as Observation
+    from lrevopt.studies.observation import ObserveState as ObserveState
+    from lrevopt.studies.observation import observation as observation
+    from lrevopt.studies.observation import observe as observe
     from lrevopt.studies.scorecard import Scorecard as Scorecard
     from lrevopt.studies.scorecard import measure_scorecard as measure_scorecard
     from lrevopt.studies.transfer import Transfer as Transfer

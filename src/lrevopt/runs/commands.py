@@ -8,6 +8,7 @@ import tyro
 
 from lrevopt import specs
 from lrevopt.checks import one_of
+from lrevopt.runs.audit import Audit
 from lrevopt.runs.command_line import exit_code
 from lrevopt.runs.experiment import Named, key_stream
 from lrevopt.runs.options import (
@@ -355,6 +356,7 @@ COMMANDS = {
     "intervene": Intervene,
     "explore": Explore,
     "gallery": Gallery,
+    "audit": Audit,
     "tune-scales": TuneScales,
     "search-learning-rate": SearchLearningRate,
 }

@@ -1,0 +1,160 @@
+"""One measurement of an optimizer at a state: responses of its entries, and curvature."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PyTree
+
+Loss = Callable[[PyTree], Float[Array, ""]]
+Step = Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]
+
+SATURATED = 0.5
+"""Share of the response at no gradient below which an entry counts as saturated."""
+
+
+def measure_groups(
+    step: Step,
+    before: PyTree,
+    required: tuple[PyTree, PyTree, PyTree | None],
+    places: Sequence[int],
+    count: Int[Array, ""],
+) -> tuple[Float[Array, "group field"], list[Array]]:
+    """Rate, update over parameter, memory, saturated and known share of each group.
+
+    `required` is gradients, updates and parameters; `places` has the group of each array. Also, for
+    every array, 2 / G of its entries, the curvature up to which each is stable.
+    """
+    gradients, updates, params = required
+    structure: Any
+    leaves, structure = jax.tree.flatten(gradients)
+    signs = structure.unflatten([_signs(leaf, k, count) for k, leaf in enumerate(leaves)])
+    nothing = jax.tree.map(jnp.zeros_like, gradients)
+
+    def three(gradient: PyTree) -> tuple[PyTree, PyTree, PyTree]:
+        now, first = step(gradient, before)
+        then, second = step(nothing, first)
+        return now, then, step(nothing, second)[0]
+
+    tangents = jax.jvp(three, (nothing,), (signs,))[1]
+    met = jax.jvp(lambda gradient: step(gradient, before)[0], (gradients,), (signs,))[1]
+    zs = jax.tree.leaves(signs)
+    responses = [
+        [-z * t for z, t in zip(zs, jax.tree.leaves(part), strict=True)]
+        for part in (*tangents, met)
+    ]
+    moved = jax.tree.leaves(updates)
+    at = leaves if params is None else jax.tree.leaves(params)
+    sums = jnp.zeros((1 + max(places), 9))
+    for k, place in enumerate(places):
+        each = [part[k] for part in responses]
+        sums = sums.at[place].add(_sums(leaves[k], each, moved[k], at[k]))
+    weight, known, size = sums[:, 0], sums[:, 1], sums[:, 2]
+    rates = _over(sums[:, 3], weight)
+    memories = _over(sums[:, 5], sums[:, 4])
+    ratios = jnp.sqrt(_over(sums[:, 7], sums[:, 8]))
+    if params is None:
+        ratios = jnp.zeros_like(ratios)
+    numbers = jnp.stack(
+        [rates, ratios, memories, _over(sums[:, 6], known), _over(known, size)], axis=1
+    )
+    bounds = [
+        _bound(responses[0][k], responses[1][k], memories[place]) for k, place in enumerate(places)
+    ]
+    return numbers, bounds
+
+
+def _signs(leaf: Array, place: int, count: Int[Array, ""]) -> Array:
+    """Random signs by a hash of index, array and update, which costs less than a generator."""
+    index = jax.lax.iota(jnp.uint32, max(leaf.size, 1))[: leaf.size].reshape(leaf.shape)
+    mixed = index + count.astype(jnp.uint32) * jnp.uint32(0x85EBCA6B)
+    mixed = (mixed + jnp.uint32(0x9E3779B9) * jnp.uint32(place + 1)) * jnp.uint32(0x9E3779B1)
+    mixed = (mixed ^ (mixed >> 16)) * jnp.uint32(0x85EBCA6B)
+    mixed = (mixed ^ (mixed >> 13)) * jnp.uint32(0xC2B2AE35)
+    return jnp.where(mixed >> 31, 1, -1).astype(leaf.dtype)
+
+
+def _sums(gradient: Array, responses: list[Array], update: Array, parameter: Array) -> Array:
+    """Sums over the entries of one array, which groups add up."""
+    first, second, third, met = responses
+    known = jnp.isfinite(first) & jnp.isfinite(second) & jnp.isfinite(third) & jnp.isfinite(met)
+    weight = jnp.where(known, jnp.square(gradient), 0).astype(float)
+    saturated = known & (jnp.abs(met) < SATURATED * jnp.abs(first))
+    parts = [jnp.where(known, part, 0) for part in (first, second, third)]
+    return jnp.stack([
+        weight.sum(), known.sum().astype(float), jnp.asarray(gradient.size, float),
+        *((weight * part).sum() for part in parts), saturated.sum().astype(float),
+        jnp.square(update).sum().astype(float), jnp.square(parameter).sum().astype(float),
+    ])  # fmt: skip
+
+
+def _over(above: Array, below: Array) -> Array:
+    """A quotient, 0 where it does not exist."""
+    return jnp.where(below == 0, 0.0, above / jnp.where(below == 0, 1.0, below))
+
+
+def _bound(first: Array, second: Array, memory: Array) -> Array:
+    """2 / (R_0 - R_1 / (1 + rho)): curvature up to which an entry is stable, 0 where not known."""
+    gain = first - second / (1 + memory).astype(first.dtype)
+    known = jnp.isfinite(gain) & (gain > 0)
+    return jnp.where(known, 2 / jnp.where(known, gain, 1), 0)
+
+
+def measure_curvature(
+    loss: Loss,
+    required: tuple[PyTree, PyTree],
+    bounds: list[Array],
+    stiffest: PyTree,
+) -> tuple[Float[Array, " curvature"], PyTree]:
+    """Loss, and curvature with its bound along the update and along the stiffest direction.
+
+    The latter is one step further of power iteration on G H, which goes on from record to record,
+    from the update on. `required` is parameters and updates.
+    """
+    params, updates = required
+
+    def product(direction: PyTree) -> tuple[Array, list[Array]]:
+        (value, _), (_, found) = jax.jvp(jax.value_and_grad(loss), (params,), (direction,))
+        return value, jax.tree.leaves(found)
+
+    along = jax.tree.leaves(updates)
+    value, curved = product(updates)
+    structure: Any = jax.tree.structure(updates)
+    started = sum(jnp.abs(leaf).sum() for leaf in jax.tree.leaves(stiffest)) > 0
+    held = [
+        jnp.where(started, old, new)
+        for old, new in zip(jax.tree.leaves(stiffest), along, strict=True)
+    ]
+    _, turned = product(structure.unflatten(held))
+    numbers = jnp.stack(
+        [value.astype(float), *_quotients(along, curved, bounds), *_quotients(held, turned, bounds)]
+    )
+    following = [
+        jnp.where(bound > 0, 2 * part / jnp.where(bound > 0, bound, 1), 0)
+        for part, bound in zip(turned, bounds, strict=True)
+    ]
+    norm = jnp.sqrt(_product(following, following))
+    sound = jnp.isfinite(norm) & (norm > 0)
+    scale = jnp.where(sound, norm, 1.0)
+    following = [
+        jnp.where(sound, new / scale.astype(new.dtype), old)
+        for new, old in zip(following, along, strict=True)
+    ]
+    return numbers, structure.unflatten(following)
+
+
+def _quotients(
+    direction: list[Array], curved: list[Array], bounds: list[Array]
+) -> tuple[Array, Array]:
+    """v.H v / v.v, and its bound v.(2 / G) v / v.v."""
+    square = _product(direction, direction)
+    limits = [bound * part for bound, part in zip(bounds, direction, strict=True)]
+    return (
+        _over(_product(direction, curved), square), _over(_product(direction, limits), square)
+    )  # fmt: skip
+
+
+def _product(one: list[Any], other: list[Any]) -> Array:
+    parts = [jnp.vdot(a, b).astype(float) for a, b in zip(one, other, strict=True)]
+    return jnp.asarray(sum(parts), float)

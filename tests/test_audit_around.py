@@ -1,0 +1,219 @@
+"""Audits: departures in what goes into an optimizer and what comes out, and the record."""
+
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from by_hand import adadelta, adam, momentum
+
+import lrevopt as lo
+from lrevopt.__main__ import main
+
+partial = functools.partial
+STEPS = 12
+"""Updates of the schedule below."""
+
+
+def listed(rule, **options):
+    """A rule with options, as a function of gradients alone."""
+    return lambda gradients: list(rule(gradients, **options))
+
+
+def late(gradients):
+    return [0.0, *adam(gradients[:-1])]
+
+
+def counted_from_two(gradients):
+    """The counter is raised before the gradient is seen for the first time."""
+    return list(adam([0.0, *gradients]))[1:]
+
+
+def scheduled(gradients, rule=momentum, shift=0, kind=float):
+    rates = [kind(0.1 / (1 + (k + shift) / STEPS)) for k in range(len(gradients))]
+    moves = rule(gradients, rate=1.0)
+    return [rate * move for rate, move in zip(rates, moves, strict=True)]
+
+
+def decayed(gradients, parameters, *, coupled=0.0, decoupled=0.0, after=0.0, multiplied=0.0):
+    seen = [g * (1 + multiplied * x) + coupled * x
+            for g, x in zip(gradients, parameters, strict=True)]  # fmt: skip
+    moves = adam(seen)
+    return [
+        u - decoupled * x - after * (x + u) for u, x in zip(moves, parameters, strict=True)
+    ]  # fmt: skip
+
+
+def clipped(gradients):
+    return list(adam(np.clip(gradients, -0.7, 0.7)))
+
+
+def with_decay(**options):
+    """Named argument `parameters`, so that the audit gives them."""
+
+    def rule(gradients, parameters):
+        return decayed(gradients, parameters, **options)
+
+    return rule
+
+
+ADAM, HEAVY = listed(adam), listed(momentum)
+PLANTED = {
+    "sign": (ADAM, lambda g: [-u for u in adam(g)], ["sign"]),
+    "rate": (ADAM, listed(adam, rate=0.02), ["factor"]),
+    "loss scaled, and not scaled back": (listed(adadelta), lambda g: list(adadelta(8 * g)),
+                                         ["gradient_factor"]),
+    "one gradient late": (listed(momentum), lambda g: [0.0, *momentum(g[:-1])], ["gradient_late"]),
+    "one update late": (ADAM, late, ["update_late"]),
+    "counter ahead": (ADAM, counted_from_two, ["counter_ahead"]),
+    "schedule and no other counter ahead": (scheduled, partial(scheduled, shift=1),
+                                            ["counter_ahead"]),
+    "schedule ahead": (partial(scheduled, rule=adam), partial(scheduled, rule=adam, shift=1),
+                       ["schedule_ahead"]),
+    "schedule behind": (partial(scheduled, rule=adam, shift=1), partial(scheduled, rule=adam),
+                        ["schedule_behind"]),
+    "schedule in single precision": (scheduled, partial(scheduled, kind=np.float32),
+                                     ["single_precision"]),
+    "no schedule": (scheduled, HEAVY, ["no_schedule"]),
+    "clipped": (ADAM, clipped, ["gradient_clipping"]),
+    "coupled decay": (with_decay(decoupled=0.001), with_decay(coupled=0.1), ["coupled_decay"]),
+    "decoupled decay": (with_decay(coupled=0.1), with_decay(decoupled=0.001), ["decoupled_decay"]),
+    "decay missing": (with_decay(decoupled=0.001), ADAM, ["no_decay"]),
+    "decay strength": (with_decay(decoupled=0.001), with_decay(decoupled=0.1), ["decay_strength"]),
+    "decay after": (with_decay(decoupled=0.01), with_decay(after=0.01), ["decay_after_update"]),
+    "decay multiplies": (with_decay(coupled=0.01), with_decay(multiplied=0.01),
+                         ["decay_multiplies_gradient"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_planted_departure_is_flagged_and_named(name):
+    first, second, expected = PLANTED[name]
+    found = lo.audit(first, second)
+    assert not found.equal
+    assert list(found.departures) == expected
+
+
+def test_both_sides_of_a_coupling_are_named():
+    """A norm over the array: one parameter alone moves as it does without the clipping."""
+    signs = optax.chain(optax.scale_by_sign(), optax.scale(-0.1))
+
+    def update(gradients, state, parameters):
+        norm = jnp.linalg.norm(gradients)
+        return -0.1 * gradients / jnp.where(norm > 0, norm, 1.0), state
+
+    normed = optax.GradientTransformation(lambda parameters: (), update)
+    found = lo.audit(signs, normed, names=("signs", "normed"))
+    assert found.experiment == "three parameters"
+    assert found.departures == ("coupled_parameters",)
+    assert found.departure == (
+        "signs updates each parameter on its own, normed updates each parameter together with "
+        "the others"
+    )
+
+
+def test_a_pair_of_plain_functions_gets_arrays_and_parameters():
+    def init(parameters):
+        assert parameters.shape in ((1,), (3,))
+        return 0.0
+
+    def update(gradients, state, parameters):
+        velocity = 0.9 * state + gradients
+        return -0.1 * velocity - 0.01 * parameters, velocity
+
+    def other(gradients, parameters):
+        moves = momentum(gradients)
+        return [u - 0.01 * x for u, x in zip(moves, parameters, strict=True)]
+
+    assert lo.audit((init, update), other).equal
+
+
+def test_where_nothing_explains_it_is_said():
+    def strange(gradients):
+        return [-0.01 * g / (1 + k * abs(g)) for k, g in enumerate(gradients)]
+
+    found = lo.audit(lo.Momentum(0.01, 0.9), strange)
+    assert found.departure is None
+    assert found.departures == ()
+    assert found.verdict.endswith("No departure in the catalogue explains it.")
+    assert found.difference is not None
+    assert found.difference.step == 2
+
+
+def test_the_record_prints_experiments_properties_and_the_verdict():
+    found = lo.audit(lo.Adam(0.01), optax.chain(optax.adam(0.01), optax.scale(-1.0)))
+    assert found.experiment == "first update"
+    assert found.difference is not None
+    assert found.difference.first == pytest.approx(-0.01)
+    assert found.difference.second == pytest.approx(0.01)
+    lines = str(found).splitlines()
+    assert lines[0] == "Audit: Adam and optax"
+    assert any(
+        line.startswith("updates without any gradient") and "equal" in line for line in lines
+    )
+    assert "optax has the other sign than Adam" in " ".join(lines)
+    shown = {row[0]: row[1:] for row in found.properties.rows}
+    assert shown["odd in the gradient"] == ("yes", "yes")
+    degrees = shown["degree: exponent of the gradient at 1 to 10"]
+    assert [abs(float(d.replace("\N{MINUS SIGN}", "-"))) < 1e-6 for d in degrees] == [True, True]
+    # At gradient 1e-12, Adam divides by epsilon alone.
+    assert shown["slope at gradient 1e-12"] == ("\N{MINUS SIGN}9.999e+05", "9.999e+05")
+    assert "other sign" in found._repr_html_()
+    assert lo.DEPARTURES["sign"] == "{b} has the other sign than {a}"
+    assert all("{" in says for name, says in lo.DEPARTURES.items() if name != "b1_and_b2_exchanged")
+
+
+def test_single_precision_hyperparameters_are_read_as_decimals():
+    """An optimizer made without double precision has the rate that its user wrote."""
+    rate = jnp.asarray(np.float32(0.1))
+    made = lo.Momentum(rate, jnp.asarray(np.float32(0.9)))
+    made = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), made)
+    assert lo.audit(made, optax.sgd(0.1, 0.9)).equal
+
+
+@pytest.mark.parametrize(
+    ("first", "said"),
+    [
+        (3, "`first` must be an optimizer, an optax transformation, a function of the gradient "),
+        (optax.adam, "`first` must give an update for a gradient"),
+        (lambda gradients: [0.0], "1 updates for 32 gradients"),
+        (lambda gradients: 1 / 0, "a ZeroDivisionError: division by zero"),
+    ],
+)
+def test_what_is_no_optimizer_is_refused(as_user, first, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        lo.audit(first, lo.Adam(0.1))
+    with pytest.raises(ValueError, match="`tolerance` must be a finite number above 0, got 0"):
+        lo.audit(lo.Adam(0.1), lo.Adam(0.1), tolerance=0)
+
+
+MODULE = """
+import optax
+
+def formula(gradients):
+    return [-0.1 * g for g in gradients]
+
+def factory(learning_rate, sign=1.0):
+    return optax.chain(optax.sgd(learning_rate), optax.scale(sign))
+
+pair = (lambda x: 0, lambda g, state, x: (-0.1 * g, state))
+"""
+
+
+def test_the_command_names_both_and_says_by_its_exit_code(tmp_path, monkeypatch, capsys):
+    (tmp_path / "audited.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    rate = ["--learning-rate", "0.1"]
+    assert main(["audit", "optax:sgd", "--against", "audited:formula", *rate]) == 0
+    assert main(["audit", "audited:factory", "--against", "audited:pair", *rate]) == 0
+    wrong = ["--kwargs", "sign=-1", "--output", "audit.html"]
+    assert main(["audit", "audited:factory", "--against", "audited:pair", *rate, *wrong]) == 1
+    assert "audited:pair has the other sign than audited:factory" in capsys.readouterr().out
+    assert "<table>" in (tmp_path / "audit.html").read_text()
+    with pytest.raises(SystemExit) as stop:
+        main(["audit", "audited:nothing", "--against", "optax:sgd"])
+    assert stop.value.code == 2
