@@ -68,6 +68,9 @@ PAIRS = {
     "two velocities": (lo.AggregatedMomentum([0.1, 0.0], [0.9, 0.5]), optax.sgd(0.1, 0.9)),
     "a GRU both ways": (lo.load("rosenbrock"), lo.to_optax(lo.load("rosenbrock"))),
     "from optax": (lo.from_optax(optax.amsgrad(0.01)), optax.amsgrad(0.01)),
+    "AdamW from optax": (
+        lo.from_optax(optax.adamw(0.01, weight_decay=0.1)), optax.adamw(0.01, weight_decay=0.1),
+    ),
     "to optax": (lo.to_optax(lo.Adam(0.01)), optax.adam(0.01)),
     "momentum by hand": (momentum, optax.sgd(0.1, 0.9)),
     "momentum, last update": (last_of_momentum, lo.Momentum(0.1, 0.9)),

@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Float
 
-from lrevopt.optimizers.interface import AbstractOptimizer
+from lrevopt.optimizers.interface import AbstractOptimizer, moved_at, start_at
 from lrevopt.specs import takes
 
 Traces = Float[np.ndarray, "step trace dim"]
@@ -78,16 +78,15 @@ def _of_optimizer(
     optimizer: AbstractOptimizer,
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """An optimizer in state-space form as a pair of functions, as optax has them."""
-    transition: Any = optimizer.transition
-    sees_parameter = takes(transition, "parameter")
 
     def init(parameters: Any) -> Any:
-        start = optimizer.initial_state().astype(parameters.dtype)
-        return jnp.broadcast_to(start, (*parameters.shape, *start.shape))
+        return jax.vmap(lambda x: start_at(optimizer, x).astype(x.dtype))(parameters)
 
     def update(gradients: Any, states: Any, parameters: Any) -> Any:
-        required = (states, gradients, parameters) if sees_parameter else (states, gradients)
-        following = jax.vmap(transition)(*required)
+        def one(state: Any, gradient: Any, parameter: Any) -> Any:
+            return moved_at(optimizer, state, gradient, parameter)
+
+        following = jax.vmap(one)(states, gradients, parameters)
         return following @ optimizer.readout, following
 
     return init, update

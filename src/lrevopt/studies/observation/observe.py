@@ -78,21 +78,18 @@ def observe(
         print(lo.observation(state))
         lo.plot.observation(state)
 
-    Updates are those of `transformation`, to the last bit. Couplings are allowed; so are arguments
-    beside the gradient, which are passed on.
+    Updates are those of `transformation`. Couplings are allowed, and more arguments of `update`.
 
     - `every`: an update in so many is measured, the first of them first.
-    - `groups`: the name of an array's group from its path, such as `layers.0.weight`; by default
-      every array is a group of its own.
+    - `groups`: an array's group from its path, `layers.0.weight`; by default it is its own.
     - `length`: how many records are kept; older ones are overwritten.
     - `sharpness`: whether curvature is measured. Then `update` needs `loss=`, a function of the
       parameters alone (close over the batch), and takes two Hessian-vector products per record.
     - `announce`: a function such as `print` that gets a sentence, while the loop runs, whenever the
       sharpness comes to exceed what is stable.
 
-    The state is an `ObserveState`, a pytree of arrays of fixed shapes, with the transformation's
-    own in `state.inner`. Raises `ValueError` for counts that are not positive integers, and, in
-    `update`, for parameters or a loss that are missing where a sharpness is asked for.
+    The state is an `ObserveState`, arrays of fixed shapes. Raises `ValueError` for counts that are
+    not positive integers, and, in `update`, for parameters or a loss that the sharpness needs.
     """
     every, length = positive_integer("every", every), positive_integer("length", length)
     inner = optax.with_extra_args_support(transformation)
