@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -233,6 +234,48 @@ def test_one_pair_is_a_directional_derivative():
     assert np.all(squares >= 0)
     assert abs(squares.mean() - 1) < 5 * math.sqrt(2 / 400)
     assert abs(squares.var() - 2) < 5 * math.sqrt(56 / 400) * 1.5
+
+
+def window_parts(weights):
+    """Each window's part of mean(losses) / losses[0], with weights of its own in each."""
+    problem = ONE.sample(jr.key(0))
+    x, v, losses = problem.initial_parameters, jnp.zeros(2), []
+    for step in range(12):
+        rate, momentum = weights[step // 4]
+        loss, gradient = jax.value_and_grad(ONE.loss, 1)(problem, x, step)
+        v = momentum * v + gradient
+        x = x - rate * v
+        losses.append(loss)
+    sums = jnp.stack(losses).reshape(3, 4).sum(axis=1).at[2].add(ONE.loss(problem, x, 12))
+    return sums / (13 * losses[0])
+
+
+def test_a_persistent_estimate_is_the_slope_along_all_perturbations_of_its_run():
+    """For any draw e_1, e_2, ... of one run, the estimate in window w is
+
+        windows / deviation^2  (sum_{v <= w} dL_w/dweights_v . e_v)  sum_{v <= w} e_v
+
+    whose mean, as cov(e) = deviation^2, is `windows` times the whole derivative of L_w. Sums over a
+    run are thereby unbiased. The next run begins without the perturbations of the last.
+    """
+    settings = dataclasses.replace(
+        SETTINGS, estimator="pes", es_deviation=1e-4, es_window=4, problems=1
+    )
+    particles = first_particles(MOMENTUM, ONE, jr.key(1), settings)
+    one: Any = eqx.filter_jit(estimate)
+    slopes = jax.jit(jax.jacobian(window_parts))(jnp.tile(flat(MOMENTUM), (3, 1)))
+    perturbations: list[np.ndarray] = []
+    for place, key in enumerate(jr.split(jr.key(2), 6)):
+        if place % 3 == 0:
+            perturbations = []
+        _, gradient, particles = one(MOMENTUM, ONE, key, settings, particles=particles)
+        summed = flat(particles.perturbations)
+        perturbations.append(summed - sum(perturbations))
+        along = np.sum(slopes[place % 3][: len(perturbations)] * np.array(perturbations))
+        # Antithetic differences leave the square of the deviation, times third derivatives.
+        np.testing.assert_allclose(flat(gradient), 3 * along / 1e-8 * summed, rtol=1e-5)
+        seen = np.abs(slopes[place % 3][: place % 3]).sum()
+        assert place % 3 == 0 or seen > 0.1 * np.abs(slopes[place % 3]).sum(), "or it says nothing"
 
 
 @pytest.mark.slow
