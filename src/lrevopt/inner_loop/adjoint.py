@@ -185,7 +185,7 @@ class _Adjoint:
         moved = (from_losses + from_hessians).reshape(-1)
         over_readout = over_readout + following @ moved
         to_weights, over_states, to_gradients, to_lanes = pull(
-            over_states + self.readout[:, None] * moved
+            over_states + self.readout[:, None] * moved[None]
         )
         from_losses = from_losses + over_loss[:, None].astype(dtype) * gradients
         if isinstance(self.fixed, AbstractParameterOptimizer):
