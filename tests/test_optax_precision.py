@@ -31,13 +31,13 @@ def on_one(task: Any) -> tuple[Any, Any]:
 @pytest.mark.parametrize("make", [optax.sgd, optax.adamw], ids=lambda make: make.__name__)
 def test_parameters_of_half_precision_move_by_rounded_steps(make, dtype):
     """States are the optimizer's own; each step is rounded once, as `optax.apply_updates` does."""
-    task, settings = quadratic(dtype), {"learning_rate": jnp.asarray(0.1)}
+    task, rate = quadratic(dtype), jnp.asarray(0.1)
     problem, _ = on_one(task)
-    optimizer = lo.from_optax(make, **settings)
+    optimizer = lo.from_optax(make, learning_rate=rate)
     run = lo.unroll(optimizer, task, problem, 10)
     assert run.parameters.dtype == run.losses.dtype == dtype
     assert run.states.dtype == float
-    places, transformation = problem.initial_parameters, make(**settings)
+    places, transformation = problem.initial_parameters, make(learning_rate=rate)
     state = transformation.init(places.astype(float))
     for expected in run.parameters:
         np.testing.assert_array_equal(places, expected)
@@ -51,7 +51,8 @@ def test_parameters_of_half_precision_move_by_rounded_steps(make, dtype):
 def test_scores_and_meta_gradients_of_half_precision(dtype):
     """Near those of double precision: 10 updates, each rounded once."""
     task, exact = quadratic(dtype), quadratic(float)
-    found, expected = [], []
+    found: list[float] = []
+    expected: list[float] = []
     for each, into in ((task, found), (exact, expected)):
         _, problems = on_one(each)
         stacked = lo.stack_settings(

@@ -11,6 +11,7 @@ import optax
 import optax.contrib
 import pytest
 from jaxtyping import Array, Float
+from tables import Quadratic
 
 import lrevopt as lo
 from lrevopt.optimizers.interface import given_parameter
@@ -144,6 +145,36 @@ def test_a_transformation_of_one_that_takes_x_is_optax_s_own():
     np.testing.assert_allclose(again[1], parameters, rtol=1e-10, atol=1e-12)
     with pytest.raises(ValueError, match="`parameters` must be given to `update`"):
         back.update(jnp.ones(2), back.init(jnp.ones(2)))
+
+
+@pytest.mark.parametrize(("curvature", "unstable"), [(37.9, False), (38.1, True)])
+def test_momentum_on_a_quadratic_is_stable_up_to_its_threshold(curvature, unstable):
+    """2 (1 + momentum) / rate = 38; eigenvalues of (v, x) solve a quadratic equation."""
+    for optimizer in (lo.Momentum(0.1, 0.9), lo.from_optax(optax.sgd(0.1, momentum=0.9))):
+        found = lo.quadratic_map(optimizer, curvature, jnp.zeros_like(optimizer.readout))
+        roots = np.roots([1, -(1 + 0.9 - 0.1 * curvature), 0.9])
+        np.testing.assert_allclose(found.spectral_radius, np.abs(roots).max(), rtol=1e-12)
+        assert (found.spectral_radius > 1) == unstable
+
+
+def test_decay_enters_the_map_of_a_quadratic():
+    """SGD with decay d: x' = (1 - rate (c + d)) x. And a run multiplies (h, x) by the matrix."""
+    rate, decay, curvature = 0.1, 0.3, 2.0
+    decayed = optax.chain(optax.add_decayed_weights(decay), optax.sgd(rate, momentum=0.5))
+    optimizer = lo.from_optax(decayed)
+    found = lo.quadratic_map(optimizer, curvature, jnp.zeros(2), parameter=1.0)
+    np.testing.assert_allclose(found.by_parameter, [decay, -rate * decay], rtol=1e-12)
+    task = Quadratic(jnp.array([curvature]), jnp.array([1.0]))
+    run = lo.unroll(optimizer, task, task.sample(jr.key(0)), 6)
+    point = np.append(run.states[0, 0], run.parameters[0, 0])
+    for state, parameter in zip(run.states[1:, 0], run.parameters[1:, 0], strict=True):
+        point = found.matrix @ point
+        np.testing.assert_allclose(point, np.append(state, parameter), rtol=1e-10)
+    plain = lo.from_optax(optax.chain(optax.add_decayed_weights(decay), optax.sgd(rate)))
+    radius = lo.quadratic_map(plain, curvature, jnp.zeros(1)).spectral_radius
+    np.testing.assert_allclose(radius, 1 - rate * (curvature + decay), rtol=1e-12)
+    with pytest.raises(ValueError, match="`curvature` must be a finite number, got nan"):
+        lo.quadratic_map(plain, np.nan, jnp.zeros(1))
 
 
 def test_meta_training_moves_the_learning_rate():

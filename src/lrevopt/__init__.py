@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lrevopt.analysis import Linearization as Linearization
     from lrevopt.analysis import Mechanisms as Mechanisms
     from lrevopt.analysis import Modes as Modes
+    from lrevopt.analysis import QuadraticMap as QuadraticMap
     from lrevopt.analysis import Textbook as Textbook
     from lrevopt.analysis import analyze as analyze
     from lrevopt.analysis import effective_learning_rate as effective_learning_rate
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from lrevopt.analysis import linear_optimizer as linear_optimizer
     from lrevopt.analysis import linearize as linearize
     from lrevopt.analysis import mode_optimizer as mode_optimizer
+    from lrevopt.analysis import quadratic_map as quadratic_map
     from lrevopt.analysis import steady_state_gain as steady_state_gain
     from lrevopt.analysis import textbook_update_functions as textbook_update_functions
     from lrevopt.analysis import update_function as update_function

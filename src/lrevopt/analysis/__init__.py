@@ -23,6 +23,8 @@ from lrevopt.analysis.mechanisms import analyze_sampled as analyze_sampled
 from lrevopt.analysis.mode_shifts import ModeShifts as ModeShifts
 from lrevopt.analysis.mode_shifts import measure_modes as measure_modes
 from lrevopt.analysis.momentum import MomentumModes as MomentumModes
+from lrevopt.analysis.on_quadratics import QuadraticMap as QuadraticMap
+from lrevopt.analysis.on_quadratics import quadratic_map as quadratic_map
 from lrevopt.analysis.parameter_types import ParameterTypes as ParameterTypes
 from lrevopt.analysis.parameter_types import measure_parameter_types as measure_parameter_types
 from lrevopt.analysis.projections import ProjectedStates as ProjectedStates

@@ -1,0 +1,91 @@
+"""An optimizer on a quadratic: the map of state and parameter together, near a point.
+
+On a loss of curvature c the gradient follows the parameter, g = g* + c (x - x*). With the
+Jacobians J = dF/dh, B = dF/dg and P = dF/dx at a point (P = 0 unless F takes x),
+
+    h' ~ h* + J (h - h*) + (c B + P) (x - x*)
+    x' = x + w . h'
+
+so that small deviations of (h, x) are multiplied by the matrix
+
+    M = [ J      c B + P           ]
+        [ w J    1 + w . (c B + P) ]
+
+at every update. They shrink if all its eigenvalues are inside the unit circle: for gradient
+descent if c < 2 / rate, for momentum if c < 2 (1 + momentum) / rate.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Complex, Float
+
+from lrevopt.analysis.precision import AnyArray, as_double, double_precision, double_states
+from lrevopt.checks import finite
+from lrevopt.optimizers.interface import AbstractOptimizer, moved_at
+
+
+class QuadraticMap(eqx.Module):
+    """State and parameter together near `(state, gradient, parameter)`. Host arrays in float64.
+
+    `recurrent`, `input` and `by_parameter` are J, B and P, `readout` is w, and `matrix` is M.
+    """
+
+    recurrent: Float[np.ndarray, "state state"]
+    input: Float[np.ndarray, " state"]
+    by_parameter: Float[np.ndarray, " state"]
+    readout: Float[np.ndarray, " state"]
+    curvature: float
+
+    @property
+    def matrix(self) -> Float[np.ndarray, "both both"]:
+        moved = self.curvature * self.input + self.by_parameter
+        states = np.column_stack([self.recurrent, moved])
+        return np.vstack([states, self.readout @ states + np.eye(len(moved) + 1)[-1]])
+
+    @property
+    def eigenvalues(self) -> Complex[np.ndarray, " both"]:
+        """Of M, the largest first."""
+        found = np.linalg.eigvals(self.matrix).astype(complex)
+        return found[np.argsort(-np.abs(found), kind="stable")]
+
+    @property
+    def spectral_radius(self) -> float:
+        """Size of the largest eigenvalue: small deviations shrink if it is below 1."""
+        return float(np.abs(self.eigenvalues[0]))
+
+
+def quadratic_map(
+    opt: AbstractOptimizer,
+    curvature: float,
+    state: Float[AnyArray, " state"],
+    *,
+    gradient: float = 0.0,
+    parameter: float = 0.0,
+) -> QuadraticMap:
+    """The map of (h, x) on a loss of this curvature, linearized at a point.
+
+    Both kinds of optimizers are taken; `parameter` matters only to those that take x. Computed by
+    forward derivatives in float64. A live step counter has eigenvalue 1: hold it (`at_step` of
+    `from_optax`).
+
+    Raises `ValueError` for the state of another optimizer, or numbers that are not finite.
+    """
+    point = double_states(opt, state)
+    values = [
+        finite(name, value) for name, value in (("gradient", gradient), ("parameter", parameter))
+    ]
+    curvature = finite("curvature", curvature)
+    with double_precision():
+        inputs = (point, *(jnp.asarray(value) for value in values))
+        (J, B, P), w = _jacobians(as_double(opt), *inputs)
+    return QuadraticMap(np.asarray(J), np.asarray(B), np.asarray(P), np.asarray(w), curvature)
+
+
+@eqx.filter_jit
+def _jacobians(opt, state, gradient, parameter):
+    def move(state, gradient, parameter):
+        return moved_at(opt, state, gradient, parameter)
+
+    return jax.jacfwd(move, argnums=(0, 1, 2))(state, gradient, parameter), opt.readout
