@@ -6,6 +6,7 @@ import synthetic_records as made
 
 import lrevopt as lo
 from lrevopt import storage
+from lrevopt.meta_training.run_directory import OF_OPTIMIZER, OF_SETTINGS
 from lrevopt.paper.contents import META_DYNAMICS, MOMENTUM_MIMIC
 from lrevopt.runs.contents import CONTENTS, Run, runs_by_task
 from lrevopt.runs.experiment import Experiment, Learned
@@ -113,7 +114,7 @@ def test_what_depends_on_what():
     """By whatever way: an evaluation is of tuned baselines, the report of everything."""
     assert {"scorecard", "mechanisms", "evaluation", "report"} <= set(stale("optimizer"))
     assert "tuning" not in stale("optimizer")
-    assert set(stale("tuning")) == {"unfinished_evaluation", "evaluation", "figures", "report"}
+    assert set(stale("tuning")) == {"evaluation", "figures", "report"}
     assert {"tuning", "evaluation", "task_picture"} <= set(stale("settings"))
     assert not {"settings", "optimizer", "history", "seeds"} & set(stale(*CONTENTS))
 
@@ -133,6 +134,18 @@ def test_training_removes_what_speaks_of_the_old_optimizer(tmp_path):
         "momentum_mimic", "meta_dynamics",
     }  # fmt: skip
     assert Run(tmp_path / "run").settings["seed"] == 1
+
+
+def test_training_knows_what_later_stages_make():
+    """`lo.meta_train` removes it, too, without knowing the table."""
+
+    def files(names):
+        parts = [CONTENTS[name] for name in names]
+        return {file for part in parts for file in (part.file, *part.beside, *part.formerly)}
+
+    of_optimizer = set(stale("optimizer"))
+    assert files(of_optimizer) == set(OF_OPTIMIZER)
+    assert files(set(stale("settings")) - of_optimizer) == set(OF_SETTINGS)
 
 
 def test_what_one_stage_replaces_leaves_the_others(folder):

@@ -9,9 +9,10 @@ import pytest
 import lrevopt as lo
 from lrevopt import storage
 from lrevopt.inner_loop.evaluation import Evaluation
-from lrevopt.runs.contents import SHARED, Run
+from lrevopt.runs.contents import Run
 from lrevopt.runs.evaluate import evaluate_run
 from lrevopt.runs.experiment import Experiment, Learned
+from lrevopt.runs.readers import SHARED
 from lrevopt.runs.train import train
 from lrevopt.runs.tune import tune_baselines
 

@@ -1,5 +1,7 @@
 """The command `lrevopt`: every script as a subcommand."""
 
+import itertools
+import os
 import sys
 from collections.abc import Sequence
 
@@ -30,8 +32,10 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def _continuation(words: Sequence[str]) -> str:
     """How to go on after a signal."""
-    if words[:1] == ["train"] and "--resume" not in words:
-        return "the same command begins again, or goes on with --resume where it has saved a state"
+    if words[0] == "train" and "--resume" not in words:
+        named = dict(itertools.pairwise(words)).get("--output", "runs/meta_train")
+        begun = os.path.isfile(os.path.join(named, "settings.json"))
+        return f"the same command {'with --resume continues' if begun else 'begins again'}"
     return "the same command continues"
 
 

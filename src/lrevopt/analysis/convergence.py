@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from lrevopt import storage
 from lrevopt.analysis.fixed_points import FixedPoints, find_fixed_points
 from lrevopt.analysis.linearization import Linearization, Modes, dominant_mode, linearize
 from lrevopt.analysis.precision import as_double, double_precision
@@ -52,7 +53,10 @@ def linearize_at_fixed_point(
 ) -> tuple[FixedPoints, Linearization]:
     """Fixed points at zero gradient from sampled states, and F linearized at the main one."""
     cloud = sampled.states.reshape(-1, sampled.states.shape[-1])
-    found = find_fixed_points(optimizer, evenly_spaced(cloud, STARTS))
+    starts = evenly_spaced(cloud, STARTS)
+    found = storage.part(
+        "fixed points", FixedPoints, lambda: find_fixed_points(optimizer, starts), of=optimizer
+    )
     return found, linearize(optimizer, main_fixed_point(found)[0])
 
 

@@ -19,9 +19,11 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
 
+from lrevopt import storage
 from lrevopt.checks import one_of, positive_integer
 from lrevopt.inner_loop.devices import check_mesh, over_problems
 from lrevopt.inner_loop.objectives import Objective, meta_objective
+from lrevopt.inner_loop.sizes import check_runs
 from lrevopt.inner_loop.unroll import run_all
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.tasks.interface import AbstractTask, sample_problems
@@ -83,6 +85,13 @@ class Evaluation(Printed, eqx.Module):
     metrics: dict[str, Float[np.ndarray, "optimizer problem"]] = dataclasses.field(
         default_factory=dict
     )
+
+    def __check_init__(self) -> None:
+        if len(self.names) != len(self.losses):
+            raise ValueError(
+                f"`names` must have one name for each of the {len(self.losses)} optimizers in "
+                f"`losses`, got {len(self.names)}."
+            )
 
     def table(self) -> Table:
         """A row for each optimizer: its meta-objective, diverged runs and final metrics."""
@@ -211,11 +220,24 @@ def evaluate(
     problems = positive_integer("problems", problems)
     steps = positive_integer("steps", steps)
     mesh = check_mesh(mesh)
+    check_runs(task, problems=problems, steps=steps, optimizers=len(optimizers))
     draws = _sample(task, key, problems)
-    # All runs are dispatched before the first result is fetched.
-    runs = [_run(optimizer, task, draws, steps, mesh) for optimizer in optimizers.values()]
-    losses, metrics = jax.tree.map(lambda *each: np.stack([np.asarray(a) for a in each]), *runs)
+    # All runs are dispatched before the first result is fetched, unless they are kept one by one.
+    runs = [
+        storage.part(name, Runs, lambda own=own: Runs(*_run(own, task, draws, steps, mesh)), of=own)  # type: ignore[misc]
+        for name, own in optimizers.items()
+    ]
+    losses = np.stack([np.asarray(one.losses) for one in runs])
+    metrics = {name: np.stack([np.asarray(one.metrics[name]) for one in runs])
+               for name in runs[0].metrics}  # fmt: skip
     return Evaluation(tuple(optimizers), losses, metrics)
+
+
+class Runs(eqx.Module):
+    """Runs of one optimizer: losses, and the task's metrics at the end."""
+
+    losses: Float[Array, "problem visited"] | Float[np.ndarray, "problem visited"]
+    metrics: dict[str, Any]
 
 
 @eqx.filter_jit

@@ -11,10 +11,12 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
+from lrevopt import storage
 from lrevopt.checks import positive_integer
+from lrevopt.inner_loop.sizes import check_runs
 from lrevopt.inner_loop.steps import run_on_problems, start_of_runs
 from lrevopt.inner_loop.unroll import batch_size
-from lrevopt.optimizers.interface import AbstractOptimizer
+from lrevopt.optimizers.interface import AbstractOptimizer, state_size
 from lrevopt.tasks.interface import AbstractTask, check_task, group_spans, sample_problems
 
 POOLED_PER_PROBLEM, POOLED_GRADIENTS = 1000, 2**22
@@ -51,9 +53,30 @@ def sample_states(
     Paths are chosen before the run and nothing else is kept, so memory does not depend on the
     size of the problems. Raises `ValueError` for counts below 1, or if no path stayed finite.
     """
-    problems = positive_integer("problems", problems)
-    steps = positive_integer("steps", steps)
-    parameters = positive_integer("parameters", parameters)
+    counts = {
+        "problems": positive_integer("problems", problems),
+        "steps": positive_integer("steps", steps),
+        "parameters": positive_integer("parameters", parameters),
+    }
+    kept = 2 * counts["parameters"] * (state_size(optimizer) + 1)
+    check_runs(task, problems=counts["problems"], steps=counts["steps"], optimizers=kept)
+    return storage.part(
+        "sampled states",
+        SampledStates,
+        lambda: _sampled(optimizer, task, key, **counts),
+        of=optimizer,
+    )
+
+
+def _sampled(
+    optimizer: AbstractOptimizer,
+    task: AbstractTask,
+    key: Key[Array, ""],
+    *,
+    problems: int,
+    steps: int,
+    parameters: int,
+) -> SampledStates:
     shape = eqx.filter_eval_shape(task.sample, key).initial_parameters
     dim = shape.size
     spans = tuple(group_spans(task, dim).values())

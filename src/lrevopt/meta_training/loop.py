@@ -132,20 +132,22 @@ def meta_train(
     micro-batch. Results depend on the number of devices only by round-off, and a run may be resumed
     on another number of them.
 
-    Raises `ValueError` for a directory that holds another run (unless `overwrite`), for one to
-    resume that holds none, for a damaged checkpoint, times that are not positive, an optimizer
-    or task that does not fit (see `unroll`), or a memory limit that nothing fits into.
+    Raises `ValueError` for a directory that holds another run (unless `overwrite`), that another
+    process writes into, for one to resume that holds none, for a damaged checkpoint, times that are
+    not positive, an optimizer or task that does not fit (see `unroll`), or a memory limit that
+    nothing fits into.
     """
     if time_limit is not None:
         finite("time_limit", time_limit, above=0.0)
     finite("save_every", save_every, above=0.0)
     folder = RunDirectory(directory, _identity(task, optimizer, settings, key))
-    training = Training.prepare(
-        task, optimizer, settings, folder, key=key, resume=resume, overwrite=overwrite,
-        memory_limit=memory_limit, report_plan=progress, mesh=check_mesh(mesh),
-    )  # fmt: skip
-    outcome = _train(training, time_limit=time_limit, save_every=save_every, progress=progress)
-    return training.finish(outcome)
+    with folder.claimed():
+        training = Training.prepare(
+            task, optimizer, settings, folder, key=key, resume=resume, overwrite=overwrite,
+            memory_limit=memory_limit, report_plan=progress, mesh=check_mesh(mesh),
+        )  # fmt: skip
+        outcome = _train(training, time_limit=time_limit, save_every=save_every, progress=progress)
+        return training.finish(outcome)
 
 
 def _identity(
@@ -228,6 +230,7 @@ class Training:
         state_size(optimizer)
         training_key, selection_key = jr.split(key)
         check_task(task, task.sample(training_key))
+        folder.check(resume=resume, overwrite=overwrite)
         planned = folder.recorded_plan() if resume else None
         if planned is None:
             plan = plan_memory(task, optimizer, settings, memory_limit=memory_limit)

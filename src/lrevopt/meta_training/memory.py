@@ -14,7 +14,6 @@ the number of problems that are differentiated at a time.
 
 import dataclasses
 import math
-import os
 from typing import Any
 
 import equinox as eqx
@@ -23,19 +22,15 @@ import jax.random as jr
 
 from lrevopt.checks import finite
 from lrevopt.inner_loop.adjoint import unroll_losses
+from lrevopt.inner_loop.sizes import GIBIBYTE, available_bytes, check_fits, check_runs
 from lrevopt.inner_loop.unroll import batch_size
 from lrevopt.meta_training.estimators import first_particles, meta_gradient
 from lrevopt.meta_training.settings import MetaTraining
 from lrevopt.optimizers.interface import AbstractOptimizer, state_size
 from lrevopt.tasks.interface import AbstractTask
 
-GIBIBYTE = 2**30
-
 WORTH_KEEPING = 2**26
 """Bytes of states up to which keeping all of them is faster than recomputation."""
-
-SHARE = 0.8
-"""Share of the free memory that a plan may take without a limit."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +88,7 @@ def plan_memory(
     limit = available_bytes()
     if memory_limit is not None:
         limit = finite("memory_limit", memory_limit, above=0.0) * GIBIBYTE
+    check_sizes(task, optimizer, settings)
     shapes = eqx.filter_eval_shape(task.sample, jr.key(0)).initial_parameters
     numbers, state = shapes.size * shapes.dtype.itemsize, state_size(optimizer)
     kept_per = kept_numbers(settings.unroll, settings.unroll, state) * numbers
@@ -129,20 +125,29 @@ def plan_memory(
     )
 
 
+def check_sizes(task: AbstractTask, optimizer: AbstractOptimizer, settings: MetaTraining) -> None:
+    """Raise `ValueError` if what a training keeps from its beginning to its end does not fit.
+
+    These are the problems of a batch and of the selection, two numbers for each meta-step, and the
+    weights of every snapshot. Nothing of that size is made.
+    """
+    check_runs(task, problems=settings.problems, steps=settings.unroll)
+    steps = settings.selection_unroll or settings.unroll
+    check_runs(task, problems=settings.selection_problems, steps=steps)
+    check_fits(f"`steps` {settings.steps}", 24.0 * settings.steps)
+    snapshots = settings.steps // settings.snapshot_every + 12
+    weights = jax.tree.leaves(eqx.filter(optimizer, eqx.is_inexact_array))
+    # On the host while it trains, and stacked on the device at the end.
+    size = 3.0 * snapshots * sum(leaf.nbytes for leaf in weights)
+    check_fits(f"`steps` {settings.steps} with {snapshots} snapshots of the weights", size)
+
+
 def kept_numbers(unroll: int, checkpoint_every: int, state: int) -> int:
     """Numbers kept for each parameter of a problem, with `state` state coordinates."""
     if checkpoint_every >= unroll:
         return unroll * (state + 2)
     starts = unroll // checkpoint_every + 1
     return unroll + starts * (state + 1) + checkpoint_every * (state + 2)
-
-
-def available_bytes() -> float:
-    """Bytes that a plan may take by default, of the memory of the device or of the machine."""
-    stats = jax.devices()[0].memory_stats() if jax.default_backend() != "cpu" else None
-    if stats and "bytes_limit" in stats:
-        return SHARE * (stats["bytes_limit"] - stats.get("bytes_in_use", 0))
-    return SHARE * os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _micro_batches(settings: MetaTraining, most: int) -> list[int]:

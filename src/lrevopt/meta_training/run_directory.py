@@ -5,7 +5,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +22,18 @@ from lrevopt.optimizers.interface import AbstractOptimizer
 
 PUBLISHED = ("checkpoints", storage.WEIGHTS, storage.OLD_WEIGHTS, "snapshots", "history.npz")
 """Contents of a run's folder beside its settings."""
+
+OF_OPTIMIZER = (
+    "evaluation.npz", "evaluation.json", "comparisons.csv", "mechanisms.npz", "analysis.json",
+    "parameter_types.npz", "manifold.npz", "mode_shifts.npz", "textbook.npz", "task_picture.npz",
+    "scorecard/scorecard.npz", "scorecard/scorecard.csv", "scorecard/scorecard.png",
+    "scorecard/scorecard.svg", "certificates.npz", "interventions.npz", "interventions.csv",
+    "gradient_replay.npz", "streams.npz", "figures", "report.html",
+)  # fmt: skip
+"""What later stages make from the optimizer, as the table of `runs.contents` has it."""
+
+OF_SETTINGS = ("tuning", storage.UNFINISHED, "evaluation")
+"""What they make from the settings alone."""
 
 PLAN = "memory_plan"
 
@@ -84,6 +96,10 @@ class RunDirectory:
         self.identity = identity
         self.saved: list[Path] = []
 
+    def claimed(self) -> AbstractContextManager[None]:
+        """The folder for this process alone, as `storage.claimed`; nothing without one."""
+        return nullcontext() if self.path is None else storage.claimed(self.path)
+
     def recorded_plan(self) -> dict[str, int] | None:
         """The memory plan with which the run in the folder was begun, if there is one."""
         if self.path is None or not (self.path / storage.SETTINGS).is_file():
@@ -94,31 +110,38 @@ class RunDirectory:
     def open(self, plan: dict[str, int], *, resume: bool, overwrite: bool) -> Found | None:
         """Prepare the folder. With `resume`, the saved state to continue from, if there is one.
 
-        A new run saves its identity and `plan`. Raises `ValueError` for a folder that holds
-        something else, or with `resume` none that holds this run.
+        A new run saves its identity and `plan`. Raises as `check` does.
         """
+        self.check(resume=resume, overwrite=overwrite)
         if self.path is None:
-            if resume:
-                raise ValueError("`resume` needs a `directory` that holds the run to continue.")
             return None
         settings = self.path / storage.SETTINGS
-        if settings.exists():
-            self._check_settings(settings, resume=resume, overwrite=overwrite)
-        elif resume:
-            raise ValueError(f"`{self.path}` holds no run to resume.")
-        elif self.path.is_dir() and any(self.path.iterdir()):
-            raise ValueError(f"`{self.path}` holds files that are no run: choose an empty folder.")
         storage.writable_directory(self.path)
         if resume:
             self.saved = sorted(self.checkpoints.glob("step_*"))
             if self.saved:
                 return Found(storage.load_arrays(self.saved[-1]), self.saved[-1])
             return None
-        for name in PUBLISHED:
+        # What is stale goes first: killed from here on, the folder holds less, but nothing false.
+        for name in (*OF_OPTIMIZER, *OF_SETTINGS, *PUBLISHED):
             storage.remove(self.path / name)
         record = self.identity | {PLAN: plan, "versions": storage.versions()}
         storage.save_json(settings, record)
         return None
+
+    def check(self, *, resume: bool, overwrite: bool) -> None:
+        """Raise `ValueError` for a folder that holds something else, or no run to resume."""
+        if self.path is None:
+            if resume:
+                raise ValueError("`resume` needs a `directory` that holds the run to continue.")
+            return
+        settings = self.path / storage.SETTINGS
+        if settings.exists():
+            self._check_settings(settings, resume=resume, overwrite=overwrite)
+        elif resume:
+            raise ValueError(f"`{self.path}` holds no run to resume.")
+        elif self.path.is_dir() and {path.name for path in self.path.iterdir()} - {storage.LOCK}:
+            raise ValueError(f"`{self.path}` holds files that are no run: choose an empty folder.")
 
     def _check_settings(self, settings: Path, *, resume: bool, overwrite: bool) -> None:
         if overwrite and not resume:
@@ -155,9 +178,15 @@ class RunDirectory:
             storage.remove(self.saved.pop(0))
 
     def publish(self, optimizer: AbstractOptimizer, snapshots: PyTree, history: Any) -> None:
-        """Write what `load` and reports read: the best weights, all snapshots, the history."""
+        """Write what `load` and reports read: the best weights, all snapshots, the history.
+
+        What speaks of other weights is removed first.
+        """
         if self.path is None:
             return
-        saved.save_optimizer(self.path, optimizer)
+        if not saved.holds(self.path, optimizer):
+            for name in OF_OPTIMIZER:
+                storage.remove(self.path / name)
         storage.save_arrays(self.path / "snapshots", storage.tree_to_arrays(snapshots))
         storage.save_record(self.path / "history.npz", history)
+        saved.save_optimizer(self.path, optimizer)

@@ -153,6 +153,22 @@ def current_settings(saved: Mapping[str, Any]) -> dict[str, Any]:
     return dict(saved) | {name: current_names(saved[name]) for name in entries}
 
 
+def checked_settings(saved: Mapping[str, Any], path: object) -> dict[str, Any]:
+    """As `current_settings`, of the file `path`.
+
+    Raises `ValueError`, naming it, if its `training` are no settings of a training.
+    """
+    settings = current_settings(saved)
+    if isinstance(settings.get("training"), dict):
+        names = {field.name for field in dataclasses.fields(MetaTraining)}
+        known = {name: value for name, value in settings["training"].items() if name in names}
+        try:
+            MetaTraining(**known)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"`{path}` holds no settings of a training: {error}") from None
+    return settings
+
+
 def without_schedule(settings: MetaTraining) -> MetaTraining:
     """Settings with defaults for all that does not change a single outer step.
 

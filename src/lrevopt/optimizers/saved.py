@@ -49,6 +49,18 @@ def load_weights(directory: Path | str) -> dict[str, np.ndarray]:
     return storage.load_arrays(old) if old.is_dir() else {}
 
 
+def holds(directory: Path | str, optimizer: AbstractOptimizer) -> bool:
+    """Whether the weights in a run directory are those of this optimizer, to the bit."""
+    try:
+        before = load_weights(directory)
+    except ValueError:  # damaged
+        return False
+    after = storage.tree_to_arrays(optimizer)
+    return after.keys() == before.keys() and all(
+        np.array_equal(array, before[name]) for name, array in after.items()
+    )
+
+
 def shipped() -> tuple[str, ...]:
     """Names of the learned optimizers that come with the package: the paper's tasks."""
     return tuple(sorted(path.stem for path in SHIPPED.glob("*.npz")))

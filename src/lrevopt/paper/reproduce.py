@@ -62,6 +62,24 @@ def reproduce(
     steps = chosen.training.selection_unroll or chosen.training.unroll
     settings = dataclasses.replace(plan.tuning, steps=steps)
     baseline_settings(settings)
+    with storage.claimed(directory):
+        return _all_stages(
+            chosen, directory, plan, settings, steps=steps, overwrite=overwrite, say=say, **running
+        )
+
+
+def _all_stages(
+    chosen: Experiment,
+    directory: Path,
+    plan: Plan,
+    settings: Tuning,
+    *,
+    steps: int,
+    overwrite: bool,
+    say: Say,
+    **running: Any,
+) -> str:
+    """`reproduce` in a folder that is claimed."""
     begin, outcome = time.monotonic(), "finished"
 
     def stage(name: str) -> None:
@@ -104,10 +122,11 @@ def figures_and_report(run: Run, begin: float | None = None) -> Path:
 
     `begin` is when the whole run began, by `time.monotonic`.
     """
-    drawn = draw_figures([run.folder], run.folder / Run.figures.file)
-    return report_run(
-        Run(run.folder, data_dir=run.data_dir),
-        figures=[Picture(spec, png) for spec, png in drawn],
-        sections=claims_section(claims_of(run.folder)),
-        seconds=None if begin is None else time.monotonic() - begin,
-    )
+    with storage.claimed(run.folder):
+        drawn = draw_figures([run.folder], run.folder / Run.figures.file)
+        return report_run(
+            Run(run.folder, data_dir=run.data_dir),
+            figures=[Picture(spec, png) for spec, png in drawn],
+            sections=claims_section(claims_of(run.folder)),
+            seconds=None if begin is None else time.monotonic() - begin,
+        )

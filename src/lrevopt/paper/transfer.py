@@ -1,6 +1,7 @@
 """Transfer of all runs in a folder: measured piece by piece, drawn and tabulated."""
 
 import dataclasses
+import functools
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -49,8 +50,22 @@ def transfer(
 
     `TASK.npz`, `scales_TASK.npz`, `horizons_TASK.npz` and `dimensions.npz` are kept together with
     `settings.json`. Raises `ValueError` for a folder without runs, runs without tuned baselines,
-    a folder that cannot be written, or one that was measured with other settings or weights.
+    a folder that cannot be written, that another process writes into, or that was measured with
+    other settings or weights.
     """
+    with storage.claimed(output):
+        _transfer(results, output, settings, data_dir=data_dir, say=say)
+
+
+def _transfer(
+    results: Path,
+    output: Path,
+    settings: TransferSettings,
+    *,
+    data_dir: Path | None,
+    say: Callable[[str], None],
+) -> None:
+    """`transfer` in a folder that is claimed."""
     runs = {folder.name: Run(folder, data_dir=data_dir) for folder in shipped_runs(results)}
     tasks = {name: run.task for name, run in runs.items()}
     by_home = {name: contestants(run) for name, run in runs.items()}
@@ -59,8 +74,7 @@ def transfer(
         for home, own in by_home.items()
         for kind, optimizer in own.items()
     }
-    storage.writable_directory(output)
-    _check_or_keep(output, settings, everyone)
+    once = functools.partial(_once, say, _check_or_keep(output, settings, everyone))
     test, seen = (key_stream(name, settings.seed) for name in ("test", "analysis"))
     steps = settings.steps
     transfers: dict[str, Transfer] = {}
@@ -71,24 +85,24 @@ def transfer(
         count = settings.problems_of(name)
         factors, lengths = settings.swept(name)
         shared: dict[str, Any] = {"key": test, "problems": count}
-        scales[name] = _once(
-            Sweep, output / f"scales_{name}.npz", say,
+        scales[name] = once(
+            Sweep, output / f"scales_{name}.npz",
             sweep_scales, own, task, factors, steps=steps, **shared,
         )  # fmt: skip
-        horizons[name] = _once(
-            Sweep, output / f"horizons_{name}.npz", say,
+        horizons[name] = once(
+            Sweep, output / f"horizons_{name}.npz",
             sweep_horizons, own, task, lengths, **shared,
         )  # fmt: skip
-        transfers[name] = _once(
-            Transfer, output / f"{name}.npz", say,
+        transfers[name] = once(
+            Transfer, output / f"{name}.npz",
             measure_transfer, everyone, task, f"{name}/{LEARNED}", analysis_key=seen,
             analysed=settings.analysed_of(name), steps=steps, **shared,
         )  # fmt: skip
     dimensions = None
     if SIZED in runs:
         variants = {float(dim): LinearRegression(dim) for dim in settings.dimensions}
-        dimensions = _once(
-            Sweep, output / "dimensions.npz", say,
+        dimensions = once(
+            Sweep, output / "dimensions.npz",
             sweep_tasks, by_home[SIZED], variants, key=test, problems=settings.problems,
             steps=steps,
         )  # fmt: skip
@@ -100,27 +114,37 @@ def transfer(
 
 
 def _once(
+    say: Callable[[str], None],
+    made_from: dict[str, Any],
     kind: type[Record],
     path: Path,
-    say: Callable[[str], None],
     measure: Callable[..., Record],
     *inputs: Any,
     **options: Any,
 ) -> Record:
-    """The record that is there, or else measured and saved."""
+    """The record that is there, or else measured and saved. Its cells are kept until it is whole.
+
+    Raises `ValueError` for a record that was made from other settings or weights.
+    """
     if path.exists():
+        if (storage.load_source(path) or made_from) != made_from:
+            raise ValueError(f"`{path}` was made from other settings or weights: remove it.")
         return storage.load_record(kind, path)
     start = time.monotonic()
-    record = measure(*inputs, **options)
-    storage.save_record(path, record)
+    with storage.resumable(path.parent, path.stem, made_from):
+        record = measure(*inputs, **options)
+        storage.save_record(path, record, made_from)
     say(f"{path.stem}: {time.monotonic() - start:.0f} s")
     return record
 
 
 def _check_or_keep(
     output: Path, settings: TransferSettings, optimizers: Mapping[str, AbstractOptimizer]
-) -> None:
-    """Refuse a folder that was measured with other settings or weights; note them in a new one."""
+) -> dict[str, Any]:
+    """Settings and weights that are measured, kept in a new folder.
+
+    Raises `ValueError` for a folder that was measured with others.
+    """
     own = json.loads(
         json.dumps(
             dataclasses.asdict(settings)
@@ -138,6 +162,7 @@ def _check_or_keep(
             )
     else:
         storage.save_json(path, own)
+    return own
 
 
 def transfer_table(transfers: Mapping[str, Transfer]) -> str:

@@ -1,10 +1,15 @@
 """A stage: the optimizer of a run taken apart."""
 
+from typing import Any
+
 import equinox as eqx
 import jax.random as jr
 
+from lrevopt import storage
 from lrevopt.analysis import (
+    Manifold,
     Mechanisms,
+    ParameterTypes,
     analyze_sampled,
     measure_manifold,
     measure_modes,
@@ -12,6 +17,7 @@ from lrevopt.analysis import (
     textbook_update_functions,
 )
 from lrevopt.inner_loop.sampled_states import sample_states
+from lrevopt.inner_loop.sizes import check_runs
 from lrevopt.optimizers import AbstractOptimizer, OptaxOptimizer, saved
 from lrevopt.optimizers.named import make_optimizer
 from lrevopt.runs.contents import Run
@@ -31,26 +37,41 @@ def analyze_run(
 ) -> Mechanisms:
     """Take the optimizer of a run apart, and save the numbers of its figures.
 
-    Without `problems`, as many as `analysed_problems` says. Raises `ValueError` for a run without
+    Without `problems`, as many as `analysed_problems` says. What was measured when a call was
+    interrupted is not measured again. Raises `ValueError` for a run without
     weights, or an optimizer that diverges on every problem.
     """
-    task = run.task
-    optimizer, at_rest = at_rest_of(run, steps)
-    key = key_stream("analysis", seed)
+    task, key = run.task, key_stream("analysis", seed)
     problems = analysed_problems(task) if problems is None else problems
-    sampled = sample_states(optimizer, task, key=key, problems=problems, steps=steps)
-    if at_rest is not None:
-        optimizer, sampled = at_rest, replay_states(at_rest, sampled)
-    record = analyze_sampled(optimizer, sampled)
+    check_runs(task, problems=problems, steps=steps)
+    optimizer, at_rest = at_rest_of(run, steps)
     facts = {"problems": problems, "steps": steps, "seed": seed}
-    write(run.folder, "mechanisms", record, json=facts)
-    if len(task.parameter_groups) > 1:
-        types = measure_parameter_types(optimizer, task, key=key, problems=problems, steps=steps)
-        write(run.folder, "parameter_types", types)
-        write(run.folder, "manifold", measure_manifold(optimizer, sampled))
-        write(run.folder, "mode_shifts", measure_modes(optimizer, sampled))
-    write(run.folder, "textbook", textbook_update_functions())
-    write(run.folder, "task_picture", task_picture(task, key=key))
+    counts: Any = {"key": key, "problems": problems, "steps": steps}
+    made_from = facts | {"task": storage.describe(task)}
+    with storage.claimed(run.folder), storage.resumable(run.folder, "analyze", made_from):
+        sampled = sample_states(optimizer, task, **counts)
+        if at_rest is not None:
+            optimizer, sampled = at_rest, replay_states(at_rest, sampled)
+        record = storage.part(
+            "mechanisms", Mechanisms, lambda: analyze_sampled(optimizer, sampled), of=optimizer
+        )
+        records: dict[str, Any] = {}
+        if len(task.parameter_groups) > 1:
+            records["parameter_types"] = storage.part(
+                "parameter types",
+                ParameterTypes,
+                lambda: measure_parameter_types(optimizer, task, **counts),
+                of=optimizer,
+            )
+            records["manifold"] = storage.part(
+                "manifold", Manifold, lambda: measure_manifold(optimizer, sampled), of=optimizer
+            )
+            records["mode_shifts"] = measure_modes(optimizer, sampled)
+        records["textbook"] = textbook_update_functions()
+        records["task_picture"] = task_picture(task, key=key)
+        write(run.folder, "mechanisms", record, json=facts)
+        for name, found in records.items():
+            write(run.folder, name, found)
     return record
 
 

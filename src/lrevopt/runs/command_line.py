@@ -22,6 +22,7 @@ import tyro
 from lrevopt.host_devices import start_host_devices
 from lrevopt.meta_training.settings import Preset
 from lrevopt.runs.experiment import suggestion
+from lrevopt.runs.numbers import check_numbers
 
 Settings = TypeVar("Settings")
 
@@ -143,10 +144,33 @@ def run_command(command: type[Any], words: Sequence[str], prog: str) -> int:
     read = parse_by_task if names & {"training", "tuning"} else parse
     settings: Command = read(command, words=words, prog=prog)
     with plain_errors():
+        check_numbers(settings)
+        refuse_overridden(words)
         start_host_devices()
         code = settings.main() or 0
         sys.stdout.flush()
     return code
+
+
+OVERRIDES = {"start": "trained on", "optimizer": "taken"}
+"""Options that name an optimizer, and what happens to it. It has the settings that it has."""
+
+
+def refuse_overridden(words: Sequence[str]) -> None:
+    """Raise `ValueError` for settings of an optimizer beside the name of another one."""
+    given = [word.partition("=")[0][2:].replace("_", "-") for word in words if word[:2] == "--"]
+    for name, does in OVERRIDES.items():
+        if name not in given:
+            continue
+        ignored = [other for other in given if other.startswith("optimizer.")]
+        ignored += [other for other in given if other in ("optimizer", "kwargs")] * (
+            name == "start"
+        )
+        if ignored:
+            raise ValueError(
+                f"`{ignored[0]}` must be left out with `{name}`, whose optimizer is {does} as it "
+                f"is."
+            )
 
 
 def summary(command: type[Any]) -> str:

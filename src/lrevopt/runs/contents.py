@@ -19,8 +19,9 @@ from lrevopt.analysis.parameter_types import type_facts
 from lrevopt.certificates import Certificates
 from lrevopt.inner_loop.evaluation import Evaluation
 from lrevopt.meta_training import History
-from lrevopt.meta_training.settings import current_settings
+from lrevopt.meta_training.settings import checked_settings
 from lrevopt.optimizers import AbstractOptimizer, saved
+from lrevopt.runs.readers import read_evaluation, read_settings_of, read_tuning
 from lrevopt.studies.gradient_replay import GradientReplay, gradient_replay_facts
 from lrevopt.studies.interventions import Interventions
 from lrevopt.studies.interventions.costs import intervention_facts
@@ -118,42 +119,6 @@ def folder(file: str, stage: str, says: str, **more: Any) -> Part[Path | None]:
     return Part(file, stage, says, lambda path: path, lambda: None, **more)
 
 
-def read_tuning(directory: Path) -> dict[str, TuningResult]:
-    """Searches by baseline, whatever baselines there are."""
-    files = sorted(directory.glob("*.npz"))
-    results = {file.stem: storage.load_record(TuningResult, file) for file in files}
-    order = storage.load_json(directory / storage.SETTINGS).get("baselines", list(USUAL_ORDER))
-    return dict(sorted(results.items(), key=lambda pair: (*order, pair[0]).index(pair[0])))
-
-
-USUAL_ORDER = ("momentum", "rmsprop", "adam")
-"""Order of the baselines in folders whose settings do not name them."""
-
-
-SHARED = "baselines_from"
-"""Name, among the settings of an evaluation, of the folder whose evaluation has its baselines."""
-
-
-def read_evaluation(path: Path) -> Evaluation:
-    """Losses on test problems. Baselines that another run's evaluation holds come from there.
-
-    Raises `ValueError`, naming the file, if one is missing, damaged, or of other problems.
-    """
-    own, settings = storage.load_record(Evaluation, path), path.with_suffix(".json")
-    known = storage.load_json(settings) if settings.is_file() else {}
-    if SHARED not in known:
-        return own
-    there = path.parent / known[SHARED] / path.name
-    counts = ("problems", "steps", "seed")
-    other = storage.load_json(there.with_suffix(".json"))
-    if any(other.get(name) != known.get(name) for name in counts):
-        raise ValueError(
-            f"`{path}` takes its baselines from `{there}`, which has other problems by now: "
-            f"evaluate this run again."
-        )
-    return own.beside(storage.load_record(Evaluation, there))
-
-
 def read_seeds(directory: Path) -> "dict[int, Run]":
     """Runs by training seed."""
     folders = [path for path in directory.iterdir() if path.name.isdigit()]
@@ -186,7 +151,7 @@ class Run:
 
     settings: Part[dict[str, Any]] = Part(
         storage.SETTINGS, "train", "Task, optimizer, settings of training, seed and versions.",
-        lambda path: current_settings(storage.load_json(path)), dict,
+        lambda path: checked_settings(storage.load_settings(path), path), dict,
     )  # fmt: skip
     history = record(
         History, "history.npz", "train", "Meta-objective, gradient norm and selection scores.",
@@ -205,9 +170,9 @@ class Run:
         "tuning", "tune", "Random search of each baseline, by its name.",
         read_tuning, dict, depends=("settings",),
     )  # fmt: skip
-    unfinished_evaluation = folder(
-        "evaluation", "evaluate", "Runs of an evaluation that was interrupted.",
-        depends=("settings", "tuning"),
+    unfinished = folder(
+        storage.UNFINISHED, "all stages", "Parts of a stage that was interrupted.",
+        depends=("settings",), formerly=("evaluation",),
     )  # fmt: skip
     evaluation: Part[Evaluation | None] = Part(
         "evaluation.npz", "evaluate", "Losses of every optimizer on test problems.",
@@ -335,7 +300,10 @@ class Run:
         """A part of this run, read on first use."""
         if part.name not in self._loaded:
             path = None if self.path is None else part.find(self.path)
-            found = part.absent() if path is None else part.read(path)
+            found = part.absent()
+            if path is not None:
+                file = path
+                found = storage.read_settled(lambda: part.read(file), file)
             if part.name == "tuning" and not found and self._tuned_by is not None:
                 found = self._tuned_by.get(part)
             self._loaded[part.name] = found
@@ -364,13 +332,13 @@ class Run:
         """Settings of the stages that wrote some beside their records, by stage."""
         if self.path is None:
             return {}
-        kept = {
-            "tuning": f"{CONTENTS['tuning'].file}/{storage.SETTINGS}",
-            "evaluation": "evaluation.json",
-            "analysis": "analysis.json",
-        }
-        files = {name: self.path / file for name, file in kept.items()}
-        return {name: storage.load_json(file) for name, file in files.items() if file.is_file()}
+        tuning = self.path / Run.tuning.file / storage.SETTINGS
+        found = {"tuning": storage.load_json(tuning)} if tuning.is_file() else {}
+        for name, part in {"evaluation": "evaluation", "analysis": "mechanisms"}.items():
+            file = self.path / f"{name}.json"
+            if file.is_file():
+                found[name] = read_settings_of(self.path / CONTENTS[part].file, file)
+        return found
 
     def facts(self, *names: str) -> Facts:
         """Facts in words of these parts, of those that the run has; of all by default."""

@@ -2,18 +2,18 @@
 
 import dataclasses
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import equinox as eqx
-import numpy as np
 
 from lrevopt import storage
 from lrevopt.inner_loop.evaluation import Evaluation, evaluate
+from lrevopt.inner_loop.sizes import check_runs
 from lrevopt.optimizers import AbstractOptimizer, saved
-from lrevopt.runs.contents import SHARED, Run
+from lrevopt.runs.contents import Run
 from lrevopt.runs.experiment import LEARNED, key_stream
+from lrevopt.runs.readers import SHARED
 from lrevopt.runs.tune import Say, load_tuning, tuned_baselines
 from lrevopt.runs.writing import write
 from lrevopt.tasks import AbstractTask
@@ -50,8 +50,7 @@ def evaluate_run(
 ) -> Evaluation:
     """Run everything on test problems, save the losses and a table of paired comparisons.
 
-    What was run when a call was interrupted is not run again: the folder keeps each optimizer's
-    runs until all are there.
+    What was run when a call was interrupted is not run again.
 
     - `problems`: test problems, by default as many as `tested_problems` says.
     - `steps`: updates in each run.
@@ -64,19 +63,20 @@ def evaluate_run(
     """
     task = run.task
     problems = tested_problems(task) if problems is None else problems
+    check_runs(task, problems=problems, steps=steps, optimizers=4)
     facts: dict[str, Any] = {"problems": problems, "steps": steps, "seed": seed}
     entered, shared = contestants(run, baselines), _shared(baselines, facts)
     if shared is not None:
         facts[SHARED] = os.path.relpath(Path(str(baselines)), run.folder)
         entered = {LEARNED: entered[LEARNED]}
-    runs = _Runs(run.folder / Run.unfinished_evaluation.file, task, problems, steps, seed)
-    # The baselines first: they are what another optimizer of the folder would still be compared to.
-    for name in [*(name for name in entered if name != LEARNED), LEARNED]:
-        runs.of(name, entered[name])
-    own = runs.together(entered)
-    evaluation = own if shared is None else own.beside(shared)
-    write(run.folder, "evaluation", own, json=facts, csv=_comparisons(evaluation))
-    storage.remove(runs.folder)
+    with (
+        storage.claimed(run.folder),
+        storage.resumable(run.folder, "evaluate", facts | {"task": storage.describe(task)}),
+    ):
+        key = key_stream("test", seed)
+        own = evaluate(entered, task, problems=problems, steps=steps, key=key)
+        evaluation = own if shared is None else own.beside(shared)
+        write(run.folder, "evaluation", own, json=facts, csv=_comparisons(evaluation))
     for line in _said(evaluation):
         say(line)
     return evaluation
@@ -91,47 +91,6 @@ def _shared(baselines: Path | None, facts: dict[str, Any]) -> Evaluation | None:
     if other.evaluation is None or any(same.get(name) != facts[name] for name in facts):
         return None
     return other.evaluation if set(other.tuning) <= set(other.evaluation.names) else None
-
-
-class _Runs:
-    """Runs of single optimizers on the same problems, kept in a folder until all are there."""
-
-    def __init__(self, folder: Path, task: AbstractTask, problems: int, steps: int, seed: int):
-        self.folder, self.task = folder, task
-        self.counts = {"problems": problems, "steps": steps}
-        self.seed = seed
-
-    def of(self, name: str, optimizer: AbstractOptimizer) -> Evaluation:
-        """One optimizer's runs: those kept, if they are of the same weights and problems."""
-        path, facts = self.folder / f"{name}.npz", self.folder / f"{name}.json"
-        own: dict[str, Any] = {
-            "optimizer": type(optimizer).__name__,
-            "weights": storage.digest_of(optimizer),
-            "task": storage.describe(self.task),
-            "seed": self.seed,
-            **self.counts,
-        }
-        if path.exists() and facts.exists() and storage.load_json(facts) == own:
-            return storage.load_record(Evaluation, path)
-        key = key_stream("test", self.seed)
-        problems, steps = self.counts["problems"], self.counts["steps"]
-        found = evaluate({name: optimizer}, self.task, key=key, problems=problems, steps=steps)
-        storage.remove(facts)
-        storage.save_record(path, found)
-        storage.save_json(facts, own)
-        return found
-
-    def together(self, optimizers: Mapping[str, AbstractOptimizer]) -> Evaluation:
-        """All runs as one record, in the order of `optimizers`."""
-        each = [self.of(name, optimizer) for name, optimizer in optimizers.items()]
-        return Evaluation(
-            tuple(optimizers),
-            np.concatenate([one.losses for one in each]),
-            {
-                metric: np.concatenate([one.metrics[metric] for one in each])
-                for metric in each[0].metrics
-            },
-        )
 
 
 def _others(evaluation: Evaluation) -> list[str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from lrevopt.checks import finite, one_of, positive_integer
 from lrevopt.meta_training.settings import PRESETS, WITH_BIAS, MetaTraining, Preset
+from lrevopt.runs.numbers import check_seed
 from lrevopt.tuning.settings import Tuning
 
 if TYPE_CHECKING:
@@ -22,6 +23,10 @@ Stream = Literal["initial_weights", "training", "tuning", "test", "analysis", "s
 
 LEARNED = "learned"
 """Name of the optimizer of a run beside the baselines that it is compared with."""
+
+
+BYTES_OF_A_PAIR = 48.0
+"""Memory for each pair of units while weights are drawn: three gates, and copies of them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,10 +61,15 @@ class Learned:
                 )
 
     def build(self, key: "Key[Array, '']") -> "AbstractOptimizer":
-        """The optimizer with weights drawn from `key`."""
+        """The optimizer with weights drawn from `key`.
+
+        Raises `ValueError` for more units than there is memory for.
+        """
+        from lrevopt.inner_loop.sizes import check_fits
         from lrevopt.optimizers import GRUCell, RecurrentOptimizer
         from lrevopt.optimizers.saved import CELLS
 
+        check_fits(f"`units` {self.units}", BYTES_OF_A_PAIR * self.units**2)
         return RecurrentOptimizer(
             CELLS[self.cell](self.units, key)
             if self.input_deviation is None
@@ -162,5 +172,6 @@ def key_stream(name: Stream, seed: int) -> "Key[Array, '']":
     """Key of one purpose. Streams of different names are disjoint, whatever their seeds."""
     import jax.random as jr
 
+    check_seed(seed)
     index = get_args(Stream).index(one_of("name", name, get_args(Stream)))
     return jr.fold_in(jr.key(seed), index)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from lrevopt import storage
+from lrevopt.inner_loop.sizes import check_runs
 from lrevopt.plots.gallery import figure_gallery
 from lrevopt.plots.style import render
 from lrevopt.runs.experiment import key_stream
@@ -28,22 +29,32 @@ def write_gallery(
     The folder `output` gets `gallery.npz`, its tables and its figure. Raises `ValueError` for an
     unknown name, or a folder that cannot be written.
     """
-    storage.writable_directory(output)
-    record = galleries.measure_gallery(
-        task,
-        key=key_stream("test", seed),
-        tuning_key=key_stream("tuning", seed),
-        problems=problems,
-        steps=steps,
-        names=tuple(WELL_KNOWN) if names is None else names,
-        report=say,
-    )
-    storage.save_record(output / "gallery.npz", record)
-    storage.write_atomically(output / "gallery.csv", galleries.gallery_table(record))
-    table = galleries.gallery_markdown(record)
-    storage.write_atomically(output / "gallery.md", table)
-    figure = figure_gallery(record)
-    for kind in ("png", "svg"):
-        storage.write_atomically(output / f"gallery.{kind}", render(figure, kind))
+    chosen = tuple(WELL_KNOWN) if names is None else names
+    facts = {"problems": problems, "steps": steps, "seed": seed, "names": chosen}
+    check_runs(task, problems=problems, steps=steps)
+    with (
+        storage.claimed(output),
+        storage.resumable(output, "gallery", facts | {"task": storage.describe(task)}),
+    ):
+        record = galleries.measure_gallery(
+            task,
+            key=key_stream("test", seed),
+            tuning_key=key_stream("tuning", seed),
+            problems=problems,
+            steps=steps,
+            names=chosen,
+            report=say,
+        )
+        table, figure = galleries.gallery_markdown(record), figure_gallery(record)
+        contents: dict[str, str | bytes] = {
+            "csv": galleries.gallery_table(record),
+            "md": table,
+            "png": render(figure, "png"),
+            "svg": render(figure, "svg"),
+            "npz": storage.record_bytes(record, facts),
+        }
+        storage.replace_together(
+            {output / f"gallery.{kind}": content for kind, content in contents.items()}
+        )
     say(table.rstrip())
     return record

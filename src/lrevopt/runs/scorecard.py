@@ -44,8 +44,9 @@ def scorecard_run(
     weights, or an optimizer that diverges on every problem.
     """
     entrant = run_entrant(run, steps)
-    card = measure(entrant, run.task, problems=problems, steps=steps, seed=seed)
-    write(run.folder, "scorecard", card, **_beside(card, f"Learned on {run.title}"))
+    with storage.claimed(run.folder):
+        card = measure(entrant, run.task, run.folder, problems=problems, steps=steps, seed=seed)
+        write(run.folder, "scorecard", card, **_beside(card, f"Learned on {run.title}"))
     say(str(card))
     return card
 
@@ -61,10 +62,11 @@ def save_scorecard(
     say: Say = print,
 ) -> Scorecard:
     """Measure a scorecard, and write it with its table and figure into a folder."""
-    card = measure(entrant, task, problems=problems, steps=steps, seed=seed)
-    storage.save_record(output / "scorecard.npz", card)
-    for kind, content in _beside(card, f"{readable(entrant.name)} on {task.title}").items():
-        storage.write_atomically(output / f"scorecard.{kind}", content)
+    with storage.claimed(output):
+        card = measure(entrant, task, output, problems=problems, steps=steps, seed=seed)
+        beside = _beside(card, f"{readable(entrant.name)} on {task.title}")
+        files = {output / f"scorecard.{kind}": content for kind, content in beside.items()}
+        storage.replace_together(files | {output / "scorecard.npz": storage.record_bytes(card)})
     say(str(card))
     return card
 
@@ -80,17 +82,32 @@ def _beside(card: Scorecard, title: str) -> dict[str, str | bytes]:
 
 
 def measure(
-    entrant: Entrant, task: AbstractTask, *, problems: int | None, steps: int, seed: int
+    entrant: Entrant,
+    task: AbstractTask,
+    folder: Path,
+    *,
+    problems: int | None,
+    steps: int,
+    seed: int,
 ) -> Scorecard:
-    """A scorecard on problems of the stream of analyses."""
-    return measure_scorecard(
-        entrant.optimizer,
-        task,
-        key=key_stream("analysis", seed),
-        problems=analysed_problems(task) if problems is None else problems,
-        steps=steps,
-        at_rest=entrant.at_rest,
-    )
+    """A scorecard on problems of the stream of analyses.
+
+    `folder` keeps what was measured when a call was interrupted.
+    """
+    facts = {
+        "problems": analysed_problems(task) if problems is None else problems,
+        "steps": steps,
+        "seed": seed,
+    }
+    with storage.resumable(folder, "scorecard", facts | {"task": storage.describe(task)}):
+        return measure_scorecard(
+            entrant.optimizer,
+            task,
+            key=key_stream("analysis", seed),
+            problems=facts["problems"],
+            steps=steps,
+            at_rest=entrant.at_rest,
+        )
 
 
 def run_entrant(run: Run, steps: int, baseline: str | None = None) -> Entrant:

@@ -32,7 +32,7 @@ def experiment_to_train(
     if not left_open(options):
         return chosen
     if (directory / storage.SETTINGS).is_file() and not options.overwrite:
-        return _as_begun(chosen, storage.load_json(directory / storage.SETTINGS))
+        return _as_begun(chosen, storage.load_settings(directory))
     seconds = SECONDS if options.time_limit is None else options.time_limit
     say(f"choosing scales and settings for {seconds:g} s of training on {options.task}")
     found = suggest_training(

@@ -6,7 +6,6 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import numpy as np
 
 from lrevopt import storage
 from lrevopt.meta_training import MetaTrainingRun, meta_train
@@ -41,7 +40,6 @@ def train(
     `ValueError` as `meta_train` does, for an optimizer that has nothing to train, and for names
     that stand for no task or optimizer.
     """
-    before = saved.load_weights(directory) if resume else {}
     if resume and start is None and (directory / storage.SETTINGS).is_file():
         known = storage.load_settings(directory).get("start")
         start = None if known is None else Path(known)
@@ -55,27 +53,27 @@ def train(
             f"{type(optimizer).__name__} has none."
         )
     task = chosen.make_task()
-    run = meta_train(
-        task,
-        optimizer,
-        chosen.training,
-        key=key_stream("training", chosen.seed),
-        directory=directory,
-        resume=resume,
-        overwrite=overwrite,
-        time_limit=time_limit,
-        save_every=save_every,
-        memory_limit=memory_limit,
-    )
-    _replaced(directory, before, run.optimizer, resume=resume)
     facts = _facts(chosen, task, start)
     if start is not None:
         earlier = current_settings(saved.load_settings(start))
         known = ("task", "training", "seed", "scales")
         this = {name: earlier[name] for name in known if name in earlier}
         facts |= {"start": str(start), "stages": [*earlier.get("stages", []), this]}
-    settings = storage.load_settings(directory)
-    storage.save_json(directory / storage.SETTINGS, settings | facts)
+    with storage.claimed(directory):
+        run = meta_train(
+            task,
+            optimizer,
+            chosen.training,
+            key=key_stream("training", chosen.seed),
+            directory=directory,
+            resume=resume,
+            overwrite=overwrite,
+            time_limit=time_limit,
+            save_every=save_every,
+            memory_limit=memory_limit,
+        )
+        settings = storage.load_settings(directory)
+        storage.save_json(directory / storage.SETTINGS, settings | facts)
     return run
 
 
@@ -112,15 +110,15 @@ def adopt(
         "initial_weights": storage.digest_of(optimizer),
     }
     _check_vacant(directory, identity, overwrite=overwrite)
-    before = saved.load_weights(directory)
-    storage.writable_directory(directory)
-    for name in ("history", "checkpoints", "snapshots"):
-        for path in CONTENTS[name].files(directory):
-            storage.remove(path)
     facts = _facts(chosen, task) | {"versions": storage.versions()}
-    saved.save_optimizer(directory, optimizer)
-    storage.save_json(directory / storage.SETTINGS, identity | facts)
-    _replaced(directory, before, optimizer, resume=not overwrite)
+    with storage.claimed(directory):
+        if not saved.holds(directory, optimizer):
+            remove_stale(directory, "optimizer", *(("settings",) if overwrite else ()))
+        for name in ("history", "checkpoints", "snapshots"):
+            for path in CONTENTS[name].files(directory):
+                storage.remove(path)
+        storage.save_json(directory / storage.SETTINGS, identity | facts)
+        saved.save_optimizer(directory, optimizer)
     return optimizer
 
 
@@ -136,7 +134,7 @@ def _check_vacant(directory: Path, identity: dict[str, Any], *, overwrite: bool)
                 f"`{directory}` holds another run (different: {', '.join(different)}): choose "
                 f"another folder, or pass overwrite."
             )
-    elif directory.is_dir() and any(directory.iterdir()):
+    elif directory.is_dir() and {path.name for path in directory.iterdir()} - {storage.LOCK}:
         raise ValueError(f"`{directory}` holds files that are no run: choose an empty folder.")
 
 
@@ -154,18 +152,3 @@ def _facts(chosen: Experiment, task: AbstractTask, start: Path | None = None) ->
 def trainable(optimizer: AbstractOptimizer) -> bool:
     """Whether an optimizer has anything that a meta-gradient changes."""
     return bool(jax.tree.leaves(eqx.filter(optimizer, eqx.is_inexact_array)))
-
-
-def _replaced(
-    directory: Path,
-    before: dict[str, np.ndarray],
-    optimizer: AbstractOptimizer,
-    *,
-    resume: bool,
-) -> None:
-    """Remove what has gone stale if these weights are not those that were there."""
-    after = storage.tree_to_arrays(optimizer)
-    if after.keys() != before.keys() or any(
-        not np.array_equal(array, before[name]) for name, array in after.items()
-    ):
-        remove_stale(directory, "optimizer", *(() if resume else ("settings",)))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from lrevopt import storage
+from lrevopt.inner_loop.sizes import check_fits, check_runs
 from lrevopt.optimizers import AbstractOptimizer, Adam, Momentum, RMSProp, named
 from lrevopt.runs.contents import Run
 from lrevopt.runs.experiment import Named, key_stream
@@ -46,42 +48,80 @@ def tune_baselines(
     - `baselines`: constructors by name, `BASELINES` by default. Each takes what of
       `settings.ranges` names its arguments.
 
-    Raises `ValueError` for a range that no baseline has, or a folder whose run is of another task.
+    Searches that are there already, of the same settings, seed and task, are kept, so that a call
+    that was interrupted goes on. Searches of other settings, and what was made from them, are
+    removed before anything starts.
+
+    Raises `ValueError` for a range that no baseline has, sizes that do not fit into memory, or a
+    folder whose run is of another task.
     """
     chosen = BASELINES if baselines is None else baselines
     each = baseline_settings(settings, chosen)
+    check_runs(task, problems=settings.problems, steps=settings.steps)
+    check_runs(task, problems=settings.fresh_problems, steps=settings.steps)
+    check_fits(f"`settings` {settings.settings}", 200.0 * settings.settings)
     if (directory / storage.SETTINGS).exists():
         check_same_task(storage.load_settings(directory), task, directory)
-    folder = storage.writable_directory(directory / Run.tuning.file)
-    results = {}
-    say(settings.rule())
-    for name, constructor in chosen.items():
-        start = time.monotonic()
-        result = tune(task, constructor, each[name], key=key_stream("tuning", seed))
-        best = ", ".join(f"{key} {value:.4g}" for key, value in result.best.items())
-        say(
-            f"{name}: {best}; {result.fresh_score:.4f} on fresh problems, "
-            f"{np.sum(~np.isfinite(result.scores))} of {result.scores.size} settings diverged "
-            f"({time.monotonic() - start:.0f} s)"
-        )
-        for sentence in result.widened + result.at_limit:
-            say(f"  {sentence}")
-        results[name] = result
+    folder = directory / Run.tuning.file
     record = dataclasses.asdict(settings) | {"seed": seed, "task": storage.describe(task)}
-    _replace(folder, results, record)
+    results = {}
+    with storage.claimed(directory):
+        made_from = _begin(folder, record, list(chosen))
+        say(settings.rule())
+        for name, constructor in chosen.items():
+            file = folder / f"{name}.npz"
+            if file.is_file():
+                results[name] = storage.load_record(TuningResult, file)
+                say(f"{name}: {_best(results[name])}; tuned before")
+                continue
+            start = time.monotonic()
+            with storage.resumable(directory, f"tune-{name}", made_from):
+                result = tune(task, constructor, each[name], key=key_stream("tuning", seed))
+                storage.save_record(file, result, made_from)
+            say(f"{name}: {_found(result)} ({time.monotonic() - start:.0f} s)")
+            for sentence in result.widened + result.at_limit:
+                say(f"  {sentence}")
+            results[name] = result
     return results
 
 
-def _replace(folder: Path, results: dict[str, TuningResult], record: dict[str, Any]) -> None:
-    """Save searches instead of those in a folder, and remove what spoke of others."""
-    before = {path.name: path.read_bytes() for path in folder.glob("*.npz")}
-    for path in folder.glob("*.npz"):
-        path.unlink()
-    storage.save_json(folder / storage.SETTINGS, record | {"baselines": list(results)})
-    for name, result in results.items():
-        storage.save_record(folder / f"{name}.npz", result)
-    if before and before != {path.name: path.read_bytes() for path in folder.glob("*.npz")}:
-        remove_stale(folder.parent, "tuning")
+def _begin(folder: Path, record: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    """Prepare the folder of the searches; what each of them is made from.
+
+    What is there of other settings goes first, and with it what was made from that.
+    """
+    made_from = json.loads(json.dumps({"tuning": record, "versions": storage.versions()}))
+    kept = [file for file in folder.glob("*.npz") if _source(file) == made_from]
+    gone = [file for file in folder.glob("*.npz") if file not in kept or file.stem not in names]
+
+    def remove_others() -> None:
+        for file in gone:
+            storage.remove(file)
+        if gone:
+            remove_stale(folder.parent, "tuning")
+
+    settings = storage.json_text(record | {"baselines": names})
+    storage.replace_together({folder / storage.SETTINGS: settings}, remove_others)
+    return made_from
+
+
+def _source(file: Path) -> dict[str, Any] | None:
+    """What a search was made from; `None` where it does not say, or is damaged."""
+    try:
+        return storage.load_source(file)
+    except ValueError:
+        return None
+
+
+def _best(result: TuningResult) -> str:
+    return ", ".join(f"{key} {value:.4g}" for key, value in result.best.items())
+
+
+def _found(result: TuningResult) -> str:
+    return (
+        f"{_best(result)}; {result.fresh_score:.4f} on fresh problems, "
+        f"{np.sum(~np.isfinite(result.scores))} of {result.scores.size} settings diverged"
+    )
 
 
 def baseline_settings(
@@ -125,6 +165,12 @@ def tuned_baselines(results: Mapping[str, TuningResult]) -> dict[str, AbstractOp
             f"`BASELINES` must have the constructor of every tuned baseline, but has none of "
             f"{unknown[0]!r}."
         )
+    for name, result in results.items():
+        if result.name != BASELINES[name].__name__:
+            raise ValueError(
+                f"`{name}` must be a search of {BASELINES[name].__name__}, but it is one of "
+                f"{result.name}."
+            )
     return {name: result.optimizer(BASELINES[name]) for name, result in results.items()}
 
 

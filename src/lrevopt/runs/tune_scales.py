@@ -12,6 +12,9 @@ from lrevopt.runs.tune import Say
 from lrevopt.tasks import MNIST
 from lrevopt.tuning.scales import ScaleSearch, search_scales
 
+COPIED = {Run.history.file, Run.tuning.file, storage.SETTINGS, storage.LOCK}
+"""What a search that was interrupted may have left in the new folder: all but the weights."""
+
 SCALES = "scales"
 """Entry of a run's settings that tells of the search."""
 
@@ -45,7 +48,7 @@ def rescale_run(
     optimizer = saved.load(directory)
     if not isinstance(optimizer, RecurrentOptimizer):
         raise ValueError(f"`{directory}` must hold a recurrent optimizer: others have no scales.")
-    if output.exists() and any(output.iterdir()):
+    if output.is_dir() and not {path.name for path in output.iterdir()} <= COPIED:
         raise ValueError(f"`output` must be an empty or a new folder, got `{output}`.")
     found = search_scales(
         task,
@@ -60,14 +63,6 @@ def rescale_run(
     for first, second, score in rows:
         say(f"input scale x {first:g}, output scale x {second:g}: {score:.4f}")
     best = rescaled(optimizer, *found.best)
-    storage.writable_directory(output)
-    for part in (Run.history, Run.tuning):
-        source = directory / part.file
-        if source.is_dir():
-            shutil.copytree(source, output / part.file)
-        elif source.is_file():
-            shutil.copy2(source, output / part.file)
-    saved.save_optimizer(output, best)
     facts = {
         "input_factors": found.input_factors.tolist(),
         "output_factors": found.output_factors.tolist(),
@@ -79,6 +74,14 @@ def rescale_run(
         "task": storage.describe(task),
     }
     settings = run.settings | {"optimizer": storage.describe(best), SCALES: facts}
-    storage.save_json(output / storage.SETTINGS, settings)
+    with storage.claimed(output):
+        for part in (Run.history, Run.tuning):
+            source = directory / part.file
+            if source.is_dir():
+                shutil.copytree(source, output / part.file, dirs_exist_ok=True)
+            elif source.is_file():
+                shutil.copy2(source, output / part.file)
+        storage.save_json(output / storage.SETTINGS, settings)
+        saved.save_optimizer(output, best)
     say(f"chosen: input scale {best.input_scale:g}, output scale {best.output_scale:g}")
     return found

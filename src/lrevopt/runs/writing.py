@@ -30,23 +30,20 @@ def remove_stale(directory: Path, *replaced: str) -> None:
 
 
 def write(directory: Path, name: str, record: Any, **beside: str | bytes | dict[str, Any]) -> None:
-    """Save a record in the folder of a run, and remove what has gone stale by that.
+    """Save a record in the folder of a run. What goes stale by that is removed first.
 
     `beside` are the contents of the files that are written with it, by suffix: `csv="..."` for
-    the one of its `beside` that ends in .csv; a dict is written as JSON.
+    the one of its `beside` that ends in .csv; a dict is written as JSON, and is kept in the record
+    too. Nothing is removed unless there is room for all of them. Raises `OSError` if there is not.
     """
     part = CONTENTS[name]
-    before = _bytes(directory / part.file)
-    storage.save_record(directory / part.file, record)
+    settings = next((content for content in beside.values() if isinstance(content, dict)), None)
+    contents: dict[Path, str | bytes] = {}
     for file in part.beside:
         content = beside[Path(file).suffix[1:]]
-        if isinstance(content, dict):
-            storage.save_json(directory / file, content)
-        else:
-            storage.write_atomically(directory / file, content)
-    if _bytes(directory / part.file) != before:
-        remove_stale(directory, name)
-
-
-def _bytes(path: Path) -> bytes | None:
-    return path.read_bytes() if path.is_file() else None
+        plain = storage.json_text(content) if isinstance(content, dict) else content
+        contents[directory / file] = plain
+    path = directory / part.file
+    contents[path] = storage.record_bytes(record, settings)
+    fresh = not path.is_file() or path.read_bytes() != contents[path]
+    storage.replace_together(contents, lambda: remove_stale(directory, name) if fresh else None)

@@ -9,6 +9,7 @@ from lrevopt.storage.checkpoints import load_arrays as load_arrays
 from lrevopt.storage.checkpoints import save_arrays as save_arrays
 from lrevopt.storage.claims import LOCK as LOCK
 from lrevopt.storage.claims import claimed as claimed
+from lrevopt.storage.documents import json_text as json_text
 from lrevopt.storage.documents import load_json as load_json
 from lrevopt.storage.documents import save_json as save_json
 from lrevopt.storage.files import read_settled as read_settled
@@ -22,6 +23,9 @@ from lrevopt.storage.packed import digest_of_arrays as digest_of_arrays
 from lrevopt.storage.packed import load_npz as load_npz
 from lrevopt.storage.packed import load_source as load_source
 from lrevopt.storage.packed import save_npz as save_npz
+from lrevopt.storage.parts import UNFINISHED as UNFINISHED
+from lrevopt.storage.parts import part as part
+from lrevopt.storage.parts import resumable as resumable
 from lrevopt.storage.records import load_record as load_record
 from lrevopt.storage.records import record_bytes as record_bytes
 from lrevopt.storage.records import save_record as save_record

@@ -18,12 +18,14 @@ respond to a gradient to first order. Updates that depend on a gradient's sign o
 on either side of it, and so modes without a learning rate.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 
 import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Int, Key
 
+from lrevopt import storage
 from lrevopt.analysis.linearization import Linearization, eigenmodes, linearize, timescale
 from lrevopt.analysis.spacing import evenly_spaced
 from lrevopt.analysis.update_functions import gradient_axis, update_table
@@ -162,9 +164,11 @@ def measure_gallery(
         raise ValueError(f"`names` must be different optimizers, at least one, got {names}.")
     found: dict[str, GalleryEntry] = {}
     for name in names:
-        found[name] = measure_entry(
-            name, task, key=key, tuning_key=tuning_key, problems=problems, steps=steps
-        )
+        measure = functools.partial(
+            measure_entry,
+            name, task, key=key, tuning_key=tuning_key, problems=problems, steps=steps,
+        )  # fmt: skip
+        found[name] = storage.part(name, GalleryEntry, measure)
         report(_line(name, found[name], problems))
     each = found.values()
     return Gallery(

@@ -5,12 +5,14 @@ one. `measure_transfer` runs optimizers of several tasks on one of them. `sweep_
 `sweep_horizons` and `sweep_tasks` vary one quantity at a time.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 
 import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from lrevopt import storage
 from lrevopt.checks import finite, one_of, positive_integer
 from lrevopt.inner_loop.evaluation import Evaluation, evaluate, paired_interval
 from lrevopt.optimizers.classical import as_float
@@ -93,10 +95,11 @@ def measure_transfer(
     evaluation = evaluate(optimizers, task, problems=problems, steps=steps, key=key)
     cards: dict[str, Scorecard] = {}
     for name, optimizer in optimizers.items() if analysed else ():
+        measure = functools.partial(
+            measure_scorecard, optimizer, task, key=analysis_key, problems=analysed, steps=steps
+        )
         try:
-            cards[name] = measure_scorecard(
-                optimizer, task, key=analysis_key, problems=analysed, steps=steps
-            )
+            cards[name] = storage.part(name, Scorecard, measure, of=optimizer)
         except ValueError:
             if name == home_optimizer:
                 raise

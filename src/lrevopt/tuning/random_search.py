@@ -20,6 +20,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from lrevopt import storage
 from lrevopt.checks import increasing_pair
 from lrevopt.inner_loop.objectives import Objective
 from lrevopt.inner_loop.scoring import score_settings
@@ -80,6 +81,13 @@ class TuningResult(eqx.Module):
     def optimizer(self, constructor: Callable[..., AbstractOptimizer]) -> AbstractOptimizer:
         """The tuned optimizer, built by the constructor that was tuned."""
         return constructor(**self.best)
+
+
+class Rung(eqx.Module):
+    """Scores of the settings that ran side by side, and on how many problems each diverged."""
+
+    scores: Float[np.ndarray, " setting"]
+    diverged: Int[np.ndarray, " setting"]
 
 
 def tune(
@@ -276,8 +284,13 @@ class _Scorer:
         """By the objective, or by the last loss where runs are cut short."""
         objective = self.objective if in_full else "final"
         stacked = stack_settings(self.constructor, values)
-        scores = score_settings(self.task, stacked, draws, steps, objective, mesh=self.mesh)
-        return np.asarray(scores[0]), np.asarray(scores[1])
+
+        def run() -> Rung:
+            scores = score_settings(self.task, stacked, draws, steps, objective, mesh=self.mesh)
+            return Rung(*map(np.asarray, scores))
+
+        rung = storage.part(f"{self.constructor.__name__} {steps}", Rung, run)
+        return rung.scores, rung.diverged
 
 
 @eqx.filter_jit

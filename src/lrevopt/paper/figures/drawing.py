@@ -27,10 +27,10 @@ def draw_figures(
     if not specs:
         numbers = ", ".join(str(spec.number) for spec in possible)
         raise ValueError(f"`figure` must be one of {numbers or 'none'} here, got {figure}.")
-    storage.writable_directory(output)
     drawn = []
-    for spec in specs:
-        png, _ = save_figure(spec.draw(runs), output, spec.number)
-        save_figure_data(spec, runs, output)
-        drawn.append((spec, png))
+    with storage.claimed(output):
+        for spec in specs:
+            png, _ = save_figure(spec.draw(runs), output, spec.number)
+            save_figure_data(spec, runs, output)
+            drawn.append((spec, png))
     return drawn

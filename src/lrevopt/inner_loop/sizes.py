@@ -1,0 +1,58 @@
+"""How much memory runs take, so that what does not fit is refused before anything starts."""
+
+import os
+
+import equinox as eqx
+import jax
+import jax.random as jr
+
+from lrevopt.checks import positive_integer
+from lrevopt.tasks.interface import AbstractTask
+
+GIBIBYTE = 2**30
+
+SHARE = 0.8
+"""Share of the free memory that may be taken without a limit."""
+
+MOST = 2**31 - 1
+"""The longest axis of an array, and the most updates that a step counter holds."""
+
+
+def available_bytes() -> float:
+    """Bytes that may be taken by default, of the memory of the device or of the machine."""
+    stats = jax.devices()[0].memory_stats() if jax.default_backend() != "cpu" else None
+    if stats and "bytes_limit" in stats:
+        return SHARE * (stats["bytes_limit"] - stats.get("bytes_in_use", 0))
+    return SHARE * os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def check_fits(what: str, size: float) -> None:
+    """Raise `ValueError` if `size` bytes are more than there are. `what` takes them."""
+    if size > (limit := available_bytes()):
+        raise ValueError(
+            f"{what} would take {size / GIBIBYTE:.3g} GiB of memory, of which "
+            f"{limit / GIBIBYTE:.3g} are there."
+        )
+
+
+def check_runs(task: AbstractTask, *, problems: int, steps: int, optimizers: int = 1) -> None:
+    """Raise `ValueError` for counts below 1, or if problems and losses of runs do not fit.
+
+    These are `problems` draws of a task, and the losses of `optimizers` runs of `steps` updates on
+    each. States are no part of it: as many problems are run at a time as fit.
+    """
+    numbers = {
+        name: _up_to_the_most(name, value)
+        for name, value in {"problems": problems, "steps": steps}.items()
+    }
+    shapes = jax.tree.leaves(eqx.filter_eval_shape(task.sample, jr.key(0)))
+    each = sum(leaf.size * leaf.dtype.itemsize for leaf in shapes if hasattr(leaf, "dtype"))
+    losses = 2 * optimizers * (numbers["steps"] + 1) * jax.numpy.zeros(()).dtype.itemsize
+    what = f"`problems` {problems} with `steps` {steps}"
+    check_fits(what, numbers["problems"] * (each + losses))
+
+
+def _up_to_the_most(name: str, value: int) -> int:
+    if positive_integer(name, value) > MOST:
+        raise ValueError(f"`{name}` must be an integer of at most {MOST}, got {value!r}.")
+    return value
