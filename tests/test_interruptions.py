@@ -186,8 +186,8 @@ def test_a_folder_is_for_one_process(folder, capsys):
     with path.open() as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         assert code_of(TUNE) == 2
-        assert "`/" in (said := capsys.readouterr().err)
-        assert "run` is in use by process 4242 on elsewhere: wait until it has ended" in said
+        said = capsys.readouterr().err
+        assert "`run` is in use by process 4242 on elsewhere: wait until it has ended" in said
     with storage.claimed(folder / "run"), storage.claimed(folder / "run"):
         assert path.read_text() == f"process {os.getpid()} on {os.uname().nodename}\n"
     assert not path.exists()

@@ -38,8 +38,8 @@ def claimed(directory: Path | str) -> Iterator[None]:
         return
     made = _missing(path)
     try:
-        writable_directory(path)
-        handle = _locked(path / LOCK)
+        writable_directory(directory)
+        handle = _locked(path / LOCK, directory)
         _HELD.add(path)
         try:
             remove_leftovers(path)
@@ -63,8 +63,11 @@ def _missing(path: Path) -> list[Path]:
         return []
 
 
-def _locked(path: Path) -> int:
-    """Handle of the lock file, locked. Raises `ValueError` if another process holds it."""
+def _locked(path: Path, directory: Path | str) -> int:
+    """Handle of the lock file, locked. Raises `ValueError` if another process holds it.
+
+    `directory` is the folder as the caller names it.
+    """
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
@@ -73,7 +76,7 @@ def _locked(path: Path) -> int:
             holder = os.pread(handle, 200, 0).decode(errors="replace").strip()
             os.close(handle)
             raise ValueError(
-                f"`{path.parent}` is in use by {holder or 'another process'}: wait until it has "
+                f"`{directory}` is in use by {holder or 'another process'}: wait until it has "
                 f"ended, or choose another folder."
             ) from None
         except (OSError, AttributeError):  # this file system, or this system, has no locks
