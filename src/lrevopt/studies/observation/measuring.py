@@ -10,6 +10,9 @@ from jaxtyping import Array, Float, Int, PyTree
 Loss = Callable[[PyTree], Float[Array, ""]]
 Step = Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]
 
+SAMPLE = 2**16
+"""Entries of an array whose responses are summed, about: of a larger one, every n-th."""
+
 SATURATED = 0.5
 """Share of the response at no gradient below which an entry counts as saturated."""
 
@@ -17,16 +20,17 @@ SATURATED = 0.5
 def measure_groups(
     step: Step,
     before: PyTree,
-    required: tuple[PyTree, PyTree, PyTree | None],
+    required: tuple[PyTree, PyTree | None],
     places: Sequence[int],
     count: Int[Array, ""],
-) -> tuple[Float[Array, "group field"], list[Array]]:
+) -> tuple[Float[Array, "group field"], list[Array], PyTree]:
     """Rate, update over parameter, memory, saturated and known share of each group.
 
-    `required` is gradients, updates and parameters; `places` has the group of each array. Also, for
-    every array, 2 / G of its entries, the curvature up to which each is stable.
+    `required` is gradients and parameters; `places` has the group of each array. Also, for every
+    array, 2 / G of its entries, the curvature up to which each is stable; and the updates, which
+    are computed anew: the training step need not keep them.
     """
-    gradients, updates, params = required
+    gradients, params = required
     structure: Any
     leaves, structure = jax.tree.flatten(gradients)
     signs = structure.unflatten([_signs(leaf, k, count) for k, leaf in enumerate(leaves)])
@@ -38,7 +42,7 @@ def measure_groups(
         return now, then, step(nothing, second)[0]
 
     tangents = jax.jvp(three, (nothing,), (signs,))[1]
-    met = jax.jvp(lambda gradient: step(gradient, before)[0], (gradients,), (signs,))[1]
+    updates, met = jax.jvp(lambda gradient: step(gradient, before)[0], (gradients,), (signs,))
     zs = jax.tree.leaves(signs)
     responses = [
         [-z * t for z, t in zip(zs, jax.tree.leaves(part), strict=True)]
@@ -62,7 +66,7 @@ def measure_groups(
     bounds = [
         _bound(responses[0][k], responses[1][k], memories[place]) for k, place in enumerate(places)
     ]
-    return numbers, bounds
+    return numbers, bounds, updates
 
 
 def _signs(leaf: Array, place: int, count: Int[Array, ""]) -> Array:
@@ -76,17 +80,36 @@ def _signs(leaf: Array, place: int, count: Int[Array, ""]) -> Array:
 
 
 def _sums(gradient: Array, responses: list[Array], update: Array, parameter: Array) -> Array:
-    """Sums over the entries of one array, which groups add up."""
+    """Sums over the entries of one array, which groups add up; all in one pass over memory.
+
+    Of a large array a sample is summed, and stands for all.
+    """
+    size = gradient.size
+    gradient, update, parameter, *responses = (
+        _sampled(part) for part in (gradient, update, parameter, *responses)
+    )
     first, second, third, met = responses
-    known = jnp.isfinite(first) & jnp.isfinite(second) & jnp.isfinite(third) & jnp.isfinite(met)
-    weight = jnp.where(known, jnp.square(gradient), 0).astype(float)
+    known = jnp.isfinite(first + second + third + met)
+    weight = jnp.where(known, jnp.square(gradient), 0)
     saturated = known & (jnp.abs(met) < SATURATED * jnp.abs(first))
     parts = [jnp.where(known, part, 0) for part in (first, second, third)]
-    return jnp.stack([
-        weight.sum(), known.sum().astype(float), jnp.asarray(gradient.size, float),
-        *((weight * part).sum() for part in parts), saturated.sum().astype(float),
-        jnp.square(update).sum().astype(float), jnp.square(parameter).sum().astype(float),
-    ])  # fmt: skip
+    terms = [
+        weight, known, jnp.ones_like(known), *(weight * part for part in parts), saturated,
+        jnp.square(update), jnp.square(parameter),
+    ]  # fmt: skip
+    dtype = jnp.result_type(float)
+    operands = tuple(term.reshape(-1).astype(dtype) for term in terms)
+    zeros = tuple(jnp.zeros((), dtype) for _ in operands)
+    found = jax.lax.reduce(
+        operands, zeros, lambda one, other: tuple(a + b for a, b in zip(one, other, strict=True)),
+        (0,),
+    )  # fmt: skip
+    return jnp.stack(found) * (size / max(gradient.size, 1))
+
+
+def _sampled(array: Array) -> Array:
+    """Entries of an array at even distances. What is not looked at is then not computed either."""
+    return array.reshape(-1)[:: max(array.size // SAMPLE, 1)]
 
 
 def _over(above: Array, below: Array) -> Array:

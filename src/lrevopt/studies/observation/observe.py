@@ -97,8 +97,7 @@ def observe(
     def init(params: PyTree) -> ObserveState:
         names = tuple(dict.fromkeys(group_names(params, groups)))
         records = _empty(params, len(names), length, sharpness)
-        started = jnp.zeros((), jnp.int32)
-        return ObserveState(inner.init(params), started, records, names, sharpness)
+        return ObserveState(inner.init(params), jnp.int32(0), records, names, sharpness)
 
     def update(
         gradients: PyTree,
@@ -114,7 +113,7 @@ def observe(
         places = [state.names.index(name) for name in group_names(gradients, groups)]
         measure = _measuring(
             lambda gradient, before: inner.update(gradient, before, params, **extra),
-            (gradients, updates, params), state, places,
+            (gradients, params), state, places,
             (loss if sharpness else None, announce),
         )  # fmt: skip
         due = state.updates % every == 0
@@ -132,17 +131,19 @@ def _require(loss: Loss | None, params: PyTree | None) -> None:
 
 def _measuring(
     step: Step,
-    required: tuple[PyTree, PyTree, PyTree | None],
+    required: tuple[PyTree, PyTree | None],
     state: ObserveState,
     places: list[int],
     options: tuple[Loss | None, Callable[[str], None] | None],
 ) -> Callable[[Records], Records]:
-    """What writes one more record. `required` is gradients, updates, parameters."""
-    _, updates, params = required
+    """What writes one more record. `required` is gradients and parameters."""
+    params = required[1]
     loss, announce = options
 
     def measure(records: Records) -> Records:
-        numbers, bounds = measure_groups(step, state.inner, required, places, state.updates)
+        numbers, bounds, updates = measure_groups(
+            step, state.inner, required, places, state.updates
+        )
         if loss is None:
             return _written(records, state.updates, numbers, None)
         found = measure_curvature(loss, (params, updates), bounds, records.stiffest)
