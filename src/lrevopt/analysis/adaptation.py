@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from lrevopt.analysis.fixed_points import count_distinct, is_converged, solve_each
+from lrevopt.analysis.fixed_points import count_distinct, solve_each
 from lrevopt.analysis.precision import as_double, double_precision
 from lrevopt.analysis.projections import Projection
 from lrevopt.analysis.update_functions import rate_table, update_table
@@ -86,8 +86,9 @@ def measure_adaptation(
     elsewhere = np.broadcast_to(other_starts, (held, *other_starts.shape))
     starts = np.concatenate([paths[:, -1:], elsewhere], axis=1)
     solved = solve_each(opt, starts.reshape(-1, len(point)), np.repeat(gradients, 1 + others))
-    found, speeds, radii = (part.reshape(held, 1 + others, *part.shape[1:]) for part in solved)
-    converged = is_converged(found, speeds)
+    found, speeds, converged, radii, _ = (
+        part.reshape(held, 1 + others, *part.shape[1:]) for part in solved
+    )
     distances = np.linalg.norm(paths - found[:, :1], axis=-1)
     round_off = 1e-9 * np.maximum(1, np.linalg.norm(found[:, :1], axis=-1))
     covered = distances <= distances[:, :1] / 2 + round_off

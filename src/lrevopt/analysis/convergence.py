@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from lrevopt import storage
 from lrevopt.analysis.fixed_points import FixedPoints, find_fixed_points
-from lrevopt.analysis.linearization import Linearization, Modes, dominant_mode, linearize
+from lrevopt.analysis.linearization import Linearization, Modes, dominant_mode, local_model
 from lrevopt.analysis.precision import as_double, double_precision
 from lrevopt.analysis.spacing import evenly_spaced
 from lrevopt.inner_loop.sampled_states import SampledStates
@@ -57,16 +57,17 @@ def linearize_at_fixed_point(
     found = storage.part(
         "fixed points", FixedPoints, lambda: find_fixed_points(optimizer, starts), of=optimizer
     )
-    return found, linearize(optimizer, main_fixed_point(found)[0])
+    return found, local_model(optimizer, main_fixed_point(found)[0])
 
 
 def main_fixed_point(found: FixedPoints) -> tuple[Float[np.ndarray, " state"], float, float]:
     """The fixed point reached from most starts, its speed and spectral radius.
 
     Of several reached equally often, as on a line of fixed points, the one nearest to their
-    mean. Where no search converged: the slowest point of all.
+    mean. Where no search converged: the slowest point of all with a finite Jacobian, if any has.
     """
-    index = int(np.argmin(found.speeds))
+    usable = np.where(np.isfinite(found.spectral_radius), found.speeds, np.inf)
+    index = int(np.argmin(usable if np.isfinite(usable).any() else found.speeds))
     if found.converged.any():
         counts = np.bincount(found.assignment[found.converged])
         most = np.flatnonzero(counts == counts.max())
@@ -106,6 +107,8 @@ def _relax(opt, states, steps):
 def convergence_facts(record: Convergence) -> Facts:
     """Fixed points at zero gradient, as pairs of a name and a sentence."""
     stable = "stable" if record.stable else "not stable"
+    if not record.distinct:
+        stable += "; no search reached a fixed point, and this is the slowest state"
     return [
         ("Fixed points without gradient", f"{record.distinct} distinct"),
         ("Searches that reached one", f"{100 * record.converged_share:.1f} %"),

@@ -14,13 +14,13 @@ conjugates is one damped oscillation.
 from collections.abc import Sequence
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Complex, Float
 
 from lrevopt.analysis.precision import AnyArray, as_double, double_precision, double_states
-from lrevopt.checks import finite
+from lrevopt.analysis.resolution import expand
+from lrevopt.checks import gradient_value, instance
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.optimizers.linear import LinearOptimizer, ModeOptimizer
 from lrevopt.text import Printed, Table, number, signed_complex
@@ -39,7 +39,10 @@ class Linearization(Printed, eqx.Module):
     """First-order expansion at `(state, gradient)`. Host arrays in float64.
 
     `recurrent` is J = dF/dh, `input` is B = dF/dg, `readout` is w, `next_state` is F there.
-    Prints as a table of what J, B and w add up to.
+    `moving`: F moves the state by more than round-off, so it is no fixed point, and modes describe
+    how two states near each other part, on their way. `one_sided`: F has no derivative there
+    because of a root of 0, and limits from above stand in. Prints as a table of what J, B and w add
+    up to.
     """
 
     recurrent: Float[np.ndarray, "state state"]
@@ -48,15 +51,40 @@ class Linearization(Printed, eqx.Module):
     state: Float[np.ndarray, " state"]
     gradient: float
     next_state: Float[np.ndarray, " state"]
+    moving: bool = False
+    one_sided: bool = False
+
+    @property
+    def speed(self) -> float:
+        """`q = 1/2 ||F(h, g) - h||^2`, 0 at a fixed point."""
+        moved = self.next_state - self.state
+        return float(moved @ moved) / 2
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether J and B are finite."""
+        return bool(np.isfinite(self.recurrent).all() and np.isfinite(self.input).all())
+
+    def remarks(self) -> list[str]:
+        """Sentences on what this point is not: at rest, or where F has derivatives."""
+        remarks = []
+        if self.moving:
+            remarks.append(moving_remark(self.speed))
+        if self.one_sided and self.differentiable:
+            remarks.append("F has no derivative at this state; limits from above stand in.")
+        if not self.differentiable:
+            remarks.append("Derivatives of F are not finite at this state.")
+        return remarks
 
     def table(self) -> Table:
         """Size, spectral radius, learning rates and speed, in words."""
-        radius = np.abs(np.linalg.eigvals(self.recurrent)).max()
+        radius = np.nan
+        if self.differentiable:
+            radius = np.abs(np.linalg.eigvals(self.recurrent)).max()
         try:
             gain = steady_state_gain(self)
         except ValueError:
             gain = np.nan
-        moved = self.next_state - self.state
         rows = [
             ("coordinates of the state", number(len(self.state)), "", ".state"),
             ("gradient", number(self.gradient, DIGITS), "gradient", ".gradient"),
@@ -64,15 +92,24 @@ class Linearization(Printed, eqx.Module):
             ("effective learning rate, -w . B",
              number(float(-self.readout @ self.input), DIGITS), PER_GRADIENT, ".readout, .input"),
             ("steady-state gain, -w . (I - J)^-1 B", number(gain, DIGITS), PER_GRADIENT, ""),
-            ("speed, 1/2 ||F(h, g) - h||^2", number(float(moved @ moved) / 2), "state^2",
-             ".next_state"),
+            ("speed, 1/2 ||F(h, g) - h||^2", number(self.speed), "state^2",
+             ".speed"),
         ]  # fmt: skip
         notes = [
             "F(h, g) ~ F(h*, g*) + J (h - h*) + B (g - g*), and the update is w . F(h, g). "
-            "Learning rates are positive for an optimizer that descends."
+            "Learning rates are positive for an optimizer that descends.",
+            *self.remarks(),
         ]
         heads = ("number", "value", "unit", "made from")
         return Table("Linearized optimizer", heads, rows, notes)
+
+
+def moving_remark(speed: float) -> str:
+    """What is said of a state that is no fixed point."""
+    return (
+        f"F moves this state, with speed {number(speed)}: it is no fixed point, and rates and "
+        "eigenvalues are those of the moment."
+    )
 
 
 PRINTED_MODES = 16
@@ -85,13 +122,16 @@ class Modes(Printed, eqx.Module):
     `right` holds r_m as columns and `left` l_m as rows, scaled so that `left @ right` is the
     identity. `learning_rates` are the alpha_m, complex like the eigenvalues, positive for a
     descending mode. Two identities hold: they sum to the effective learning rate, and
-    `sum(learning_rates / (1 - eigenvalues))` is the steady-state gain. Prints as a table.
+    `sum(learning_rates / (1 - eigenvalues))` is the steady-state gain. `speed` and `moving` are
+    those of the linearization. Prints as a table.
     """
 
     eigenvalues: Complex[np.ndarray, " mode"]
     learning_rates: Complex[np.ndarray, " mode"]
     right: Complex[np.ndarray, "state mode"]
     left: Complex[np.ndarray, "mode state"]
+    speed: float = 0.0
+    moving: bool = False
 
     @property
     def dominant(self) -> int:
@@ -127,6 +167,8 @@ class Modes(Printed, eqx.Module):
         if np.isnan(self.learning_rates).any():
             notes[1:] = ["The Jacobian is near-defective: modes have no learning rates of their "
                          "own, and the dominant mode is the slowest."]  # fmt: skip
+        if self.moving:
+            notes.append(moving_remark(self.speed))
         if (hidden := len(self.eigenvalues) - len(rows)) > 0:
             notes.append(f"{hidden} faster modes are not printed: `.eigenvalues` has all of them.")
         heads = ("mode", "eigenvalue", "size", "timescale (updates)",
@@ -141,29 +183,56 @@ def linearize(
 ) -> Linearization:
     """Jacobians of the transition at any point, by forward derivatives in float64.
 
-    Raises `ValueError` for the state of another optimizer, or entries that are not finite.
+    Where F has no derivative because of a root of 0, its limit from above stands in (`one_sided`).
+
+    Raises `ValueError` for the state of another optimizer, entries that are not finite or whose
+    squares overflow, and a point where F or a derivative is not finite.
     """
+    model = local_model(opt, state, gradient)
+    if not (model.differentiable and np.isfinite(model.next_state).all()):
+        what = "derivatives" if np.isfinite(model.next_state).all() else "values"
+        raise ValueError(
+            f"`state` must be a point where F has finite derivatives, but those of "
+            f"{type(opt).__name__} at gradient {model.gradient:g} have {what} that are not finite."
+        )
+    return model
+
+
+def local_model(
+    opt: AbstractOptimizer,
+    state: Float[AnyArray, " state"],
+    gradient: float | Float[AnyArray, ""] = 0.0,
+) -> Linearization:
+    """`linearize`, also where derivatives are not finite: see `Linearization.differentiable`."""
     point = double_states(opt, state)
-    gradient = finite("gradient", gradient)
+    gradient = gradient_value("gradient", gradient)
     with double_precision():
-        following, J, B, w = _expand(as_double(opt), point, jnp.asarray(gradient))
+        opt = as_double(opt)
+        found = expand(opt, point[None], np.full(1, gradient))
+        readout = np.asarray(opt.readout)
     return Linearization(
-        recurrent=np.asarray(J),
-        input=np.asarray(B),
-        readout=np.asarray(w),
+        recurrent=found.recurrent[0],
+        input=found.input[0],
+        readout=readout,
         state=point,
         gradient=gradient,
-        next_state=np.asarray(following),
+        next_state=found.following[0],
+        moving=not found.at_rest(point[None])[0],
+        one_sided=bool(found.one_sided[0]),
     )
 
 
 def eigenmodes(linearization: Linearization) -> Modes:
     """Split a linearized optimizer into modes that each act like momentum.
 
-    Raises `ValueError` where J is near-defective: where the impulse response rebuilt from the
-    modes differs from that of J. (The condition number of the eigenvectors would also refuse
-    harmless cases, such as Adam at its fixed point, whose coordinates differ by 1e8.)
+    Raises `ValueError` where J is not finite, and where it is near-defective: where the impulse
+    response rebuilt from the modes differs from that of J. (The condition number of the
+    eigenvectors would also refuse harmless cases, such as Adam at its fixed point, whose
+    coordinates differ by 1e8.)
     """
+    instance("linearization", linearization, Linearization, "a linearization of `linearize`")
+    if not linearization.differentiable:
+        raise ValueError("`linearization.recurrent` must be finite, got entries that are not.")
     J, B, w = linearization.recurrent, linearization.input, linearization.readout
     eigenvalues, right = np.linalg.eig(J)
     # A stable sort: conjugates, which `eig` returns next to each other, stay together.
@@ -175,7 +244,8 @@ def eigenmodes(linearization: Linearization) -> Modes:
         left = np.full_like(right, np.nan)
     rates = -(w @ right) * (left @ B)
     rates = np.where(eigenvalues.imag == 0, rates.real, rates)
-    modes = Modes(eigenvalues=eigenvalues, learning_rates=rates, right=right, left=left)
+    modes = Modes(eigenvalues=eigenvalues, learning_rates=rates, right=right, left=left,
+                  speed=linearization.speed, moving=linearization.moving)  # fmt: skip
     response = impulse_response(linearization, 2 * len(J))
     rebuilt = mode_responses(modes, 2 * len(J)).sum(axis=0).real
     error = np.abs(rebuilt - response).max()
@@ -208,6 +278,9 @@ def steady_state_gain(linearization: Linearization) -> float:
     Momentum has `learning_rate / (1 - momentum)`. Raises `ValueError` where J has the
     eigenvalue 1: the response then grows without bound.
     """
+    instance("linearization", linearization, Linearization, "a linearization of `linearize`")
+    if not linearization.differentiable:
+        raise ValueError("`linearization.recurrent` must be finite, got entries that are not.")
     J = linearization.recurrent
     matrix = np.eye(len(J)) - J
     nearest = np.abs(np.linalg.eigvals(matrix)).min()
@@ -226,6 +299,7 @@ def linear_optimizer(
 
     Raises `ValueError` for a start of another length.
     """
+    instance("linearization", linearization, Linearization, "a linearization of `linearize`")
     return LinearOptimizer(
         jnp.asarray(linearization.state),
         jnp.asarray(linearization.recurrent),
@@ -243,6 +317,7 @@ def mode_optimizer(modes: Modes, indices: int | Sequence[int]) -> ModeOptimizer:
     All modes start at 0, and the constant update `w . h*` is left out.
     Raises `ValueError` for no index or one out of range.
     """
+    instance("modes", modes, Modes, "the modes of `eigenmodes`")
     count = len(modes.eigenvalues)
     chosen = np.atleast_1d(np.asarray(indices))
     integers = chosen.size > 0 and np.issubdtype(chosen.dtype, np.integer)
@@ -299,9 +374,3 @@ def dominant_mode(modes: Modes) -> int:
     gains = np.abs(modes.learning_rates) / np.maximum(gap, np.finfo(float).tiny)
     index = int(np.argmax(gains))
     return min(index, conjugate_mode(modes, index))
-
-
-@eqx.filter_jit
-def _expand(opt, state, gradient):
-    J, B = jax.jacfwd(opt.transition, argnums=(0, 1))(state, gradient)
-    return opt.transition(state, gradient), J, B, opt.readout

@@ -19,15 +19,17 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Complex, Float, Int
 
-from lrevopt.analysis.fixed_points import BLOCK, marquardt_step
+from lrevopt.analysis.newton import marquardt_step
 from lrevopt.analysis.precision import as_double, double_precision
 from lrevopt.analysis.projections import fit_projection
+from lrevopt.analysis.resolution import BLOCK, expand, need_limits
 from lrevopt.analysis.spacing import evenly_spaced
 from lrevopt.analysis.update_functions import gradient_axis, rate_table, update_table
 from lrevopt.checks import positive_integer
 from lrevopt.inner_loop.sampled_states import SampledStates, over_problems
 from lrevopt.inner_loop.steps import run_on_gradients
 from lrevopt.optimizers.interface import AbstractOptimizer
+from lrevopt.optimizers.limits import with_limits
 from lrevopt.text import Facts, number, percent
 
 SLOW = 1e-8
@@ -103,12 +105,13 @@ def measure_manifold(
     cloud = sampled.states.reshape(-1, sampled.states.shape[-1])
     with double_precision():
         opt = as_double(optimizer)
-        searched = _descend(opt, jnp.asarray(evenly_spaced(cloud, searches)))
+        starts = evenly_spaced(cloud, searches)
+        limits = need_limits(opt, starts, np.zeros(len(starts)))
+        searched = _descend(opt, jnp.asarray(starts), limits)
         states, speeds, slow = (np.asarray(part) for part in searched)
         states, speeds = states[slow], speeds[slow]
-        jacobians, later = (np.asarray(part) for part in _jacobians_and_futures(opt, states, steps))
-    eigenvalues = np.linalg.eigvals(jacobians).astype(complex)
-    best = np.argmin(np.abs(eigenvalues - 1), axis=1)[:, None]
+        later = np.asarray(_futures(opt, states, steps))
+        nearest = _nearest_to_one(opt, states)
     variances, positions = _own_components(states)
     rates = rate_table(optimizer, states)
     chosen = _along(positions)
@@ -123,7 +126,7 @@ def measure_manifold(
         points=projection(states),
         speeds=speeds,
         rates=rates,
-        nearest=np.take_along_axis(eigenvalues, best, axis=1)[:, 0],
+        nearest=nearest,
         positions=positions / unit if unit > 0 else positions,
         chosen=chosen,
         gradients=gradients,
@@ -179,16 +182,30 @@ def _largest_over_smallest(rates: Float[np.ndarray, " point"]) -> float:
     return float(rates.max() / rates.min()) if rates.min() > 0 else np.inf
 
 
+def _nearest_to_one(
+    opt: AbstractOptimizer, states: Float[np.ndarray, "point state"]
+) -> Complex[np.ndarray, " point"]:
+    """The eigenvalue of each Jacobian that is nearest to 1; NaN where it is not finite."""
+    nearest = np.full(len(states), complex(np.nan, np.nan))
+    if not len(states):
+        return nearest
+    found = expand(opt, states, np.zeros(len(states)))
+    sound = np.isfinite(found.recurrent).all(axis=(1, 2))
+    eigenvalues = np.linalg.eigvals(found.recurrent[sound]).astype(complex)
+    best = np.argmin(np.abs(eigenvalues - 1), axis=1)[:, None]
+    nearest[sound] = np.take_along_axis(eigenvalues, best, axis=1)[:, 0]
+    return nearest
+
+
 @eqx.filter_jit
-def _jacobians_and_futures(opt, states, steps):
+def _futures(opt, states, steps):
     zeros = jnp.zeros(steps, states.dtype)
-    later = jax.vmap(lambda h: run_on_gradients(opt, zeros, start=h)[0])(states)
-    return jax.vmap(jax.jacfwd(lambda h: opt.transition(h, zeros[0])))(states), later
+    return jax.vmap(lambda h: run_on_gradients(opt, zeros, start=h)[0])(states)
 
 
 @eqx.filter_jit
 def _descend(
-    opt: AbstractOptimizer, starts: Float[Array, "point state"]
+    opt: AbstractOptimizer, starts: Float[Array, "point state"], limits: bool
 ) -> tuple[Float[Array, "point state"], Float[Array, " point"], Bool[Array, " point"]]:
     """Levenberg-Marquardt steps from each start, until its speed is small.
 
@@ -209,7 +226,8 @@ def _descend(
 
     def step(carry: tuple[Array, Array, Array, Any]) -> tuple[Array, Array, Array, Any]:
         state, q, damping, iteration = carry
-        R, A = residual(state), jax.jacfwd(residual)(state)
+        jacobian = jax.jacfwd(residual)
+        R, A = residual(state), with_limits(jacobian, state) if limits else jacobian(state)
         following = state + marquardt_step(R, A, damping)
         reached = speed(following)
         better = reached < q  # false for NaN

@@ -82,8 +82,14 @@ def separated_modes(model: Linearization) -> Modes:
     """`eigenmodes` or, where J is near-defective, modes of a slightly perturbed J without rates.
 
     The perturbed J has modes to move along. Their learning rates would be huge numbers that cancel,
-    so they are NaN. Raises `ValueError` where no perturbation of up to 1e-4 of J suffices.
+    so they are NaN. Raises `ValueError` where no perturbation of up to 1e-4 of J suffices, or J is
+    not finite.
     """
+    if not model.differentiable:
+        raise ValueError(
+            "`optimizer` must have finite derivatives where its searches for a fixed point end, "
+            "but some are not finite there."
+        )
     try:
         return eigenmodes(model)
     except ValueError:

@@ -5,7 +5,8 @@ a state of size 1. The analysis therefore computes in float64 and leaves the pro
 alone: work happens inside `double_precision()`, on copies from `as_double`.
 """
 
-from contextlib import AbstractContextManager
+import contextlib
+from collections.abc import Iterator
 from typing import TypeVar
 
 import equinox as eqx
@@ -14,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from lrevopt.checks import finite_leaves
 from lrevopt.optimizers.interface import AbstractOptimizer, check_state
 
 Tree = TypeVar("Tree")
@@ -23,29 +23,32 @@ AnyArray = jax.Array | np.ndarray
 """What public functions of the analysis take: states come from JAX or from saved records."""
 
 
-def double_precision() -> AbstractContextManager:
-    """Context in which new arrays are float64. Compiled functions are kept apart by JAX."""
-    return jax.enable_x64(True)
+@contextlib.contextmanager
+def double_precision() -> Iterator[None]:
+    """Context in which new arrays are float64. Compiled functions are kept apart by JAX.
+
+    NaN is data here: a step that a singular matrix does not give, a slope that does not exist.
+    What the user asked JAX to check (`jax.debug_nans`) is left alone outside.
+    """
+    with jax.enable_x64(True), jax.debug_nans(False), jax.debug_infs(False):
+        yield
 
 
 def double_states(
     opt: AbstractOptimizer, states: Float[AnyArray, "..."], name: str = "state", axes: int = 1
 ) -> Float[np.ndarray, "..."]:
-    """States on the host in float64, if they are finite and this optimizer's.
+    """States on the host in float64, if they are finite and this optimizer's (`check_state`).
 
     Raises `ValueError` otherwise.
     """
     with double_precision():
-        checked = np.asarray(check_state(opt, jnp.asarray(states), name, axes), dtype=float)
-    finite_leaves(name, checked)
-    return checked
+        return np.asarray(check_state(as_double(opt), states, name, axes))
 
 
 def as_double(tree: Tree) -> Tree:
     """Copy with every floating leaf in float64; to be called inside `double_precision()`."""
 
     def convert(leaf):
-        floating = eqx.is_array(leaf) and jnp.issubdtype(leaf.dtype, jnp.floating)
-        return jnp.asarray(leaf, jnp.float64) if floating else leaf
+        return jnp.asarray(leaf, jnp.float64) if eqx.is_inexact_array(leaf) else leaf
 
     return jax.tree.map(convert, tree)

@@ -20,14 +20,15 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Complex, Float, Int, Key
 
-from lrevopt.analysis.linearization import Linearization, eigenmodes, linearize
+from lrevopt.analysis.linearization import Linearization, eigenmodes, local_model
 from lrevopt.analysis.spacing import evenly_spaced
 from lrevopt.analysis.update_functions import rate_table, transition_table, update_table
-from lrevopt.checks import positive_integer
+from lrevopt.checks import positive_integer, random_key
+from lrevopt.inner_loop.doors import check_run
 from lrevopt.inner_loop.sampled_states import choose
 from lrevopt.inner_loop.steps import run_on_problems, start_of_runs
 from lrevopt.optimizers.interface import AbstractOptimizer, state_size
-from lrevopt.tasks.interface import AbstractTask, check_task, group_spans
+from lrevopt.tasks.interface import AbstractTask, group_spans
 
 MOST_PARAMETERS = 12
 """Parameters that can be told apart in one picture."""
@@ -116,9 +117,9 @@ def measure_run_moments(
     moments = positive_integer("moments", moments)
     if positive_integer("parameters", parameters) > MOST_PARAMETERS:
         raise ValueError(f"`parameters` must be at most {MOST_PARAMETERS}, got {parameters}.")
-    problem_key, parameter_key = jr.split(key)
+    check_run(optimizer, task, key)
+    problem_key, parameter_key = jr.split(random_key("key", key))
     problem = task.sample(problem_key)
-    check_task(task, problem)
     size, dim = state_size(optimizer), problem.initial_parameters.size
     names, spans, chosen, groups = sampled_parameters(task, dim, parameters, parameter_key)
     found = _run(optimizer, task, problem, steps, (jnp.asarray(chosen), tuple(spans.values())))
@@ -271,8 +272,8 @@ def modes_at(
     """
     kept = min(len(state), MOST_MODES)
     unknown = np.full(kept, complex(math.nan, math.nan))
-    model: Linearization = linearize(optimizer, state)
-    if not (np.isfinite(model.recurrent).all() and np.isfinite(model.input).all()):
+    model: Linearization = local_model(optimizer, state)
+    if not model.differentiable:
         return unknown, unknown
     try:
         modes = eigenmodes(model)

@@ -13,10 +13,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from lrevopt.analysis.precision import AnyArray, as_double, double_precision, double_states
-from lrevopt.checks import finite_leaves
+from lrevopt.checks import real_array, squares_finite
 from lrevopt.optimizers import ClippedGradientDescent, GradientDescent, Momentum, RMSProp
 from lrevopt.optimizers.classical import as_float
 from lrevopt.optimizers.interface import AbstractOptimizer, check_state
+from lrevopt.optimizers.limits import slope
 
 GRID = 201
 """Points on a gradient axis."""
@@ -27,15 +28,15 @@ def update_function(
 ) -> Float[Array, " grid"]:
     """Update `w . F(h, g)` of the state `h` for each gradient.
 
-    Raises `ValueError` for the state of another optimizer, or gradients that are not one axis
-    of finite numbers.
+    Raises `ValueError` for the state of another optimizer, numbers that are not finite, or
+    gradients that are not one axis or whose squares overflow.
     """
-    state = check_state(opt, jnp.asarray(state, opt.readout.dtype))
-    gradients = jnp.asarray(gradients, state.dtype)
+    state = check_state(opt, state)
+    gradients = real_array("gradients", gradients)
     if gradients.ndim != 1:
         raise ValueError(f"`gradients` must have one axis, got shape {gradients.shape}.")
-    finite_leaves("gradients", gradients)
-    return _update_table(opt, state[None], gradients)[0]
+    squares_finite("gradients", gradients, state.dtype)
+    return _update_table(opt, state[None], jnp.asarray(gradients, state.dtype))[0]
 
 
 def effective_learning_rate(
@@ -45,21 +46,28 @@ def effective_learning_rate(
 ) -> Float[Array, ""]:
     """Minus the slope of the update function at `gradient`, by automatic differentiation.
 
-    In float64, like all linearization, unless it is part of a traced computation.
+    In float64, like all linearization, unless it is part of a traced computation. Where F has no
+    derivative because of a root of 0, the limit from above stands in.
 
-    Raises `ValueError` for the state of another optimizer or a gradient that is not one finite
-    number.
+    Raises `ValueError` for the state of another optimizer, a gradient that is not one finite
+    number, or a point where there is no slope.
     """
-    required, state = state, check_state(opt, jnp.asarray(state, opt.readout.dtype))
-    at = jnp.asarray(gradient, state.dtype)
+    required, state = state, check_state(opt, state)
+    at = real_array("gradient", gradient)
     if at.ndim != 0:
         raise ValueError(f"`gradient` must be one number, got shape {at.shape}.")
-    finite_leaves("gradient", at)
+    squares_finite("gradient", at, jnp.float64)
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((opt, state, at))):
-        return _rate_table(opt, state[None], at)[0]
+        return _rate_table(opt, state[None], jnp.asarray(at, state.dtype))[0]
     with double_precision():
-        exact = double_states(opt, required)[None], np.asarray(gradient, float)
-        return _rate_table(as_double(opt), *exact)[0]
+        exact = double_states(opt, required)[None], np.asarray(at, float)
+        rate = _rates(as_double(opt), *exact)[0]
+        if not np.isfinite(rate):
+            raise ValueError(
+                f"`state` must be a point where the update has a slope at gradient {float(at):g}, "
+                f"but its derivative there is {rate}."
+            )
+        return jnp.asarray(rate)
 
 
 def update_table(
@@ -75,9 +83,12 @@ def update_table(
 def rate_table(
     opt: AbstractOptimizer, states: Float[np.ndarray, "point state"]
 ) -> Float[np.ndarray, " point"]:
-    """Effective learning rates of many states at zero gradient, in float64 on the host."""
+    """Effective learning rates of many states at zero gradient, in float64 on the host.
+
+    Limits from above stand in where there is no slope; NaN where these do not exist either.
+    """
     with double_precision():
-        return np.asarray(_rate_table(as_double(opt), states, np.zeros(())))
+        return _rates(as_double(opt), states, np.zeros(()))
 
 
 def gradient_axis(pooled: Float[np.ndarray, " gradient"]) -> Float[np.ndarray, " grid"]:
@@ -143,10 +154,14 @@ def _transition_table(opt, states, gradients):
     return jax.vmap(opt.transition)(states, gradients)
 
 
-@eqx.filter_jit
-def _rate_table(opt, states, gradient):
-    def slope(state):
-        one = jnp.ones_like(gradient)
-        return jax.jvp(lambda g: opt.transition(state, g), (gradient,), (one,))[1]
+def _rates(opt, states, gradient):
+    rates = np.asarray(_rate_table(opt, states, gradient))
+    if np.isfinite(rates).all():
+        return rates
+    return np.asarray(_rate_table(opt, states, gradient, limits=True))
 
-    return -jax.vmap(slope)(states) @ opt.readout
+
+@eqx.filter_jit
+def _rate_table(opt, states, gradient, limits=False):
+    slopes = jax.vmap(lambda state: slope(opt, state, gradient, limits=limits))(states)
+    return -slopes @ opt.readout

@@ -18,7 +18,7 @@ from lrevopt.certificates.proofs import (
     spectral_radius_of,
     value_and_jacobian,
 )
-from lrevopt.checks import positive_integer
+from lrevopt.checks import instance, positive_integer
 from lrevopt.optimizers.interface import AbstractOptimizer, state_size
 
 VISITED = 500
@@ -109,6 +109,7 @@ def certify(
     Raises `ValueError` for states of another optimizer, an empty `visited`, or fewer than 1 step.
     """
     steps = positive_integer("steps", steps)
+    instance("points", points, FixedPoints, "the fixed points of `find_fixed_points`")
     states = double_states(opt, points.distinct, "points.distinct", axes=2)
     given = points.start if visited is None else visited
     cloud = evenly_spaced(double_states(opt, given, "visited", axes=2), VISITED)
@@ -165,8 +166,8 @@ def _ends(opt, states, points, attracting, *, gradient, steps):
     once = jax.vmap(opt.transition, (0, None))
 
     def places(states):
-        gaps = jnp.linalg.norm(states[:, None] - points, axis=-1)
-        near = gaps <= reach
+        gaps = jnp.linalg.norm(states[:, None] - points[None], axis=-1)
+        near = gaps <= reach[None]
         return jnp.where(near.any(axis=1), jnp.argmin(jnp.where(near, gaps, jnp.inf), axis=1), -1)
 
     def go_on(carry):

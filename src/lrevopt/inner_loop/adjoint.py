@@ -30,7 +30,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, PyTree
 
-from lrevopt.checks import positive_integer
+from lrevopt.checks import finite, positive_integer
+from lrevopt.inner_loop.doors import check_fit, check_stacked, first_of
 from lrevopt.inner_loop.steps import (
     Carry,
     losses_and_gradients,
@@ -48,7 +49,7 @@ from lrevopt.inner_loop.unroll import (
     run_to_the_end,
 )
 from lrevopt.optimizers.interface import AbstractOptimizer, AbstractParameterOptimizer
-from lrevopt.tasks.interface import AbstractTask, check_task
+from lrevopt.tasks.interface import AbstractTask
 
 
 class _Runs(eqx.Module):
@@ -87,11 +88,10 @@ def unroll_losses(
     """
     steps = positive_integer("steps", steps)
     every = checkpoint_interval(checkpoint_every, steps)
-    if not cotangent_clip >= 0:
-        raise ValueError(
-            f"`cotangent_clip` must be a number of at least 0, got {cotangent_clip!r}."
-        )
-    check_task(task, jax.tree.map(lambda leaf: leaf[0], problems))
+    if cotangent_clip != math.inf:
+        finite("cotangent_clip", cotangent_clip, at_least=0.0)
+    check_stacked("problems", problems)
+    check_fit(optimizer, task, first_of(problems))
     return _unroll_losses(optimizer, _Runs(task, problems, steps, every, float(cotangent_clip)))
 
 

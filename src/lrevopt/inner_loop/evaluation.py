@@ -4,8 +4,9 @@ All optimizers run on the same draws. Initial losses differ between problems by 
 magnitude (those of the paper's linear regression are heavy-tailed), so two optimizers are compared
 problem by problem, and the mean difference has a bootstrap interval.
 
-A run with a loss that is not finite has *diverged*. Its meta-objective is +inf, and diverged runs
-are counted. Nothing here returns NaN.
+A run with a loss that is not finite has *diverged*, and so has one that leaves a start of loss 0,
+which no ratio measures. Its meta-objective is +inf, and diverged runs are counted. Nothing here
+returns NaN.
 """
 
 import dataclasses
@@ -20,8 +21,9 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
 
 from lrevopt import storage
-from lrevopt.checks import one_of, positive_integer
+from lrevopt.checks import instance, mapping, one_of, positive_integer, random_key
 from lrevopt.inner_loop.devices import check_mesh, over_problems
+from lrevopt.inner_loop.doors import check_run
 from lrevopt.inner_loop.objectives import Objective, meta_objective
 from lrevopt.inner_loop.sizes import check_runs
 from lrevopt.inner_loop.unroll import run_all
@@ -106,7 +108,7 @@ class Evaluation(Printed, eqx.Module):
         problems, visited = self.losses.shape[1:]
         title = f"Meta-objective on {problems} problems, {visited - 1} updates each"
         notes = ["Meta-objective, mean(losses) / losses[0]: lower is better, 1 is not moving. The "
-                 "mean is infinite where a run diverged."]  # fmt: skip
+                 "mean is infinite where a run diverged (or left a start of loss 0)."]  # fmt: skip
         heads = ("optimizer", "mean", "median", "diverged", *self.metrics)
         return Table(title, heads, rows, notes)
 
@@ -115,6 +117,7 @@ class Evaluation(Printed, eqx.Module):
 
         Raises `ValueError` for runs of another number of problems or updates.
         """
+        instance("other", other, Evaluation, "an evaluation")
         if self.losses.shape[1:] != other.losses.shape[1:]:
             raise ValueError(
                 f"`other` must have runs of shape {self.losses.shape[1:]}, got "
@@ -131,8 +134,9 @@ class Evaluation(Printed, eqx.Module):
         )
 
     def finite(self) -> np.ndarray:
-        """Whether a run stayed finite, (optimizer, problem)."""
-        return np.isfinite(self.losses).all(axis=-1)
+        """Whether a run did not diverge, (optimizer, problem)."""
+        left = (self.losses[..., 0] == 0) & (self.losses > 0).any(axis=-1)
+        return np.isfinite(self.losses).all(axis=-1) & ~left
 
     def diverged(self) -> Int[np.ndarray, " optimizer"]:
         """Number of problems on which each optimizer diverged."""
@@ -213,13 +217,17 @@ def evaluate(
     Optimizers of one structure (the same class and shapes) share one compiled program, also
     across calls. Problems are spread over the devices of `mesh` (default: see `problem_mesh`).
 
-    Raises `ValueError` if there are no optimizers, or for fewer than one problem or step.
+    Raises `ValueError` if there are no optimizers, for fewer than one problem or step, for what
+    does not fit together (see `unroll`), and for a task whose first loss is negative: the
+    meta-objective is relative to it.
     """
-    if not optimizers:
-        raise ValueError("`optimizers` must name at least one optimizer, got none.")
+    mapping("optimizers", optimizers, "optimizers")
     problems = positive_integer("problems", problems)
     steps = positive_integer("steps", steps)
     mesh = check_mesh(mesh)
+    key = random_key("key", key)
+    for name, own in optimizers.items():
+        check_run(own, task, key, f"optimizers[{name!r}]")
     check_runs(task, problems=problems, steps=steps, optimizers=len(optimizers))
     draws = _sample(task, key, problems)
     # All runs are dispatched before the first result is fetched, unless they are kept one by one.
@@ -230,6 +238,11 @@ def evaluate(
     losses = np.stack([np.asarray(one.losses) for one in runs])
     metrics = {name: np.stack([np.asarray(one.metrics[name]) for one in runs])
                for name in runs[0].metrics}  # fmt: skip
+    if (lowest := losses[..., 0].min()) < 0:
+        raise ValueError(
+            "`task` must have losses of at least 0 at initial parameters, because meta-objectives "
+            f"are relative to them, got {lowest:.3g}: add a constant to the loss."
+        )
     return Evaluation(tuple(optimizers), losses, metrics)
 
 

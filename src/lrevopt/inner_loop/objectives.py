@@ -1,7 +1,8 @@
 """Meta-objectives, which a learned optimizer is trained to minimise (paper, D.2).
 
 `losses[0]` is the loss of the initial parameters. Each objective is a number per problem;
-training, tuning and selection minimise its mean over problems.
+training, tuning and selection minimise its mean over problems. A run that begins at a loss of 0 and
+stays there has the ratio 1; one that leaves has the ratio infinity.
 
     mean        mean(losses) / losses[0]          the paper's average loss over the initial loss
     log_mean    log of the above                  gives every problem the same weight
@@ -11,7 +12,7 @@ training, tuning and selection minimise its mean over problems.
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from lrevopt.checks import one_of
+from lrevopt.checks import one_of, real_array
 from lrevopt.inner_loop.objective_kinds import OBJECTIVES as OBJECTIVES
 from lrevopt.inner_loop.objective_kinds import Objective as Objective
 
@@ -21,8 +22,14 @@ def meta_objective(
 ) -> Float[Array, "*problem"]:
     """Meta-objective of one run, or of many along leading axes.
 
-    `kind` is "mean", "log_mean" or "final"; `ValueError` for another.
+    `kind` is "mean", "log_mean" or "final". Raises `ValueError` for another, and for losses that
+    are not real numbers or have no entry.
     """
+    losses = jnp.asarray(real_array("losses", losses))
+    if losses.ndim == 0 or losses.shape[-1] == 0:
+        raise ValueError(f"`losses` must hold at least one loss, got shape {losses.shape}.")
+    if not jnp.issubdtype(losses.dtype, jnp.floating):
+        losses = losses.astype(float)
     return objective_of_summary(losses[..., 0], losses.mean(axis=-1), losses[..., -1], kind)
 
 
@@ -35,5 +42,15 @@ def objective_of_summary(
     """`meta_objective` from a run's first, mean and last loss, where losses are not kept."""
     one_of("kind", kind, OBJECTIVES)
     if kind == "final":
-        return last / first
-    return jnp.log(mean / first) if kind == "log_mean" else mean / first
+        return _over_first(last, first)
+    ratio = _over_first(mean, first)
+    return jnp.log(ratio) if kind == "log_mean" else ratio
+
+
+def _over_first(
+    losses: Float[Array, "*problem"], first: Float[Array, "*problem"]
+) -> Float[Array, "*problem"]:
+    """`losses / first`; over a first loss of 0, 1 for 0 and infinity for more."""
+    zero = first == 0
+    ratio = losses / jnp.where(zero, 1.0, first)
+    return jnp.where(zero & (losses == 0), 1.0, jnp.where(zero, jnp.inf, ratio))

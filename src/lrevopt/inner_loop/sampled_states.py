@@ -12,12 +12,13 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
 from lrevopt import storage
-from lrevopt.checks import positive_integer
+from lrevopt.checks import positive_integer, random_key
+from lrevopt.inner_loop.doors import check_fit, check_run
 from lrevopt.inner_loop.sizes import check_runs
 from lrevopt.inner_loop.steps import run_on_problems, start_of_runs
 from lrevopt.inner_loop.unroll import batch_size
 from lrevopt.optimizers.interface import AbstractOptimizer, state_size
-from lrevopt.tasks.interface import AbstractTask, check_task, group_spans, sample_problems
+from lrevopt.tasks.interface import AbstractTask, group_spans, sample_problems
 
 POOLED_PER_PROBLEM, POOLED_GRADIENTS = 1000, 2**22
 """Upper bounds on parameters per problem whose gradients are pooled, and on gradients in all."""
@@ -58,12 +59,14 @@ def sample_states(
         "steps": positive_integer("steps", steps),
         "parameters": positive_integer("parameters", parameters),
     }
+    key = random_key("key", key)
+    shape = check_run(optimizer, task, key)
     kept = 2 * counts["parameters"] * (state_size(optimizer) + 1)
     check_runs(task, problems=counts["problems"], steps=counts["steps"], optimizers=kept)
     return storage.part(
         "sampled states",
         SampledStates,
-        lambda: _sampled(optimizer, task, key, **counts),
+        lambda: _sampled(optimizer, task, key, shape=shape, **counts),
         of=optimizer,
     )
 
@@ -73,11 +76,11 @@ def _sampled(
     task: AbstractTask,
     key: Key[Array, ""],
     *,
+    shape: Any,
     problems: int,
     steps: int,
     parameters: int,
 ) -> SampledStates:
-    shape = eqx.filter_eval_shape(task.sample, key).initial_parameters
     dim = shape.size
     spans = tuple(group_spans(task, dim).values())
     count = min(POOLED_PER_PROBLEM, dim, max(1, POOLED_GRADIENTS // (problems * steps)))
@@ -130,7 +133,7 @@ def follow(
     Returns what was kept of each step, stacked, and the last states. `states` are those before the
     update with `gradients`.
     """
-    check_task(task, problem)
+    check_fit(optimizer, task, problem)
     problems = jax.tree.map(lambda leaf: leaf[None], problem)
     begin = start_of_runs(optimizer, problems)
     (_, last), kept = run_on_problems(

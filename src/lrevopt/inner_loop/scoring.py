@@ -26,11 +26,12 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from lrevopt.checks import one_of, positive_integer
 from lrevopt.inner_loop.adjoint import unroll_losses
 from lrevopt.inner_loop.devices import check_mesh, over_problems
+from lrevopt.inner_loop.doors import check_fit, check_stacked, first_of
 from lrevopt.inner_loop.objectives import OBJECTIVES, Objective, objective_of_summary
 from lrevopt.inner_loop.steps import step_loop
 from lrevopt.inner_loop.unroll import batch_size
 from lrevopt.optimizers.interface import AbstractOptimizer, moved_at, start_at, state_size
-from lrevopt.tasks.interface import AbstractTask, check_task
+from lrevopt.tasks.interface import AbstractTask
 
 BLOCK = 250
 """Settings run side by side: enough to vectorise, few enough to stay in cache."""
@@ -74,9 +75,9 @@ def score_settings(
     steps = positive_integer("steps", steps)
     memory = positive_integer("memory", memory)
     one_of("objective", objective, OBJECTIVES)
-    _check_stacked("optimizers", optimizers)
-    _check_stacked("problems", problems)
-    check_task(task, _first(problems))
+    check_stacked("optimizers", optimizers)
+    check_stacked("problems", problems)
+    check_fit(first_of(optimizers), task, first_of(problems))
     large = problems.initial_parameters.shape[1] > LARGE_PROBLEM
     return _score_settings(
         optimizers, task, problems, steps=steps, objective=objective, memory=memory, large=large,
@@ -109,18 +110,6 @@ def _array_bytes(jaxpr: Any) -> Iterator[int]:
                 yield from _array_bytes(program)
         for variable in equation.outvars:
             yield math.prod(variable.aval.shape) * variable.aval.dtype.itemsize
-
-
-def _check_stacked(name: str, tree: Any) -> None:
-    shapes = [leaf.shape for leaf in jax.tree.leaves(eqx.filter(tree, eqx.is_array))]
-    if not shapes or () in shapes or len({shape[0] for shape in shapes}) != 1:
-        raise ValueError(
-            f"`{name}` must be arrays with one common first axis, got shapes {shapes}."
-        )
-
-
-def _first(stacked: Any) -> Any:
-    return jax.tree.map(lambda leaf: leaf[0] if eqx.is_array(leaf) else leaf, stacked)
 
 
 @eqx.filter_jit
@@ -164,7 +153,7 @@ def _score_on_device(
     arrays, fixed = eqx.partition(optimizers, eqx.is_array)
     settings = jax.tree.leaves(arrays)[0].shape[0]
     count = problems.initial_parameters.shape[0]
-    one, problem = _first(optimizers), _first(problems)
+    one, problem = first_of(optimizers), first_of(problems)
     fitting = max(1, memory // bytes_of_a_run(one, task, problem))
     if large:
         fitting = min(fitting, batch_size(one, problem.initial_parameters))
@@ -228,7 +217,7 @@ def _run_block(
     State coordinates are a tuple of arrays (problem, dim, setting), because one stacked array would
     be put together and taken apart in each step.
     """
-    state_size(_first(optimizers))
+    state_size(first_of(optimizers))
     over_settings = eqx.filter_vmap
     start = problems.initial_parameters
     readout = over_settings(lambda o: o.readout, out_axes=-1)(optimizers)
@@ -261,7 +250,9 @@ def _run_block(
             optimizers, states, *(a.astype(dtype) for a in (gradients, parameters))
         )
         states = lax.optimization_barrier(states)
-        moves = sum(weight * state for weight, state in zip(readout, states, strict=True))
+        moves = sum(
+            weight[None, None] * state for weight, state in zip(readout, states, strict=True)
+        )
         return parameters + moves.astype(start.dtype), states, first, losses, total + losses
 
     parameters = jnp.broadcast_to(start[..., None], shape)
@@ -280,5 +271,6 @@ def _objectives(
     last: Float[Array, "problem *setting"],
     objective: Objective,
 ) -> tuple[Float[Array, "problem *setting"], Bool[Array, "problem *setting"]]:
-    """Meta-objective of each run from its first, mean and last loss, and whether it was finite."""
-    return objective_of_summary(first, mean, last, objective), jnp.isfinite(mean)
+    """Meta-objective of each run from its first, mean and last loss, and whether it is finite."""
+    objectives = objective_of_summary(first, mean, last, objective)
+    return objectives, jnp.isfinite(mean) & jnp.isfinite(objectives)

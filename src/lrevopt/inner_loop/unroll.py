@@ -17,9 +17,10 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from lrevopt.checks import positive_integer
 from lrevopt.inner_loop.devices import over_problems
+from lrevopt.inner_loop.doors import check_fit, first_of
 from lrevopt.inner_loop.steps import Carry, losses_of, run_on_problems, start_of_runs
 from lrevopt.optimizers.interface import AbstractOptimizer, state_size
-from lrevopt.tasks.interface import AbstractTask, check_task
+from lrevopt.tasks.interface import AbstractTask
 
 CACHE = 2**21
 """Bytes of optimizer states that run side by side on a CPU: about the size of its cache."""
@@ -56,12 +57,12 @@ def unroll(
     only every so many states and computes those between them again. The result is the same.
 
     Raises `ValueError` for `steps` or `checkpoint_every` below 1, a task whose loss is not a
-    scalar, or an optimizer whose readout does not fit its state.
+    scalar, an optimizer that is not one or does not fit (see `check_fit`), and parameters that are
+    not one flat vector of float32 or float64.
     """
     steps = positive_integer("steps", steps)
     every = checkpoint_interval(checkpoint_every, steps)
-    check_task(task, problem)
-    state_size(optimizer)
+    check_fit(optimizer, task, problem)
     return _unroll(optimizer, task, problem, steps, every)
 
 
@@ -100,7 +101,7 @@ def run_to_the_end(
 ) -> tuple[Float[Array, "problem visited"], Float[Array, "problem dim"]]:
     """Losses of runs on stacked problems, and their last parameters. Raises as `unroll` does."""
     steps = positive_integer("steps", steps)
-    check_task(task, jax.tree.map(lambda leaf: leaf[0], problems))
+    check_fit(optimizer, task, first_of(problems))
     begin = start_of_runs(optimizer, problems)
     end, losses, last = advance_losses(optimizer, task, problems, begin, first=0, steps=steps)
     return jnp.concatenate([losses, last[None]]).T, end[0]

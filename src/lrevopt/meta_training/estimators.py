@@ -30,14 +30,15 @@ import jax.random as jr
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key, PyTree
 
+from lrevopt.checks import instance, random_keys
 from lrevopt.inner_loop.adjoint import unroll_losses
 from lrevopt.inner_loop.devices import mean_over_problems, over_problems
 from lrevopt.inner_loop.objectives import meta_objective
 from lrevopt.inner_loop.steps import start_of_runs
 from lrevopt.inner_loop.unroll import advance_losses
 from lrevopt.meta_training.settings import MetaTraining
-from lrevopt.optimizers.interface import AbstractOptimizer
-from lrevopt.tasks.interface import AbstractTask, sample_problems
+from lrevopt.optimizers.interface import AbstractOptimizer, check_optimizer
+from lrevopt.tasks.interface import AbstractTask, is_task, sample_problems
 
 Gradient = tuple[Float[Array, ""], AbstractOptimizer]
 """Objective and meta-gradient."""
@@ -77,14 +78,17 @@ def meta_gradient(
     neither this nor `settings.checkpoint_every` changes the result beyond round-off. The gradient
     is exact unless `settings.estimator` is "first_order" or "clipped". With a `mesh`, each device
     takes its share of the problems and of a micro-batch. Raises `ValueError` for the estimators
-    that do not backpropagate.
+    that do not backpropagate, and for what are no random keys.
     """
+    instance("settings", settings, MetaTraining, "MetaTraining settings")
     if settings.estimator in ("es", "pes"):
         raise ValueError(
             f"`settings.estimator` must be exact, clipped or first_order to backpropagate, got "
             f"{settings.estimator!r}."
         )
-    count = keys.shape[0]
+    count = random_keys("keys", keys).shape[0]
+    is_task(task)
+    check_optimizer(optimizer)
     size = settings.micro_batch or count
     if mesh is None:
         shares = jnp.full(count, 1 / count)

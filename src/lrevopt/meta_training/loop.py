@@ -22,8 +22,9 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from lrevopt import storage
-from lrevopt.checks import finite
+from lrevopt.checks import finite, random_key, yes_or_no
 from lrevopt.inner_loop.devices import check_mesh, idle_cores, on_every_device
+from lrevopt.meta_training.door import check_training
 from lrevopt.meta_training.estimators import first_particles
 from lrevopt.meta_training.memory import plan_memory
 from lrevopt.meta_training.outer_step import (
@@ -40,8 +41,8 @@ from lrevopt.meta_training.settings import (
     snapshot_steps,
     without_schedule,
 )
-from lrevopt.optimizers.interface import AbstractOptimizer, state_size
-from lrevopt.tasks.interface import AbstractTask, check_task, sample_problems
+from lrevopt.optimizers.interface import AbstractOptimizer
+from lrevopt.tasks.interface import AbstractTask, sample_problems
 
 
 class History(eqx.Module):
@@ -140,6 +141,10 @@ def meta_train(
     if time_limit is not None:
         finite("time_limit", time_limit, above=0.0)
     finite("save_every", save_every, above=0.0)
+    for name, value in {"resume": resume, "overwrite": overwrite, "progress": progress}.items():
+        yes_or_no(name, value)
+    key = random_key("key", key)
+    check_training(task, optimizer, settings, key)
     folder = RunDirectory(directory, _identity(task, optimizer, settings, key))
     with folder.claimed():
         training = Training.prepare(
@@ -227,9 +232,7 @@ class Training:
         mesh: Mesh | None = None,
     ) -> "Training":
         """Plan the memory, open the folder, and begin or continue. Raises as `meta_train` does."""
-        state_size(optimizer)
         training_key, selection_key = jr.split(key)
-        check_task(task, task.sample(training_key))
         folder.check(resume=resume, overwrite=overwrite)
         planned = folder.recorded_plan() if resume else None
         if planned is None:
@@ -312,8 +315,8 @@ class Training:
         scores = np.where(np.isnan(progress.scores), np.inf, progress.scores)
         selected = int(np.argmin(scores))
         history = History(
-            objectives=np.asarray(state.objectives),
-            gradient_norms=np.asarray(state.gradient_norms),
+            objectives=recorded(state.objectives, int(progress.step)),
+            gradient_norms=recorded(state.gradient_norms, int(progress.step)),
             skipped=int(state.skipped),
             rollbacks=int(progress.rollbacks),
             snapshot_steps=np.asarray(snapshot_steps(self.settings)),
@@ -333,6 +336,12 @@ class Training:
         )
         self.folder.publish(run.optimizer, run.snapshots, run.history)
         return run
+
+
+def recorded(values: Float[Array, " step"], steps: int) -> Float[np.ndarray, " step"]:
+    """The entries of steps that were taken; NaN for the others."""
+    found = np.asarray(values)
+    return np.where(np.arange(len(found)) < steps, found, np.nan)
 
 
 def _no_progress(weights: PyTree[Array], snapshots: int) -> Progress:

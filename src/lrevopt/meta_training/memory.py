@@ -20,8 +20,9 @@ import equinox as eqx
 import jax
 import jax.random as jr
 
-from lrevopt.checks import finite
+from lrevopt.checks import finite, instance
 from lrevopt.inner_loop.adjoint import unroll_losses
+from lrevopt.inner_loop.doors import check_run
 from lrevopt.inner_loop.sizes import GIBIBYTE, available_bytes, check_fits, check_runs
 from lrevopt.inner_loop.unroll import batch_size
 from lrevopt.meta_training.estimators import first_particles, meta_gradient
@@ -85,11 +86,12 @@ def plan_memory(
     Raises `ValueError` for a limit that is not positive, and for one that nothing fits into, with
     the least that is needed.
     """
+    instance("settings", settings, MetaTraining, "MetaTraining settings")
+    shapes = check_run(optimizer, task, jr.key(0))
     limit = available_bytes()
     if memory_limit is not None:
         limit = finite("memory_limit", memory_limit, above=0.0) * GIBIBYTE
     check_sizes(task, optimizer, settings)
-    shapes = eqx.filter_eval_shape(task.sample, jr.key(0)).initial_parameters
     numbers, state = shapes.size * shapes.dtype.itemsize, state_size(optimizer)
     kept_per = kept_numbers(settings.unroll, settings.unroll, state) * numbers
     if settings.problems * kept_per <= WORTH_KEEPING:

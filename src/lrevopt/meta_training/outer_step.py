@@ -22,7 +22,10 @@ MEDIAN_WINDOW = 100
 
 
 class OuterState(eqx.Module):
-    """What an outer step changes. Entries of steps not yet taken are NaN."""
+    """What an outer step changes. Entries of steps not yet taken have no meaning.
+
+    They are 0 and not NaN, so that `jax.debug_nans` can be used to find real ones.
+    """
 
     weights: PyTree[Array]
     moments: PyTree[Array]
@@ -40,7 +43,7 @@ def first_state(
     `particles` are those of `first_particles` for the estimator "pes".
     """
     weights = jax.tree.map(jnp.copy, weights)
-    unrecorded = jnp.full(settings.steps, jnp.nan, jnp.float32)
+    unrecorded = jnp.zeros(settings.steps, jnp.float32)
     return OuterState(
         weights=weights,
         moments=_adam(settings).init(weights),
@@ -117,9 +120,10 @@ def _shrinkage(
     if settings.outlier_ratio is None:
         return jnp.ones(())
     window = min(MEDIAN_WINDOW, settings.steps)
-    first = jnp.maximum(step + 1 - window, 0)  # entries after this step are still NaN
+    first = jnp.maximum(step + 1 - window, 0)
     recent = jax.lax.dynamic_slice(norms, (first,), (window,))
-    recent = jnp.where(jnp.isfinite(recent), recent, jnp.nan)
+    taken = first + jnp.arange(window, dtype=first.dtype) <= step
+    recent = jnp.where(taken & jnp.isfinite(recent), recent, jnp.nan)
     bound = settings.outlier_ratio * jnp.nanmedian(recent)
     return jnp.minimum(1.0, jnp.where(norms[step] > 0, bound / norms[step], 1.0))
 

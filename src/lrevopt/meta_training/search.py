@@ -8,7 +8,8 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from lrevopt.checks import finite, increasing_pair, positive_integer
+from lrevopt.checks import finite, increasing_pair, positive_integer, random_key, yes_or_no
+from lrevopt.meta_training.door import check_training
 from lrevopt.meta_training.loop import meta_train
 from lrevopt.meta_training.settings import MetaTraining
 from lrevopt.optimizers.interface import AbstractOptimizer
@@ -51,6 +52,9 @@ def search_learning_rate(
     or if every candidate diverged.
     """
     positive_integer("candidates", candidates)
+    yes_or_no("progress", progress)
+    key = random_key("key", key)
+    check_training(task, optimizer, settings, key)
     low, high = increasing_pair("bounds", bounds)
     finite("bounds", low, above=0.0)
     draw_key, train_key = jr.split(key)

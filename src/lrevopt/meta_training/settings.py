@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
-from lrevopt.checks import finite, one_of, positive_integer
+from lrevopt.checks import finite, one_of, positive_integer, yes_or_no
 from lrevopt.inner_loop.objective_kinds import OBJECTIVES, Objective
 
 Schedule = Literal["constant", "cosine", "exponential"]
@@ -108,6 +108,7 @@ class MetaTraining:
         finite("penalty", self.penalty, at_least=0.0)
         for name in ("b1", "b2"):
             finite(name, getattr(self, name), at_least=0.0, below=1.0)
+        yes_or_no("early_snapshots", self.early_snapshots)
         one_of("objective", self.objective, OBJECTIVES)
         one_of("estimator", self.estimator, get_args(Estimator))
         if self.estimator == "pes":

@@ -25,7 +25,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from lrevopt.checks import finite, positive_integer
+from lrevopt.checks import finite, positive_integer, random_key
 from lrevopt.inner_loop.devices import check_mesh
 from lrevopt.inner_loop.objectives import meta_objective
 from lrevopt.inner_loop.sampled_states import sample_states
@@ -36,7 +36,7 @@ from lrevopt.meta_training.outer_step import first_state, outer_step
 from lrevopt.meta_training.settings import PRESETS, MetaTraining, without_schedule
 from lrevopt.optimizers import Adam, GRUOptimizer, RecurrentOptimizer
 from lrevopt.optimizers.interface import AbstractOptimizer
-from lrevopt.tasks.interface import AbstractTask, check_task, sample_problems
+from lrevopt.tasks.interface import AbstractTask, drawn_parameters, sample_problems
 from lrevopt.tuning.random_search import stack_settings
 
 QUANTILE = 0.99
@@ -150,9 +150,8 @@ def suggest_training(
     """
     finite("time_limit", time_limit, above=0.0)
     steps = positive_integer("steps", steps)
-    adam_key, weights_key, training_key, selection_key = jr.split(key, 4)
-    check_task(task, task.sample(adam_key))
-    dim = eqx.filter_eval_shape(task.sample, adam_key).initial_parameters.size
+    adam_key, weights_key, training_key, selection_key = jr.split(random_key("key", key), 4)
+    dim = drawn_parameters(task, adam_key).size
     chosen = sample_problems(task, selection_key, 16 if dim <= LARGE else 4)
     rate, adam = _tuned_adam(task, chosen, steps)
     gradient = _typical_gradient(Adam(rate), task, adam_key, steps)

@@ -8,17 +8,19 @@ differ on details that change results. The forms here are optax's:
 - RMSProp keeps epsilon inside the root, starts at 0 and does not correct its bias;
 - Adam corrects the bias and keeps epsilon outside the root.
 
-Every class raises `ValueError` for hyperparameters that are not finite, for a negative
-learning rate or threshold, and for an epsilon of 0 or less.
+Every class raises `ValueError` for hyperparameters that are not finite numbers, for a negative
+learning rate or threshold, for an epsilon of 0 or less, and for a decay from which second moments
+become negative or bias corrections divide by 0.
 """
 
 import math
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from lrevopt.checks import finite_leaves
+from lrevopt.checks import finite_leaves, real_array
 from lrevopt.optimizers.interface import AbstractOptimizer
 
 Values = ArrayLike | Sequence[float]
@@ -32,12 +34,19 @@ def as_float(value: Values) -> Float[Array, "..."]:
     return jnp.asarray(value, jnp.result_type(float))
 
 
-def hyperparameter(name: str, value: ArrayLike, minimum: float = -math.inf) -> Float[Array, ""]:
-    """`value` as a scalar array; `ValueError` unless it is finite and at least `minimum`."""
-    leaf = as_float(value)
+def hyperparameter(
+    name: str, value: ArrayLike, minimum: float = -math.inf, maximum: float | None = None
+) -> Float[Array, ""]:
+    """`value` as a scalar array; `ValueError` unless it is finite and within the bounds.
+
+    `minimum` may be met, `maximum` may not.
+    """
+    leaf = as_float(real_array(name, value))
     if leaf.ndim:
         raise ValueError(f"`{name}` must be a scalar, got shape {leaf.shape}.")
     finite_leaves(name, leaf, minimum=minimum)
+    if maximum is not None and not isinstance(leaf, jax.core.Tracer) and not leaf < maximum:
+        raise ValueError(f"`{name}` must be below {maximum:g}, got {float(leaf):g}.")
     return leaf
 
 
@@ -138,7 +147,8 @@ class AggregatedMomentum(AbstractOptimizer):
     momenta: Float[Array, " state"]
 
     def __init__(self, learning_rates: Values, momenta: Values):
-        self.learning_rates, self.momenta = as_float(learning_rates), as_float(momenta)
+        self.learning_rates = as_float(real_array("learning_rates", learning_rates))
+        self.momenta = as_float(real_array("momenta", momenta))
         shape, other = self.learning_rates.shape, self.momenta.shape
         if shape != other or len(shape) != 1 or 0 in shape:
             raise ValueError(
@@ -208,8 +218,9 @@ class Adam(AbstractOptimizer):
         epsilon: ArrayLike = 1e-8,
     ):
         self.learning_rate = hyperparameter("learning_rate", learning_rate, minimum=0.0)
-        self.b1 = hyperparameter("b1", b1)
-        self.b2 = hyperparameter("b2", b2)
+        # At 1 the bias correction divides by 0.
+        self.b1 = hyperparameter("b1", b1, maximum=1.0)
+        self.b2 = hyperparameter("b2", b2, maximum=1.0)
         self.epsilon = hyperparameter("epsilon", epsilon, minimum=TINY)
 
     @property

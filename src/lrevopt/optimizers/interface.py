@@ -15,11 +15,14 @@ such an optimizer at one x (`lrevopt.at_parameter`).
 """
 
 import abc
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax.numpy as jnp
+from jax import ShapeDtypeStruct
 from jaxtyping import Array, Float
+
+from lrevopt.checks import floating_type, real_array, shown, squares_finite
 
 
 class AbstractOptimizer(eqx.Module):
@@ -100,35 +103,97 @@ def moved_at(
     return optimizer.transition(state, gradient)
 
 
-def state_size(optimizer: AbstractOptimizer) -> int:
-    """Number of state coordinates of one parameter.
+def state_size(optimizer: Any, name: str = "optimizer") -> int:
+    """Number of state coordinates of one parameter, if the optimizer is one: see `check_optimizer`.
 
     Raises `ValueError` if readout and initial state are not vectors of one length.
     """
-    readout = eqx.filter_eval_shape(lambda o: o.readout, optimizer).shape
-    state = eqx.filter_eval_shape(lambda o: start_at(o, jnp.zeros(())), optimizer).shape
+    if not isinstance(optimizer, AbstractOptimizer):
+        hint = ""
+        if isinstance(optimizer, type) and issubclass(optimizer, AbstractOptimizer):
+            hint = ": call it with its settings"
+        elif callable(getattr(optimizer, "init", None)) and hasattr(optimizer, "update"):
+            hint = ": use `from_optax`"
+        raise ValueError(f"`{name}` must be an optimizer, got {shown(optimizer)}{hint}.")
+    readout, state = (jnp.shape(part) for part in _ends(optimizer))
     if len(state) != 1 or readout != state:
         raise ValueError(
-            f"`optimizer` must have a flat initial state and a readout of the same length, "
+            f"`{name}` must have a flat initial state and a readout of the same length, "
             f"got shapes {state} and {readout} from {type(optimizer).__name__}."
         )
     return state[0]
 
 
+def check_optimizer(optimizer: Any, name: str = "optimizer") -> Any:
+    """The floating type of an optimizer, if its state can be carried from step to step.
+
+    Nothing is computed. Raises `ValueError` for what is no optimizer, a readout that does not fit
+    the initial state, an empty state, numbers that are not of float32 or float64, and a transition
+    that returns another shape or type than it was given, or fails.
+    """
+    if state_size(optimizer, name) == 0:
+        raise ValueError(f"`{name}` must have a state of at least one coordinate, got none.")
+    readout, state = _ends(optimizer)
+    owner = type(optimizer).__name__
+    for part, found in (("initial_state()", state), ("readout", readout)):
+        floating_type(f"{name}.{part}", found.dtype)
+    if readout.dtype != state.dtype:
+        raise ValueError(
+            f"`{name}` must have a readout and a state of one type, got {readout.dtype} and "
+            f"{state.dtype} from {owner}."
+        )
+    wanted = f"`{name}.transition` must map a state of {described(state)} and one gradient to the "
+    try:
+        number = ShapeDtypeStruct((), state.dtype)
+        following = eqx.filter_eval_shape(
+            lambda o, h, g: moved_at(o, h, g, g), optimizer, state, number
+        )
+    except (TypeError, ValueError) as error:
+        first = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else ""
+        raise ValueError(
+            f"{wanted}next state, but that of {owner} raises a {type(error).__name__}: {first}."
+        ) from error
+    if described(following) != described(state):
+        raise ValueError(
+            f"{wanted}next state of the same shape and type, but that of {owner} returns "
+            f"{described(following)}."
+        )
+    return state.dtype
+
+
+def described(value: Any) -> str:
+    """Type and shape of an array, or what there is instead."""
+    if not hasattr(value, "dtype"):
+        return shown(value)
+    return f"{value.dtype} and shape {tuple(value.shape)}"
+
+
+def _ends(optimizer: AbstractOptimizer) -> tuple[Any, Any]:
+    """Readout and initial state, as shapes and types."""
+    both = eqx.filter_eval_shape(lambda o: (o.readout, start_at(o, jnp.zeros(()))), optimizer)
+    return tuple(
+        part if hasattr(part, "dtype") else eqx.filter_eval_shape(lambda p=part: jnp.asarray(p))
+        for part in both
+    )
+
+
 def check_state(
-    optimizer: AbstractOptimizer, state: Float[Array, "..."], name: str = "state", axes: int = 1
+    optimizer: AbstractOptimizer, state: Any, name: str = "state", axes: int = 1
 ) -> Float[Array, "..."]:
     """`state` as an array with `axes` axes, the last of them the state of this optimizer.
 
-    Raises `ValueError` for another shape, such as the state of another optimizer; `name` is what
-    the message calls the argument.
+    It comes back in the optimizer's floating type. Raises `ValueError` for what is no such
+    optimizer (`check_optimizer`), for another shape, such as the state of another optimizer, and
+    for entries that are not real and finite or whose squares overflow; `name` is what the message
+    calls the argument.
     """
-    size = state_size(optimizer)
-    state = jnp.asarray(state)
-    if state.ndim != axes or state.shape[-1] != size:
+    dtype = check_optimizer(optimizer, "opt")
+    size, array = state_size(optimizer), real_array(name, state)
+    if array.ndim != axes or array.shape[-1] != size:
         wanted = f"({size},)" if axes == 1 else f"(number of states, {size})"
         raise ValueError(
             f"`{name}` must have shape {wanted} for this {type(optimizer).__name__}, "
-            f"got {state.shape}."
+            f"got {array.shape}."
         )
-    return state
+    squares_finite(name, array, dtype)
+    return jnp.asarray(array, dtype)

@@ -1,10 +1,19 @@
 """Linear optimizers: expansions of others at a fixed point (paper, section 5.1, appendix C)."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
+from lrevopt.checks import finite_leaves, numbers, real_array
 from lrevopt.optimizers.classical import as_float
 from lrevopt.optimizers.interface import AbstractOptimizer
+
+
+def _finite_array(name: str, value: Any) -> Float[Array, "..."]:
+    array = as_float(real_array(name, value))
+    finite_leaves(name, array)
+    return array
 
 
 class LinearOptimizer(AbstractOptimizer):
@@ -14,7 +23,7 @@ class LinearOptimizer(AbstractOptimizer):
 
     `next_state` is F at the point of expansion, by default `fixed_point` itself, as at an exact
     fixed point. The initial state is `start`, by default the point of expansion.
-    Raises `ValueError` for arrays whose sizes differ.
+    Raises `ValueError` for arrays whose sizes differ or whose entries are not finite numbers.
     """
 
     fixed_point: Float[Array, " state"]
@@ -36,15 +45,23 @@ class LinearOptimizer(AbstractOptimizer):
         next_state: Float[Array, " state"] | None = None,
         start: Float[Array, " state"] | None = None,
     ):
-        self.fixed_point = as_float(fixed_point)
-        self.recurrent = as_float(recurrent)
-        self.inputs = as_float(inputs)
-        self.readout = as_float(readout)
-        self.gradient = as_float(gradient)
-        self.next_state = self.fixed_point if next_state is None else as_float(next_state)
-        self.start = self.fixed_point if start is None else as_float(start)
+        self.fixed_point = _finite_array("fixed_point", fixed_point)
+        self.recurrent = _finite_array("recurrent", recurrent)
+        self.inputs = _finite_array("inputs", inputs)
+        self.readout = _finite_array("readout", readout)
+        self.gradient = _finite_array("gradient", gradient)
+        self.next_state = self.start = self.fixed_point
+        if next_state is not None:
+            self.next_state = _finite_array("next_state", next_state)
+        if start is not None:
+            self.start = _finite_array("start", start)
 
     def __check_init__(self) -> None:
+        if self.fixed_point.ndim != 1 or not self.fixed_point.size:
+            raise ValueError(
+                f"`fixed_point` must be one vector with at least one entry, got shape "
+                f"{self.fixed_point.shape}."
+            )
         size = self.fixed_point.size
         vectors = ("fixed_point", "inputs", "readout", "next_state", "start")
         wanted = {**dict.fromkeys(vectors, (size,)), "recurrent": (size, size), "gradient": ()}
@@ -83,8 +100,13 @@ class ModeOptimizer(AbstractOptimizer):
         eigenvalues: Complex[Array, " mode"] | Float[Array, " mode"],
         learning_rates: Complex[Array, " mode"] | Float[Array, " mode"],
     ):
-        eigenvalues, learning_rates = jnp.atleast_1d(eigenvalues), jnp.atleast_1d(learning_rates)
-        if eigenvalues.ndim != 1 or eigenvalues.shape != learning_rates.shape:
+        eigenvalues = jnp.atleast_1d(jnp.asarray(numbers("eigenvalues", eigenvalues)))
+        learning_rates = jnp.atleast_1d(jnp.asarray(numbers("learning_rates", learning_rates)))
+        if (
+            eigenvalues.ndim != 1
+            or not eigenvalues.size
+            or eigenvalues.shape != learning_rates.shape
+        ):
             raise ValueError(
                 f"`eigenvalues` and `learning_rates` must be lists of one length, got shapes "
                 f"{eigenvalues.shape} and {learning_rates.shape}."

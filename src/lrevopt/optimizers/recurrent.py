@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Key
 
-from lrevopt.checks import finite, positive_integer
+from lrevopt.checks import finite, positive_integer, random_key, yes_or_no
 from lrevopt.optimizers.interface import AbstractOptimizer
 
 
@@ -63,7 +63,7 @@ class GRUCell(AbstractCell):
 
     def __init__(self, units: int, *, key: Key[Array, ""], input_deviation: float | None = None):
         units = positive_integer("units", units)
-        gates, candidate, inputs = jr.split(key, 3)
+        gates, candidate, inputs = jr.split(random_key("key", key), 3)
         scale = units**-0.5
         deviation = scale if input_deviation is None else input_deviation
         finite("input_deviation", deviation, above=0.0)
@@ -138,6 +138,7 @@ class RecurrentOptimizer(AbstractOptimizer):
         bias: bool = False,
     ):
         units = positive_integer("units", units)
+        yes_or_no("bias", bias)
         self.cell, units = _on_one_vector(cell, units)
         self.start = jnp.zeros(units)
         self.weights = jnp.zeros(units)
@@ -181,6 +182,8 @@ def _on_one_vector(cell: Callable[..., Any], units: int) -> tuple[Callable[..., 
 
 def _shapes_after(cell: Callable[..., Any], hidden: Any) -> Any:
     """Shape of the next hidden state, or of each in a tuple; or what the cell raises."""
+    if isinstance(cell, type) or not callable(cell):
+        return shown(cell)
     try:
         after = eqx.filter_eval_shape(cell, jnp.zeros(1), hidden)
     except (TypeError, ValueError) as error:

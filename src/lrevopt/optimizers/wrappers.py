@@ -4,14 +4,16 @@ A wrapper is itself an optimizer in state-space form, so every tool takes it lik
 starts where the wrapped optimizer starts, unless its docstring says otherwise.
 """
 
+from typing import Any
+
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from lrevopt.checks import finite
+from lrevopt.checks import finite, instance
 from lrevopt.optimizers.classical import as_float, hyperparameter
 from lrevopt.optimizers.interface import AbstractOptimizer, AbstractParameterOptimizer, moved_at
+from lrevopt.optimizers.limits import slope
 from lrevopt.optimizers.linear import ModeOptimizer
 from lrevopt.optimizers.recurrent import RecurrentOptimizer, beside_cell
 
@@ -178,14 +180,18 @@ class GainAtOnce(AbstractOptimizer):
 
 
 class StraightStates(_AbstractSameState):
-    """Is linear in the gradient at every state: `h' = F(h, 0) + dF/dg(h, 0) g`."""
+    """Is linear in the gradient at every state: `h' = F(h, 0) + dF/dg(h, 0) g`.
+
+    With `limits`, limits from above stand in where F has no slope (see `optimizers.limits`).
+    """
 
     optimizer: AbstractOptimizer
+    limits: bool = eqx.field(default=False, static=True)
 
     def transition(
         self, state: Float[Array, " state"], gradient: Float[Array, ""]
     ) -> Float[Array, " state"]:
-        return _tangent(self.optimizer, state, gradient)
+        return _tangent(self.optimizer, state, gradient, self.limits)
 
 
 class StraightUpdates(_AbstractOwnStep):
@@ -193,16 +199,18 @@ class StraightUpdates(_AbstractOwnStep):
 
         h' = F(h, g)        y' = w . (F(h, 0) + dF/dg(h, 0) g)
 
-    State: h, then the step y.
+    State: h, then the step y. `limits` as in `StraightStates`.
     """
 
     optimizer: AbstractOptimizer
+    limits: bool = eqx.field(default=False, static=True)
 
     def transition(
         self, state: Float[Array, " state"], gradient: Float[Array, ""]
     ) -> Float[Array, " state"]:
         following = self.optimizer.transition(state[:-1], gradient)
-        step = self.optimizer.readout @ _tangent(self.optimizer, state[:-1], gradient)
+        tangent = _tangent(self.optimizer, state[:-1], gradient, self.limits)
+        step = self.optimizer.readout @ tangent
         return jnp.append(following, step)
 
 
@@ -258,8 +266,10 @@ def rescaled(
 ) -> RecurrentOptimizer:
     """The same weights with `input_scale` and `output_scale` multiplied by factors.
 
-    Raises `ValueError` for a factor that is not positive and finite.
+    Raises `ValueError` for an optimizer without scales, and a factor that is not positive and
+    finite.
     """
+    recurrent("optimizer", optimizer)
     finite("input_factor", input_factor, above=0.0)
     finite("output_factor", output_factor, above=0.0)
     untrained = RecurrentOptimizer(
@@ -272,10 +282,24 @@ def rescaled(
     return eqx.tree_at(beside_cell, untrained, beside_cell(optimizer))
 
 
+def recurrent(name: str, optimizer: Any) -> None:
+    """Raise `ValueError` unless this is an optimizer with an input and an output scale."""
+    instance(name, optimizer, RecurrentOptimizer, "a RecurrentOptimizer, which has scales")
+
+
 def _tangent(
-    optimizer: AbstractOptimizer, state: Float[Array, " state"], gradient: Float[Array, ""]
+    optimizer: AbstractOptimizer,
+    state: Float[Array, " state"],
+    gradient: Float[Array, ""],
+    limits: bool,
 ) -> Float[Array, " state"]:
     """`F(h, 0) + dF/dg(h, 0) g`."""
     zero = jnp.zeros_like(gradient)
-    rest, slope = jax.jvp(lambda g: optimizer.transition(state, g), (zero,), (gradient,))
-    return rest + slope
+    rise = slope(optimizer, state, zero, limits=limits) * gradient
+    return optimizer.transition(state, zero) + rise
+
+
+def lacks_slope(optimizer: AbstractOptimizer) -> bool:
+    """Whether JAX's derivative dF/dg at the initial state and zero gradient is not finite."""
+    start = optimizer.initial_state()
+    return not bool(jnp.isfinite(slope(optimizer, start, jnp.zeros((), start.dtype))).all())

@@ -14,17 +14,25 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lrevopt.analysis.fixed_points import find_fixed_points
-from lrevopt.analysis.linearization import Linearization, Modes, linearize
+from lrevopt.analysis.linearization import Linearization, Modes, local_model
 from lrevopt.analysis.linearization import eigenmodes as separate
 from lrevopt.analysis.precision import AnyArray, double_states
 from lrevopt.analysis.projections import fit_projection
 from lrevopt.analysis.schedules import autonomous_path
 from lrevopt.analysis.spacing import evenly_spaced
 from lrevopt.analysis.update_functions import rate_table, update_table
-from lrevopt.checks import finite, finite_leaves
+from lrevopt.checks import (
+    finite,
+    instance,
+    integer_of_at_least,
+    mapping,
+    text,
+)
+from lrevopt.checks import shown as described
 from lrevopt.inner_loop.evaluation import Evaluation
 from lrevopt.inner_loop.unroll import Trajectory
-from lrevopt.optimizers.interface import AbstractOptimizer
+from lrevopt.optimizers.interface import AbstractOptimizer, check_optimizer
+from lrevopt.plots.gradient_axes import Point, gradient_axis_of
 from lrevopt.plots.interventions import costs, mechanism_marks
 from lrevopt.plots.momentum import eigenvalue_plane
 from lrevopt.plots.panel import legend_above, letter_panels
@@ -51,14 +59,8 @@ __all__ = ["eigenmodes", "interventions", "losses", "scorecard", "trajectory", "
 UNTIL_REST = 500
 """Updates without gradient after which the fixed point is looked for."""
 
-KNEES = 3.0
-"""Gradients are shown up to this many times the largest knee of the update functions shown."""
-
 MOMENTS = 5
 """States of a run that are shown."""
-
-LARGEST = 1e100
-"""Numbers of runs that are larger are left out, like those that are not finite."""
 
 LARGEST = 1e100
 """Numbers of runs that are larger are left out, like those that are not finite."""
@@ -67,9 +69,6 @@ LINES = 30
 """Parameters of a run that are shown, at most."""
 
 START, REST = "initial state", "fixed point"
-
-Point = tuple[AbstractOptimizer, Any]
-"""An optimizer and one of its states."""
 
 
 @journal_style
@@ -101,13 +100,19 @@ def update_functions(
     parameter that the trajectory does not have.
     """
     shown: dict[str, Point] = {}
+    check_optimizer(optimizer)
+    check_optimizer(at_rest or optimizer, "at_rest")
+    if states is not None:
+        mapping("states", states, "states")
+    if trajectory is not None:
+        instance("trajectory", trajectory, Trajectory, "a trajectory of `unroll`")
     if states is None:
         shown = _two_states(optimizer, at_rest or optimizer)
     for name, state in (states or {}).items():
         shown[name] = optimizer, double_states(optimizer, state, name)
     if trajectory is not None:
         shown |= _states_of_run(optimizer, trajectory, parameter)
-    axis, chosen = _gradient_axis(shown, gradients, trajectory, parameter)
+    axis, chosen = gradient_axis_of(shown, gradients, trajectory, parameter)
     alone = ax is None
     figure, ax = _panel(ax)
     zero_lines(ax)
@@ -147,53 +152,11 @@ def _states_of_run(
 ) -> dict[str, Point]:
     """States of one parameter at moments of a run, the finite ones."""
     dim = run.parameters.shape[1]
-    if not 0 <= parameter < dim:
+    if integer_of_at_least(0, "parameter", parameter) >= dim:
         raise ValueError(f"`parameter` must be from 0 to {dim - 1}, got {parameter!r}.")
     states = double_states(optimizer, run.states[:, parameter], "trajectory.states", axes=2)
     steps = np.unique(np.linspace(1, len(states) - 1, MOMENTS).round().astype(int))
     return {f"after {k} updates": (optimizer, states[k]) for k in steps}
-
-
-def _gradient_axis(
-    shown: Mapping[str, Point],
-    gradients: Float[AnyArray, " grid"] | None,
-    trajectory: Trajectory | None,
-    parameter: int,
-) -> tuple[Float[np.ndarray, " grid"], str]:
-    """The gradients shown, and how they were chosen in words."""
-    if gradients is not None:
-        axis = np.asarray(gradients, float)
-        finite_leaves("gradients", axis)
-        if axis.ndim != 1 or len(axis) < 2 or not (np.diff(axis) > 0).all():
-            raise ValueError("`gradients` must be one increasing axis of at least two numbers, got "
-                             f"shape {axis.shape}.")  # fmt: skip
-        return axis, "range as given"
-    if trajectory is not None:
-        met = np.abs(np.asarray(trajectory.gradients, float)[:, parameter])
-        reach = float(met[np.isfinite(met)].max(initial=0.0))
-        if reach > 0:
-            return np.linspace(-reach, reach, 401), f"as parameter {parameter} met"
-    wide = np.geomspace(1e-8, 1e8, 161)
-    axis = np.concatenate([-wide[::-1], [0.0], wide])
-    knees = np.array([_knee(*point, axis) for point in shown.values()])
-    knees = knees[(knees > 1e-6) & (knees < 1e6)]
-    if not knees.size:
-        return np.linspace(-1.0, 1.0, 401), "no knee: from \N{MINUS SIGN}1 to 1"
-    reach = KNEES * float(knees.max())
-    return np.linspace(-reach, reach, 401), "to three times the largest knee"
-
-
-def _knee(
-    optimizer: AbstractOptimizer,
-    state: Float[np.ndarray, " state"],
-    axis: Float[np.ndarray, " grid"],
-) -> float:
-    """Gradient at which the tangent at zero reaches the largest update on the axis."""
-    update = update_table(optimizer, state[None], axis)[0]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        rises = np.abs(update - update[len(axis) // 2])
-        largest = rises.max(initial=0.0, where=np.isfinite(rises))
-        return float(largest / abs(rate_table(optimizer, state[None])[0]))
 
 
 @journal_style
@@ -221,12 +184,14 @@ def eigenmodes(
     if isinstance(optimizer, Linearization | Modes):
         found = {"": optimizer}
     else:
+        check_optimizer(optimizer)
+        check_optimizer(at_rest or optimizer, "at_rest")
         gradient = finite("gradient", gradient)
         points = {"": (optimizer, state)} if state is not None else {}
         points = points or _two_states(optimizer, at_rest or optimizer)
         if ax is not None:
             points = dict(list(points.items())[-1:])
-        found = {name: linearize(opt, at, gradient) for name, (opt, at) in points.items()}
+        found = {name: local_model(opt, at, gradient) for name, (opt, at) in points.items()}
     if ax is not None or len(found) == 1:
         figure, ax = _panel(ax)
         axes = [ax]
@@ -245,7 +210,7 @@ def eigenmodes(
 def _modes(ax: Axes, model: Linearization | Modes) -> str:
     """Draw the modes of a model; what is said of them in its title."""
     if isinstance(model, Linearization):
-        if not all(np.isfinite(part).all() for part in (model.recurrent, model.input)):
+        if not model.differentiable:
             _say(ax, "the Jacobian is not finite")
             return ""
         rate = f"rate {number(float(-model.readout @ model.input))}"
@@ -271,6 +236,7 @@ def trajectory(run: Trajectory) -> Figure:
     (dots); a state of one coordinate is drawn over the updates. Numbers that are not finite or
     beyond 1e100 are left out; the first update with such a loss is named.
     """
+    instance("run", run, Trajectory, "a trajectory of `unroll`")
     curve = _shown(run.losses)
     left_out = np.isnan(curve)
     figure, axes = grid_of_panels(1, 3, height=2.2)
@@ -334,6 +300,8 @@ def losses(runs: Evaluation | Mapping[str, Trajectory], *, ax: Axes | None = Non
     if isinstance(runs, Evaluation):
         record = runs
     else:
+        for run in mapping("runs", runs, "trajectories").values():
+            instance("runs", run, Trajectory, "an evaluation or trajectories of `unroll` by name")
         each = {name: np.asarray(run.losses, float) for name, run in runs.items()}
         lengths = {len(curve) for curve in each.values()}
         if len(lengths) != 1:
@@ -350,7 +318,8 @@ def losses(runs: Evaluation | Mapping[str, Trajectory], *, ax: Axes | None = Non
 
 def scorecard(card: Scorecard, title: str = "Scorecard") -> Figure:
     """One optimizer on one task: six panels and all numbers with their units."""
-    return figure_scorecard(card, title)
+    instance("card", card, Scorecard, "a scorecard of `measure_scorecard`")
+    return figure_scorecard(card, text("title", title))
 
 
 @journal_style
@@ -360,6 +329,7 @@ def interventions(record: Interventions, *, ax: Axes | None = None) -> Figure:
     Dots are geometric means over problems, bars 95 % intervals, colours mechanisms. The number of
     runs that diverged stands at the right; the dot is then hollow, and of the others.
     """
+    instance("record", record, Interventions, "interventions of `intervene`")
     alone = ax is None
     figure, ax = _panel(ax, height=0.9 + 0.2 * len(record.names), width=1.4 * COLUMN)
     costs(ax, record)
@@ -377,7 +347,7 @@ def _panel(ax: Axes | None, height: float = 2.6, width: float = COLUMN) -> tuple
         figure, axes = grid_of_panels(1, 1, height=height, width=width)
         return figure, axes[0, 0]
     if not isinstance(ax, Axes):
-        raise ValueError(f"`ax` must be an axis of matplotlib, got {ax!r}.")
+        raise ValueError(f"`ax` must be an axis of matplotlib, got {described(ax)}.")
     return cast(Figure, ax.get_figure(root=True)), ax
 
 

@@ -26,7 +26,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Int, Key
 
 from lrevopt import storage
-from lrevopt.analysis.linearization import Linearization, eigenmodes, linearize, timescale
+from lrevopt.analysis.linearization import Linearization, eigenmodes, local_model, timescale
 from lrevopt.analysis.spacing import evenly_spaced
 from lrevopt.analysis.update_functions import gradient_axis, update_table
 from lrevopt.checks import one_of, positive_integer
@@ -234,7 +234,7 @@ def measure_entry(
 
     last = steps - 1
     state, gradient = states[path, last], float(sampled.gradients[path, last])
-    eigenvalues, rates, inseparable = _modes(linearize(stopped[-1], state, gradient))
+    eigenvalues, rates, inseparable = _modes(local_model(stopped[-1], state, gradient))
     return GalleryEntry(
         learning_rate=tuned.best,
         on_edge=tuned.on_edge,
@@ -295,6 +295,9 @@ def _modes(model: Linearization) -> tuple[np.ndarray, np.ndarray, str]:
     try:
         modes = eigenmodes(model)
     except ValueError as error:
+        if not model.differentiable:
+            unknown = np.full(len(model.state), complex(np.nan, np.nan))
+            return unknown, unknown, str(error)
         eigenvalues = np.linalg.eigvals(model.recurrent).astype(complex)
         eigenvalues = eigenvalues[np.argsort(-np.abs(eigenvalues), kind="stable")]
         return eigenvalues, np.full_like(eigenvalues, np.nan), str(error)

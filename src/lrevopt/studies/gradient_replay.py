@@ -16,12 +16,15 @@ from jax import lax
 from jaxtyping import Array, Float, Key
 
 from lrevopt.analysis.precision import as_double, double_precision
-from lrevopt.checks import positive_integer
+from lrevopt.analysis.resolution import need_limits
+from lrevopt.checks import positive_integer, random_key
+from lrevopt.inner_loop.doors import check_run
 from lrevopt.inner_loop.evaluation import paired_interval
 from lrevopt.inner_loop.sampled_states import choose, diverged_on_all, follow, over_problems
 from lrevopt.inner_loop.steps import run_on_gradients
 from lrevopt.inner_loop.unroll import batch_size
 from lrevopt.optimizers.interface import AbstractOptimizer
+from lrevopt.optimizers.limits import slope
 from lrevopt.tasks.interface import AbstractTask, compared_spans, sample_problems
 from lrevopt.text import Facts, number
 
@@ -138,7 +141,8 @@ def measure_gradient_replay(
     problems = positive_integer("problems", problems)
     steps = positive_integer("steps", steps)
     parameters = positive_integer("parameters", parameters)
-    shape = eqx.filter_eval_shape(task.sample, key).initial_parameters
+    key = random_key("key", key)
+    shape = check_run(optimizer, task, key)
     spans = compared_spans(task, shape.size)
     record_key, change_key = jr.split(key)
     batch = batch_size(optimizer, shape)
@@ -152,8 +156,11 @@ def measure_gradient_replay(
     replay = replay[whole]
     rng = np.random.default_rng(np.asarray(jr.key_data(change_key)))
     with double_precision():
+        opt = as_double(optimizer)
+        start = np.asarray(opt.initial_state())[None]
+        limits = need_limits(opt, start, np.zeros(1))
         replayed = {
-            name: np.asarray(_replay(as_double(optimizer), change(replay, rng)))
+            name: np.asarray(_replay(opt, change(replay, rng), limits))
             for name, change in CHANGES.items()
         }
     separations = np.array([_separation(rates) for rates in replayed.values()])
@@ -232,13 +239,12 @@ def _record(optimizer, task, key, *, problems, steps, spans, parameters, batch):
 
 
 @eqx.filter_jit
-def _replay(opt, replay):
+def _replay(opt, replay, limits):
     """Mean effective learning rate over paths, before each gradient and after the last."""
-    one = jnp.ones((), replay.dtype)
+    zero = jnp.zeros((), replay.dtype)
 
     def rate(state):
-        slope = jax.jvp(lambda g: opt.transition(state, g), (jnp.zeros_like(one),), (one,))[1]
-        return -opt.readout @ slope
+        return -opt.readout @ slope(opt, state, zero, limits=limits)
 
     def path(gradients):
         last, rates = run_on_gradients(opt, gradients, keep=lambda state, gradient: rate(state))

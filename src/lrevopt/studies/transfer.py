@@ -13,7 +13,14 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from lrevopt import storage
-from lrevopt.checks import finite, one_of, positive_integer
+from lrevopt.checks import (
+    finite,
+    integer_of_at_least,
+    mapping,
+    one_of,
+    positive_integer,
+    random_key,
+)
 from lrevopt.inner_loop.evaluation import Evaluation, evaluate, paired_interval
 from lrevopt.optimizers.classical import as_float
 from lrevopt.optimizers.interface import AbstractOptimizer
@@ -89,9 +96,11 @@ def measure_transfer(
     distances are NaN. Raises `ValueError` for other counts below 1, a home optimizer that is not
     among the optimizers, or one that has no scorecard because it diverges.
     """
+    mapping("optimizers", optimizers, "optimizers")
     one_of("home_optimizer", home_optimizer, tuple(optimizers))
+    analysis_key = random_key("analysis_key", analysis_key)
     problems = positive_integer("problems", problems)
-    analysed = analysed and positive_integer("analysed", analysed)
+    analysed = integer_of_at_least(0, "analysed", analysed)
     evaluation = evaluate(optimizers, task, problems=problems, steps=steps, key=key)
     cards: dict[str, Scorecard] = {}
     for name, optimizer in optimizers.items() if analysed else ():

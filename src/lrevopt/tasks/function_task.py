@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Key, PyTree, UInt32
 
+from lrevopt.checks import text
 from lrevopt.tasks.batches import as_batches
 from lrevopt.tasks.callables import (
     Callback,
@@ -113,7 +114,7 @@ class FunctionTask(AbstractTask):
         self.init_function = _callback("init", init, 1)
         self.metrics_function = None if metrics is None else _callback("metrics", metrics, 1)
         self.batches = as_batches(batches)
-        self.name = title
+        self.name = text("title", title)
         self.layout = _layout_of(self.init_function)
         self._check()
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Int, Key
 
+from lrevopt.checks import floating_type, instance, positive_integer, random_key, shown
 from lrevopt.text import in_words
 
 Step = int | Int[Array, ""]
@@ -63,25 +64,53 @@ class AbstractTask(eqx.Module):
 
 
 def sample_problems(task: AbstractTask, key: Key[Array, ""], count: int) -> Any:
-    """`count` independent problems, stacked: every leaf has a leading axis `problem`."""
-    return jax.vmap(task.sample)(jr.split(key, count))
+    """`count` independent problems, stacked: every leaf has a leading axis `problem`.
+
+    Raises `ValueError` for a count below 1, and what is no task or no single key.
+    """
+    is_task(task)
+    keys = jr.split(random_key("key", key), positive_integer("count", count))
+    return jax.vmap(task.sample)(keys)
+
+
+def is_task(task: Any) -> None:
+    """Raise `ValueError` unless this is a task."""
+    instance("task", task, AbstractTask, "a task")
+
+
+def drawn_parameters(task: AbstractTask, key: Key[Array, ""]) -> Any:
+    """Shape and type of the parameters of a draw, if the task is one that can be run.
+
+    Nothing is computed. Raises `ValueError` as `check_task` does, and for what is no single key.
+    """
+    is_task(task)
+    problem = eqx.filter_eval_shape(task.sample, random_key("key", key))
+    check_task(task, problem)
+    return problem.initial_parameters
 
 
 def check_task(task: AbstractTask, problem: Any) -> None:
-    """Raise `ValueError` unless parameters are flat and the loss is a scalar of their dtype."""
+    """Raise `ValueError` unless parameters are flat and the loss is a scalar of their type."""
+    is_task(task)
     parameters: Any = getattr(problem, "initial_parameters", None)
     floating = hasattr(parameters, "dtype") and jnp.issubdtype(parameters.dtype, jnp.floating)
-    if not (floating and parameters.ndim == 1):
-        found = eqx.tree_pformat(parameters)
+    if not (floating and parameters.ndim == 1 and parameters.size):
+        found = shown(parameters)
+        if hasattr(parameters, "dtype"):
+            found = f"{parameters.dtype} of shape {parameters.shape}"
         raise ValueError(
-            f"`problem.initial_parameters` must be one flat vector of floating dtype, got {found} "
-            f"from {type(task).__name__}."
+            f"`problem.initial_parameters` must be one flat vector of floating dtype with at least "
+            f"one entry, got {found} from {type(task).__name__}."
         )
-    dtype = parameters.dtype
+    # NumPy's float64 is JAX's default type, whatever that is.
+    dtype = floating_type(
+        "problem.initial_parameters", jax.dtypes.canonicalize_dtype(parameters.dtype)
+    )
     loss = eqx.filter_eval_shape(task.loss, problem, parameters, 0)
     if getattr(loss, "shape", None) != () or loss.dtype != dtype:
+        found = f"{loss.dtype} of shape {loss.shape}" if hasattr(loss, "dtype") else shown(loss)
         raise ValueError(
-            f"`{type(task).__name__}.loss` must return a scalar of dtype {dtype}, got {loss}."
+            f"`{type(task).__name__}.loss` must return a scalar of dtype {dtype}, got {found}."
         )
 
 

@@ -9,6 +9,9 @@ from jaxtyping import Array, Float, Key
 from lrevopt.checks import increasing_pair, positive_integer
 from lrevopt.tasks.interface import AbstractProblem, AbstractTask, Step
 
+MOST_DECADES = 30
+"""Decimal logarithm of the largest eigenvalue, and of the inverse of the smallest."""
+
 
 class LinearRegressionProblem(AbstractProblem):
     """`f(x) = 1/2 ||A x - b||^2` and a start."""
@@ -25,7 +28,8 @@ class LinearRegression(AbstractTask):
     log10 eigenvalues uniform on `log10_eigenvalues` in a uniformly random basis, a linear term
     `v ~ N(0, I)` and a start `x0 ~ N(0, I)`. This is the regression with `A = H^(1/2)` and
     `b = -H^(-1/2) v`. The target grows with the condition number, and so does the spread of initial
-    losses. Raises `ValueError` for a dimension below 1 or a reversed range.
+    losses. Raises `ValueError` for a dimension below 1, a reversed range, or one beyond
+    30 decades.
     """
 
     dim: int = eqx.field(static=True)
@@ -33,7 +37,13 @@ class LinearRegression(AbstractTask):
 
     def __init__(self, dim: int = 5, log10_eigenvalues: tuple[float, float] = (-3, 0)):
         self.dim = positive_integer("dim", dim)
-        self.log10_eigenvalues = increasing_pair("log10_eigenvalues", log10_eigenvalues)
+        low, high = increasing_pair("log10_eigenvalues", log10_eigenvalues)
+        if low < -MOST_DECADES or high > MOST_DECADES:
+            raise ValueError(
+                f"`log10_eigenvalues` must lie from -{MOST_DECADES} to {MOST_DECADES}, or losses "
+                f"are not finite in single precision, got {(low, high)}."
+            )
+        self.log10_eigenvalues = (low, high)
 
     def sample(self, key: Key[Array, ""]) -> LinearRegressionProblem:
         spectrum_key, basis_key, linear_key, start_key = jr.split(key, 4)
@@ -41,10 +51,10 @@ class LinearRegression(AbstractTask):
         root = 10 ** (jr.uniform(spectrum_key, (self.dim,), minval=low, maxval=high) / 2)
         # QR of a Gaussian matrix, with the signs of R's diagonal, is uniform (Haar).
         basis, triangle = jnp.linalg.qr(jr.normal(basis_key, (self.dim, self.dim)))
-        basis = basis * jnp.sign(jnp.diagonal(triangle))
+        basis = basis * jnp.sign(jnp.diagonal(triangle))[None]
         linear = jr.normal(linear_key, (self.dim,))
         return LinearRegressionProblem(
-            matrix=jnp.matmul(basis * root, basis.T, precision=Precision.HIGHEST),
+            matrix=jnp.matmul(basis * root[None], basis.T, precision=Precision.HIGHEST),
             target=-basis @ ((basis.T @ linear) / root),
             initial_parameters=jr.normal(start_key, (self.dim,)),
         )

@@ -124,8 +124,9 @@ def _logits(
     arrays = unpack(network_shapes(images.shape[-1]), parameters)
     hidden = images[..., None].astype(parameters.dtype) / 255
     for layer in LAYERS:
-        hidden = jax.nn.relu(convolve(hidden, arrays[f"{layer}.weight"]) + arrays[f"{layer}.bias"])
-    return hidden.reshape(len(images), -1) @ arrays["dense.weight"] + arrays["dense.bias"]
+        bias = arrays[f"{layer}.bias"][None, None, None]
+        hidden = jax.nn.relu(convolve(hidden, arrays[f"{layer}.weight"]) + bias)
+    return hidden.reshape(len(images), -1) @ arrays["dense.weight"] + arrays["dense.bias"][None]
 
 
 def _summed(

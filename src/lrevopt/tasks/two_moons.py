@@ -99,5 +99,5 @@ def _logits(
     arrays = unpack(SHAPES, parameters)
     hidden = inputs
     for layer in ("dense1", "dense2", "dense3"):
-        hidden = jnp.tanh(hidden @ arrays[f"{layer}.weight"] + arrays[f"{layer}.bias"])
-    return (hidden @ arrays["dense4.weight"] + arrays["dense4.bias"])[:, 0]
+        hidden = jnp.tanh(hidden @ arrays[f"{layer}.weight"] + arrays[f"{layer}.bias"][None])
+    return (hidden @ arrays["dense4.weight"] + arrays["dense4.bias"][None])[:, 0]

@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from lrevopt import storage
-from lrevopt.checks import increasing_pair
+from lrevopt.checks import increasing_pair, instance, mapping, random_key, real_array, shown
 from lrevopt.inner_loop.objectives import Objective
 from lrevopt.inner_loop.scoring import score_settings
 from lrevopt.optimizers.classical import Momentum, as_float
@@ -112,7 +112,7 @@ def tune(
     """
     axes = search_axes(constructor, settings)
     points = dict.fromkeys(axes, settings.grid)
-    settings_key, problems_key, fresh_key = jr.split(key, 3)
+    settings_key, problems_key, fresh_key = jr.split(random_key("key", key), 3)
     problems = _sample(task, problems_key, settings.problems)
     fresh = _sample(task, fresh_key, settings.fresh_problems)
 
@@ -141,7 +141,7 @@ def tune(
             axes[name], points[name], sentence = _widen(name, axes[name], points[name], end)
             widened.append(sentence)
     return search.result(
-        name=constructor.__name__,
+        name=name_of(constructor),
         parameter_names=tuple(axes),
         ranges={name: np.sort(axis.values(2)) for name, axis in axes.items()},
         widened=tuple(widened),
@@ -227,7 +227,8 @@ def search_axes(
     constructor: Callable[..., AbstractOptimizer], settings: Tuning
 ) -> dict[str, SearchRange]:
     """The axes that `tune` searches by argument of `constructor`. Raises as `tune` does."""
-    title = constructor.__name__
+    instance("settings", settings, Tuning, "Tuning settings")
+    title = name_of(constructor)
     arguments = inspect.signature(constructor).parameters
     chosen = {name: axis_of(name, pair) for name, pair in settings.ranges.items()}
     ranges = {**DEFAULT_RANGES, **chosen}
@@ -247,12 +248,47 @@ def search_axes(
     return axes
 
 
+def name_of(constructor: Any) -> str:
+    """The name of what makes an optimizer; `ValueError` for what does not."""
+    if not callable(constructor) or isinstance(constructor, AbstractOptimizer):
+        hint = ": pass its class" if isinstance(constructor, AbstractOptimizer) else ""
+        raise ValueError(
+            f"`constructor` must be a class or function that makes an optimizer, got "
+            f"{shown(constructor)}{hint}."
+        )
+    return getattr(constructor, "__name__", type(constructor).__name__)
+
+
+def takes(constructor: Callable[..., Any], name: str) -> bool:
+    """Whether a constructor has an argument of this name."""
+    arguments = inspect.signature(constructor).parameters
+    return name in arguments or any(each.kind is each.VAR_KEYWORD for each in arguments.values())
+
+
 def stack_settings(
     constructor: Callable[..., AbstractOptimizer],
     values: Mapping[str, Float[np.ndarray, " setting"]],
 ) -> AbstractOptimizer:
-    """Optimizers of many settings as one module whose arrays have a leading axis `setting`."""
-    arrays = {name: as_float(value) for name, value in values.items()}
+    """Optimizers of many settings as one module whose arrays have a leading axis `setting`.
+
+    Raises `ValueError` for values that are not lists of numbers of one length, or an argument that
+    `constructor` does not have.
+    """
+    name_of(constructor)
+    arrays = {
+        name: as_float(real_array(f"values[{name!r}]", value))
+        for name, value in mapping("values", values, "settings").items()
+    }
+    shapes = {array.shape for array in arrays.values()}
+    if len(shapes) != 1 or any(len(shape) != 1 or 0 in shape for shape in shapes):
+        raise ValueError(
+            "`values` must be lists of one length, an entry for each setting, got shapes "
+            f"{[array.shape for array in arrays.values()]}."
+        )
+    if unknown := [name for name in arrays if not takes(constructor, name)]:
+        raise ValueError(
+            f"`values` must name arguments of {name_of(constructor)}, got {unknown[0]!r}."
+        )
     return eqx.filter_vmap(lambda chosen: constructor(**chosen))(arrays)
 
 

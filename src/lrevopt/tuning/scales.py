@@ -11,9 +11,11 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from lrevopt.checks import finite
+from lrevopt.checks import finite, random_key, sequence
+from lrevopt.inner_loop.doors import check_run
 from lrevopt.inner_loop.evaluation import evaluate
 from lrevopt.optimizers import RecurrentOptimizer, rescaled
+from lrevopt.optimizers.wrappers import recurrent
 from lrevopt.tasks.interface import AbstractTask
 
 
@@ -50,10 +52,11 @@ def search_scales(
     problems must come from another key. Raises `ValueError` for no factors, a factor that is not
     positive and finite, counts below 1, or if every pair diverged.
     """
+    key = random_key("key", key)
+    recurrent("optimizer", optimizer)
+    check_run(optimizer, task, key)
     for name, factors in {"input_factors": input_factors, "output_factors": output_factors}.items():
-        if not factors:
-            raise ValueError(f"`{name}` must hold at least one factor, got none.")
-        for factor in factors:
+        for factor in sequence(name, factors, "factor"):
             finite(name, factor, above=0.0)
     pairs = list(itertools.product(input_factors, output_factors))
     # One after the other: scales are static settings, so each pair is compiled on its own.

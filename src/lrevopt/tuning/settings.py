@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Float
 
-from lrevopt.checks import finite, increasing_pair, one_of, positive_integer
+from lrevopt.checks import finite, increasing_pair, one_of, positive_integer, shown
 from lrevopt.inner_loop.objective_kinds import OBJECTIVES, Objective
 from lrevopt.tuning.successive_halving import Rungs, check_rungs
 
@@ -102,6 +102,11 @@ class Tuning:
         if positive_integer("grid", self.grid) < 2:
             raise ValueError(f"`grid` must be an integer of at least 2, got {self.grid!r}.")
         one_of("objective", self.objective, OBJECTIVES)
+        if not isinstance(self.ranges, Mapping):
+            raise ValueError(
+                "`ranges` must be a dictionary of pairs (low, high) by name of the hyperparameter, "
+                f"got {shown(self.ranges)}."
+            )
         for name, pair in self.ranges.items():
             axis_of(name, pair)
         check_rungs(self.rungs, self.settings, self.steps)

@@ -13,8 +13,9 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Key
 
-from lrevopt.checks import one_of, positive_integer
+from lrevopt.checks import finite, one_of, positive_integer, random_key, sequence, shown
 from lrevopt.inner_loop.adjoint import unroll_losses
+from lrevopt.inner_loop.doors import check_run
 from lrevopt.inner_loop.objectives import OBJECTIVES, Objective, meta_objective
 from lrevopt.optimizers import from_optax
 from lrevopt.tasks.interface import AbstractTask, sample_problems
@@ -94,9 +95,15 @@ def tune_rate(
     problems = positive_integer("problems", problems)
     steps = positive_integer("steps", steps)
     one_of("objective", objective, OBJECTIVES)
-    if not rates:
-        raise ValueError("`rates` must name at least one learning rate, got none.")
-    from_optax(make(rates[0]))
+    for rate in sequence("rates", rates, "learning rate"):
+        finite("rates", rate, at_least=0.0)
+    if not callable(make):
+        raise ValueError(
+            "`make` must be a function from a learning rate to an optax transformation, got "
+            f"{shown(make)}."
+        )
+    key = random_key("key", key)
+    check_run(from_optax(make(rates[0])), task, key)
     tried = jnp.asarray(rates, float)
     scores, diverged = _score(
         make, task, key, tried, problems=problems, steps=steps, objective=objective

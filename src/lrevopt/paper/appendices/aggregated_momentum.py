@@ -25,7 +25,6 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Complex, Float, Key
 
-from lrevopt.analysis.fixed_points import is_converged
 from lrevopt.analysis.linearization import (
     Linearization,
     Modes,
@@ -114,10 +113,9 @@ def derive_aggregated_momentum(
 def _exact_model(optimizer: AbstractOptimizer, state: Float[AnyArray, " state"]) -> Linearization:
     """The linearized optimizer at a fixed point, taken as exact: F(h*, 0) = h*."""
     model = linearize(optimizer, state)
-    speed = np.sum((model.next_state - model.state) ** 2) / 2
-    if not is_converged(model.state[None], speed[None])[0]:
+    if model.moving:
         raise ValueError(
-            f"`state` must be a fixed point without gradient, but has speed {speed:.1e}."
+            f"`state` must be a fixed point without gradient, but has speed {model.speed:.1e}."
         )
     # A fixed point is found to some digits; the derivation is about one that is exact.
     return eqx.tree_at(lambda m: m.next_state, model, model.state)

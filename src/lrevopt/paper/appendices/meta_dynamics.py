@@ -10,8 +10,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Int, Key
 
-from lrevopt.analysis.convergence import linearize_at_fixed_point, main_fixed_point
-from lrevopt.analysis.fixed_points import is_converged
+from lrevopt.analysis.convergence import linearize_at_fixed_point
 from lrevopt.analysis.linearization import dominant_mode
 from lrevopt.analysis.momentum import separated_modes
 from lrevopt.inner_loop.sampled_states import sample_states
@@ -86,12 +85,11 @@ def measure_meta_dynamics(
     for optimizer in snapshots:
         sampled = sample_states(optimizer, task, key=key, problems=problems, steps=inner_steps)
         found, model = linearize_at_fixed_point(optimizer, sampled)
-        fixed_point, speed, _ = main_fixed_point(found)
         modes = separated_modes(model)
         eigenvalues.append(modes.eigenvalues)
         rates.append(modes.learning_rates)
         dominant.append(dominant_mode(modes))
-        converged.append(bool(is_converged(fixed_point[None], np.array([speed]))[0]))
+        converged.append(bool(found.converged.any()))
     every = np.arange(len(dominant))
     return MetaDynamics(
         steps=np.asarray(steps, int),

@@ -17,6 +17,7 @@ from jaxtyping import Array, Key
 from markupsafe import Markup
 
 from lrevopt.analysis.run_moments import RunMoments, measure_run_moments
+from lrevopt.checks import text
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.plots.explore.panels import panels, rate_beyond, styles
 from lrevopt.storage import write_atomically
@@ -88,6 +89,8 @@ def explore(
     time: with states of hundreds of coordinates, ask for fewer `moments`. Raises `ValueError` as
     `measure_run_moments` does.
     """
+    if title is not None:
+        text("title", title)
     numbers = measure_run_moments(
         optimizer, task, key=key, steps=steps, moments=moments, parameters=parameters
     )
@@ -158,8 +161,8 @@ def rounded(values: Any) -> Any:
 
 def as_json(content: Any) -> str:
     """JSON that may stand inside a `script` element."""
-    text = json.dumps(content, separators=(",", ":"), allow_nan=False)
-    return text.replace("<", "\\u003c")
+    written = json.dumps(content, separators=(",", ":"), allow_nan=False)
+    return written.replace("<", "\\u003c")
 
 
 def _library() -> str:

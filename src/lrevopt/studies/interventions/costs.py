@@ -7,7 +7,8 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from lrevopt.checks import positive_integer
+from lrevopt.checks import instance, mapping, positive_integer, random_key
+from lrevopt.inner_loop.doors import check_run
 from lrevopt.inner_loop.evaluation import evaluate, paired_interval
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.studies.interventions.registry import INTERVENTIONS, Intervention
@@ -100,10 +101,13 @@ def intervene(
     Raises `ValueError` for counts below 1, an intervention named `original`, or an optimizer that
     diverges on every problem of the analysis.
     """
-    if ORIGINAL in interventions:
-        raise ValueError(f"`interventions` must not contain {ORIGINAL!r}, the optimizer itself.")
+    _check_interventions(interventions)
     problems = positive_integer("problems", problems)
-    if rest_analysis is None:
+    key = random_key("key", key)
+    check_run(optimizer, task, key)
+    if rest_analysis is not None:
+        instance("rest_analysis", rest_analysis, RestAnalysis, "a RestAnalysis or None")
+    else:
         context_key, key = jr.split(key)
         rest_analysis = analyze_rest(optimizer, task, key=context_key, steps=steps)
     optimizers: dict[str, AbstractOptimizer] = {ORIGINAL: optimizer}
@@ -135,6 +139,14 @@ def intervene(
         log_ratio_highs=np.array([high for _, _, high in ratios]),
         omitted=tuple(omitted),
     )
+
+
+def _check_interventions(interventions: Mapping[str, Intervention]) -> None:
+    mapping("interventions", interventions, "interventions")
+    for name, each in interventions.items():
+        instance(f"interventions[{name!r}]", each, Intervention, "an Intervention")
+    if ORIGINAL in interventions:
+        raise ValueError(f"`interventions` must not contain {ORIGINAL!r}, the optimizer itself.")
 
 
 def _log_ratio(

@@ -22,6 +22,7 @@ from lrevopt.optimizers.wrappers import (
     ScheduledModes,
     StraightStates,
     StraightUpdates,
+    lacks_slope,
 )
 from lrevopt.studies.interventions.rest_analysis import RestAnalysis
 
@@ -121,12 +122,12 @@ def straight_updates(
     optimizer: AbstractOptimizer, rest_analysis: RestAnalysis
 ) -> AbstractOptimizer:
     """Updates are linear in the gradient, states are not: `StraightUpdates`."""
-    return StraightUpdates(optimizer)
+    return StraightUpdates(optimizer, lacks_slope(optimizer))
 
 
 def straight_states(optimizer: AbstractOptimizer, rest_analysis: RestAnalysis) -> AbstractOptimizer:
     """Updates and states are linear in the gradient: `StraightStates`."""
-    return StraightStates(optimizer)
+    return StraightStates(optimizer, lacks_slope(optimizer))
 
 
 def started_at_rest(optimizer: AbstractOptimizer, rest_analysis: RestAnalysis) -> AbstractOptimizer:

@@ -35,7 +35,7 @@ from lrevopt.analysis.spacing import evenly_spaced
 from lrevopt.inner_loop.sampled_states import SampledStates, sample_states
 from lrevopt.inner_loop.steps import visited_states
 from lrevopt.optimizers.classical import as_float
-from lrevopt.optimizers.interface import AbstractOptimizer
+from lrevopt.optimizers.interface import AbstractOptimizer, check_optimizer
 from lrevopt.optimizers.wrappers import StateInUnits
 from lrevopt.studies.scorecard.curvature import curvature_response
 from lrevopt.studies.scorecard.record import Scorecard
@@ -48,6 +48,7 @@ NOTHING = 1e-20
 """Share of the response's energy below which a mode is round-off, 1e-10 of its size."""
 
 NO_REST = "no fixed point was found at zero gradient (a live step counter has none: pass `at_rest`)"
+NO_JACOBIAN = "the Jacobian is not finite where searches for a fixed point end"
 NO_SLOPE = "updates have slope 0 at zero gradient, as those made of signs do"
 DEFECTIVE = "the Jacobian is near-defective, so modes have no learning rates of their own"
 
@@ -71,6 +72,8 @@ def measure_scorecard(
     a reason. Raises `ValueError` for counts below 1, or an optimizer that diverges on every
     problem.
     """
+    if at_rest is not None:
+        check_optimizer(at_rest, "at_rest")
     sampled = sample_states(optimizer, task, key=key, problems=problems, steps=steps)
     resting, seen = optimizer, sampled
     if at_rest is not None:
@@ -113,7 +116,7 @@ def _missing(reasons: dict[str, str], sentence: str, *names: str) -> Part:
 def _absent(found: FixedPoints, model: Linearization, steps: int) -> str | None:
     """The reason why there is no response to a gradient at the fixed point, if there is none."""
     if not found.converged.any():
-        return NO_REST
+        return NO_REST if model.differentiable else NO_JACOBIAN
     return None if impulse_response(model, steps).any() else NO_SLOPE
 
 

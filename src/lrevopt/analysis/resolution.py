@@ -1,0 +1,134 @@
+"""A transition expanded at points, and what it loses to round-off there.
+
+A residual `F(h, g) - h` counts as 0 where it is no larger than what F itself loses to round-off:
+
+    resolution_i = 1e3 eps max(1, (|J| |h| + |B| |g| + |F|)_i) + 16 noise_i
+
+eps is the spacing of double precision. The first term bounds what rounded arguments and a rounded
+result do, with room for the operations between them. `noise` is measured: how far F departs from
+its tangent when h changes by a few units in the last place. It sees numbers that cancel inside F.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float
+
+from lrevopt.optimizers.interface import AbstractOptimizer
+from lrevopt.optimizers.limits import limit_from_above
+
+SPACING = float(np.finfo(float).eps)
+
+ROOM, SEEN = 1e3, 16.0
+"""Factors on the bound and on the measured noise."""
+
+PERTURBATIONS = 8
+
+BLOCK = 8
+"""Points that are worked on together: their Jacobians stay in cache."""
+
+
+class Expansion(NamedTuple):
+    """F, dF/dh and dF/dg at many points. `one_sided`: limits stand in for some derivatives.
+
+    `resolution` is the residual up to which each coordinate counts as at rest.
+    """
+
+    following: Float[np.ndarray, "point state"]
+    recurrent: Float[np.ndarray, "point state state"]
+    input: Float[np.ndarray, "point state"]
+    one_sided: Bool[np.ndarray, " point"]
+    resolution: Float[np.ndarray, "point state"]
+
+    @property
+    def differentiable(self) -> Bool[np.ndarray, " point"]:
+        """Where all derivatives, or their limits, are finite."""
+        return np.isfinite(self.recurrent).all(axis=(1, 2)) & np.isfinite(self.input).all(axis=1)
+
+    def at_rest(self, states: Float[np.ndarray, "point state"]) -> Bool[np.ndarray, " point"]:
+        """Where F moves no coordinate by more than its resolution."""
+        return (np.abs(self.following - states) <= self.resolution).all(axis=1)
+
+
+def expand(
+    opt: AbstractOptimizer,
+    states: Float[np.ndarray, "point state"],
+    gradients: Float[np.ndarray, " point"],
+) -> Expansion:
+    """Expand F at points that each have a gradient. To be called inside `double_precision()`."""
+    return in_blocks(_expand, opt, states, gradients)
+
+
+def need_limits(
+    opt: AbstractOptimizer,
+    states: Float[np.ndarray, "point state"],
+    gradients: Float[np.ndarray, " point"],
+) -> bool:
+    """Whether JAX's derivatives are not finite at some of these points."""
+    return bool(expand(opt, states, gradients).one_sided.any())
+
+
+def in_blocks(solve: Callable, opt: AbstractOptimizer, *columns: np.ndarray) -> Any:
+    """`solve(opt, *columns)` in blocks of one size, so that one shape is compiled."""
+    count = len(columns[0])
+    missing = -count % BLOCK
+    columns = tuple(np.concatenate([each, np.repeat(each[-1:], missing, 0)]) for each in columns)
+    parts = [
+        solve(opt, *(each[first : first + BLOCK] for each in columns))
+        for first in range(0, count + missing, BLOCK)
+    ]
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:count], *parts)
+
+
+def _expand(opt, states, gradients):
+    found = _derivatives(opt, states, gradients)
+    following, recurrent, inputs, noise = (np.array(part) for part in found)
+    one_sided = ~(np.isfinite(recurrent).all(axis=(1, 2)) & np.isfinite(inputs).all(axis=1))
+    one_sided &= np.isfinite(following).all(axis=1)
+    if one_sided.any():
+        # All of them: one shape is compiled.
+        limits = (np.asarray(limit) for limit in _limits(opt, states, gradients))
+        recurrent, inputs = (
+            np.where(np.isfinite(own), own, limit)
+            for own, limit in zip((recurrent, inputs), limits, strict=True)
+        )
+    with np.errstate(invalid="ignore", over="ignore"):
+        lost = np.einsum("pij,pj->pi", np.abs(recurrent), np.abs(states))
+        lost = lost + np.abs(inputs) * np.abs(gradients)[:, None] + np.abs(following)
+        resolution = ROOM * SPACING * np.maximum(1.0, lost) + SEEN * noise
+    resolution = np.where(np.isfinite(resolution), resolution, 0.0)
+    return Expansion(following, recurrent, inputs, one_sided, resolution)
+
+
+@eqx.filter_jit
+def _derivatives(opt, states, gradients):
+    """F, its derivatives, and the noise of each point."""
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], (PERTURBATIONS, states.shape[1]))
+
+    def one(state, gradient):
+        own = opt.transition(state, gradient)
+        recurrent, inputs = jax.jacfwd(opt.transition, argnums=(0, 1))(state, gradient)
+        tangent = jnp.where(jnp.isfinite(recurrent), recurrent, 0.0)
+
+        def gap(sign):
+            moved = state + 4 * SPACING * jnp.abs(state) * sign
+            return opt.transition(moved, gradient) - own - tangent @ (moved - state)
+
+        gaps = jax.vmap(gap)(jnp.asarray(signs))
+        noise = jnp.abs(jnp.where(jnp.isfinite(gaps), gaps, 0.0)).max(axis=0)
+        return own, recurrent, inputs, noise
+
+    return jax.vmap(one)(states, gradients)
+
+
+@eqx.filter_jit
+def _limits(opt, states, gradients):
+    def one(state, gradient):
+        both = jax.jacfwd(opt.transition, argnums=(0, 1))
+        return limit_from_above(lambda h: both(h, gradient), state)
+
+    return jax.vmap(one)(states, gradients)

@@ -1,0 +1,167 @@
+"""Whether F rests at the points that a search found, and if not, why.
+
+A point counts as a fixed point where
+
+- F and its derivatives (or their limits from above) are finite there;
+- F moves no coordinate by more than its resolution (see `analysis.resolution`);
+- it lies within 10 max(1, ||start||) of 0 or, further out, is determined: round-off in F moves the
+  solution of `F(h, g) = h` by less than a tenth of ||h||.
+
+The last condition refuses what a rounded matrix has and the optimizer has not. An integrator under
+a constant input, `h' = A h + b` with an eigenvalue 1 of A, has no fixed point, but with a rounded A
+one at a norm of 1e15, where F cannot tell its steps from 0.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from lrevopt.analysis.newton import solve
+from lrevopt.analysis.resolution import Expansion, expand, in_blocks
+from lrevopt.optimizers.interface import AbstractOptimizer
+
+REGION = 10.0
+"""Norm, per unit of max(1, ||start||), up to which a point at rest need not be isolated."""
+
+FAR = 1e12
+"""Norm, per unit of max(1, ||start||, ||F(start)||), beyond which no search goes."""
+
+DETERMINED = 0.1
+"""Share of ||h|| by which round-off may move a fixed point outside of the region."""
+
+NEARLY = 1e-16
+"""Speed, per unit of max(1, ||h||^2), from which a few more Newton steps may lead to rest."""
+
+POLISHING = 6
+
+FINITE, DIFFERENTIABLE = "F is not finite there", "the Jacobian is not finite there"
+MOVING = "F moves it by more than round-off"
+UNRESOLVED = "it is so large that F does not resolve its own steps there"
+
+
+class Settled(NamedTuple):
+    """Points with their speed, spectral radius, and why one is no fixed point ("" if it is)."""
+
+    states: Float[np.ndarray, "point state"]
+    speeds: Float[np.ndarray, " point"]
+    converged: Bool[np.ndarray, " point"]
+    radii: Float[np.ndarray, " point"]
+    reasons: np.ndarray
+
+
+def norms(states: Float[np.ndarray, "point state"]) -> Float[np.ndarray, " point"]:
+    """max(1, ||h||) of each state."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.maximum(1.0, np.linalg.norm(states, axis=-1))
+
+
+def beginnings(
+    opt: AbstractOptimizer,
+    starts: Float[np.ndarray, "point state"],
+    gradients: Float[np.ndarray, " point"],
+) -> tuple[bool, Float[np.ndarray, " point"]]:
+    """Whether a search from these states needs limits, and the norm up to which each may go."""
+    found = expand(opt, starts, gradients)
+    following = np.where(np.isfinite(found.following), found.following, 0.0)
+    return bool(found.one_sided.any()), FAR * np.maximum(norms(starts), norms(following))
+
+
+def settle(
+    opt: AbstractOptimizer,
+    states: Float[np.ndarray, "point state"],
+    gradients: Float[np.ndarray, " point"],
+    starts: Float[np.ndarray, "point state"],
+    reach: Float[np.ndarray, " point"],
+) -> Settled:
+    """Judge where searches from `starts` ended. To be called inside `double_precision()`.
+
+    Searches that were stopped by a derivative without value go on with its limit, those that left
+    for where F resolves nothing are repeated within the region, and points that are nearly at rest
+    get a few more Newton steps.
+    """
+    states, unit = states.copy(), norms(starts)
+    found = expand(opt, states, gradients)
+    stuck = found.one_sided & found.differentiable & ~found.at_rest(states)
+    lost = ~stuck & (np.linalg.norm(states, axis=1) > REGION * unit) & ~_determined(found, states)
+    for again, begin, within, limits in (
+        (stuck, states, reach, True),
+        (lost, starts, REGION * unit, bool(found.one_sided.any())),
+    ):
+        if again.any():
+            search = partial(solve, limits=limits)
+            states[again] = in_blocks(search, opt, begin[again], gradients[again], within[again])
+    if stuck.any() or lost.any():
+        found = expand(opt, states, gradients)
+    states, found = _polished(opt, states, gradients, found)
+    with np.errstate(invalid="ignore", over="ignore"):
+        speeds = np.sum((found.following - states) ** 2, axis=1) / 2
+    near = np.linalg.norm(states, axis=1) <= REGION * unit
+    reasons = np.select(
+        [~np.isfinite(found.following).all(axis=1), ~found.differentiable,
+         ~found.at_rest(states), ~(near | _determined(found, states))],
+        [FINITE, DIFFERENTIABLE, MOVING, UNRESOLVED], "",
+    )  # fmt: skip
+    return Settled(states, speeds, reasons == "", spectral_radii(found), reasons)
+
+
+def spectral_radii(found: Expansion) -> Float[np.ndarray, " point"]:
+    """Largest |eigenvalue| of each Jacobian; NaN where it is not finite."""
+    radii = np.full(len(found.recurrent), np.nan)
+    sound = found.differentiable
+    radii[sound] = np.abs(np.linalg.eigvals(found.recurrent[sound])).max(axis=1, initial=0.0)
+    return radii
+
+
+def _determined(
+    found: Expansion, states: Float[np.ndarray, "point state"]
+) -> Bool[np.ndarray, " point"]:
+    """Where round-off moves the solution of `F(h, g) = h` by little of its norm."""
+    sound = np.flatnonzero(found.differentiable)
+    determined = np.zeros(len(states), bool)
+    matrices = np.eye(states.shape[1]) - found.recurrent[sound]
+    smallest = np.linalg.svd(matrices, compute_uv=False).min(axis=1)
+    lost = np.linalg.norm(found.resolution[sound], axis=1)
+    determined[sound] = lost <= DETERMINED * smallest * np.linalg.norm(states[sound], axis=1)
+    return determined
+
+
+def _polished(
+    opt: AbstractOptimizer,
+    states: Float[np.ndarray, "point state"],
+    gradients: Float[np.ndarray, " point"],
+    found: Expansion,
+) -> tuple[Float[np.ndarray, "point state"], Expansion]:
+    """A few Newton steps of least length, kept while they bring a point closer to its resolution.
+
+    The search compares norms, in which a large coordinate hides a small one.
+    """
+    for _ in range(POLISHING):
+        residuals = found.following - states
+        excess = _excess(found, states)
+        slow = np.sum(residuals**2, axis=1) / 2 <= NEARLY * norms(states) ** 2
+        going = np.flatnonzero(slow & found.differentiable & (excess > 1))
+        if not going.size:
+            break
+        inverses = np.linalg.pinv(np.eye(states.shape[1]) - found.recurrent[going], rcond=1e-12)
+        moved = states.copy()
+        moved[going] += np.einsum("pij,pj->pi", inverses, residuals[going])
+        after = expand(opt, moved, gradients)
+        better = _excess(after, moved) < excess
+        if not better.any():
+            break
+        states = np.where(better[:, None], moved, states)
+        found = Expansion(*(
+            np.where(better.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
+            for new, old in zip(after, found, strict=True)
+        ))  # fmt: skip
+    return states, found
+
+
+def _excess(
+    found: Expansion, states: Float[np.ndarray, "point state"]
+) -> Float[np.ndarray, " point"]:
+    """Largest step of a coordinate over its resolution; NaN where F is not finite."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.max(np.abs(found.following - states) / found.resolution, axis=1)

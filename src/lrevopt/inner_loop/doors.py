@@ -1,0 +1,64 @@
+"""What every function that runs an optimizer on a task checks before it begins.
+
+Nothing is computed: only shapes and types are followed through the optimizer and the task.
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, Key
+
+from lrevopt.checks import shown
+from lrevopt.optimizers.interface import AbstractOptimizer, check_optimizer
+from lrevopt.tasks.interface import AbstractTask, check_task, drawn_parameters
+
+
+def check_run(
+    optimizer: AbstractOptimizer, task: AbstractTask, key: Key[Array, ""], name: str = "optimizer"
+) -> Any:
+    """Shape and type of a draw's parameters, if this optimizer can be run on this task.
+
+    Raises `ValueError` for what is no optimizer, no task or no single key, and for each way in
+    which the two do not fit (see `check_optimizer` and `check_task`). `name` is what the message
+    calls the optimizer.
+    """
+    dtype = check_optimizer(optimizer, name)
+    parameters = drawn_parameters(task, key)
+    _same_type(optimizer, dtype, parameters.dtype, name)
+    return parameters
+
+
+def check_fit(optimizer: AbstractOptimizer, task: AbstractTask, problem: Any) -> None:
+    """As `check_run`, for a problem that has been drawn."""
+    dtype = check_optimizer(optimizer)
+    check_task(task, problem)
+    _same_type(
+        optimizer,
+        dtype,
+        jax.dtypes.canonicalize_dtype(problem.initial_parameters.dtype),
+        "optimizer",
+    )
+
+
+def check_stacked(name: str, tree: Any) -> None:
+    """Raise `ValueError` unless all arrays have one common first axis of at least 1."""
+    leaves = jax.tree.leaves(eqx.filter(tree, eqx.is_array))
+    shapes = [leaf.shape for leaf in leaves]
+    if not shapes or () in shapes or len({shape[0] for shape in shapes} | {0}) != 2:
+        found = f"shapes {shapes}" if len(str(shapes)) <= 80 else f"{len(shapes)} arrays"
+        found = found if shapes else shown(tree)
+        raise ValueError(f"`{name}` must be arrays with one common first axis, got {found}.")
+
+
+def first_of(stacked: Any) -> Any:
+    """The first entry of every array."""
+    return jax.tree.map(lambda leaf: leaf[0] if eqx.is_array(leaf) else leaf, stacked)
+
+
+def _same_type(optimizer: AbstractOptimizer, own: Any, other: Any, name: str) -> None:
+    if own != other:
+        raise ValueError(
+            f"`{name}` must compute in the type of the task's parameters, {other}, but this "
+            f"{type(optimizer).__name__} computes in {own}."
+        )
