@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+import optax
 import pytest
 import tables
 from jaxtyping import Array, Float
@@ -149,6 +150,127 @@ def test_double_precision_where_the_user_has_single():
         assert jnp.zeros(1).dtype == jnp.float32  # the user's default is left alone
     assert found.states.dtype == np.float64
     assert np.all(found.speeds < 1e-16)
+
+
+class Written(AbstractOptimizer):
+    """RMSProp as one writes it, with epsilon outside the root, which has no slope at 0."""
+
+    rate: Float[Array, ""]
+
+    @property
+    def readout(self) -> Float[Array, "2"]:
+        return jnp.stack([jnp.zeros_like(self.rate), -self.rate])
+
+    def initial_state(self) -> Float[Array, "2"]:
+        return jnp.zeros(2)
+
+    def transition(self, state: Float[Array, "2"], gradient: Float[Array, ""]) -> Float[Array, "2"]:
+        second = 0.9 * state[0] + 0.1 * gradient**2
+        return jnp.stack([second, gradient / (jnp.sqrt(second) + 1e-8)])
+
+
+class Root(Written):
+    """An update `sqrt(v)`, whose slope at rest is infinite."""
+
+    def transition(self, state: Float[Array, "2"], gradient: Float[Array, ""]) -> Float[Array, "2"]:
+        second = 0.9 * state[0] + 0.1 * gradient**2
+        return jnp.stack([second, jnp.sqrt(second)])
+
+
+def test_a_root_of_zero_has_a_limit_from_above():
+    """The derivative is 0 times infinity; at v just above 0 it is 0, and v decays by 0.9."""
+    opt = Written(jnp.asarray(0.1))
+    starts = np.array([[0.0, 0.0], [0.3, 0.0], [1e-4, 0.5]])
+    found = find_fixed_points(opt, starts)
+    assert found.converged.all()
+    np.testing.assert_allclose(found.spectral_radius, 0.9, rtol=1e-12)
+    theirs = lo.from_optax(optax.rmsprop(0.1, eps_in_sqrt=False))
+    model = lo.linearize(opt, opt.initial_state())
+    assert model.one_sided
+    assert not model.moving
+    other = lo.linearize(theirs, theirs.initial_state())
+    np.testing.assert_allclose(
+        np.sort(np.linalg.eigvals(model.recurrent)), np.sort(np.linalg.eigvals(other.recurrent))
+    )
+    rates = [float(lo.effective_learning_rate(o, o.initial_state())) for o in (opt, theirs)]
+    np.testing.assert_allclose(rates, 0.1 / 1e-8, rtol=1e-12)
+
+
+def test_an_infinite_slope_is_recorded_and_refused():
+    opt = Root(jnp.asarray(0.1))
+    found = find_fixed_points(opt, opt.initial_state()[None])
+    assert not found.converged.any()
+    assert found.reasons == ("the Jacobian is not finite there",)
+    assert "1 of them: the Jacobian is not finite there." in str(found).replace("\n", " ")
+    with pytest.raises(ValueError, match="`state` must be a point where F has finite derivatives"):
+        lo.linearize(opt, opt.initial_state())
+
+
+def integrator(seed: int, size: int, drift: float) -> Any:
+    """`h' = A h + drift v` with `A v = v`: no fixed point unless the drift is 0."""
+    random = np.random.default_rng(seed)
+    right = random.normal(size=(size, size))
+    values = np.append(1.0, random.uniform(0.3, 0.95, size - 1))
+    A = jnp.asarray(right @ np.diag(values) @ np.linalg.inv(right))
+    v = right[:, 0] / np.linalg.norm(right[:, 0])
+    ones = jnp.ones(size)
+    return lo.LinearOptimizer(jnp.zeros(size), A, ones, ones, next_state=jnp.asarray(drift * v))
+
+
+@pytest.mark.parametrize("drift", [0.1, 1e-3, 1e-6, 1e-9])
+def test_an_integrator_under_a_held_input_rests_nowhere(drift):
+    """320 starts in all. The rounded matrix has a point of speed 0 at a norm of 1e15."""
+    starts = 3 * np.random.default_rng(1).normal(size=(16, 8))
+    for seed in range(5):
+        found = find_fixed_points(integrator(seed, 8, drift), starts)
+        assert not found.converged.any()
+        assert set(found.reasons) <= {
+            "F moves it by more than round-off",
+            "it is so large that F does not resolve its own steps there",
+        }
+        resting = find_fixed_points(integrator(seed, 8, 0.0), starts)
+        assert resting.converged.all()
+
+
+@pytest.mark.parametrize(
+    ("momentum", "gradient"), [(0.999, 1e6), (1 - 1e-9, 1.0), (0.9, 1e12), (0.5, -1e100)]
+)
+def test_fixed_points_of_large_norm_are_found(momentum, gradient):
+    found = find_fixed_points(lo.Momentum(0.1, momentum), np.array([[0.0], [-3.0]]), gradient)
+    assert found.converged.all()
+    # 1 - momentum is itself known to 1e-16 / (1 - momentum).
+    np.testing.assert_allclose(found.states, gradient / (1 - momentum), rtol=1e-14 / (1 - momentum))
+
+
+def test_a_small_coordinate_is_not_hidden_by_a_large_one():
+    """A drift of 1e-7 beside a coordinate that keeps the value 1e6."""
+    opt = lo.LinearOptimizer(
+        jnp.zeros(2), jnp.eye(2), jnp.ones(2), jnp.ones(2), next_state=jnp.array([0.0, 1e-7])
+    )
+    assert not find_fixed_points(opt, np.array([[1e6, 0.0], [1e6, 1.0]])).converged.any()
+
+
+def test_a_linearization_says_that_its_point_moves():
+    counting = lo.from_optax(optax.MultiSteps(optax.sgd(0.1), 3))
+    model = lo.linearize(counting, counting.initial_state())
+    assert model.moving
+    np.testing.assert_allclose(model.speed, 0.5)
+    words = "F moves this state, with speed 0.5: it is no fixed point"
+    assert words in str(model).replace("\n", " ")
+    assert words in str(lo.eigenmodes(model)).replace("\n", " ")
+    resting = lo.linearize(lo.Momentum(0.1, 0.9), np.zeros(1))
+    assert not resting.moving
+    assert "F moves" not in str(resting)
+
+
+def test_nothing_is_asked_of_nan_checks():
+    """`jax.debug_nans` and `jax.debug_infs` find no NaN of ours."""
+    opt = Written(jnp.asarray(0.1))
+    line = integrator(0, 3, 0.1)
+    with jax.debug_nans(True), jax.debug_infs(True):
+        assert find_fixed_points(opt, opt.initial_state()[None]).converged.all()
+        assert not find_fixed_points(line, np.ones((1, 3))).converged.any()
+        assert lo.linearize(opt, opt.initial_state()).one_sided
 
 
 @pytest.mark.usefixtures("as_user")

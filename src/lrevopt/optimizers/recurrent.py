@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Key
 
-from lrevopt.checks import finite, positive_integer, random_key, yes_or_no
+from lrevopt.checks import finite, positive_integer, random_key, shown, yes_or_no
 from lrevopt.optimizers.interface import AbstractOptimizer
 
 
