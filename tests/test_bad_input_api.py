@@ -121,9 +121,12 @@ TASKS: dict[str, tuple[Any, str]] = {
     "a dictionary": (Drawn({"a": ONE}), "`problem.initial_parameters` must be one flat vector"),
     "no parameters": (Drawn(jnp.ones(0)), "`problem.initial_parameters` .* at least one entry"),
     "integers": (Drawn(jnp.arange(2)), "`problem.initial_parameters` must be one flat vector"),
-    "half": (Drawn(jnp.ones(1, jnp.float16)), "`problem.initial_parameters` must be of float32"),
+    "complex": (Drawn(TWO + 1j), "`problem.initial_parameters` must be one flat vector"),
     "vector loss": (Drawn(TWO, lambda x: x), "`Drawn.loss` must return a scalar of dtype float64"),
-    "single": (Drawn(jnp.ones(1, jnp.float32)), "`{}` must compute in the type of the task's"),
+    "single loss": (
+        Drawn(TWO, lambda x: jnp.sum(x).astype(jnp.float32)),
+        "`Drawn.loss` must return a scalar of dtype float64, got float32",
+    ),
 }
 
 KEYED: dict[str, tuple[Any, str]] = {
@@ -364,6 +367,8 @@ def _inner_loop() -> dict[str, tuple[Callable[..., Any], str]]:
         "inner loop: evaluate, names": (judge({1: MOMENTUM}), "`optimizers` must have strings"),
         "inner loop: evaluate, count": (judge(problems=-1), "`problems` must be an integer"),
         "inner loop: evaluate, part": (judge(steps=1.5), "`steps` must be an integer .* 1.5"),
+        "inner loop: evaluate, single": (
+            judge({"a": half(jnp.float32)}), "must compute in at least the type of the task's"),
         "inner loop: sample_problems": (
             lambda: lo.sample_problems(TASK, KEY, -1), "`count` must be an integer .* got -1"),
         "inner loop: sample_problems, key": (

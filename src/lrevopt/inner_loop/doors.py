@@ -7,6 +7,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Key
 
 from lrevopt.checks import shown
@@ -25,7 +26,7 @@ def check_run(
     """
     dtype = check_optimizer(optimizer, name)
     parameters = drawn_parameters(task, key)
-    _same_type(optimizer, dtype, parameters.dtype, name)
+    _fine_enough(optimizer, dtype, parameters.dtype, name)
     return parameters
 
 
@@ -33,7 +34,7 @@ def check_fit(optimizer: AbstractOptimizer, task: AbstractTask, problem: Any) ->
     """As `check_run`, for a problem that has been drawn."""
     dtype = check_optimizer(optimizer)
     check_task(task, problem)
-    _same_type(
+    _fine_enough(
         optimizer,
         dtype,
         jax.dtypes.canonicalize_dtype(problem.initial_parameters.dtype),
@@ -56,9 +57,10 @@ def first_of(stacked: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf[0] if eqx.is_array(leaf) else leaf, stacked)
 
 
-def _same_type(optimizer: AbstractOptimizer, own: Any, other: Any, name: str) -> None:
-    if own != other:
+def _fine_enough(optimizer: AbstractOptimizer, own: Any, other: Any, name: str) -> None:
+    """Parameters of lower precision than the optimizer's state are rounded once a step."""
+    if jnp.finfo(own).bits < jnp.finfo(other).bits:
         raise ValueError(
-            f"`{name}` must compute in the type of the task's parameters, {other}, but this "
-            f"{type(optimizer).__name__} computes in {own}."
+            f"`{name}` must compute in at least the type of the task's parameters, {other}, but "
+            f"this {type(optimizer).__name__} computes in {own}."
         )

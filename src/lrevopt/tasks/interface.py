@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Int, Key
 
-from lrevopt.checks import floating_type, instance, positive_integer, random_key, shown
+from lrevopt.checks import instance, positive_integer, random_key, shown
 from lrevopt.text import in_words
 
 Step = int | Int[Array, ""]
@@ -103,9 +103,7 @@ def check_task(task: AbstractTask, problem: Any) -> None:
             f"one entry, got {found} from {type(task).__name__}."
         )
     # NumPy's float64 is JAX's default type, whatever that is.
-    dtype = floating_type(
-        "problem.initial_parameters", jax.dtypes.canonicalize_dtype(parameters.dtype)
-    )
+    dtype = jax.dtypes.canonicalize_dtype(parameters.dtype)
     loss = eqx.filter_eval_shape(task.loss, problem, parameters, 0)
     if getattr(loss, "shape", None) != () or loss.dtype != dtype:
         found = f"{loss.dtype} of shape {loss.shape}" if hasattr(loss, "dtype") else shown(loss)
