@@ -121,7 +121,7 @@ TASKS: dict[str, tuple[Any, str]] = {
     "a dictionary": (Drawn({"a": ONE}), "`problem.initial_parameters` must be one flat vector"),
     "no parameters": (Drawn(jnp.ones(0)), "`problem.initial_parameters` .* at least one entry"),
     "integers": (Drawn(jnp.arange(2)), "`problem.initial_parameters` must be one flat vector"),
-    "complex": (Drawn(TWO + 1j), "`problem.initial_parameters` must be one flat vector"),
+    "complex": (Drawn(TWO.astype(complex)), "`problem.initial_parameters` must be one flat vector"),
     "vector loss": (Drawn(TWO, lambda x: x), "`Drawn.loss` must return a scalar of dtype float64"),
     "single loss": (
         Drawn(TWO, lambda x: jnp.sum(x).astype(jnp.float32)),

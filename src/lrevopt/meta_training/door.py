@@ -17,8 +17,8 @@ def check_training(
 ) -> None:
     """Raise `ValueError` unless this optimizer can be trained on this task with these settings.
 
-    It must have floating-point arrays with at least one number among its leaves. One problem is drawn: its first loss must be finite and above 0, because
-    the objective is relative to it.
+    It must have floating-point arrays with at least one number among its leaves. One problem is
+    drawn: its first loss must be finite and above 0, because the objective is relative to it.
     """
     instance("settings", settings, MetaTraining, "MetaTraining settings")
     check_run(optimizer, task, key)
