@@ -119,7 +119,10 @@ TASKS: dict[str, tuple[Any, str]] = {
     "a matrix": (Drawn(jnp.ones((2, 2))), "`problem.initial_parameters` must be one flat vector"),
     "a number": (Drawn(1.0), "`problem.initial_parameters` must be one flat vector"),
     "a dictionary": (Drawn({"a": ONE}), "`problem.initial_parameters` must be one flat vector"),
-    "no parameters": (Drawn(jnp.ones(0)), "`problem.initial_parameters` .* at least one entry"),
+    "no parameters": (
+        Drawn(jnp.ones(0)),
+        r"`problem.initial_parameters` .* got f64\[0\]",
+    ),
     "integers": (Drawn(jnp.arange(2)), "`problem.initial_parameters` must be one flat vector"),
     "complex": (Drawn(TWO.astype(complex)), "`problem.initial_parameters` must be one flat vector"),
     "vector loss": (Drawn(TWO, lambda x: x), "`Drawn.loss` must return a scalar of dtype float64"),
@@ -231,7 +234,7 @@ def _constructors() -> dict[str, tuple[Callable[..., Any], str]]:
         "constructors: Linear, shape": (
             lambda: lo.LinearOptimizer(ONE, ONE, ONE, ONE), "`recurrent` must have shape"),
         "constructors: Linear, empty": (
-            lambda: lo.LinearOptimizer(jnp.ones(0), ONE, ONE, ONE), "`fixed_point` must be one"),
+            lambda: lo.LinearOptimizer(jnp.ones(0), ONE, ONE, ONE), "`fixed_point` must have at"),
         "constructors: Modes, text": (
             lambda: lo.ModeOptimizer(["x"], [1.0]), "`eigenvalues` must be numbers"),
         "constructors: Modes, none": (

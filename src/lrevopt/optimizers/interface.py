@@ -145,9 +145,7 @@ def check_optimizer(optimizer: Any, name: str = "optimizer") -> Any:
     wanted = f"`{name}.transition` must map a state of {described(state)} and one gradient to the "
     try:
         number = ShapeDtypeStruct((), state.dtype)
-        following = eqx.filter_eval_shape(
-            lambda o, h, g: moved_at(o, h, g, g), optimizer, state, number
-        )
+        following = eqx.filter_eval_shape(_moved, optimizer, state, number)
     except (TypeError, ValueError) as error:
         first = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else ""
         raise ValueError(
@@ -170,11 +168,22 @@ def described(value: Any) -> str:
 
 def _ends(optimizer: AbstractOptimizer) -> tuple[Any, Any]:
     """Readout and initial state, as shapes and types."""
-    both = eqx.filter_eval_shape(lambda o: (o.readout, start_at(o, jnp.zeros(()))), optimizer)
+    both = eqx.filter_eval_shape(_readout_and_start, optimizer)
     return tuple(
         part if hasattr(part, "dtype") else eqx.filter_eval_shape(lambda p=part: jnp.asarray(p))
         for part in both
     )
+
+
+# Compiled functions, of which only the trace is used: it is kept for optimizers of one structure.
+@eqx.filter_jit
+def _readout_and_start(optimizer: AbstractOptimizer) -> Any:
+    return optimizer.readout, start_at(optimizer, jnp.zeros(()))
+
+
+@eqx.filter_jit
+def _moved(optimizer: AbstractOptimizer, state: Any, gradient: Any) -> Any:
+    return moved_at(optimizer, state, gradient, gradient)
 
 
 def check_state(

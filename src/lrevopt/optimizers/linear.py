@@ -57,10 +57,9 @@ class LinearOptimizer(AbstractOptimizer):
             self.start = _finite_array("start", start)
 
     def __check_init__(self) -> None:
-        if self.fixed_point.ndim != 1 or not self.fixed_point.size:
+        if not self.fixed_point.size:
             raise ValueError(
-                f"`fixed_point` must be one vector with at least one entry, got shape "
-                f"{self.fixed_point.shape}."
+                f"`fixed_point` must have at least one entry, got shape {self.fixed_point.shape}."
             )
         size = self.fixed_point.size
         vectors = ("fixed_point", "inputs", "readout", "next_state", "start")

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Int, Key
 
-from lrevopt.checks import instance, positive_integer, random_key, shown
+from lrevopt.checks import instance, positive_integer, random_key
 from lrevopt.text import in_words
 
 Step = int | Int[Array, ""]
@@ -84,7 +84,7 @@ def drawn_parameters(task: AbstractTask, key: Key[Array, ""]) -> Any:
     Nothing is computed. Raises `ValueError` as `check_task` does, and for what is no single key.
     """
     is_task(task)
-    problem = eqx.filter_eval_shape(task.sample, random_key("key", key))
+    problem = eqx.filter_eval_shape(_draw, task, random_key("key", key))
     check_task(task, problem)
     return problem.initial_parameters
 
@@ -95,21 +95,30 @@ def check_task(task: AbstractTask, problem: Any) -> None:
     parameters: Any = getattr(problem, "initial_parameters", None)
     floating = hasattr(parameters, "dtype") and jnp.issubdtype(parameters.dtype, jnp.floating)
     if not (floating and parameters.ndim == 1 and parameters.size):
-        found = shown(parameters)
-        if hasattr(parameters, "dtype"):
-            found = f"{parameters.dtype} of shape {parameters.shape}"
+        found = eqx.tree_pformat(parameters, width=10**6)
         raise ValueError(
-            f"`problem.initial_parameters` must be one flat vector of floating dtype with at least "
-            f"one entry, got {found} from {type(task).__name__}."
+            f"`problem.initial_parameters` must be one flat vector of at least one number of "
+            f"floating dtype, got {found} from {type(task).__name__}."
         )
     # NumPy's float64 is JAX's default type, whatever that is.
     dtype = jax.dtypes.canonicalize_dtype(parameters.dtype)
-    loss = eqx.filter_eval_shape(task.loss, problem, parameters, 0)
+    loss = eqx.filter_eval_shape(_first_loss, task, problem)
     if getattr(loss, "shape", None) != () or loss.dtype != dtype:
-        found = f"{loss.dtype} of shape {loss.shape}" if hasattr(loss, "dtype") else shown(loss)
+        found = f"{loss.dtype} of shape {loss.shape}" if hasattr(loss, "dtype") else f"{loss}"
         raise ValueError(
             f"`{type(task).__name__}.loss` must return a scalar of dtype {dtype}, got {found}."
         )
+
+
+# Compiled functions, of which only the trace is used: it is kept for tasks of one structure.
+@eqx.filter_jit
+def _draw(task: AbstractTask, key: Key[Array, ""]) -> Any:
+    return task.sample(key)
+
+
+@eqx.filter_jit
+def _first_loss(task: AbstractTask, problem: Any) -> Any:
+    return task.loss(problem, problem.initial_parameters, 0)
 
 
 def group_spans(task: AbstractTask, dim: int) -> dict[str, range]:
