@@ -95,7 +95,7 @@ def check_task(task: AbstractTask, problem: Any) -> None:
     parameters: Any = getattr(problem, "initial_parameters", None)
     floating = hasattr(parameters, "dtype") and jnp.issubdtype(parameters.dtype, jnp.floating)
     if not (floating and parameters.ndim == 1 and parameters.size):
-        found = eqx.tree_pformat(parameters, width=10**6)
+        found = eqx.tree_pformat(parameters, width=10**6, struct_as_array=True)
         raise ValueError(
             f"`problem.initial_parameters` must be one flat vector of at least one number of "
             f"floating dtype, got {found} from {type(task).__name__}."
