@@ -266,9 +266,9 @@ def run_all(root: Path, seed: int = 4, rounds: int = 2) -> tuple[int, int]:
         shutil.copytree(now, reference)
         for number in SIGNALS:
             for place in range(rounds):
-                for _ in range(6):  # a moment after the end is none
+                for attempt in range(6):  # a moment after the end is none
                     when = at_file(dice.randint(1, renamed), number)
-                    if place % 2:
+                    if place % 2 and attempt < 4:
                         seconds *= 0.9
                         when = after(dice.uniform(0, seconds), number)
                     folder = root / "case"
