@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 import lrevopt as lo
+from lrevopt import storage
+from lrevopt.inner_loop import evaluation
 from lrevopt.inner_loop.evaluation import Evaluation, evaluate, paired_interval
 from lrevopt.runs import evaluate as comparing
 from lrevopt.runs.contents import Run
@@ -184,15 +186,15 @@ def test_an_interrupted_evaluation_runs_only_what_is_missing(monkeypatch, tmp_pa
     shutil.copytree(SHIPPED / "linear_regression" / "tuning", run / "tuning")
     for name in ("settings.json", "weights.npz"):
         shutil.copy(SHIPPED / "linear_regression" / name, run)
-    asked = []
+    run_one, asked = evaluation._run, []
 
-    def counted(optimizers, *arguments, **options):
-        asked.extend(optimizers)
+    def counted(optimizer, *arguments):
+        asked.append(type(optimizer).__name__)
         if len(asked) == 3:
             raise KeyboardInterrupt
-        return evaluate(optimizers, *arguments, **options)
+        return run_one(optimizer, *arguments)
 
-    monkeypatch.setattr(comparing, "evaluate", counted)
+    monkeypatch.setattr(evaluation, "_run", counted)
 
     def evaluated(seed):
         return comparing.evaluate_run(
@@ -203,8 +205,8 @@ def test_an_interrupted_evaluation_runs_only_what_is_missing(monkeypatch, tmp_pa
         evaluated(0)
     assert not (run / "evaluation.npz").exists()
     whole = evaluated(0)
-    assert asked == ["momentum", "rmsprop", "adam", "adam", "learned"]
-    assert not (run / "evaluation").exists()
+    assert asked == ["RecurrentOptimizer", "Momentum", "RMSProp", "RMSProp", "Adam"]
+    assert not (run / storage.UNFINISHED).exists()
     together = evaluate(
         comparing.contestants(Run(run)),
         lo.LinearRegression(),
@@ -219,4 +221,5 @@ def test_an_interrupted_evaluation_runs_only_what_is_missing(monkeypatch, tmp_pa
     with pytest.raises(KeyboardInterrupt):
         evaluated(0)
     evaluated(1)
-    assert asked == ["momentum", "rmsprop", "adam", "momentum", "rmsprop", "adam", "learned"]
+    every = ["RecurrentOptimizer", "Momentum", "RMSProp", "Adam"]
+    assert asked == [*every[:3], *every]
