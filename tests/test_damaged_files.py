@@ -330,6 +330,28 @@ def test_settings_of_other_types_are_refused_or_say_the_same(as_user, run):
     assert refused > 20
 
 
+@pytest.mark.parametrize(
+    ("make", "changed"),
+    [
+        (made.evaluation, {"names": ("learned", "adam")}),
+        (made.interventions, {"mechanisms": ("momentum",)}),
+        (made.history, {"selected": 4}),
+        (lambda: made.tuning("adam"), {"parameter_names": ("learning_rate",)}),
+        (made.history, {"outcome": 3}),
+    ],
+)
+def test_records_whose_parts_do_not_fit_each_other_are_refused(as_user, tmp_path, make, changed):
+    """Sound files, with their checksum, of what no run measures."""
+    record = make()
+    wrong = object.__new__(type(record))
+    for field in dataclasses.fields(record):
+        value = changed.get(field.name, getattr(record, field.name))
+        object.__setattr__(wrong, field.name, value)
+    storage.save_record(tmp_path / "x.npz", wrong)
+    with pytest.raises(ValueError, match=r"x\.npz` does not hold a sound"):
+        storage.load_record(type(record), tmp_path / "x.npz")
+
+
 def test_a_mixture_of_two_runs_is_refused(run, tmp_path):
     """Sound files that do not belong together: the scales stand in the settings alone."""
     other = tmp_path / "other"

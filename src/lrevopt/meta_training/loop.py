@@ -63,6 +63,13 @@ class History(eqx.Module):
     seconds: float
     outcome: str
 
+    def __check_init__(self) -> None:
+        if not 0 <= self.selected < len(self.snapshot_steps):
+            raise ValueError(
+                f"`selected` must be one of {len(self.snapshot_steps)} snapshots, got "
+                f"{self.selected}."
+            )
+
     def summary(self) -> str:
         """One line with steps, time, skipped steps, rollbacks, and the selected snapshot."""
         best = self.selection_scores[self.selected]

@@ -44,6 +44,10 @@ class Transfer(eqx.Module):
     objectives: Float[np.ndarray, "optimizer problem"]
     distances: Float[np.ndarray, " optimizer"]
 
+    def __check_init__(self) -> None:
+        one_of("home_optimizer", self.home_optimizer, self.names)
+        _check_names(self.names, self.objectives)
+
     def diverged(self) -> np.ndarray:
         """Number of problems on which each optimizer diverged."""
         return np.isinf(self.objectives).sum(axis=1)
@@ -70,6 +74,9 @@ class Sweep(eqx.Module):
     values: Float[np.ndarray, " value"]
     objectives: Float[np.ndarray, "optimizer value problem"]
 
+    def __check_init__(self) -> None:
+        _check_names(self.names, self.objectives)
+
     def means(self) -> Float[np.ndarray, "optimizer value"]:
         """Mean over problems; +inf if any diverged."""
         return self.objectives.mean(axis=-1)
@@ -77,6 +84,11 @@ class Sweep(eqx.Module):
     def diverged(self) -> np.ndarray:
         """Number of diverged problems, (optimizer, value)."""
         return np.isinf(self.objectives).sum(axis=-1)
+
+
+def _check_names(names: tuple[str, ...], objectives: np.ndarray) -> None:
+    if len(names) != len(objectives):
+        raise ValueError(f"`names` must be {len(objectives)} optimizers, got {len(names)}.")
 
 
 def measure_transfer(

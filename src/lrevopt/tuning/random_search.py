@@ -72,6 +72,14 @@ class TuningResult(eqx.Module):
     steps: Int[np.ndarray, " _"] = dataclasses.field(default_factory=lambda: np.zeros(0, int))
     rule: str = ""
 
+    def __check_init__(self) -> None:
+        for field in ("values", "ranges", "best"):
+            if getattr(self, field).keys() != set(self.parameter_names):
+                raise ValueError(
+                    f"`{field}` must have {', '.join(self.parameter_names)}, got "
+                    f"{', '.join(getattr(self, field))}."
+                )
+
     def in_full(self) -> Bool[np.ndarray, " setting"]:
         """Which settings ran in full; only their scores are meta-objectives."""
         if not self.steps.size:

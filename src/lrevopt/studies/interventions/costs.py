@@ -48,6 +48,14 @@ class Interventions(Printed, eqx.Module):
     log_ratio_highs: Float[np.ndarray, " intervention"]
     omitted: tuple[str, ...]
 
+    def __check_init__(self) -> None:
+        counts = [len(named) for named in (self.names, self.removed, self.mechanisms)]
+        if counts != [len(self.objectives)] * 3:
+            raise ValueError(
+                f"`names`, `removed` and `mechanisms` must be of {len(self.objectives)} "
+                f"interventions each, got {counts}."
+            )
+
     @property
     def problems(self) -> int:
         """Number of test problems."""
