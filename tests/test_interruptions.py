@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import interrupting
@@ -141,6 +142,23 @@ def test_a_lost_interrupt_ends_the_command_all_the_same(folder, monkeypatch, cap
     monkeypatch.setattr("lrevopt.runs.tune.tune_baselines", swallowing)
     assert main(TUNE) == 130
     assert capsys.readouterr().err == "stopped (SIGINT); the same command continues\n"
+
+
+def test_an_interrupt_within_the_garbage_collector_is_raised_again(folder, monkeypatch, capsys):
+    """Python would print a traceback there and go on."""
+
+    class Tidy:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+    def tuned(*_: object, **__: object) -> None:
+        Tidy()
+        time.sleep(5)
+        raise AssertionError("went on")
+
+    monkeypatch.setattr("lrevopt.runs.tune.tune_baselines", tuned)
+    assert main(TUNE) == 143
+    assert capsys.readouterr().err == "stopped (SIGTERM); the same command continues\n"
 
 
 def test_searches_of_other_settings_go_first_and_a_mixture_is_refused(

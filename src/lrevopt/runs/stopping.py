@@ -11,12 +11,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 GRACE = 10.0
 """Seconds after which a command that has not stopped is ended: a compiled program hears no signal,
 and a callback of somebody else's may lose the exception."""
+
+
+SHORTLY = 0.05
+"""Seconds after which an exception that was dropped is raised again."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -52,7 +57,20 @@ def stoppable(then: Callable[[], str]) -> Iterator[None]:
         received.append(number)
         raise Stopped(number)
 
+    def stop_again(number: int, frame: FrameType | None) -> None:
+        if received:
+            raise Stopped(received[0])
+
+    def lost(found: Any) -> None:
+        """Python drops what is raised within a callback of its garbage collector, say."""
+        if not isinstance(found.exc_value, Stopped):
+            unraisable(found)
+        elif received:
+            signal.setitimer(signal.ITIMER_REAL, SHORTLY)
+
+    unraisable, sys.unraisablehook = sys.unraisablehook, lost
     before = {number: signal.signal(number, stop) for number in SIGNALS}
+    before[signal.SIGALRM] = signal.signal(signal.SIGALRM, stop_again)
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     woken = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
@@ -62,6 +80,8 @@ def stoppable(then: Callable[[], str]) -> Iterator[None]:
         if received:
             raise Stopped(received[0])
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        sys.unraisablehook = unraisable
         signal.set_wakeup_fd(woken)
         os.close(writer)
         for number, handler in before.items():
