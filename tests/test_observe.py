@@ -266,3 +266,24 @@ def test_a_small_network_trains_at_the_edge_of_stability(name):
     assert np.median(ratio) == pytest.approx(1, abs=0.05)
     if threshold is not None:
         assert np.median(found.top_sharpness[-200:]) == pytest.approx(threshold, rel=0.05)
+
+
+def test_the_figure_has_a_curve_for_every_group_and_the_crossing():
+    params = {"a": jnp.ones(3), "b": jnp.ones(2)}
+    schedule = optax.piecewise_constant_schedule(0.04, {60: 1.5})
+
+    def loss(params):
+        return quadratic(params["a"]) + jnp.sum(params["b"] ** 2)
+
+    _, _, state = train(optax.sgd(schedule), loss, params, 90, every=5, sharpness=True)
+    figure = lo.plot.observation(state)
+    rates, _, _, _, losses, edge = figure.axes
+    curves = {line.get_label(): line.get_ydata() for line in rates.lines}
+    found = lo.observation(state)
+    assert curves.keys() == {"a", "b"}
+    np.testing.assert_array_equal(curves["b"], found.rates[:, 1])
+    np.testing.assert_array_equal(losses.lines[0].get_ydata(), found.losses)
+    np.testing.assert_allclose(edge.lines[1].get_ydata(), found.top_sharpness / found.top_stable)
+    assert list(edge.lines[-1].get_xdata()) == [60, 60]
+    with pytest.raises(ValueError, match="`record` must have a record at least, got none"):
+        lo.plot.observation(lo.observe(optax.sgd(0.1)).init(params))

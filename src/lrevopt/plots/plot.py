@@ -35,6 +35,7 @@ from lrevopt.optimizers.interface import AbstractOptimizer, check_optimizer
 from lrevopt.plots.gradient_axes import Point, gradient_axis_of
 from lrevopt.plots.interventions import costs, mechanism_marks
 from lrevopt.plots.momentum import eigenvalue_plane
+from lrevopt.plots.observation import observation
 from lrevopt.plots.panel import legend_above, letter_panels
 from lrevopt.plots.performance import loss_curves
 from lrevopt.plots.scorecard import figure_scorecard
@@ -54,7 +55,10 @@ from lrevopt.studies.interventions import Interventions
 from lrevopt.studies.scorecard import Scorecard
 from lrevopt.text import number
 
-__all__ = ["eigenmodes", "interventions", "losses", "scorecard", "trajectory", "update_functions"]
+__all__ = [
+    "eigenmodes", "interventions", "losses", "observation", "scorecard", "trajectory",
+    "update_functions",
+]  # fmt: skip
 
 UNTIL_REST = 500
 """Updates without gradient after which the fixed point is looked for."""
