@@ -1,6 +1,8 @@
 """Observed optimizers: the same updates, closed forms of every number, thresholds of stability."""
 
 import functools
+import html
+import json
 import re
 
 import equinox as eqx
@@ -10,6 +12,7 @@ import jax.random as jr
 import numpy as np
 import optax
 import pytest
+import vl_convert
 
 import lrevopt as lo
 
@@ -283,7 +286,21 @@ def test_the_figure_has_a_curve_for_every_group_and_the_crossing():
     assert curves.keys() == {"a", "b"}
     np.testing.assert_array_equal(curves["b"], found.rates[:, 1])
     np.testing.assert_array_equal(losses.lines[0].get_ydata(), found.losses)
-    np.testing.assert_allclose(edge.lines[1].get_ydata(), found.top_sharpness / found.top_stable)
-    assert list(edge.lines[-1].get_xdata()) == [60, 60]
+    np.testing.assert_allclose(
+        np.asarray(edge.lines[1].get_ydata(), float), found.top_sharpness / found.top_stable
+    )
+    np.testing.assert_array_equal(np.asarray(edge.lines[-1].get_xdata()), [60, 60])
     with pytest.raises(ValueError, match="`record` must have a record at least, got none"):
         lo.plot.observation(lo.observe(optax.sgd(0.1)).init(params))
+    page = lo.observation_page(state, "<one> & two").html
+    assert "<h1>&lt;one&gt; &amp; two</h1>" in page
+    assert html.escape(found.sentences[0]) in page
+    body = page.split('id="specifications">')[1].split("</script>")[0]
+    content = json.loads(body)
+    assert content["groups"] == ["a", "b"]
+    for chart in content["charts"].values():
+        vl_convert.vegalite_to_vega(chart)
+    rows = next(iter(content["charts"]["rates"]["datasets"].values()), None) or content["charts"][
+        "rates"]["data"]["values"]  # fmt: skip
+    shown = [row["value"] for row in rows if row["group"] == "b"]
+    np.testing.assert_allclose(shown, found.rates[:, 1], rtol=5e-5)

@@ -75,6 +75,7 @@ if TYPE_CHECKING:
     from lrevopt.optimizers.saved import shipped as shipped
     from lrevopt.plots import plot as plot
     from lrevopt.plots.explore import explore as explore
+    from lrevopt.plots.explore import observation_page as observation_page
     from lrevopt.runs.contents import Run as Run
     from lrevopt.studies.audit import DEPARTURES as DEPARTURES
     from lrevopt.studies.audit import Audit as Audit

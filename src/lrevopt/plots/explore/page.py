@@ -46,7 +46,7 @@ class ExplorePage(eqx.Module):
             sampled=len(self.numbers.parameters),
             payload=Markup(as_json(payload(self.numbers))),
             specifications=Markup(as_json(panels(self.numbers))),
-            library=Markup(_library()),
+            library=Markup(library()),
         )
 
     def save(self, path: Path | str) -> Path:
@@ -165,7 +165,7 @@ def as_json(content: Any) -> str:
     return written.replace("<", "\\u003c")
 
 
-def _library() -> str:
+def library() -> str:
     """Vega, Vega-Lite and Vega-Embed, as a script that leaves `vegaEmbed` behind."""
     import altair  # here, because only a page needs them
     import vl_convert

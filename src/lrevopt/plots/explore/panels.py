@@ -68,10 +68,10 @@ def panels(numbers: RunMoments) -> dict[str, dict[str, Any]]:
         "modes": _modes(alt, numbers),
         "density": _density(alt),
     }
-    return {name: _dressed(alt, chart) for name, chart in made.items()}
+    return {name: dressed(alt, chart) for name, chart in made.items()}
 
 
-def _dressed(alt: Any, chart: Any) -> dict[str, Any]:
+def dressed(alt: Any, chart: Any) -> dict[str, Any]:
     """A chart as wide as its place on the page, in the page's letters."""
     labels = {"labelFontSize": 12, "titleFontSize": 12.5, "titleFontWeight": "normal"}
     axis = alt.Axis(
