@@ -1,5 +1,6 @@
 """Optimizers that take x: optax's own loop, the derivative in every leaf, and their limits."""
 
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -15,6 +16,7 @@ from tables import Quadratic
 
 import lrevopt as lo
 from lrevopt.optimizers.interface import given_parameter
+from lrevopt.optimizers.wrappers import ScaledGradients, wrapped
 
 TASK = lo.Rosenbrock()
 PROBLEM = TASK.sample(jr.key(0))
@@ -175,6 +177,39 @@ def test_decay_enters_the_map_of_a_quadratic():
     np.testing.assert_allclose(radius, 1 - rate * (curvature + decay), rtol=1e-12)
     with pytest.raises(ValueError, match="`curvature` must be a finite number, got nan"):
         lo.quadratic_map(plain, np.nan, jnp.zeros(1))
+
+
+DECAYED = lo.from_optax(optax.chain(optax.add_decayed_weights(0.3), optax.sgd(0.1, momentum=0.9)))
+BOWL = Quadratic(jnp.array([1.0, 0.2]), jnp.array([1.0, -2.0]))
+
+
+def test_gradients_in_other_units_are_a_chain_of_optax():
+    """A wrapper of an optimizer that takes x goes on taking it."""
+    scaled = wrapped(lo.from_optax(WITH_X["adamw"]), partial(ScaledGradients, scale=30.0))
+    chained = lo.from_optax(optax.chain(optax.scale(30.0), WITH_X["adamw"]))
+    found, expected = (lo.unroll(each, TASK, PROBLEM, 20) for each in (scaled, chained))
+    np.testing.assert_allclose(found.parameters, expected.parameters, rtol=1e-10)
+
+
+def test_a_linear_rule_has_nothing_to_straighten():
+    """Momentum with decay: its updates are linear, so these three interventions cost nothing."""
+    names = ("straight_updates", "straight_states", "one_update_function", "no_slow_memory")
+    chosen = {name: lo.INTERVENTIONS[name] for name in names}
+    found = lo.intervene(DECAYED, BOWL, key=jr.key(0), problems=2, steps=12, interventions=chosen)
+    assert found.omitted == ()
+    for objectives in found.objectives[:3]:
+        np.testing.assert_allclose(objectives, found.original, rtol=1e-10)
+    assert np.all(np.abs(found.objectives[3] / found.original - 1) > 0.01)
+
+
+def test_a_scorecard_is_that_of_the_rule_without_decay():
+    """F at one x is momentum, moved: the same timescale, rate and gain, at any x."""
+    settings = {"key": jr.key(0), "problems": 2, "steps": 12}
+    plain = lo.measure_scorecard(lo.Momentum(0.1, 0.9), BOWL, **settings)
+    for parameter in (0.0, 2.0):
+        found = lo.measure_scorecard(DECAYED, BOWL, parameter=parameter, **settings)
+        for name in ("timescale", "rate", "gain"):
+            np.testing.assert_allclose(getattr(found, name), getattr(plain, name), rtol=1e-8)
 
 
 def test_meta_training_moves_the_learning_rate():

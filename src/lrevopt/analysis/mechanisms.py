@@ -30,6 +30,7 @@ from lrevopt.analysis.spacing import evenly_spaced
 from lrevopt.analysis.update_functions import gradient_axis
 from lrevopt.inner_loop.sampled_states import SampledStates, sample_states
 from lrevopt.optimizers.interface import AbstractOptimizer
+from lrevopt.optimizers.wrappers import at_parameter
 from lrevopt.tasks.interface import AbstractTask
 from lrevopt.text import Facts
 
@@ -62,13 +63,16 @@ def analyze(
     key: Key[Array, ""],
     problems: int = 64,
     steps: int = 200,
+    parameter: float = 0.0,
 ) -> Mechanisms:
     """Measure all mechanisms of one optimizer on fresh problems of one task.
+
+    An optimizer that takes x runs with it, and is analysed at x = `parameter`.
 
     Raises `ValueError` for counts below 1, or an optimizer that diverges on every problem.
     """
     sampled = sample_states(optimizer, task, key=key, problems=problems, steps=steps)
-    return analyze_sampled(optimizer, sampled)
+    return analyze_sampled(at_parameter(optimizer, parameter), sampled)
 
 
 def analyze_sampled(optimizer: AbstractOptimizer, sampled: SampledStates) -> Mechanisms:

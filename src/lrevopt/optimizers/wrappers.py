@@ -4,6 +4,7 @@ A wrapper is itself an optimizer in state-space form, so every tool takes it lik
 starts where the wrapped optimizer starts, unless its docstring says otherwise.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -12,7 +13,12 @@ from jaxtyping import Array, ArrayLike, Float
 
 from lrevopt.checks import finite, instance
 from lrevopt.optimizers.classical import as_float, hyperparameter
-from lrevopt.optimizers.interface import AbstractOptimizer, AbstractParameterOptimizer, moved_at
+from lrevopt.optimizers.interface import (
+    AbstractOptimizer,
+    AbstractParameterOptimizer,
+    given_parameter,
+    moved_at,
+)
 from lrevopt.optimizers.limits import slope
 from lrevopt.optimizers.linear import ModeOptimizer
 from lrevopt.optimizers.recurrent import RecurrentOptimizer, beside_cell
@@ -73,6 +79,43 @@ def at_parameter(optimizer: AbstractOptimizer, parameter: ArrayLike) -> Abstract
     if isinstance(optimizer, AbstractParameterOptimizer):
         return AtParameter(optimizer, held)
     return optimizer
+
+
+class AtEachParameter(AbstractParameterOptimizer):
+    """An optimizer that takes x, inside a wrapper that knows of F(h, g) alone.
+
+    `wrap` makes an optimizer of the one that holds x at its value of the moment.
+    """
+
+    optimizer: AbstractParameterOptimizer
+    wrap: Callable[[AbstractOptimizer], AbstractOptimizer] = eqx.field(static=True)
+
+    @property
+    def readout(self) -> Float[Array, " state"]:
+        anywhere = jnp.zeros((), self.optimizer.readout.dtype)
+        return self.wrap(AtParameter(self.optimizer, anywhere)).readout
+
+    def initial_state(self, parameter: Float[Array, ""] | None = None) -> Float[Array, " state"]:
+        held = AtParameter(self.optimizer, given_parameter(self, parameter))
+        return self.wrap(held).initial_state()
+
+    def transition(
+        self,
+        state: Float[Array, " state"],
+        gradient: Float[Array, ""],
+        parameter: Float[Array, ""] | None = None,
+    ) -> Float[Array, " state"]:
+        held = AtParameter(self.optimizer, given_parameter(self, parameter))
+        return self.wrap(held).transition(state, gradient)
+
+
+def wrapped(
+    optimizer: AbstractOptimizer, wrap: Callable[[AbstractOptimizer], AbstractOptimizer]
+) -> AbstractOptimizer:
+    """`wrap(optimizer)`, which goes on taking x if `optimizer` does."""
+    if isinstance(optimizer, AbstractParameterOptimizer):
+        return AtEachParameter(optimizer, wrap)
+    return wrap(optimizer)
 
 
 class ScaledGradients(_AbstractSameState):

@@ -7,6 +7,7 @@ one. `measure_transfer` runs optimizers of several tasks on one of them. `sweep_
 
 import functools
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import equinox as eqx
 import numpy as np
@@ -22,9 +23,8 @@ from lrevopt.checks import (
     random_key,
 )
 from lrevopt.inner_loop.evaluation import Evaluation, evaluate, paired_interval
-from lrevopt.optimizers.classical import as_float
 from lrevopt.optimizers.interface import AbstractOptimizer
-from lrevopt.optimizers.wrappers import ScaledGradients
+from lrevopt.optimizers.wrappers import ScaledGradients, wrapped
 from lrevopt.studies.scorecard import Scorecard, distance, measure_scorecard
 from lrevopt.tasks.interface import AbstractTask
 
@@ -152,7 +152,7 @@ def sweep_scales(
         finite("scales", scale, above=0.0)
     rows = []
     for optimizer in optimizers.values():
-        scaled = {f"{s:g}": ScaledGradients(optimizer, as_float(s)) for s in scales}
+        scaled = {f"{s:g}": wrapped(optimizer, partial(ScaledGradients, scale=s)) for s in scales}
         evaluation = evaluate(scaled, task, problems=problems, steps=steps, key=key)
         rows.append(evaluation.meta_objectives())
     return _sweep(optimizers, scales, np.stack(rows))

@@ -1,6 +1,7 @@
 """The cost of interventions on test problems."""
 
 from collections.abc import Mapping
+from functools import partial
 
 import equinox as eqx
 import jax.random as jr
@@ -11,6 +12,7 @@ from lrevopt.checks import instance, mapping, positive_integer, random_key
 from lrevopt.inner_loop.doors import check_run
 from lrevopt.inner_loop.evaluation import evaluate, paired_interval
 from lrevopt.optimizers.interface import AbstractOptimizer
+from lrevopt.optimizers.wrappers import at_parameter, wrapped
 from lrevopt.studies.interventions.registry import INTERVENTIONS, Intervention
 from lrevopt.studies.interventions.rest_analysis import RestAnalysis, analyze_rest
 from lrevopt.tasks.interface import AbstractTask
@@ -104,7 +106,8 @@ def intervene(
 
     These are the draws of `evaluate` with the same key. Without `rest_analysis` one is measured
     first on other problems, and both keys are split from `key`. An intervention that cannot be
-    applied to this optimizer is left out and listed in `omitted`.
+    applied to this optimizer is left out and listed in `omitted`. An optimizer that takes x is
+    analysed at x = 0, and its variants take x as it does.
 
     Raises `ValueError` for counts below 1, an intervention named `original`, or an optimizer that
     diverges on every problem of the analysis.
@@ -122,7 +125,9 @@ def intervene(
     omitted = []
     for name, intervention in interventions.items():
         try:
-            optimizers[name] = intervention.apply(optimizer, rest_analysis)
+            change = partial(intervention.apply, rest_analysis=rest_analysis)
+            change(at_parameter(optimizer, 0.0))  # raises where it cannot be applied
+            optimizers[name] = wrapped(optimizer, change)
         except ValueError as error:
             omitted.append(f"{name}: {error}")
     evaluation = evaluate(optimizers, task, problems=problems, steps=steps, key=key)

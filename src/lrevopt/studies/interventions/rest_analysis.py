@@ -18,6 +18,7 @@ from lrevopt.analysis.schedules import measure_schedule
 from lrevopt.analysis.update_functions import effective_learning_rate
 from lrevopt.inner_loop.sampled_states import sample_states
 from lrevopt.optimizers.interface import AbstractOptimizer
+from lrevopt.optimizers.wrappers import at_parameter
 from lrevopt.tasks.interface import AbstractTask
 
 
@@ -50,12 +51,16 @@ def analyze_rest(
     key: Key[Array, ""],
     problems: int = 64,
     steps: int = 200,
+    parameter: float = 0.0,
 ) -> RestAnalysis:
     """Find an optimizer's fixed point, modes and schedule on fresh problems.
+
+    An optimizer that takes x runs with it, and is analysed at x = `parameter`.
 
     Raises `ValueError` for counts below 1, or an optimizer that diverges on every problem.
     """
     sampled = sample_states(optimizer, task, key=key, problems=problems, steps=steps)
+    optimizer = at_parameter(optimizer, parameter)
     found, model = linearize_at_fixed_point(optimizer, sampled)
     fixed_point, modes = model.state, separated_modes(model)
     slow = dominant_mode(modes)

@@ -36,7 +36,7 @@ from lrevopt.inner_loop.sampled_states import SampledStates, sample_states
 from lrevopt.inner_loop.steps import visited_states
 from lrevopt.optimizers.classical import as_float
 from lrevopt.optimizers.interface import AbstractOptimizer, check_optimizer
-from lrevopt.optimizers.wrappers import StateInUnits
+from lrevopt.optimizers.wrappers import StateInUnits, at_parameter
 from lrevopt.studies.scorecard.curvature import curvature_response
 from lrevopt.studies.scorecard.record import Scorecard
 from lrevopt.tasks.interface import AbstractTask
@@ -64,17 +64,21 @@ def measure_scorecard(
     problems: int = 64,
     steps: int = 200,
     at_rest: AbstractOptimizer | None = None,
+    parameter: float = 0.0,
 ) -> Scorecard:
     """Measure the scorecard of an optimizer on fresh problems of a task.
 
     `at_rest` is the optimizer whose fixed points are analysed, by default `optimizer` itself; pass
-    one with step counters held where `optimizer` counts. Numbers that do not exist are NaN and have
-    a reason. Raises `ValueError` for counts below 1, or an optimizer that diverges on every
-    problem.
+    one with step counters held where `optimizer` counts. An optimizer that takes x runs with it,
+    and is analysed at x = `parameter`. Numbers that do not exist are NaN and have a reason.
+
+    Raises `ValueError` for counts below 1, or an optimizer that diverges on every problem.
     """
     if at_rest is not None:
         check_optimizer(at_rest, "at_rest")
     sampled = sample_states(optimizer, task, key=key, problems=problems, steps=steps)
+    optimizer = at_parameter(optimizer, parameter)
+    at_rest = None if at_rest is None else at_parameter(at_rest, parameter)
     resting, seen = optimizer, sampled
     if at_rest is not None:
         resting, seen = at_rest, replay_states(at_rest, sampled)
