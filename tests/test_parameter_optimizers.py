@@ -204,7 +204,7 @@ def test_a_linear_rule_has_nothing_to_straighten():
 
 def test_a_scorecard_is_that_of_the_rule_without_decay():
     """F at one x is momentum, moved: the same timescale, rate and gain, at any x."""
-    settings = {"key": jr.key(0), "problems": 2, "steps": 12}
+    settings: dict[str, Any] = {"key": jr.key(0), "problems": 2, "steps": 12}
     plain = lo.measure_scorecard(lo.Momentum(0.1, 0.9), BOWL, **settings)
     for parameter in (0.0, 2.0):
         found = lo.measure_scorecard(DECAYED, BOWL, parameter=parameter, **settings)
