@@ -185,7 +185,9 @@ BOWL = Quadratic(jnp.array([1.0, 0.2]), jnp.array([1.0, -2.0]))
 
 def test_gradients_in_other_units_are_a_chain_of_optax():
     """A wrapper of an optimizer that takes x goes on taking it."""
-    scaled = wrapped(lo.from_optax(WITH_X["adamw"]), partial(ScaledGradients, scale=30.0))
+    scaled = wrapped(
+        lo.from_optax(WITH_X["adamw"]), partial(ScaledGradients, scale=jnp.asarray(30.0))
+    )
     chained = lo.from_optax(optax.chain(optax.scale(30.0), WITH_X["adamw"]))
     found, expected = (lo.unroll(each, TASK, PROBLEM, 20) for each in (scaled, chained))
     np.testing.assert_allclose(found.parameters, expected.parameters, rtol=1e-10)

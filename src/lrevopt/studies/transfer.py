@@ -23,6 +23,7 @@ from lrevopt.checks import (
     random_key,
 )
 from lrevopt.inner_loop.evaluation import Evaluation, evaluate, paired_interval
+from lrevopt.optimizers.classical import as_float
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.optimizers.wrappers import ScaledGradients, wrapped
 from lrevopt.studies.scorecard import Scorecard, distance, measure_scorecard
@@ -152,7 +153,10 @@ def sweep_scales(
         finite("scales", scale, above=0.0)
     rows = []
     for optimizer in optimizers.values():
-        scaled = {f"{s:g}": wrapped(optimizer, partial(ScaledGradients, scale=s)) for s in scales}
+        scaled = {
+            f"{s:g}": wrapped(optimizer, partial(ScaledGradients, scale=as_float(s)))
+            for s in scales
+        }
         evaluation = evaluate(scaled, task, problems=problems, steps=steps, key=key)
         rows.append(evaluation.meta_objectives())
     return _sweep(optimizers, scales, np.stack(rows))

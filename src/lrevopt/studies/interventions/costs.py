@@ -125,7 +125,7 @@ def intervene(
     omitted = []
     for name, intervention in interventions.items():
         try:
-            change = partial(intervention.apply, rest_analysis=rest_analysis)
+            change = partial(_changed, intervention, rest_analysis)
             change(at_parameter(optimizer, 0.0))  # raises where it cannot be applied
             optimizers[name] = wrapped(optimizer, change)
         except ValueError as error:
@@ -160,6 +160,12 @@ def _check_interventions(interventions: Mapping[str, Intervention]) -> None:
         instance(f"interventions[{name!r}]", each, Intervention, "an Intervention")
     if ORIGINAL in interventions:
         raise ValueError(f"`interventions` must not contain {ORIGINAL!r}, the optimizer itself.")
+
+
+def _changed(
+    intervention: Intervention, rest_analysis: RestAnalysis, optimizer: AbstractOptimizer
+) -> AbstractOptimizer:
+    return intervention.apply(optimizer, rest_analysis)
 
 
 def _log_ratio(
