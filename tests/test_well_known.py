@@ -98,7 +98,7 @@ def test_a_score_is_the_mean_meta_objective_of_an_evaluation():
         ({"problems": 0}, "`problems` must be an integer of at least 1, got 0"),
         ({"steps": 1.5}, "`steps` must be an integer of at least 1, got 1.5"),
         ({"objective": "best"}, "`objective` must be one of mean, log_mean, final, got 'best'"),
-        ({"rates": ()}, "`rates` must name at least one learning rate, got none"),
+        ({"rates": ()}, "`rates` must hold at least one learning rate, got none"),
     ],
 )
 def test_bad_arguments_are_refused(settings, message):

@@ -35,14 +35,19 @@ def double_precision() -> Iterator[None]:
 
 
 def double_states(
-    opt: AbstractOptimizer, states: Float[AnyArray, "..."], name: str = "state", axes: int = 1
+    opt: AbstractOptimizer,
+    states: Float[AnyArray, "..."],
+    name: str = "state",
+    axes: int = 1,
+    *,
+    squares: bool = True,
 ) -> Float[np.ndarray, "..."]:
     """States on the host in float64, if they are finite and this optimizer's (`check_state`).
 
     Raises `ValueError` otherwise.
     """
     with double_precision():
-        return np.asarray(check_state(as_double(opt), states, name, axes))
+        return np.asarray(check_state(as_double(opt), states, name, axes, squares=squares))
 
 
 def as_double(tree: Tree) -> Tree:

@@ -112,7 +112,7 @@ def certify(
     instance("points", points, FixedPoints, "the fixed points of `find_fixed_points`")
     states = double_states(opt, points.distinct, "points.distinct", axes=2)
     given = points.start if visited is None else visited
-    cloud = evenly_spaced(double_states(opt, given, "visited", axes=2), VISITED)
+    cloud = evenly_spaced(double_states(opt, given, "visited", axes=2, squares=False), VISITED)
     if not len(cloud):
         raise ValueError("`visited` must hold at least one state, got none.")
     read = np.ones(state_size(opt), bool)

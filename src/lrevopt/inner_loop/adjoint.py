@@ -30,7 +30,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, PyTree
 
-from lrevopt.checks import finite, positive_integer
+from lrevopt.checks import positive_integer, shown
 from lrevopt.inner_loop.doors import check_fit, check_stacked, first_of
 from lrevopt.inner_loop.steps import (
     Carry,
@@ -88,8 +88,10 @@ def unroll_losses(
     """
     steps = positive_integer("steps", steps)
     every = checkpoint_interval(checkpoint_every, steps)
-    if cotangent_clip != math.inf:
-        finite("cotangent_clip", cotangent_clip, at_least=0.0)
+    if not isinstance(cotangent_clip, int | float) or not cotangent_clip >= 0:
+        raise ValueError(
+            f"`cotangent_clip` must be a number of at least 0, got {shown(cotangent_clip)}."
+        )
     check_stacked("problems", problems)
     check_fit(optimizer, task, first_of(problems))
     return _unroll_losses(optimizer, _Runs(task, problems, steps, every, float(cotangent_clip)))

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jax import ShapeDtypeStruct
 from jaxtyping import Array, Float
 
-from lrevopt.checks import floating_type, real_array, shown, squares_finite
+from lrevopt.checks import finite_leaves, floating_type, real_array, shown, squares_finite
 
 
 class AbstractOptimizer(eqx.Module):
@@ -187,14 +187,19 @@ def _moved(optimizer: AbstractOptimizer, state: Any, gradient: Any) -> Any:
 
 
 def check_state(
-    optimizer: AbstractOptimizer, state: Any, name: str = "state", axes: int = 1
+    optimizer: AbstractOptimizer,
+    state: Any,
+    name: str = "state",
+    axes: int = 1,
+    *,
+    squares: bool = True,
 ) -> Float[Array, "..."]:
     """`state` as an array with `axes` axes, the last of them the state of this optimizer.
 
     It comes back in the optimizer's floating type. Raises `ValueError` for what is no such
     optimizer (`check_optimizer`), for another shape, such as the state of another optimizer, and
-    for entries that are not real and finite or whose squares overflow; `name` is what the message
-    calls the argument.
+    for entries that are not real and finite or, with `squares`, whose squares overflow; `name` is
+    what the message calls the argument.
     """
     dtype = check_optimizer(optimizer, "opt")
     size, array = state_size(optimizer), real_array(name, state)
@@ -204,5 +209,7 @@ def check_state(
             f"`{name}` must have shape {wanted} for this {type(optimizer).__name__}, "
             f"got {array.shape}."
         )
-    squares_finite(name, array, dtype)
+    if squares:
+        squares_finite(name, array, dtype)
+    finite_leaves(name, array)
     return jnp.asarray(array, dtype)
