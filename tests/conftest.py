@@ -1,6 +1,7 @@
 """Every test runs in float64, with strict dtype promotion and checked shapes, on the CPU."""
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
@@ -69,6 +70,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest files: at the end no worker waits for another that is in one."""
     order = {f"test_{name}": place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+
+
+def pytest_collection_finish() -> None:
+    """Leave what has been imported out of garbage collection, which took a tenth of the time."""
+    gc.freeze()
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import lrevopt as lo
+import lrevopt.paper.experiments  # noqa: F401: has settings for tasks such as rosenbrock
 from lrevopt import storage
 from lrevopt.runs import suggested
 from lrevopt.runs.command_line import run_command
