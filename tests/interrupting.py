@@ -57,6 +57,9 @@ STAGES: dict[str, list[str]] = {
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
 
+OF_TRAINING = ("meta-step", "memory plan", "runs problems")
+"""What lines of training's own hold: its progress bar, its plan, its devices."""
+
 VARYING = ("report.html", "history.npz", "checkpoints", "snapshots")
 """What holds times, or is a folder of Orbax's; compared by content or not at all."""
 
@@ -213,9 +216,8 @@ def judged(folder: Path, words: Sequence[str], number: int, outcome: tuple[int, 
     code, said = outcome
     expected = -number if number == signal.SIGKILL else 128 + number
     wrong = [] if code == expected else [f"exit code {code}"]
-    # A progress bar is one line that is written again and again; the plan is another.
-    lines = [line for line in said.split("\n") if line.strip() and "meta-step" not in line]
-    lines = [line for line in lines if not line.startswith("memory plan")]
+    lines = [line for line in said.split("\n") if line.strip()]
+    lines = [line for line in lines if not any(word in line for word in OF_TRAINING)]
     if len(lines) > 1 or "Traceback" in said:
         wrong.append(f"{len(lines)} lines: {' | '.join(lines)[-400:]}")
     return wrong + unsound(folder)
