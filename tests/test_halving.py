@@ -41,8 +41,8 @@ def counted(monkeypatch) -> list[tuple[int, int, int]]:
     """Settings, problems and steps of every call of the scoring."""
     calls: list[tuple[int, int, int]] = []
 
-    def spy(task, optimizers, problems, steps, objective="mean"):
-        scores = score_settings(task, optimizers, problems, steps, objective)
+    def spy(task, optimizers, problems, steps, objective="mean", mesh=None):
+        scores = score_settings(task, optimizers, problems, steps, objective, mesh=mesh)
         calls.append((scores[0].size, len(problems.initial_parameters), steps))
         return scores
 
@@ -228,8 +228,9 @@ def test_memory_is_bounded(large):
 
     def taken(memory: int) -> int:
         lowered = compiled.lower(
-            stacked, network, problems, steps=5, objective="mean", memory=memory, large=large
-        )
+            stacked, network, problems, steps=5, objective="mean", memory=memory, large=large,
+            mesh=None,
+        )  # fmt: skip
         return lowered.compile().compiled.memory_analysis().temp_size_in_bytes
 
     little, plenty = taken(4 * room), taken(1000 * room)

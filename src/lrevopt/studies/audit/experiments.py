@@ -179,7 +179,8 @@ class Answers(dict[str, np.ndarray]):
 def measured(subject: Subject) -> Answers:
     """As `answers`, with `noise`: how updates change when gradients do by their round-off.
 
-    Where an optimizer subtracts nearly equal numbers, two sound programs differ by that much.
+    Where an optimizer subtracts nearly equal numbers, two sound programs differ by that much. Noise
+    counts as the largest of a trace so far, since at one update it may be small by chance.
     """
     known = answers(subject)
     random = np.random.default_rng(5)
@@ -190,7 +191,9 @@ def measured(subject: Subject) -> Answers:
 
     other = answers(Subject(subject.name, shaken))
     with np.errstate(invalid="ignore"):
-        known.noise = {name: np.abs(known[name] - other[name]) for name in known}
+        known.noise = {
+            name: np.fmax.accumulate(np.abs(known[name] - other[name]), axis=0) for name in known
+        }
     return known
 
 

@@ -282,8 +282,8 @@ def _schedules(first: Side, second: Side, tolerance: float) -> Explanation | Non
     if not (apart <= 10 * tolerance).all():
         return None
 
-    def near(a: np.ndarray, b: np.ndarray) -> bool:
-        return np.allclose(a, b, rtol=1e3 * tolerance, atol=0.0)
+    def near(a: np.ndarray, b: np.ndarray | np.floating) -> bool:
+        return bool(np.allclose(a, b, rtol=1e3 * tolerance, atol=0.0))
 
     for one, other in zip(_responses(first), _responses(second), strict=True):
         if near(other, other[0]) and not near(one, one[0]):
