@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
@@ -82,22 +83,28 @@ def at_parameter(optimizer: AbstractOptimizer, parameter: ArrayLike) -> Abstract
 
 
 class AtEachParameter(AbstractParameterOptimizer):
-    """An optimizer that takes x, inside a wrapper that knows of F(h, g) alone.
+    """A wrapper of an optimizer that takes x, where the wrapper knows of F(h, g) alone.
 
-    `wrap` makes an optimizer of the one that holds x at its value of the moment.
+    `held` is the wrapper around that optimizer held at one x (`AtParameter`), which is replaced by
+    the x of the moment.
     """
 
-    optimizer: AbstractParameterOptimizer
-    wrap: Callable[[AbstractOptimizer], AbstractOptimizer] = eqx.field(static=True)
+    held: AbstractOptimizer
+
+    def _at(self, parameter: Float[Array, ""] | None) -> AbstractOptimizer:
+        x = given_parameter(self, parameter)
+        return jax.tree.map(
+            lambda part: AtParameter(part.optimizer, x) if isinstance(part, AtParameter) else part,
+            self.held,
+            is_leaf=lambda part: isinstance(part, AtParameter),
+        )
 
     @property
     def readout(self) -> Float[Array, " state"]:
-        anywhere = jnp.zeros((), self.optimizer.readout.dtype)
-        return self.wrap(AtParameter(self.optimizer, anywhere)).readout
+        return self.held.readout
 
     def initial_state(self, parameter: Float[Array, ""] | None = None) -> Float[Array, " state"]:
-        held = AtParameter(self.optimizer, given_parameter(self, parameter))
-        return self.wrap(held).initial_state()
+        return self._at(parameter).initial_state()
 
     def transition(
         self,
@@ -105,17 +112,18 @@ class AtEachParameter(AbstractParameterOptimizer):
         gradient: Float[Array, ""],
         parameter: Float[Array, ""] | None = None,
     ) -> Float[Array, " state"]:
-        held = AtParameter(self.optimizer, given_parameter(self, parameter))
-        return self.wrap(held).transition(state, gradient)
+        return self._at(parameter).transition(state, gradient)
 
 
 def wrapped(
     optimizer: AbstractOptimizer, wrap: Callable[[AbstractOptimizer], AbstractOptimizer]
 ) -> AbstractOptimizer:
-    """`wrap(optimizer)`, which goes on taking x if `optimizer` does."""
-    if isinstance(optimizer, AbstractParameterOptimizer):
-        return AtEachParameter(optimizer, wrap)
-    return wrap(optimizer)
+    """`wrap(optimizer)`, which goes on taking x if `optimizer` does.
+
+    What `wrap` decides by numbers, it decides at x = 0.
+    """
+    made = wrap(at_parameter(optimizer, 0.0))
+    return AtEachParameter(made) if isinstance(optimizer, AbstractParameterOptimizer) else made
 
 
 class ScaledGradients(_AbstractSameState):

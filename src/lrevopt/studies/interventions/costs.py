@@ -12,7 +12,7 @@ from lrevopt.checks import instance, mapping, positive_integer, random_key
 from lrevopt.inner_loop.doors import check_run
 from lrevopt.inner_loop.evaluation import evaluate, paired_interval
 from lrevopt.optimizers.interface import AbstractOptimizer
-from lrevopt.optimizers.wrappers import at_parameter, wrapped
+from lrevopt.optimizers.wrappers import wrapped
 from lrevopt.studies.interventions.registry import INTERVENTIONS, Intervention
 from lrevopt.studies.interventions.rest_analysis import RestAnalysis, analyze_rest
 from lrevopt.tasks.interface import AbstractTask
@@ -126,7 +126,6 @@ def intervene(
     for name, intervention in interventions.items():
         try:
             change = partial(_changed, intervention, rest_analysis)
-            change(at_parameter(optimizer, 0.0))  # raises where it cannot be applied
             optimizers[name] = wrapped(optimizer, change)
         except ValueError as error:
             omitted.append(f"{name}: {error}")
