@@ -1,4 +1,4 @@
-"""What watching an optimizer costs: steps of an Equinox MLP with 1,052,682 parameters.
+"""What watching an optimizer costs: steps of an Equinox MLP of about a million parameters.
 
 python benchmarks/observe.py --every 10
 
