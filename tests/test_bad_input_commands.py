@@ -56,6 +56,8 @@ COMMAND_LINES: list[list[str]] = [
     [*TRAIN, "--start", "run", "--optimizer", "run"],
     [*TRAIN, "--optimizer", "run", "--optimizer.units", "7"],
     [*REPRODUCE, "--start", "run", "--optimizer.cell", "gru"],
+    *([command, "rosenbrock", "--output", "staged", *more, "--optimizer.units", "7"]
+      for command, more in (("train", ["--resume"]), ("reproduce", []))),
     [*TRAIN, "--start", "nowhere"],
     [*TRAIN, "--start", LONG],
     # Folders.
@@ -117,6 +119,8 @@ def folder(tmp_path, monkeypatch):
     settings = {name: storage.describe(module) for name, module in described.items()}
     storage.save_json(tmp_path / "run" / storage.SETTINGS, settings)
     saved.save_optimizer(tmp_path / "run", optimizer)
+    storage.save_json(tmp_path / "staged" / storage.SETTINGS, settings | {"start": "run"})
+    saved.save_optimizer(tmp_path / "staged", optimizer)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     return tmp_path

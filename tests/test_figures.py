@@ -294,12 +294,13 @@ def test_nothing_to_draw_is_refused(number):
 
 def test_one_hyperparameter_has_no_plane():
     searched = tuning("momentum")
-    kept = ("learning_rate",)
-    parts = {
-        name: {key: getattr(searched, name)[key] for key in kept}
-        for name in ("values", "ranges", "best")
-    }
-    single = dataclasses.replace(searched, parameter_names=kept, **parts)
+    single = dataclasses.replace(
+        searched,
+        parameter_names=("learning_rate",),
+        values={"learning_rate": searched.values["learning_rate"]},
+        ranges={"learning_rate": searched.ranges["learning_rate"]},
+        best={"learning_rate": searched.best["learning_rate"]},
+    )
     with pytest.raises(ValueError, match="two hyperparameters or more, got .'momentum'."):
         drawn(19, tuning={"momentum": single})
 

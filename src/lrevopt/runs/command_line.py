@@ -146,6 +146,7 @@ def run_command(command: type[Any], words: Sequence[str], prog: str) -> int:
     with plain_errors():
         check_numbers(settings)
         refuse_overridden(words)
+        refuse_ignored(words, settings)
         start_host_devices()
         code = settings.main() or 0
         sys.stdout.flush()
@@ -154,6 +155,23 @@ def run_command(command: type[Any], words: Sequence[str], prog: str) -> int:
 
 OVERRIDES = {"start": "trained on", "optimizer": "taken"}
 """Options that name an optimizer, and what happens to it. It has the settings that it has."""
+
+
+def refuse_ignored(words: Sequence[str], settings: Any) -> None:
+    """Raise `ValueError` for settings of an optimizer of a run that goes on with another run's."""
+    given = [word.partition("=")[0][2:] for word in words if word.startswith("--optimizer.")]
+    output = getattr(settings, "output", None)
+    goes_on = getattr(settings, "resume", not getattr(settings, "overwrite", True))
+    if not given or not goes_on or output is None or not (output / "settings.json").is_file():
+        return
+    from lrevopt import storage
+
+    start = storage.load_settings(output).get("start")
+    if start is not None:
+        raise ValueError(
+            f"`{given[0]}` must be left out: the run in `{output}` trains the optimizer of "
+            f"`{start}` as it is."
+        )
 
 
 def refuse_overridden(words: Sequence[str]) -> None:
