@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 import lrevopt as lo
-import lrevopt.paper.experiments  # noqa: F401: has settings for tasks such as rosenbrock
+
+# It has the settings for tasks such as rosenbrock.
+import lrevopt.paper.experiments
 from lrevopt import storage
 from lrevopt.runs import suggested
 from lrevopt.runs.command_line import run_command

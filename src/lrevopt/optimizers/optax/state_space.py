@@ -175,17 +175,11 @@ def _moved(
     return _transition(optimizer.program, point, optimizer.held)
 
 
-class OptaxOptimizer(AbstractOptimizer):
-    """An optax transformation in state-space form, as `from_optax` returns it.
+class _OfOptax:
+    """What optimizers made from optax have in common, with and without x as an input."""
 
-    `hyperparameters` are arrays by name, `held` the values of counters that are fixed, and
-    `parameter` is the value of x that is passed to the transformation.
-    """
-
-    program: Program = eqx.field(static=True)
+    program: Program
     hyperparameters: dict[str, Float[Array, "..."]]
-    parameter: Float[Array, ""]
-    held: tuple[Array, ...]
 
     @property
     def coordinates(self) -> tuple[str, ...]:
@@ -196,6 +190,19 @@ class OptaxOptimizer(AbstractOptimizer):
     def transformation(self) -> Any:
         """Optax's transformation with these hyperparameters."""
         return self.program.recipe.build(jax.tree.leaves(self.hyperparameters))
+
+
+class OptaxOptimizer(_OfOptax, AbstractOptimizer):
+    """An optax transformation in state-space form, as `from_optax` returns it.
+
+    `hyperparameters` are arrays by name, `held` the values of counters that are fixed, and
+    `parameter` is the value of x that is passed to the transformation.
+    """
+
+    program: Program = eqx.field(static=True)
+    hyperparameters: dict[str, Float[Array, "..."]]
+    parameter: Float[Array, ""]
+    held: tuple[Array, ...]
 
     @property
     def readout(self) -> Float[Array, " state"]:
@@ -211,7 +218,7 @@ class OptaxOptimizer(AbstractOptimizer):
         return _moved(self, state, gradient, self.parameter)
 
 
-class OptaxParameterOptimizer(AbstractParameterOptimizer):
+class OptaxParameterOptimizer(_OfOptax, AbstractParameterOptimizer):
     """An optax transformation whose updates depend on x, as `from_optax` returns it.
 
     Fields are those of `OptaxOptimizer`, but the parameter is an argument. `unit` is the number 1,
@@ -222,16 +229,6 @@ class OptaxParameterOptimizer(AbstractParameterOptimizer):
     hyperparameters: dict[str, Float[Array, "..."]]
     unit: Float[Array, ""]
     held: tuple[Array, ...]
-
-    @property
-    def coordinates(self) -> tuple[str, ...]:
-        """Name of each state coordinate: its path in optax's state, and `update` for the last."""
-        return self.program.coordinates
-
-    @property
-    def transformation(self) -> Any:
-        """Optax's transformation with these hyperparameters."""
-        return self.program.recipe.build(jax.tree.leaves(self.hyperparameters))
 
     @property
     def readout(self) -> Float[Array, " state"]:

@@ -1,17 +1,14 @@
 """An interactive page of an observed optimizer: `observation_page(state).save("page.html")`."""
 
-import html
-from pathlib import Path
 from typing import Any
 
 import equinox as eqx
 import numpy as np
 from markupsafe import Markup
 
-from lrevopt.plots.explore.page import as_json, library, rounded
+from lrevopt.plots.explore.page import SinglePage, as_json, library, rounded
 from lrevopt.plots.explore.panels import COLORS, dressed
 from lrevopt.plots.style import BLACK, BLUE, GREY, SKY
-from lrevopt.storage import write_atomically
 from lrevopt.studies.observation import Observation
 from lrevopt.studies.observation import observation as read
 from lrevopt.templates import render_page
@@ -31,7 +28,7 @@ CHOSEN = "length(picked) == 0 || indexof(picked, datum.group) >= 0"
 """Whether a row belongs to a chosen group: to any, if none is chosen."""
 
 
-class ObservationPage(eqx.Module):
+class ObservationPage(SinglePage, eqx.Module):
     """An interactive page of an observed optimizer. `record` is what it shows."""
 
     record: Observation
@@ -55,21 +52,6 @@ class ObservationPage(eqx.Module):
             groups=len(self.record.groups), sentences=self.record.sentences, panels=panels,
             specifications=Markup(as_json(content)), library=Markup(library()),
         )  # fmt: skip
-
-    def save(self, path: Path | str) -> Path:
-        """Write the page at once or not at all; its path.
-
-        Raises `ValueError` for a folder that cannot be written.
-        """
-        write_atomically(path, self.html)
-        return Path(path)
-
-    def _repr_html_(self) -> str:
-        """The page inside a notebook."""
-        return (
-            f'<iframe srcdoc="{html.escape(self.html)}" title="{html.escape(self.title)}" '
-            'style="width: 100%; height: 60rem; border: 0"></iframe>'
-        )
 
 
 def observation_page(record: Any, title: str = "Observed optimizer") -> ObservationPage:

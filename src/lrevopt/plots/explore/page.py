@@ -5,6 +5,7 @@ which goes into the page whole (0.9 MB; Plotly's is 4.8 MB). Nothing is fetched 
 opened. Both packages are imported only when a page is made.
 """
 
+import abc
 import html
 import json
 import math
@@ -28,7 +29,33 @@ DIGITS = 5
 """Significant digits of the numbers in a page."""
 
 
-class ExplorePage(eqx.Module):
+class SinglePage(abc.ABC):
+    """A page in one self-contained file, with a title."""
+
+    title: str
+
+    @property
+    @abc.abstractmethod
+    def html(self) -> str:
+        """The page."""
+
+    def save(self, path: Path | str) -> Path:
+        """Write the page at once or not at all; its path.
+
+        Raises `ValueError` for a folder that cannot be written.
+        """
+        write_atomically(path, self.html)
+        return Path(path)
+
+    def _repr_html_(self) -> str:
+        """The page inside a notebook."""
+        return (
+            f'<iframe srcdoc="{html.escape(self.html)}" title="{html.escape(self.title)}" '
+            'style="width: 100%; height: 60rem; border: 0"></iframe>'
+        )
+
+
+class ExplorePage(SinglePage, eqx.Module):
     """An interactive page of one run. `numbers` is what it shows, `title` its heading."""
 
     numbers: RunMoments
@@ -47,21 +74,6 @@ class ExplorePage(eqx.Module):
             payload=Markup(as_json(payload(self.numbers))),
             specifications=Markup(as_json(panels(self.numbers))),
             library=Markup(library()),
-        )
-
-    def save(self, path: Path | str) -> Path:
-        """Write the page at once or not at all; its path.
-
-        Raises `ValueError` for a folder that cannot be written.
-        """
-        write_atomically(path, self.html)
-        return Path(path)
-
-    def _repr_html_(self) -> str:
-        """The page inside a notebook."""
-        return (
-            f'<iframe srcdoc="{html.escape(self.html)}" title="{html.escape(self.title)}" '
-            'style="width: 100%; height: 60rem; border: 0"></iframe>'
         )
 
 
