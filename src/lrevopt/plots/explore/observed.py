@@ -7,7 +7,7 @@ import numpy as np
 from markupsafe import Markup
 
 from lrevopt.plots.explore.page import SinglePage, as_json, library, rounded
-from lrevopt.plots.explore.panels import COLORS, dressed
+from lrevopt.plots.explore.panels import COLORS, PLAIN, dressed
 from lrevopt.plots.style import BLACK, BLUE, GREY, SKY
 from lrevopt.studies.observation import Observation
 from lrevopt.studies.observation import observation as read
@@ -116,7 +116,7 @@ def _lines(
     encoding: dict[str, Any] = {
         "x": alt.X("update:Q", title="update"),
         "y": alt.Y("value:Q", title=label, scale=alt.Scale(type=scale, zero=scale == "linear"),
-                   axis=alt.Axis(format="~g", tickCount=6)),
+                   axis=alt.Axis(**PLAIN)),
         "color": alt.Color(f"{by}:N", title=None, legend=alt.Legend(orient="top"),
                            scale=alt.Scale(domain=names, range=shades)),
         "tooltip": [alt.Tooltip(f"{by}:N"), alt.Tooltip("update:Q"),

@@ -33,7 +33,7 @@ HEIGHT = 270
 PADDING = {"left": 4, "top": 6, "right": 14, "bottom": 4}
 """Pixels; on the right there is room for the last label of an axis."""
 
-PLAIN = {"format": ".4~g", "tickCount": 6}
+PLAIN: dict[str, Any] = {"format": ".4~g", "tickCount": 6}
 """An axis of numbers of any size."""
 
 BEYOND = 30.0
