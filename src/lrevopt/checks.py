@@ -14,6 +14,9 @@ import numpy as np
 
 Record = TypeVar("Record")
 
+MOST = 2**31 - 1
+"""The largest count."""
+
 SUPPORTED = ("float32", "float64")
 """Floating types in which optimizers and tasks compute."""
 
@@ -55,6 +58,13 @@ def integer_of_at_least(least: int, name: str, value: object) -> int:
     if number < least or isinstance(value, bool | np.bool_):
         raise ValueError(f"`{name}` must be an integer of at least {least}, got {shown(value)}.")
     return number
+
+
+def at_most_32_bits(name: str, value: int) -> int:
+    """`value`, if a 32-bit integer holds it: an axis of an array, or a step counter."""
+    if abs(value) > MOST:
+        raise ValueError(f"`{name}` must be an integer of at most {MOST}, got {value!r}.")
+    return value
 
 
 def yes_or_no(name: str, value: object) -> bool:

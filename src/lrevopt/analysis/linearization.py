@@ -222,6 +222,12 @@ def local_model(
     )
 
 
+def _check_differentiable(linearization: Linearization) -> None:
+    instance("linearization", linearization, Linearization, "a linearization of `linearize`")
+    if not linearization.differentiable:
+        raise ValueError("`linearization.recurrent` must be finite, got entries that are not.")
+
+
 def eigenmodes(linearization: Linearization) -> Modes:
     """Split a linearized optimizer into modes that each act like momentum.
 
@@ -230,9 +236,7 @@ def eigenmodes(linearization: Linearization) -> Modes:
     eigenvectors would also refuse harmless cases, such as Adam at its fixed point, whose
     coordinates differ by 1e8.)
     """
-    instance("linearization", linearization, Linearization, "a linearization of `linearize`")
-    if not linearization.differentiable:
-        raise ValueError("`linearization.recurrent` must be finite, got entries that are not.")
+    _check_differentiable(linearization)
     J, B, w = linearization.recurrent, linearization.input, linearization.readout
     eigenvalues, right = np.linalg.eig(J)
     # A stable sort: conjugates, which `eig` returns next to each other, stay together.
@@ -278,9 +282,7 @@ def steady_state_gain(linearization: Linearization) -> float:
     Momentum has `learning_rate / (1 - momentum)`. Raises `ValueError` where J has the
     eigenvalue 1: the response then grows without bound.
     """
-    instance("linearization", linearization, Linearization, "a linearization of `linearize`")
-    if not linearization.differentiable:
-        raise ValueError("`linearization.recurrent` must be finite, got entries that are not.")
+    _check_differentiable(linearization)
     J = linearization.recurrent
     matrix = np.eye(len(J)) - J
     nearest = np.abs(np.linalg.eigvals(matrix)).min()

@@ -6,16 +6,13 @@ import equinox as eqx
 import jax
 import jax.random as jr
 
-from lrevopt.checks import positive_integer
+from lrevopt.checks import at_most_32_bits, positive_integer
 from lrevopt.tasks.interface import AbstractTask
 
 GIBIBYTE = 2**30
 
 SHARE = 0.8
 """Share of the free memory that may be taken without a limit."""
-
-MOST = 2**31 - 1
-"""The longest axis of an array, and the most updates that a step counter holds."""
 
 
 def available_bytes() -> float:
@@ -42,7 +39,7 @@ def check_runs(task: AbstractTask, *, problems: int, steps: int, optimizers: int
     each. States are no part of it: as many problems are run at a time as fit.
     """
     numbers = {
-        name: _up_to_the_most(name, value)
+        name: at_most_32_bits(name, positive_integer(name, value))
         for name, value in {"problems": problems, "steps": steps}.items()
     }
     shapes = jax.tree.leaves(eqx.filter_eval_shape(task.sample, jr.key(0)))
@@ -50,9 +47,3 @@ def check_runs(task: AbstractTask, *, problems: int, steps: int, optimizers: int
     losses = 2 * optimizers * (numbers["steps"] + 1) * jax.numpy.zeros(()).dtype.itemsize
     what = f"`problems` {problems} with `steps` {steps}"
     check_fits(what, numbers["problems"] * (each + losses))
-
-
-def _up_to_the_most(name: str, value: int) -> int:
-    if positive_integer(name, value) > MOST:
-        raise ValueError(f"`{name}` must be an integer of at most {MOST}, got {value!r}.")
-    return value

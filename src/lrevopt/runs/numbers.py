@@ -10,10 +10,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from lrevopt.checks import positive_integer
-
-MOST = 2**31 - 1
-"""The largest count."""
+from lrevopt.checks import at_most_32_bits, positive_integer
 
 SEEDS = 2**32
 """Seeds are below this number."""
@@ -34,8 +31,7 @@ def check_numbers(settings: Any) -> None:
         elif isinstance(value, int):
             if last in COUNTS:
                 positive_integer(last, value)
-            if abs(value) > MOST:
-                raise ValueError(f"`{name}` must be an integer of at most {MOST}, got {value}.")
+            at_most_32_bits(name, value)
         elif value != 0 and not LEAST_NORMAL <= abs(value) <= LARGEST:
             raise ValueError(
                 f"`{name}` must be a number that single precision holds, at most {LARGEST:.2g} and "
