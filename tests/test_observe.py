@@ -48,6 +48,30 @@ def train(optimizer, loss, params, steps, **options):
     return np.asarray(losses), params, state
 
 
+@pytest.mark.parametrize("shape", [(8192, 64), (64, 8192), (3, 2**16), (2**18,)])
+def test_the_sample_of_a_large_array_prefers_no_row_or_column(shape):
+    """RMSProp's rate differs from column to column and from row to row."""
+    rows = 10.0 ** jnp.linspace(-1, 1, shape[0]).reshape(-1, *(1,) * (len(shape) - 1))
+    columns = 10.0 ** jnp.linspace(-1, 1, shape[-1])
+    gradient = jnp.ones(shape) * (rows if len(shape) == 1 else rows * columns)
+    optimizer = optax.scale_by_rms(initial_scale=1.0)
+    watched = lo.observe(optimizer)
+    update = jax.jit(watched.update)
+    _, state = update(gradient, watched.init(gradient), gradient)
+    before = state.inner
+    _, state = update(gradient, state, gradient)
+    found = lo.observation(state)
+
+    slopes = jax.jvp(
+        lambda g: optimizer.update(g, before)[0], (jnp.zeros(shape),), (jnp.ones(shape),)
+    )[1]
+    rate = -jnp.sum(gradient**2 * slopes) / jnp.sum(gradient**2)
+    updates, _ = optimizer.update(gradient, before)
+    np.testing.assert_allclose(found.rates[-1, 0], rate, rtol=0.02)
+    ratio = jnp.linalg.norm(updates) / jnp.linalg.norm(gradient)
+    np.testing.assert_allclose(found.ratios[-1, 0], ratio, rtol=0.02)
+
+
 RATE, BETA = 0.01, 0.9
 CLOSED = {
     "gradient descent": (optax.sgd(RATE), RATE, 0.0, 2 / RATE),

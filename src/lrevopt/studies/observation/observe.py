@@ -109,7 +109,6 @@ def observe(
     ) -> tuple[PyTree, ObserveState]:
         if sharpness:
             _require(loss, params)
-        updates, after = inner.update(gradients, state.inner, params, **extra)
         places = [state.names.index(name) for name in group_names(gradients, groups)]
         measure = _measuring(
             lambda gradient, before: inner.update(gradient, before, params, **extra),
@@ -118,6 +117,9 @@ def observe(
         )  # fmt: skip
         due = state.updates % every == 0
         records = lax.cond(due, measure, lambda records: records, state.records)
+        # The record comes first: the gradient may then be overwritten by what the update returns.
+        gradients, records = lax.optimization_barrier((gradients, records))
+        updates, after = inner.update(gradients, state.inner, params, **extra)
         return updates, ObserveState(after, state.updates + 1, records, state.names, sharpness)
 
     return optax.GradientTransformationExtraArgs(init, update)
