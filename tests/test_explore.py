@@ -65,9 +65,10 @@ def problem_of(task: AbstractTask) -> object:
 
 
 CASES = {name: OPTIMIZERS[name] for name in ("clipped", "adam", "gru", "modes")} | {
-    "optax": lambda rate: lo.from_optax(optax.adam(rate))
+    "optax": lambda rate: lo.from_optax(optax.adam(rate)),
+    "with x": lambda rate: lo.from_optax(optax.adamw, learning_rate=rate, weight_decay=0.5),
 }
-"""A knee, roots at 0, a trained start, complex modes, and step counters."""
+"""A knee, roots at 0, a trained start, complex modes, step counters, and decay of x."""
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -86,8 +87,10 @@ def test_numbers_are_those_of_the_separate_analyses(name):
     np.testing.assert_allclose(found.gradients, run.gradients[steps], **near)
     moved = np.diff(run.parameters, axis=0)[steps]
     np.testing.assert_allclose(found.met_updates, moved, **near)
+    taker = optimizer
     for moment, parameter in ((0, 0), (2, 1), (-1, 0)):
         state = found.states[moment, parameter]
+        optimizer = lo.at_parameter(taker, float(run.parameters[steps[moment], parameter]))
         grid = found.ranges[moment] * np.linspace(-1, 1, found.updates.shape[-1])
         expected = lo.update_function(optimizer, state, grid)
         np.testing.assert_allclose(found.updates[moment, parameter], expected, **near)

@@ -102,7 +102,7 @@ def test_gradients_reach_to_three_times_the_knee_or_as_far_as_a_run_met():
 def test_a_frozen_counter_rests_where_a_live_one_does_not():
     live, frozen = (lo.from_optax(optax.adam(0.01), at_step=step) for step in (None, 10**6))
     labels = " ".join(curves(lo.plot.update_functions(live)))
-    assert "after 500 updates without gradient" in labels
+    assert "after 500 zero gradients" in labels
     assert "fixed point" in " ".join(curves(lo.plot.update_functions(live, at_rest=frozen)))
 
 
@@ -187,3 +187,38 @@ def test_notebooks_show_a_figure_without_pyplot():
         data, size = figure._repr_png_()
         assert data.startswith(b"\x89PNG")
         assert size["width"] == int(100 * figure.get_figwidth())
+
+
+def decaying(rate, decay):
+    return optax.chain(optax.add_decayed_weights(decay), optax.scale(-rate))
+
+
+def test_an_optimizer_that_takes_x_is_drawn_at_its_values():
+    """Decoupled decay shifts every update by -rate * decay * x, and moves no slope."""
+    rate, decay = 0.1, 0.5
+    decayed = lo.from_optax(decaying, rate=rate, decay=decay)
+    axis = np.linspace(-1.0, 1.0, 5)
+    figure = lo.plot.update_functions(decayed, x=[-2.0, 0.0, 1.0], gradients=axis)
+    curves = {line.get_label(): line.get_ydata() for line in figure.axes[0].lines}
+    for x, sign in ((-2.0, "\N{MINUS SIGN}2"), (0.0, "0"), (1.0, "1")):
+        (curve,) = [c for name, c in curves.items() if name.startswith(f"initial state, x = {sign},")]
+        np.testing.assert_allclose(curve, -rate * (axis + decay * x), rtol=1e-12)
+    modes = lo.plot.eigenmodes(decayed, x=3.0)
+    assert "rate 0.1" in modes.axes[0].get_title(loc="left")
+    with pytest.raises(ValueError, match="^`x` must be"):
+        lo.plot.update_functions(decayed, x=[0.0, np.nan])
+    with pytest.raises(ValueError, match="^`x` must hold a number"):
+        lo.plot.update_functions(decayed, x=[])
+
+
+def test_a_state_of_a_run_is_drawn_at_the_x_that_it_met():
+    rate, decay = 1e-4, 5.0
+    decayed = lo.from_optax(decaying, rate=rate, decay=decay)
+    task = lo.Rosenbrock()
+    run = lo.unroll(decayed, task, task.sample(jr.key(0)), 8)
+    axis = np.linspace(-1.0, 1.0, 5)
+    figure = lo.plot.update_functions(decayed, trajectory=run, parameter=1, gradients=axis)
+    curves = {line.get_label(): line.get_ydata() for line in figure.axes[0].lines}
+    (last,) = [curve for name, curve in curves.items() if name.startswith("after 8 updates")]
+    expected = -rate * (axis + decay * float(run.parameters[8, 1]))
+    np.testing.assert_allclose(last, expected, rtol=1e-12)

@@ -27,7 +27,12 @@ from lrevopt.checks import positive_integer, random_key
 from lrevopt.inner_loop.doors import check_run
 from lrevopt.inner_loop.sampled_states import choose
 from lrevopt.inner_loop.steps import run_on_problems, start_of_runs
-from lrevopt.optimizers.interface import AbstractOptimizer, state_size
+from lrevopt.optimizers.interface import (
+    AbstractOptimizer,
+    AbstractParameterOptimizer,
+    state_size,
+)
+from lrevopt.optimizers.wrappers import at_parameter
 from lrevopt.tasks.interface import AbstractTask, group_spans
 
 MOST_PARAMETERS = 12
@@ -107,8 +112,9 @@ def measure_run_moments(
 
     Half of the moments are evenly spaced over the `steps` updates, half logarithmically. At most
     `parameters` parameters are sampled: as many of each group where the task has groups, else of
-    all. The same key draws the same problem and parameters for every optimizer. Memory does not
-    grow with the size of the problem beyond what one update needs.
+    all. The same key draws the same problem and parameters for every optimizer. An optimizer that
+    takes x is analysed at the value that the parameter has in that moment. Memory does not grow
+    with the size of the problem beyond what one update needs.
 
     Raises `ValueError` for counts below 1, more than 12 parameters, a task whose loss is not a
     scalar, or one whose loss or gradient is not finite at the start.
@@ -123,7 +129,7 @@ def measure_run_moments(
     size, dim = state_size(optimizer), problem.initial_parameters.size
     names, spans, chosen, groups = sampled_parameters(task, dim, parameters, parameter_key)
     found = _run(optimizer, task, problem, steps, (jnp.asarray(chosen), tuple(spans.values())))
-    losses, states, gradients, counts, finite = (np.asarray(part) for part in found)
+    losses, places, states, gradients, counts, finite = (np.asarray(part) for part in found)
     good = finite & np.isfinite(losses)
     last = len(good) if good.all() else int(np.argmin(good))
     if last == 0:
@@ -152,7 +158,7 @@ def measure_run_moments(
         zeros=zeros[:, :-1],
         total_counts=counts[:, -1],
         total_zeros=zeros[:, -1],
-        **_analysed(optimizer, states[at].astype(float), gradients[at].astype(float)),
+        **_analysed(optimizer, *(part[at].astype(float) for part in (places, states, gradients))),
     )
 
 
@@ -189,18 +195,18 @@ def sampled_parameters(
 
 @eqx.filter_jit
 def _run(optimizer, task, problem, steps, sampled):
-    """Losses, the chosen states and gradients, counts of log10 |gradient| for each group and for
-    all, and whether all is finite, before each of `steps + 1` updates.
+    """Losses, the chosen parameters, states and gradients, counts of log10 |gradient| for each
+    group and for all, and whether all is finite, before each of `steps + 1` updates.
     """
     problems = jax.tree.map(lambda leaf: leaf[None], problem)
     chosen, spans = sampled
     places = [*(slice(s.start, s.stop, s.step) for s in spans), slice(None)]
 
     def keep(carry, losses, gradients):
-        states, gradients = carry[1], gradients[0]
+        parameters, states, gradients = carry[0][0], carry[1], gradients[0]
         counts = jnp.stack([_log_counts(gradients[place]) for place in places])
         finite = jnp.isfinite(gradients).all() & jnp.isfinite(states).all()
-        return losses[0], states[:, chosen].T, gradients[chosen], counts, finite
+        return losses[0], parameters[chosen], states[:, chosen].T, gradients[chosen], counts, finite
 
     begin = start_of_runs(optimizer, problems)
     length = steps + 1
@@ -230,37 +236,52 @@ def _trimmed(
 
 def _analysed(
     optimizer: AbstractOptimizer,
+    places: Float[np.ndarray, "moment parameter"],
     states: Float[np.ndarray, "moment parameter state"],
     gradients: Float[np.ndarray, "moment parameter"],
 ) -> dict[str, Any]:
-    """Fields of `RunMoments` that follow from states and gradients."""
+    """Fields of `RunMoments` that follow from parameters, states and gradients."""
     shape, size = states.shape[:2], states.shape[2]
-    flat = states.reshape(-1, size)
+    flat, met = states.reshape(-1, size), gradients.ravel()
     largest = np.abs(gradients).max(axis=1)
     scale = float(np.quantile(largest, 0.9)) or float(largest.max()) or 1.0
     # Where every sampled gradient is 0, the whole run's range.
     ranges = 1.1 * np.where(largest > 0, largest, scale)
+    reach, whole_range = np.repeat(ranges, shape[1]), 1.1 * scale
     base = np.linspace(-1, 1, GRID)
-    updates = np.stack(
-        [update_table(optimizer, h, reach * base) for h, reach in zip(states, ranges, strict=True)]
-    )
-    whole_range = 1.1 * scale
-    moved = transition_table(optimizer, flat, gradients.ravel())
-    modes = [modes_at(optimizer, state) for state in flat]
+    updates, whole_updates = np.empty((2, len(flat), GRID))
+    moved, learning_rates = np.empty_like(flat), np.empty(len(flat))
+    modes: list[Any] = []
+    for held, points in _held(optimizer, places.ravel()):
+        for wide in np.unique(reach[points]):
+            these = points[reach[points] == wide]
+            updates[these] = update_table(held, flat[these], wide * base)
+        whole_updates[points] = update_table(held, flat[points], whole_range * base)
+        moved[points] = transition_table(held, flat[points], met[points])
+        learning_rates[points] = rate_table(held, flat[points])
+        modes += [modes_at(held, state) for state in flat[points]]
     eigenvalues, rates = (np.array(part) for part in zip(*modes, strict=True))
-    learning_rates = rate_table(optimizer, flat).reshape(shape)
     return {
         "states": states,
         "gradients": gradients,
-        "rates": np.where(np.isfinite(learning_rates), learning_rates, np.nan),
+        "rates": np.where(np.isfinite(learning_rates), learning_rates, np.nan).reshape(shape),
         "ranges": ranges,
-        "updates": updates,
+        "updates": updates.reshape(*shape, GRID),
         "whole_range": whole_range,
-        "whole_updates": update_table(optimizer, flat, whole_range * base).reshape(*shape, GRID),
+        "whole_updates": whole_updates.reshape(*shape, GRID),
         "met_updates": (moved @ np.asarray(optimizer.readout, float)).reshape(shape),
         "eigenvalues": eigenvalues.reshape(*shape, -1),
         "mode_rates": rates.reshape(*shape, -1),
     }
+
+
+def _held(
+    optimizer: AbstractOptimizer, places: Float[np.ndarray, " point"]
+) -> list[tuple[AbstractOptimizer, Int[np.ndarray, " _"]]]:
+    """The optimizer with all points, or, where it takes x, held at the x of each of them."""
+    if isinstance(optimizer, AbstractParameterOptimizer):
+        return [(at_parameter(optimizer, x), np.array([k])) for k, x in enumerate(places)]
+    return [(optimizer, np.arange(len(places)))]
 
 
 def modes_at(

@@ -32,6 +32,7 @@ from lrevopt.checks import shown as described
 from lrevopt.inner_loop.evaluation import Evaluation
 from lrevopt.inner_loop.unroll import Trajectory
 from lrevopt.optimizers.interface import AbstractOptimizer, check_optimizer
+from lrevopt.optimizers.wrappers import at_parameter
 from lrevopt.plots.gradient_axes import Point, gradient_axis_of
 from lrevopt.plots.interventions import costs, mechanism_marks
 from lrevopt.plots.momentum import eigenvalue_plane
@@ -83,6 +84,7 @@ def update_functions(
     gradients: Float[AnyArray, " grid"] | None = None,
     trajectory: Trajectory | None = None,
     parameter: int = 0,
+    x: float | Sequence[float] = 0.0,
     at_rest: AbstractOptimizer | None = None,
     ax: Axes | None = None,
 ) -> Figure:
@@ -97,11 +99,13 @@ def update_functions(
     - `gradients`: the gradient axis, increasing. By default the range met by that parameter;
       without a trajectory three times the largest *knee*, the gradient at which the tangent at
       zero reaches the largest update; and -1 to 1 where updates never saturate, or at once.
+    - `x`: for an optimizer that takes the parameter's value, such as AdamW, the value or the values
+      at which curves are drawn. States of the trajectory have the value that they met.
     - `at_rest`: the optimizer with its step counter frozen, whose fixed point is shown: a live
       counter never rests.
 
-    Raises `ValueError` for a state of another optimizer, an axis that is not increasing, or a
-    parameter that the trajectory does not have.
+    Raises `ValueError` for a state of another optimizer, an axis that is not increasing, a
+    parameter that the trajectory does not have, or values of `x` that are not finite.
     """
     shown: dict[str, Point] = {}
     check_optimizer(optimizer)
@@ -110,10 +114,15 @@ def update_functions(
         mapping("states", states, "states")
     if trajectory is not None:
         instance("trajectory", trajectory, Trajectory, "a trajectory of `unroll`")
-    if states is None:
-        shown = _two_states(optimizer, at_rest or optimizer)
-    for name, state in (states or {}).items():
-        shown[name] = optimizer, double_states(optimizer, state, name)
+    values = _values_of("x", x)
+    for value in values:
+        held, held_rest = (at_parameter(opt, value) for opt in (optimizer, at_rest or optimizer))
+        if states is None:
+            points = _two_states(held, held_rest)
+        else:
+            points = {n: (held, double_states(held, state, n)) for n, state in states.items()}
+        note = f", x = {number(value)}" if len(values) > 1 else ""
+        shown |= {f"{name}{note}": point for name, point in points.items()}
     if trajectory is not None:
         shown |= _states_of_run(optimizer, trajectory, parameter)
     axis, chosen = gradient_axis_of(shown, gradients, trajectory, parameter)
@@ -127,7 +136,7 @@ def update_functions(
     others = iter(shades("crest", len(shown)))
     for name, update, rate in zip(shown, updates, rates, strict=True):
         ax.plot(axis, update, color=colors.get(name) or next(others),
-                linestyle=(0, (5, 1.2)) if name == REST else "-",
+                linestyle=(0, (5, 1.2)) if name.startswith(REST) else "-",
                 label=f"{name}, rate {number(float(rate))}")  # fmt: skip
     if np.isnan(updates).all():
         _say(ax, "updates are not finite")
@@ -136,6 +145,15 @@ def update_functions(
     ax.locator_params(axis="x", nbins=5)
     _legend(figure, ax, alone=alone)
     return figure
+
+
+def _values_of(name: str, values: float | Sequence[float]) -> list[float]:
+    """One number or several, in a list without repetitions."""
+    several = np.ndim(cast(Any, values)) == 1
+    found = [finite(name, value) for value in (cast(Any, values) if several else [values])]
+    if not found:
+        raise ValueError(f"`{name}` must hold a number at least, got none.")
+    return list(dict.fromkeys(found))
 
 
 def _two_states(optimizer: AbstractOptimizer, at_rest: AbstractOptimizer) -> dict[str, Point]:
@@ -148,7 +166,7 @@ def _two_states(optimizer: AbstractOptimizer, at_rest: AbstractOptimizer) -> dic
     found = find_fixed_points(at_rest, last[None])
     if found.converged[0]:
         return shown | {REST: (at_rest, found.states[0])}
-    return shown | {f"after {UNTIL_REST} updates without gradient": (at_rest, last)}
+    return shown | {f"after {UNTIL_REST} zero gradients": (at_rest, last)}
 
 
 def _states_of_run(
@@ -160,7 +178,8 @@ def _states_of_run(
         raise ValueError(f"`parameter` must be from 0 to {dim - 1}, got {parameter!r}.")
     states = double_states(optimizer, run.states[:, parameter], "trajectory.states", axes=2)
     steps = np.unique(np.linspace(1, len(states) - 1, MOMENTS).round().astype(int))
-    return {f"after {k} updates": (optimizer, states[k]) for k in steps}
+    values = np.asarray(run.parameters[:, parameter], float)
+    return {f"after {k} updates": (at_parameter(optimizer, values[k]), states[k]) for k in steps}
 
 
 @journal_style
@@ -169,6 +188,7 @@ def eigenmodes(
     state: Float[AnyArray, " state"] | None = None,
     *,
     gradient: float = 0.0,
+    x: float = 0.0,
     at_rest: AbstractOptimizer | None = None,
     ax: Axes | None = None,
 ) -> Figure:
@@ -180,7 +200,8 @@ def eigenmodes(
     mode, and the title has the effective learning rate. Where J is near-defective, eigenvalues
     are grey: modes have no learning rates of their own.
 
-    `gradient` is what the optimizer is linearized at; `at_rest` is as in `update_functions`.
+    `gradient` is what the optimizer is linearized at, and `x`, for an optimizer that takes it, the
+    value of the parameter; `at_rest` is as in `update_functions`.
 
     Raises `ValueError` for a state of another optimizer, or a gradient that is not finite.
     """
@@ -190,9 +211,11 @@ def eigenmodes(
     else:
         check_optimizer(optimizer)
         check_optimizer(at_rest or optimizer, "at_rest")
-        gradient = finite("gradient", gradient)
+        gradient, x = finite("gradient", gradient), finite("x", x)
+        at_rest = at_parameter(at_rest or optimizer, x)
+        optimizer = at_parameter(optimizer, x)
         points = {"": (optimizer, state)} if state is not None else {}
-        points = points or _two_states(optimizer, at_rest or optimizer)
+        points = points or _two_states(optimizer, at_rest)
         if ax is not None:
             points = dict(list(points.items())[-1:])
         found = {name: local_model(opt, at, gradient) for name, (opt, at) in points.items()}
