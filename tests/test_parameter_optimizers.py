@@ -214,6 +214,19 @@ def test_a_scorecard_is_that_of_the_rule_without_decay():
             np.testing.assert_allclose(getattr(found, name), getattr(plain, name), rtol=1e-8)
 
 
+@pytest.mark.parametrize("x", [0.0, 2.0])
+def test_mechanisms_are_those_at_the_given_parameter(x):
+    """Without a gradient, decay pulls at x: updates -0.1 0.3 x (1 + 0.9 + 0.81 + ...)."""
+    found = lo.analyze(DECAYED, BOWL, key=jr.key(0), problems=2, steps=12, parameter=x)
+    pulls = -0.1 * 0.3 * x * np.cumsum(0.9 ** np.arange(12))
+    np.testing.assert_allclose(found.schedule.updates, pulls, rtol=1e-9, atol=1e-15)
+    np.testing.assert_allclose(found.schedule.rates, 0.1, rtol=1e-9)
+    modes = found.momentum
+    slowest = int(np.argmax(np.abs(modes.learning_rates)))
+    np.testing.assert_allclose(modes.eigenvalues[slowest], 0.9, rtol=1e-8)
+    np.testing.assert_allclose(modes.learning_rates.sum(), 0.1, rtol=1e-8)
+
+
 def test_meta_training_moves_the_learning_rate():
     """AdamW in the outer loop, by backpropagation and by evolution strategies."""
     arrays: dict[str, Any] = {name: jnp.asarray(value) for name, value in ADAMW.items()}
