@@ -305,6 +305,19 @@ def _records() -> dict[str, tuple[Callable[..., Any], str]]:
         "records: eigenmodes": (lambda: lo.eigenmodes(MOMENTUM), "`linearization` must be a lin"),
         "records: steady_state_gain": (
             lambda: lo.steady_state_gain(None), "`linearization` must be a linearization"),
+        "records: hankel_values": (
+            lambda: lo.hankel_values(modes), "`linearization` must be a linearization"),
+        "records: hankel_values, endless": (
+            lambda: lo.hankel_values(lo.linearize(lo.Momentum(0.1, 1.0), ONE)),
+            "`linearization.recurrent` must have eigenvalues of size below 1 .*, got 1"),
+        "records: momentum_fit": (
+            lambda: lo.momentum_fit(None), "`linearization` must be a linearization"),
+        "records: momentum_fit, count": (
+            lambda: lo.momentum_fit(lo.linearize(MOMENTUM, ONE), 2), "`count` must be at most 1"),
+        "records: momentum_fit, none": (
+            lambda: lo.momentum_fit(lo.linearize(MOMENTUM, ONE), 0), "`count` must be an integer"),
+        "records: momentum_fit, steps": (
+            lambda: lo.momentum_fit(lo.linearize(MOMENTUM, ONE), steps=1), "`steps` must be at l"),
         "records: linear_optimizer": (
             lambda: lo.linear_optimizer(modes), "`linearization` must be a linearization"),
         "records: mode_optimizer": (lambda: lo.mode_optimizer(None, 0), "`modes` must be the m"),

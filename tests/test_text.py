@@ -110,13 +110,14 @@ def test_modes_print_all_their_values_and_mark_the_dominant_one():
     rows = cells(modes)
     assert [row[0] for row in rows] == ["0", "1", "2"]
     np.testing.assert_allclose([float(row[1]) for row in rows], [0.95, 0.5, -0.25])
-    np.testing.assert_allclose([float(row[4]) for row in rows], [0.02, 0.1, 0.3])
+    np.testing.assert_allclose([float(row[5]) for row in rows], [0.02, 0.1, 0.3])
     # Timescales to four digits.
     expected = -1 / np.log([0.95, 0.5, 0.25])
-    np.testing.assert_allclose([float(row[3]) for row in rows], expected, rtol=1e-3)
+    np.testing.assert_allclose([float(row[4]) for row in rows], expected, rtol=1e-3)
     # Steady gains 0.02 / 0.05, 0.1 / 0.5 and 0.3 / 1.25.
     assert modes.dominant == dominant_mode(modes) == 0
-    assert [row[5] for row in rows] == ["dominant", "", ""]
+    assert [row[6] for row in rows] == ["dominant", "", ""]
+    assert [row[3] for row in rows] == ["1"] * 3
     assert "sum to 0.42, the effective learning rate" in " ".join(str(modes).split())
     assert "(1 - eigenvalue) to 0.84, the steady-state gain" in " ".join(str(modes).split())
 
@@ -127,7 +128,7 @@ def test_both_modes_of_a_dominant_pair_are_marked():
         jnp.zeros(3), turning, jnp.array([1.0, 0.0, 1.0]), -jnp.array([1.0, 0.0, 0.1])
     )
     modes = lo.eigenmodes(lo.linearize(optimizer, jnp.zeros(3)))
-    marks = {row[1]: row[5] for row in cells(modes)}
+    marks = {row[1]: row[6] for row in cells(modes)}
     assert marks == {"0.9 + 0.2 i": "dominant", "0.9 - 0.2 i": "dominant", "0.1": ""}
 
 
@@ -139,7 +140,7 @@ def test_of_many_modes_the_slow_ones_are_printed_and_the_dominant_one_always():
     modes = lo.eigenmodes(lo.linearize(optimizer, optimizer.initial_state()))
     rows = cells(modes)
     assert [int(row[0]) for row in rows] == [*range(16), 29]
-    assert rows[-1][5] == "dominant"
+    assert rows[-1][6] == "dominant"
     assert "13 faster modes are not printed" in " ".join(str(modes).split())
 
 

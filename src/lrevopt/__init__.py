@@ -15,15 +15,18 @@ if TYPE_CHECKING:
     from lrevopt.analysis import Linearization as Linearization
     from lrevopt.analysis import Mechanisms as Mechanisms
     from lrevopt.analysis import Modes as Modes
+    from lrevopt.analysis import MomentumFit as MomentumFit
     from lrevopt.analysis import QuadraticMap as QuadraticMap
     from lrevopt.analysis import Textbook as Textbook
     from lrevopt.analysis import analyze as analyze
     from lrevopt.analysis import effective_learning_rate as effective_learning_rate
     from lrevopt.analysis import eigenmodes as eigenmodes
     from lrevopt.analysis import find_fixed_points as find_fixed_points
+    from lrevopt.analysis import hankel_values as hankel_values
     from lrevopt.analysis import linear_optimizer as linear_optimizer
     from lrevopt.analysis import linearize as linearize
     from lrevopt.analysis import mode_optimizer as mode_optimizer
+    from lrevopt.analysis import momentum_fit as momentum_fit
     from lrevopt.analysis import quadratic_map as quadratic_map
     from lrevopt.analysis import steady_state_gain as steady_state_gain
     from lrevopt.analysis import textbook_update_functions as textbook_update_functions

@@ -30,6 +30,9 @@ from lrevopt.analysis.parameter_types import measure_parameter_types as measure_
 from lrevopt.analysis.projections import ProjectedStates as ProjectedStates
 from lrevopt.analysis.projections import Projection as Projection
 from lrevopt.analysis.projections import fit_projection as fit_projection
+from lrevopt.analysis.responses import MomentumFit as MomentumFit
+from lrevopt.analysis.responses import hankel_values as hankel_values
+from lrevopt.analysis.responses import momentum_fit as momentum_fit
 from lrevopt.analysis.schedules import Schedule as Schedule
 from lrevopt.analysis.schedules import measure_schedule as measure_schedule
 from lrevopt.analysis.update_functions import Textbook as Textbook

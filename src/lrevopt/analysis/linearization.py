@@ -138,14 +138,24 @@ class Modes(Printed, eqx.Module):
         """Index of the mode that gives most of the steady-state gain (see `dominant_mode`)."""
         return dominant_mode(self)
 
+    @property
+    def conditions(self) -> Float[np.ndarray, " mode"]:
+        """`||r_m|| ||l_m||` of each: 1 for eigenvectors at right angles, large for nearly parallel.
+
+        Learning rates of such modes cancel; see `hankel_values` and `momentum_fit`.
+        """
+        return np.linalg.norm(self.right, axis=0) * np.linalg.norm(self.left, axis=1)
+
     def table(self) -> Table:
         """A row for each mode: eigenvalue, timescale, learning rate; the dominant one is marked."""
         pair = {self.dominant, conjugate_mode(self, self.dominant)}
+        conditions = self.conditions
         rows = [
             (
                 str(index),
                 signed_complex(value, DIGITS),
                 number(abs(value), DIGITS),
+                number(conditions[index]),
                 number(timescale(value), 4),
                 signed_complex(rate, DIGITS),
                 "dominant" if index in pair else "",
@@ -159,7 +169,9 @@ class Modes(Printed, eqx.Module):
             gain = np.sum(self.learning_rates / (1 - self.eigenvalues)).real
         notes = [
             "Each mode is momentum, v' = eigenvalue v + g and x' = x - learning rate v'. "
-            "Timescale: updates until v falls to 1/e.",
+            "Timescale: updates until v falls to 1/e. Condition: of the eigenvalue, 1 where "
+            "eigenvectors are at right angles; modes of large conditions have learning rates that "
+            "cancel, and `hankel_values` and `momentum_fit` say how many momenta there are.",
             f"Learning rates sum to {number(np.sum(self.learning_rates).real, DIGITS)}, the "
             f"effective learning rate; learning rate / (1 - eigenvalue) to {number(gain, DIGITS)}, "
             "the steady-state gain, of which the dominant mode gives most.",
@@ -171,7 +183,7 @@ class Modes(Printed, eqx.Module):
             notes.append(moving_remark(self.speed))
         if (hidden := len(self.eigenvalues) - len(rows)) > 0:
             notes.append(f"{hidden} faster modes are not printed: `.eigenvalues` has all of them.")
-        heads = ("mode", "eigenvalue", "size", "timescale (updates)",
+        heads = ("mode", "eigenvalue", "size", "condition", "timescale (updates)",
                  f"learning rate ({PER_GRADIENT})", "")  # fmt: skip
         return Table("Modes of a linearized optimizer, slowest first", heads, rows, notes)
 
@@ -222,7 +234,8 @@ def local_model(
     )
 
 
-def _check_differentiable(linearization: Linearization) -> None:
+def check_differentiable(linearization: Linearization) -> None:
+    """Raise `ValueError` unless this is a linearization, with finite derivatives."""
     instance("linearization", linearization, Linearization, "a linearization of `linearize`")
     if not linearization.differentiable:
         raise ValueError("`linearization.recurrent` must be finite, got entries that are not.")
@@ -236,7 +249,7 @@ def eigenmodes(linearization: Linearization) -> Modes:
     eigenvectors would also refuse harmless cases, such as Adam at its fixed point, whose
     coordinates differ by 1e8.)
     """
-    _check_differentiable(linearization)
+    check_differentiable(linearization)
     J, B, w = linearization.recurrent, linearization.input, linearization.readout
     eigenvalues, right = np.linalg.eig(J)
     # A stable sort: conjugates, which `eig` returns next to each other, stay together.
@@ -282,7 +295,7 @@ def steady_state_gain(linearization: Linearization) -> float:
     Momentum has `learning_rate / (1 - momentum)`. Raises `ValueError` where J has the
     eigenvalue 1: the response then grows without bound.
     """
-    _check_differentiable(linearization)
+    check_differentiable(linearization)
     J = linearization.recurrent
     matrix = np.eye(len(J)) - J
     nearest = np.abs(np.linalg.eigvals(matrix)).min()

@@ -1,0 +1,283 @@
+"""How many momenta a linearized optimizer is, whatever the basis of its state (paper, 5.1 and C).
+
+Eigenmodes mislead where eigenvectors are nearly parallel: two of them then have large learning
+rates that cancel, and each alone says nothing about the optimizer. What an optimizer does with
+small gradients is its impulse response, the updates
+
+    w J^k B,  k = 0, 1, ...
+
+that one unit of gradient causes, and that does not depend on any basis. Two questions to it:
+
+- *Hankel singular values.* With the Gramians P = J P J' + B B' and Q = J' Q J + w' w they are the
+  square roots of the eigenvalues of P Q. They are the singular values of the map from past
+  gradients to later updates. An optimizer of r momenta has r of them that are not 0. By the theorem
+  of Adamyan, Arov and Krein, value r + 1 over the largest is the least relative error, in the norm
+  of that map, of any optimizer of r momenta.
+- *The best fit* by r momenta, sum_m alpha_m lambda_m^k, in the mean square over updates. All
+  updates weigh the same: this is the mean square difference of both optimizers' updates under
+  gradients that are independent from update to update, and favours no frequency.
+"""
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Complex, Float
+
+from lrevopt.analysis.linearization import (
+    DIGITS,
+    PER_GRADIENT,
+    Linearization,
+    check_differentiable,
+    impulse_response,
+    timescale,
+)
+from lrevopt.checks import at_most_32_bits, positive_integer
+from lrevopt.text import Printed, Table, number, signed_complex
+
+MARGINAL = 1e-6
+"""Distance from the unit circle within which an eigenvalue counts as on it. A mode that takes a
+million updates to fade stays for every run, and Newton places a fixed point, where others are near,
+to about 1e-8."""
+
+ABSENT = 1e-6
+"""Share of the impulse response up to which modes are not in it: more than round-off in J and B."""
+
+DOUBLINGS = 60
+
+GRID = np.concatenate([1 - np.geomspace(2, 1e-4, 240), [0.0]])
+"""Momenta among which a fit begins, from -1 to 0.9999."""
+
+
+class MomentumFit(Printed, eqx.Module):
+    """The optimizer of a few momenta that answers small gradients most alike. Float64.
+
+    - `eigenvalues`, `learning_rates`: of its momenta, slowest first, complex, as those of `Modes`:
+      `v' = eigenvalue v + g` and `x' = x - learning_rate v'`. A pair of conjugates is one damped
+      oscillation.
+    - `residual`: root mean square of the difference of both impulse responses over that of the
+      optimizer's own, from 0 to 1.
+    - `steps`: number of updates that were compared.
+
+    Prints as a table.
+    """
+
+    eigenvalues: Complex[np.ndarray, " mode"]
+    learning_rates: Complex[np.ndarray, " mode"]
+    residual: float
+    steps: int
+
+    @property
+    def timescales(self) -> Float[np.ndarray, " mode"]:
+        """Updates until each momentum has fallen to 1/e, infinite where it does not."""
+        return np.array([timescale(value) for value in self.eigenvalues])
+
+    def table(self) -> Table:
+        """A row for each momentum."""
+        rows = [
+            (str(place), signed_complex(value, DIGITS), number(timescale(value), 4),
+             signed_complex(rate, DIGITS))
+            for place, (value, rate) in enumerate(
+                zip(self.eigenvalues, self.learning_rates, strict=True)
+            )
+        ]  # fmt: skip
+        notes = [
+            f"Root mean square error of the impulse response over {self.steps} updates: "
+            f"{number(self.residual)} of the response itself."
+        ]
+        heads = ("momentum", "eigenvalue", "timescale (updates)", f"learning rate ({PER_GRADIENT})")
+        return Table("Best fit of a linearized optimizer by momenta", heads, rows, notes)
+
+
+def hankel_values(linearization: Linearization) -> Float[np.ndarray, " state"]:
+    """Hankel singular values of (J, B, w), largest first, over the largest, which is then 1.
+
+    As many as are not small is the number of momenta of the optimizer. All are 0 where gradients
+    cause no updates.
+
+    Modes that do not fade (eigenvalues within 1e-6 of the unit circle, or beyond) have no finite
+    values. They are left out, with the value 0, if no gradient reaches them or no parameter moves
+    with them: on a line of fixed points, say, or of a counter.
+
+    Raises `ValueError` where such a mode is in the impulse response, or J or B is not finite.
+    """
+    check_differentiable(linearization)
+    J, B, w = _fading_part(linearization)
+    values = np.zeros(len(linearization.input))
+    if len(J):
+        product = _gramian_factor(J.T, w).T @ _gramian_factor(J, B)
+        found = np.linalg.svd(product, compute_uv=False)
+        values[: len(found)] = found
+    return values / values[0] if values[0] > 0 else values
+
+
+def _fading_part(
+    linearization: Linearization,
+) -> tuple[Float[np.ndarray, "part part"], Float[np.ndarray, " part"], Float[np.ndarray, " part"]]:
+    """J, B and w without the modes that do not fade. Raises `ValueError` if these respond."""
+    from scipy.linalg import matrix_balance, schur, solve_sylvester  # slow to import
+
+    # Coordinates of very different size (Adam's step direction) are brought to one size first.
+    J, scaling = matrix_balance(linearization.recurrent, permute=False)
+    sizes = np.diag(scaling)
+    B, w = linearization.input / sizes, linearization.readout * sizes
+    eigenvalues = np.linalg.eigvals(J)
+    if not (np.abs(eigenvalues) > 1 - MARGINAL).any():
+        return J, B, w
+    T, basis, count = schur(J, sort=lambda re, im=0.0: bool(np.hypot(re, im) <= 1 - MARGINAL))
+    B, w = basis.T @ B, w @ basis
+    # Coordinates in which the first `count` and the others are apart: T11 X - X T22 = -T12.
+    X = solve_sylvester(T[:count, :count], -T[count:, count:], -T[:count, count:])
+    staying = w[:count] @ X + w[count:], T[count:, count:], B[count:]
+    whole = np.abs(impulse_response(linearization, 2 * len(J))).max()
+    largest = np.abs(_response(*staying, steps=2 * len(J))).max()
+    if not largest <= ABSENT * whole:
+        worst = eigenvalues[np.argmax(np.abs(eigenvalues))]
+        raise ValueError(
+            "`linearization.recurrent` must have eigenvalues of size below 1 (by 1e-6) in all "
+            f"modes of the impulse response, or it has no finite Hankel values, got {worst:.7g}."
+        )
+    return T[:count, :count], B[:count] - X @ B[count:], w[:count]
+
+
+def _response(
+    w: Float[np.ndarray, " part"],
+    J: Float[np.ndarray, "part part"],
+    B: Float[np.ndarray, " part"],
+    *,
+    steps: int,
+) -> Float[np.ndarray, " step"]:
+    found = np.empty(steps)
+    for step in range(steps):
+        found[step] = w @ B
+        B = J @ B
+    return found
+
+
+def _gramian_factor(
+    A: Float[np.ndarray, "part part"], b: Float[np.ndarray, " part"]
+) -> Float[np.ndarray, "part column"]:
+    """L with P = L L' for P = A P A' + b b', by doubling (Smith): P is never formed.
+
+    After d doublings L L' holds the first 2^d terms of sum_k A^k b b' A'^k. Rows of L keep their
+    own relative precision, however different they are in size.
+    """
+    factor, power = b[:, None], A
+    for _ in range(DOUBLINGS):
+        more = power @ factor
+        done = np.linalg.norm(more, axis=1) <= 1e-17 * np.linalg.norm(factor, axis=1)
+        both = np.concatenate([factor, more], axis=1)
+        factor = both
+        if both.shape[1] > len(A):
+            factor = np.linalg.qr(both.T, mode="r").T
+        if done.all():
+            break
+        power = power @ power
+    return factor
+
+
+def momentum_fit(linearization: Linearization, count: int = 1, *, steps: int = 200) -> MomentumFit:
+    """The `count` momenta that fit the impulse response over `steps` updates best.
+
+    Momenta are the roots of a real polynomial, so that a damped oscillation takes two. Searched
+    from several starts: the balanced truncation of the response to this order, and momenta added
+    one at a time.
+
+    Raises `ValueError` for a count that is not from 1 to the number of coordinates of the state,
+    fewer steps than twice the count, or where J or B is not finite.
+    """
+    check_differentiable(linearization)
+    count, size = positive_integer("count", count), len(linearization.input)
+    if count > size:
+        raise ValueError(
+            f"`count` must be at most {size}, the number of coordinates of the state, got {count}."
+        )
+    steps = at_most_32_bits("steps", positive_integer("steps", steps))
+    if steps < 2 * count:
+        raise ValueError(f"`steps` must be at least {2 * count}, twice the count, got {steps}.")
+    return fit_response(-impulse_response(linearization, steps), count)
+
+
+def fit_response(response: Float[np.ndarray, " step"], count: int) -> MomentumFit:
+    """The best fit of `count` momenta to the falls of a parameter after one unit of gradient."""
+    from scipy.optimize import least_squares  # slow to import
+
+    size = float(np.linalg.norm(response))
+    if not size > 0:
+        none = np.zeros(count, complex)
+        return MomentumFit(none, none, 0.0, len(response))
+    scaled = response / size
+
+    def missed(coefficients: Float[np.ndarray, " mode"]) -> Float[np.ndarray, " step"]:
+        return _missed(scaled, coefficients)
+
+    found = []
+    for start in _starts(scaled, count):
+        found.append(start)
+        if not np.isfinite(missed(start)).all():
+            continue
+        tight: dict[str, float] = dict.fromkeys(("ftol", "xtol", "gtol"), 1e-15)
+        found.append(least_squares(missed, start, x_scale="jac", **tight).x)
+    errors = [np.linalg.norm(missed(coefficients)) for coefficients in found]
+    best = int(np.argmin(np.nan_to_num(errors, nan=np.inf)))
+    roots = np.roots(np.append(1.0, -found[best])).astype(complex)
+    roots = np.append(roots, np.zeros(count - len(roots)))
+    roots = roots[np.argsort(-np.abs(roots), kind="stable")]
+    rates = np.linalg.lstsq(_powers(roots, len(response)), response.astype(complex), rcond=None)[0]
+    rates = np.where(roots.imag == 0, rates.real, rates)
+    return MomentumFit(roots, rates, float(min(errors[best], 1.0)), len(response))
+
+
+def _powers(
+    eigenvalues: Complex[np.ndarray, " mode"], steps: int
+) -> Complex[np.ndarray, "step mode"]:
+    with np.errstate(over="ignore", invalid="ignore"):
+        return eigenvalues[None] ** np.arange(steps)[:, None]
+
+
+def _missed(
+    response: Float[np.ndarray, " step"], coefficients: Float[np.ndarray, " mode"]
+) -> Float[np.ndarray, " step"]:
+    """What is left of a response after the best combination of momenta with these coefficients.
+
+    The momenta are the roots of `z^r = c_1 z^(r-1) + ... + c_r`. The answers of that recurrence
+    to a unit at each of the first r steps span all combinations, also where roots coincide.
+    """
+    from scipy.signal import lfilter  # slow to import
+
+    unit = np.zeros(len(response))
+    unit[0] = 1.0
+    with np.errstate(over="ignore", invalid="ignore"):
+        answer = lfilter([1.0], np.append(1.0, -coefficients), unit)
+        limit = np.abs(answer).max()
+    if not limit < 1e100:
+        return np.full(len(response), 1e3)
+    columns = [np.append(np.zeros(lag), answer[: len(answer) - lag])
+               for lag in range(len(coefficients))]  # fmt: skip
+    basis = np.linalg.qr(np.stack(columns, axis=1))[0]
+    return response - basis @ (basis.T @ response)
+
+
+def _starts(response: Float[np.ndarray, " step"], count: int) -> list[Float[np.ndarray, " mode"]]:
+    """Coefficients from which fits begin."""
+    starts = [_truncated(response, count)]
+    chosen: list[float] = []
+    for _ in range(count):
+        errors = [
+            np.linalg.norm(_missed(response, _coefficients(np.array([*chosen, value]))))
+            for value in GRID
+        ]
+        chosen.append(float(GRID[int(np.argmin(errors))]))
+    return [*starts, _coefficients(np.array(chosen))]
+
+
+def _coefficients(momenta: Float[np.ndarray, " mode"]) -> Float[np.ndarray, " mode"]:
+    return -np.poly(momenta)[1:]
+
+
+def _truncated(response: Float[np.ndarray, " step"], count: int) -> Float[np.ndarray, " mode"]:
+    """Coefficients of the balanced truncation (Kung): shifts of the leading Hankel vectors."""
+    half = (len(response) + 1) // 2
+    index = np.arange(half)
+    hankel = np.append(response, 0.0)[index[:, None] + index[None]]
+    leading = np.linalg.svd(hankel)[0][:, :count]
+    shifted = np.linalg.lstsq(leading[:-1], leading[1:], rcond=None)[0]
+    return -np.poly(shifted)[1:].real
