@@ -167,7 +167,7 @@ def _gramian_factor(
         both = np.concatenate([factor, more], axis=1)
         factor = both
         if both.shape[1] > len(A):
-            factor = np.linalg.qr(both.T, mode="r").T
+            factor = np.asarray(np.linalg.qr(both.T, mode="r")).T
         if done.all():
             break
         power = power @ power
@@ -216,14 +216,14 @@ def fit_response(response: Float[np.ndarray, " step"], count: int) -> MomentumFi
             continue
         tight: dict[str, float] = dict.fromkeys(("ftol", "xtol", "gtol"), 1e-15)
         found.append(least_squares(missed, start, x_scale="jac", **tight).x)
-    errors = [np.linalg.norm(missed(coefficients)) for coefficients in found]
+    errors = np.array([np.linalg.norm(missed(coefficients)) for coefficients in found])
     best = int(np.argmin(np.nan_to_num(errors, nan=np.inf)))
     roots = np.roots(np.append(1.0, -found[best])).astype(complex)
     roots = np.append(roots, np.zeros(count - len(roots)))
     roots = roots[np.argsort(-np.abs(roots), kind="stable")]
     rates = np.linalg.lstsq(_powers(roots, len(response)), response.astype(complex), rcond=None)[0]
     rates = np.where(roots.imag == 0, rates.real, rates)
-    return MomentumFit(roots, rates, float(min(errors[best], 1.0)), len(response))
+    return MomentumFit(roots, rates, min(float(errors[best]), 1.0), len(response))
 
 
 def _powers(
