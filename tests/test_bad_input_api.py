@@ -272,6 +272,10 @@ def _points() -> dict[str, tuple[Callable[..., Any], str]]:
             "initial_states",
             lambda h, g=0.0: lo.find_fixed_points(MOMENTUM, h[None] if np.ndim(h) else h, g),
         ),
+        "find_attractors": (
+            "visited",
+            lambda h, g=0.0: lo.find_attractors(MOMENTUM, h[None] if np.ndim(h) else h, g),
+        ),
     }  # fmt: skip
     for name, (argument, call) in calls.items():
         bad: dict[str, tuple[Any, str]] = {
@@ -305,6 +309,10 @@ def _records() -> dict[str, tuple[Callable[..., Any], str]]:
         "records: eigenmodes": (lambda: lo.eigenmodes(MOMENTUM), "`linearization` must be a lin"),
         "records: steady_state_gain": (
             lambda: lo.steady_state_gain(None), "`linearization` must be a linearization"),
+        "records: find_attractors, none": (
+            lambda: lo.find_attractors(MOMENTUM, np.empty((0, 1))), "`visited` must hold at least"),
+        "records: find_attractors, steps": (
+            lambda: lo.find_attractors(MOMENTUM, ONE[None], steps=0), "`steps` must be an integer"),
         "records: hankel_values": (
             lambda: lo.hankel_values(modes), "`linearization` must be a linearization"),
         "records: hankel_values, endless": (

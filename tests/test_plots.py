@@ -201,7 +201,9 @@ def test_an_optimizer_that_takes_x_is_drawn_at_its_values():
     figure = lo.plot.update_functions(decayed, x=[-2.0, 0.0, 1.0], gradients=axis)
     curves = {line.get_label(): line.get_ydata() for line in figure.axes[0].lines}
     for x, sign in ((-2.0, "\N{MINUS SIGN}2"), (0.0, "0"), (1.0, "1")):
-        (curve,) = [c for name, c in curves.items() if name.startswith(f"initial state, x = {sign},")]
+        (curve,) = [
+            c for name, c in curves.items() if name.startswith(f"initial state, x = {sign},")
+        ]
         np.testing.assert_allclose(curve, -rate * (axis + decay * x), rtol=1e-12)
     modes = lo.plot.eigenmodes(decayed, x=3.0)
     assert "rate 0.1" in modes.axes[0].get_title(loc="left")

@@ -11,6 +11,7 @@ from lrevopt import lazy
 __version__ = version("lrevopt")
 
 if TYPE_CHECKING:
+    from lrevopt.analysis import Attractors as Attractors
     from lrevopt.analysis import FixedPoints as FixedPoints
     from lrevopt.analysis import Linearization as Linearization
     from lrevopt.analysis import Mechanisms as Mechanisms
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from lrevopt.analysis import analyze as analyze
     from lrevopt.analysis import effective_learning_rate as effective_learning_rate
     from lrevopt.analysis import eigenmodes as eigenmodes
+    from lrevopt.analysis import find_attractors as find_attractors
     from lrevopt.analysis import find_fixed_points as find_fixed_points
     from lrevopt.analysis import hankel_values as hankel_values
     from lrevopt.analysis import linear_optimizer as linear_optimizer

@@ -3,6 +3,8 @@
 from lrevopt.analysis.adaptation import Adaptation as Adaptation
 from lrevopt.analysis.adaptation import held_gradients as held_gradients
 from lrevopt.analysis.adaptation import measure_adaptation as measure_adaptation
+from lrevopt.analysis.attractors import Attractors as Attractors
+from lrevopt.analysis.attractors import find_attractors as find_attractors
 from lrevopt.analysis.clipping import Clipping as Clipping
 from lrevopt.analysis.clipping import measure_clipping as measure_clipping
 from lrevopt.analysis.convergence import Convergence as Convergence

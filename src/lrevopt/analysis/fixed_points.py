@@ -13,7 +13,7 @@ step was shorter than the one before and they end at that point; otherwise they 
 
 The point reported for a start is the one that the *solver* reaches from it. It may be a saddle, and
 may differ from the point to which the optimizer converges from there: for basins of attraction,
-iterate `transition`, as `certify` does.
+iterate `transition`, as `find_attractors` does.
 
 The solver is our own because it takes the better of two steps and starts share work. Optimistix's
 Levenberg-Marquardt (0.1.0, tolerance 1e-12), mapped over 200 states of Rosenbrock's optimizer, had
@@ -30,7 +30,7 @@ from jaxtyping import Bool, Float, Int
 from lrevopt.analysis.newton import FIRST_ITERATIONS, simplified, solve
 from lrevopt.analysis.precision import AnyArray, as_double, double_precision, double_states
 from lrevopt.analysis.resolution import BLOCK, expand, in_blocks
-from lrevopt.analysis.rest import Settled, beginnings, settle
+from lrevopt.analysis.rest import MARGINAL, Settled, beginnings, settle
 from lrevopt.checks import gradient_value
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.text import Printed, Table, number
@@ -50,7 +50,8 @@ class FixedPoints(Printed, eqx.Module):
     - `converged`: F moves the point by no more than it loses to round-off there, and derivatives
       are finite (see `analysis.rest`). Points that are not converged are the slowest that the
       search found, and belong to slow manifolds; `reasons` says why each does not count.
-    - `spectral_radius`: largest |eigenvalue| of dF/dh at the point; `stable`: below 1.
+    - `spectral_radius`: largest |eigenvalue| of dF/dh at the point; `stable`: below 1. Within 1e-6
+      of 1 it is marginal: round-off and the digits of the point decide on which side it lies.
     - `distinct`: the different converged points, the one reached most often first;
       `assignment`: which of them each start reached, -1 if none.
     - `gradient`: the held gradient.
@@ -77,12 +78,12 @@ class FixedPoints(Printed, eqx.Module):
             rows.append((
                 str(place), str(int(own.sum())), number(float(self.speeds[own].max())),
                 number(float(self.spectral_radius[own][0]), 6),
-                "yes" if self.stable[own][0] else "no", _coordinates(point),
+                _stability(float(self.spectral_radius[own][0])), coordinates_in_words(point),
             ))  # fmt: skip
         notes = [
             "Speed q = 1/2 ||F(h, g) - h||^2 is the largest of those starts. A point has converged "
             "where F moves it by no more than it loses to round-off, and is stable where the "
-            "spectral radius of dF/dh is below 1."
+            "spectral radius of dF/dh is below 1, marginal within 1e-6 of 1."
         ]
         if len(self.distinct) > SHOWN:
             notes.append(f"{len(self.distinct) - SHOWN} more points are in `distinct`.")
@@ -103,7 +104,13 @@ class FixedPoints(Printed, eqx.Module):
         return Table(title, heads, rows, notes)
 
 
-def _coordinates(point: Float[np.ndarray, " state"]) -> str:
+def _stability(radius: float) -> str:
+    if abs(radius - 1) <= MARGINAL:
+        return "marginal"
+    return "yes" if radius < 1 else "no"
+
+
+def coordinates_in_words(point: Float[np.ndarray, " state"]) -> str:
     """A state in words: its first coordinates and, of more than four, their number."""
     first = ", ".join(number(float(value)) for value in point[:4])
     return f"({first})" if len(point) <= 4 else f"({first}, ...: {len(point)} coordinates)"
@@ -134,7 +141,7 @@ def find_fixed_points(
         # One point is judged for all of its copies, from the start of the first.
         held = np.full(len(firsts), gradient)
         found = settle(opt, states[firsts], held, starts[firsts], reach[firsts])
-    label, kept = _deduplicate(found.states, found.converged)
+    label, kept = distinct_points(found.states, found.converged)
     radii = found.radii.copy()
     radii[found.converged] = radii[kept][label[found.converged]]
     counts = np.bincount(label[which][found.converged[which]], minlength=len(kept))
@@ -180,7 +187,7 @@ def count_distinct(
     states: Float[np.ndarray, "point state"], converged: Bool[np.ndarray, " point"]
 ) -> int:
     """Number of different fixed points among those that converged."""
-    return len(_deduplicate(states, converged)[1])
+    return len(distinct_points(states, converged)[1])
 
 
 def _search(
@@ -224,7 +231,7 @@ def _same(
     return gaps <= SAME_POINT * np.maximum(1, np.linalg.norm(others, axis=1))
 
 
-def _deduplicate(
+def distinct_points(
     points: Float[np.ndarray, "found state"], converged: Bool[np.ndarray, " found"]
 ) -> tuple[Int[np.ndarray, " found"], Int[np.ndarray, " distinct"]]:
     """Index of each point among the distinct ones (-1: not converged), and indices of those."""

@@ -30,13 +30,9 @@ from lrevopt.analysis.linearization import (
     impulse_response,
     timescale,
 )
+from lrevopt.analysis.rest import MARGINAL
 from lrevopt.checks import at_most_32_bits, positive_integer
 from lrevopt.text import Printed, Table, number, signed_complex
-
-MARGINAL = 1e-6
-"""Distance from the unit circle within which an eigenvalue counts as on it. A mode that takes a
-million updates to fade stays for every run, and Newton places a fixed point, where others are near,
-to about 1e-8."""
 
 ABSENT = 1e-6
 """Share of the impulse response up to which modes are not in it: more than round-off in J and B."""

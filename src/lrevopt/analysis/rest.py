@@ -34,6 +34,11 @@ DETERMINED = 0.1
 NEARLY = 1e-16
 """Speed, per unit of max(1, ||h||^2), from which a few more Newton steps may lead to rest."""
 
+MARGINAL = 1e-6
+"""Distance from 1 within which the size of an eigenvalue counts as 1. A mode that takes a million
+updates to fade stays for every run, and Newton places a fixed point, where others are near, to
+about 1e-8."""
+
 POLISHING = 6
 
 FINITE, DIFFERENTIABLE = "F is not finite there", "the Jacobian is not finite there"
