@@ -199,7 +199,7 @@ def test_an_optimizer_that_takes_x_is_drawn_at_its_values():
     decayed = lo.from_optax(decaying, rate=rate, decay=decay)
     axis = np.linspace(-1.0, 1.0, 5)
     figure = lo.plot.update_functions(decayed, x=[-2.0, 0.0, 1.0], gradients=axis)
-    curves = {line.get_label(): line.get_ydata() for line in figure.axes[0].lines}
+    curves = {str(c.get_label()): np.asarray(c.get_ydata(), float) for c in figure.axes[0].lines}
     for x, sign in ((-2.0, "\N{MINUS SIGN}2"), (0.0, "0"), (1.0, "1")):
         (curve,) = [
             c for name, c in curves.items() if name.startswith(f"initial state, x = {sign},")
@@ -220,7 +220,7 @@ def test_a_state_of_a_run_is_drawn_at_the_x_that_it_met():
     run = lo.unroll(decayed, task, task.sample(jr.key(0)), 8)
     axis = np.linspace(-1.0, 1.0, 5)
     figure = lo.plot.update_functions(decayed, trajectory=run, parameter=1, gradients=axis)
-    curves = {line.get_label(): line.get_ydata() for line in figure.axes[0].lines}
+    curves = {str(c.get_label()): np.asarray(c.get_ydata(), float) for c in figure.axes[0].lines}
     (last,) = [curve for name, curve in curves.items() if name.startswith("after 8 updates")]
     expected = -rate * (axis + decay * float(run.parameters[8, 1]))
     np.testing.assert_allclose(last, expected, rtol=1e-12)
