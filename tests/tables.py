@@ -52,6 +52,16 @@ def modes(rate: float) -> lo.ModeOptimizer:
     return lo.ModeOptimizer(eigenvalues, rate * jnp.array([1.0, 0.2 + 0.1j, 0.2 - 0.1j]))
 
 
+def white_box(rate: float) -> lo.WhiteBox:
+    return lo.WhiteBox(
+        rate,
+        momentum=lo.BoxMomentum((0.9, 0.5 + 0.4j), (0.7, 0.3 + 0.1j)),
+        saturation=lo.BoxSaturation(2.0, 3.0, 0.2),
+        adaptation=lo.BoxAdaptation(0.95, 0.3, 0.1),
+        schedule=lo.BoxSchedule(2.0, 20.0),
+    )
+
+
 OPTIMIZERS: dict[str, Callable[[float], AbstractOptimizer]] = {
     "gradient_descent": lo.GradientDescent,
     "clipped": lambda rate: lo.ClippedGradientDescent(rate, 2.0),
@@ -64,6 +74,7 @@ OPTIMIZERS: dict[str, Callable[[float], AbstractOptimizer]] = {
     "equinox_gru": equinox_gru,
     "linear": linear,
     "modes": modes,
+    "white_box": white_box,
 }
 """Constructors, given the scale of their steps. A new class adds one line."""
 

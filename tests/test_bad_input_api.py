@@ -239,6 +239,32 @@ def _constructors() -> dict[str, tuple[Callable[..., Any], str]]:
             lambda: lo.ModeOptimizer(["x"], [1.0]), "`eigenvalues` must be numbers"),
         "constructors: Modes, none": (
             lambda: lo.ModeOptimizer([], []), "`eigenvalues` and `learning_rates` must be lists"),
+        "constructors: WhiteBox, rate": (
+            lambda: lo.WhiteBox(0.0), "`learning_rate` must be finite and above 0, got 0"),
+        "constructors: WhiteBox, momentum": (
+            lambda: lo.WhiteBox(0.1, momentum=1.0), "`momentum` must be numbers of modulus below"),
+        "constructors: WhiteBox, no modes": (
+            lambda: lo.WhiteBox(0.1, momentum=[]), "`momentum` must be numbers of modulus"),
+        "constructors: WhiteBox, text": (
+            lambda: lo.WhiteBox(0.1, momentum="x"), "`momentum` must be numbers, got 'x'"),
+        "constructors: WhiteBox, shares": (
+            lambda: lo.WhiteBox(0.1, momentum=lo.BoxMomentum((0.9, 0.5), (1.0, 1.0))),
+            r"`momentum.shares` must be one for each of 2 modes"),
+        "constructors: WhiteBox, knee": (
+            lambda: lo.WhiteBox(0.1, saturation=lo.BoxSaturation(-1)), "`knee` must be .* got -1"),
+        "constructors: WhiteBox, what saturates": (
+            lambda: lo.WhiteBox(0.1, saturation=lo.BoxSaturation(1, of="x")),
+            "`saturation.of` must be one of gradient, memory, update, got 'x'"),
+        "constructors: WhiteBox, a number": (
+            lambda: lo.WhiteBox(0.1, saturation=2.0), "`saturation` must be a `BoxSaturation`"),
+        "constructors: WhiteBox, memory": (
+            lambda: lo.WhiteBox(0.1, adaptation=lo.BoxAdaptation(1.0)), "`memory` .* below 1, got"),
+        "constructors: WhiteBox, timescale": (
+            lambda: lo.WhiteBox(0.1, schedule=lo.BoxSchedule(2.0, None)), "`timescale` .* None"),
+        "constructors: WhiteBox, hold": (
+            lambda: lo.WhiteBox(0.1, hold=("knee",)), "`hold` must be one of learning_rate, got"),
+        "constructors: WhiteBox, numbers": (
+            lambda: lo.WhiteBox(0.1).with_numbers({"knee": 1.0}), "`values` must be one of learn"),
         "constructors: rescaled": (lambda: lo.rescaled(MOMENTUM), "`optimizer` must be a Recurr"),
         "constructors: rescaled, 0": (lambda: lo.rescaled(GRU, 0.0), "`input_factor` .* got 0"),
         "constructors: regression, dim": (lambda: lo.LinearRegression(-1), "`dim` .* got -1"),

@@ -95,6 +95,7 @@ READ = {
     "rmsprop": [True, False],
     "adam": [True, True, True, True, False],
     "equinox_gru": [True, True, True, True, False],
+    "white_box": [True, True, True, True, True, False],
 }
 """Coordinates that F reads, where that is not all: a last one is the step, or a constant."""
 
@@ -112,7 +113,8 @@ def test_every_optimizer_gets_its_certificate(name):
         assert found.residuals[0] < 1e-14
         assert found.existence_radius[0] < 1e-12
         np.testing.assert_array_equal(found.read, READ.get(name, found.read | True))
-        assert np.isinf(found.uniqueness_radius[0]) == ("gru" not in name)
+        nonlinear = ("gru", "equinox_gru", "white_box")
+        assert np.isinf(found.uniqueness_radius[0]) == (name not in nonlinear)
         assert found.attraction_radius[0] > 1e-2
         assert found.basin_share[0] == 1
         assert found.unsettled == 0

@@ -60,6 +60,10 @@ if TYPE_CHECKING:
     from lrevopt.optimizers import AbstractParameterOptimizer as AbstractParameterOptimizer
     from lrevopt.optimizers import Adam as Adam
     from lrevopt.optimizers import AggregatedMomentum as AggregatedMomentum
+    from lrevopt.optimizers import BoxAdaptation as BoxAdaptation
+    from lrevopt.optimizers import BoxMomentum as BoxMomentum
+    from lrevopt.optimizers import BoxSaturation as BoxSaturation
+    from lrevopt.optimizers import BoxSchedule as BoxSchedule
     from lrevopt.optimizers import ClippedGradientDescent as ClippedGradientDescent
     from lrevopt.optimizers import GradientDescent as GradientDescent
     from lrevopt.optimizers import GRUCell as GRUCell
@@ -72,6 +76,7 @@ if TYPE_CHECKING:
     from lrevopt.optimizers import OptaxParameterOptimizer as OptaxParameterOptimizer
     from lrevopt.optimizers import RecurrentOptimizer as RecurrentOptimizer
     from lrevopt.optimizers import RMSProp as RMSProp
+    from lrevopt.optimizers import WhiteBox as WhiteBox
     from lrevopt.optimizers import at_parameter as at_parameter
     from lrevopt.optimizers import from_optax as from_optax
     from lrevopt.optimizers import rescaled as rescaled

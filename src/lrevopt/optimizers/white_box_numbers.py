@@ -1,0 +1,102 @@
+"""Numbers of white boxes: their names, ranges, and coordinates without bounds."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from lrevopt.checks import real_array
+from lrevopt.optimizers.classical import as_float
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """How a number is held: `outward` takes a coordinate to the number, `inward` back."""
+
+    low: float
+    high: float
+    outward: Callable[[Any], Any]
+    inward: Callable[[Any], Any]
+
+    def words(self) -> str:
+        """The range."""
+        if np.isinf(self.low):
+            return "finite"
+        if np.isinf(self.high):
+            return f"finite and above {self.low:g}"
+        return f"above {self.low:g} and below {self.high:.4g}"
+
+
+REAL = Scale(-np.inf, np.inf, lambda c: c, lambda n: n)
+POSITIVE = Scale(0.0, np.inf, jnp.exp, jnp.log)
+UNIT = Scale(0.0, 1.0, jax.nn.sigmoid, lambda n: jnp.log(n) - jnp.log1p(-n))
+SYMMETRIC = Scale(-1.0, 1.0, lambda c: jnp.tanh(0.5 * c), lambda n: 2 * jnp.arctanh(n))
+ANGLE = Scale(0.0, np.pi, lambda c: 2 * jnp.arctan(jnp.exp(-c)), lambda n: -jnp.log(jnp.tan(n / 2)))
+
+SCALES: dict[str, Scale] = {
+    "learning_rate": POSITIVE,
+    "momentum": SYMMETRIC,
+    "share": REAL,
+    "radius": UNIT,
+    "angle": ANGLE,
+    "quadrature": REAL,
+    "knee": POSITIVE,
+    "sharpness": POSITIVE,
+    "asymmetry": REAL,
+    "memory": UNIT,
+    "exponent": REAL,
+    "floor": POSITIVE,
+    "start_over_end": POSITIVE,
+    "timescale": POSITIVE,
+}
+"""Every number that a white box can have. Those of modes are followed by `_1`, `_2`, ... where
+there are several."""
+
+
+def scale_of(name: str) -> Scale:
+    """The scale of a number by its name, with or without an index."""
+    head, _, index = name.rpartition("_")
+    return SCALES[head if index.isdigit() else name]
+
+
+def cosine_and_sine(coordinate: Any) -> tuple[Array, Array]:
+    """Of an angle, from its coordinate, `tan(angle / 2) = exp(-coordinate)`."""
+    cosine = jnp.tanh(coordinate)
+    # (1 + cos)(1 - cos) would lose digits where the cosine is near 1.
+    return cosine, 2 / (jnp.exp(coordinate) + jnp.exp(-coordinate))
+
+
+def indexed(name: str, count: int, free: int | None = None) -> list[str]:
+    """Names of the numbers of `count` modes; `free` of them, by default all."""
+    number = count if free is None else free
+    return [name] if count == 1 and number == 1 else [f"{name}_{i + 1}" for i in range(number)]
+
+
+def valid_number(name: str, value: Any) -> Float[Array, "..."]:
+    """`value` as an array. Raises `ValueError` unless it is in the range of this number."""
+    leaf = as_float(real_array(name, value))
+    scale = scale_of(name)
+    if leaf.ndim:
+        raise ValueError(f"`{name}` must be a scalar, got shape {leaf.shape}.")
+    if isinstance(leaf, jax.core.Tracer):
+        return leaf
+    number = float(leaf)
+    if not (np.isfinite(number) and scale.low < number < scale.high):
+        raise ValueError(f"`{name}` must be {scale.words()}, got {number:g}.")
+    return leaf
+
+
+def held_words(box: Any) -> str:
+    """Such as `WhiteBox(learning_rate=0.1, momentum=0.9, knee=2 held)`."""
+    try:
+        words = [f"{name}={float(value):.4g}" for name, value in box.numbers().items()]
+        words += [f"{name}={value:.4g} held" for name, value in box.held.items()]
+    except (TypeError, ValueError, AttributeError):  # stacked, or mapped to what are no numbers
+        words = [f"{name}=..." for name in box.coordinates]
+    kinds = {"saturation of": box.saturation_of, "adaptation of": box.adaptation_of}
+    words += [f"{name} {kind}" for name, kind in kinds.items() if kind is not None]
+    return f"WhiteBox({', '.join(words)})"

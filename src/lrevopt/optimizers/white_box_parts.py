@@ -1,0 +1,127 @@
+"""Parts of white boxes in plain units, and the numbers that they have by name."""
+
+import dataclasses
+import math
+from typing import Any, Literal, get_args
+
+import jax
+import numpy as np
+
+from lrevopt.checks import instance, numbers, one_of
+from lrevopt.optimizers.white_box_numbers import indexed
+
+SaturationOf = Literal["gradient", "memory", "update"]
+AdaptationOf = Literal["gradient", "update"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class BoxMomentum:
+    """Momentum of a white box: `v_j' = m_j v_j + u`, and the share of each mode in the update."""
+
+    momenta: Any
+    """A number for each mode in (-1, 1). A complex one, of modulus below 1, stands for itself and
+    its conjugate: it oscillates."""
+    shares: Any = None
+    """Weight of each mode (default: equal). Real parts sum to 1; a share may be complex for a
+    complex mode only."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class BoxSaturation:
+    """Saturation of a white box, `S(u) = u / (1 + |u / knee|^sharpness)^(1 / sharpness)`."""
+
+    knee: Any
+    """Size at which S levels off, positive."""
+    sharpness: Any = 2.0
+    """How suddenly, positive; infinity clips, and is no number of the white box."""
+    asymmetry: Any = None
+    """Half the logarithm of the knee of positive over that of negative values (default: none)."""
+    of: SaturationOf = "gradient"
+    """What saturates: gradient, memory or update."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class BoxAdaptation:
+    """Adaptation of a white box: rates are divided by a power of a running square of gradients."""
+
+    memory: Any
+    """Share of the running square that is kept each step, in (0, 1)."""
+    exponent: Any = 0.5
+    """Power of the running square: 0 is no adaptation, 0.5 the root of RMSProp and Adam."""
+    floor: Any = 1e-8
+    """Added to the running square, or with `floor_outside` to its power; positive."""
+    of: AdaptationOf = "gradient"
+    """What is divided: the gradient before the modes as in RMSProp, or the update as in Adam."""
+    floor_outside: bool = False
+    """Whether the floor stands outside the power, as in Adam."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class BoxSchedule:
+    """Schedule of a white box: its rate decays by itself from the start of a run to its end."""
+
+    start_over_end: Any
+    """Learning rate of the first update over that of the end, positive."""
+    timescale: Any
+    """Updates in which the excess falls by a factor e, positive."""
+
+
+def saturation_numbers(saturation: BoxSaturation | None) -> dict[str, Any]:
+    """Numbers of a saturation; an infinite sharpness is none."""
+    if saturation is None:
+        return {}
+    instance("saturation", saturation, BoxSaturation, "a `BoxSaturation`")
+    one_of("saturation.of", saturation.of, get_args(SaturationOf))
+    values = {"knee": saturation.knee}
+    if not (isinstance(saturation.sharpness, float) and math.isinf(saturation.sharpness)):
+        values["sharpness"] = saturation.sharpness
+    if saturation.asymmetry is not None:
+        if saturation.of == "memory":
+            raise ValueError("`saturation.asymmetry` must be left out where memory saturates.")
+        values["asymmetry"] = saturation.asymmetry
+    return values
+
+
+def mode_numbers(momentum: Any) -> tuple[dict[str, Any], int, int]:
+    """Numbers of momentum modes, and how many are real and how many complex."""
+    if momentum is None:
+        return {}, 0, 0
+    if not isinstance(momentum, BoxMomentum):
+        if isinstance(momentum, jax.core.Tracer):
+            return {"momentum": momentum}, 1, 0
+        momentum = BoxMomentum(momentum)
+    momenta = np.atleast_1d(numbers("momentum", momentum.momenta))
+    if momenta.ndim != 1 or not momenta.size or not (np.abs(momenta) < 1).all():
+        raise ValueError(
+            f"`momentum` must be numbers of modulus below 1, one for each mode, got "
+            f"{momentum.momenta!r}."
+        )
+    shares = np.full(momenta.size, 1 / momenta.size)
+    if momentum.shares is not None:
+        shares = np.atleast_1d(numbers("momentum.shares", momentum.shares))
+    real = np.imag(momenta) == 0
+    if shares.shape != momenta.shape or abs(shares.real.sum() - 1) > 1e-6:
+        raise ValueError(
+            f"`momentum.shares` must be one for each of {momenta.size} modes, with real parts that "
+            f"sum to 1, got {momentum.shares!r}."
+        )
+    if np.imag(shares[real]).any():
+        raise ValueError("`momentum.shares` must be real for real modes.")
+    return _numbers_of_modes(momenta, shares, real), int(real.sum()), int((~real).sum())
+
+
+def _numbers_of_modes(momenta: Any, shares: Any, real: Any) -> dict[str, Any]:
+    """Numbers by name: real modes first, the share of the last mode left out."""
+    order = np.argsort(~real, kind="stable")
+    momenta, shares = momenta[order], shares[order]
+    count, pairs = int(real.sum()), momenta[int(real.sum()) :]
+    values = dict(zip(indexed("momentum", count), np.real(momenta[:count]).tolist(), strict=True))
+    names = indexed("share", momenta.size, free=momenta.size - 1)
+    values |= dict(zip(names, np.real(shares).tolist(), strict=False))
+    lengths = {
+        "radius": np.abs(pairs), "angle": np.abs(np.angle(pairs)),
+        "quadrature": np.imag(shares[count:]) * np.where(np.imag(pairs) < 0, -1, 1),
+    }  # fmt: skip
+    for name, of in lengths.items():
+        values |= dict(zip(indexed(name, pairs.size), of.tolist(), strict=True))
+    return values

@@ -1,0 +1,228 @@
+"""White boxes: the textbook optimizers are settings of them, and every part does what it says."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import optax
+import pytest
+from tables import Quadratic
+
+import lrevopt as lo
+from lrevopt.inner_loop.steps import visited_states
+from lrevopt.optimizers.white_box import PARTS
+
+GRADIENTS = jnp.asarray(np.random.default_rng(3).normal(size=60) * np.geomspace(30, 1e-3, 60))
+
+PAIR = lo.BoxMomentum((0.9, 0.5 + 0.4j), (0.7, 0.3 + 0.1j))
+
+FULL: dict[str, Any] = {
+    "momentum": PAIR,
+    "saturation": lo.BoxSaturation(2.0, 3.0, 0.2),
+    "adaptation": lo.BoxAdaptation(0.95, 0.3, 0.1),
+    "schedule": lo.BoxSchedule(2.0, 20.0),
+}
+
+
+def updates(optimizer, gradients=GRADIENTS, start=None):
+    """Updates of the parameter under given gradients."""
+    return eqx.filter_jit(_updates)(optimizer, gradients, start)
+
+
+def _updates(optimizer, gradients, start):
+    return visited_states(optimizer, gradients, start=start)[1:] @ optimizer.readout
+
+
+def adam_without_correction(rate, b1, b2, epsilon):
+    """Our Adam after infinitely many steps has no correction: powers of b1 and b2 are 0."""
+    return updates(lo.Adam(rate, b1, b2, epsilon), start=jnp.zeros(5))
+
+
+EXACT: dict[str, Any] = {
+    "descent": (lo.WhiteBox(0.1), lambda: updates(lo.GradientDescent(0.1))),
+    "momentum": (lo.WhiteBox.of_momentum(0.1, 0.9), lambda: updates(lo.Momentum(0.1, 0.9))),
+    "negative momentum": (
+        lo.WhiteBox.of_momentum(0.1, -0.4), lambda: updates(lo.Momentum(0.1, -0.4))),
+    "no momentum": (lo.WhiteBox.of_momentum(0.1, 0.0), lambda: updates(lo.GradientDescent(0.1))),
+    "nesterov": (lo.WhiteBox.of_nesterov(0.1, 0.9), lambda: updates(lo.Nesterov(0.1, 0.9))),
+    "clipped": (
+        lo.WhiteBox.of_clipped(0.1, 2.0), lambda: updates(lo.ClippedGradientDescent(0.1, 2.0))),
+    "rmsprop": (
+        lo.WhiteBox.of_rmsprop(0.1, 0.95, 1e-6), lambda: updates(lo.RMSProp(0.1, 0.95, 1e-6))),
+    "adam": (
+        lo.WhiteBox.of_adam(0.1, 0.8, 0.95, 1e-6),
+        lambda: adam_without_correction(0.1, 0.8, 0.95, 1e-6)),
+    "aggregated": (
+        lo.WhiteBox(0.3, momentum=lo.BoxMomentum((0.5, 0.95), (2 / 3, 1 / 3))),
+        lambda: updates(lo.AggregatedMomentum([0.2, 0.1], [0.5, 0.95]))),
+    "modes": (
+        lo.WhiteBox(0.1, momentum=lo.BoxMomentum((0.5 - 0.4j, 0.9), (0.3 + 0.1j, 0.7))),
+        lambda: updates(lo.ModeOptimizer(
+            jnp.array([0.9, 0.5 - 0.4j]), 0.1 * jnp.array([0.7, 0.3 + 0.1j])))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_textbook_optimizers_are_exact_settings(name):
+    box, expected = EXACT[name]
+    # Round-off of coordinates and of 60 steps.
+    np.testing.assert_allclose(updates(box), expected(), rtol=1e-12, atol=1e-14)
+
+
+OPTAX: dict[str, Any] = {
+    "momentum": (lo.WhiteBox.of_momentum(0.1, 0.9), optax.sgd(0.1, 0.9)),
+    "nesterov": (lo.WhiteBox.of_nesterov(0.1, 0.9), optax.sgd(0.1, 0.9, nesterov=True)),
+    "clipped": (lo.WhiteBox.of_clipped(0.1, 2.0), optax.chain(optax.clip(2.0), optax.sgd(0.1))),
+    "rmsprop": (lo.WhiteBox.of_rmsprop(0.1, 0.9, 1e-6), optax.rmsprop(0.1, 0.9, 1e-6)),
+    "adam": (
+        lo.WhiteBox(0.1 * 0.2, momentum=0.8, adaptation=lo.BoxAdaptation(
+            0.95, 0.5, 1e-6, of="update", floor_outside=True)),
+        optax.adam(0.1, 0.8, 0.95, 1e-6)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OPTAX)
+def test_agreement_with_optax(name):
+    """Adam only after many steps, when its bias correction has come to an end."""
+    box, transformation = OPTAX[name]
+    gradients = jnp.tile(GRADIENTS, 20 if name == "adam" else 1)
+    state, moves = transformation.init(jnp.zeros(())), []
+    with jax.numpy_dtype_promotion("standard"):
+        for gradient in np.asarray(gradients):
+            move, state = transformation.update(jnp.asarray(gradient), state)
+            moves.append(float(move))
+    last = 60 if name == "adam" else 0
+    np.testing.assert_allclose(updates(box, gradients)[-last:], moves[-last:], rtol=1e-12,
+                               atol=1e-14)  # fmt: skip
+
+
+def test_saturation_sharpens_into_clipping():
+    """S is within (1 - 2^(-1/sharpness)) of the clipped value, and odd without asymmetry."""
+    clipped = updates(lo.WhiteBox.of_clipped(0.1, 2.0))
+    for sharpness in (8.0, 64.0, 512.0):
+        box = lo.WhiteBox(0.1, saturation=lo.BoxSaturation(2.0, sharpness))
+        worst = np.abs(updates(box) / clipped - 1).max()
+        assert worst <= 1 - 2 ** (-1 / sharpness)
+    soft = lo.WhiteBox(0.1, saturation=lo.BoxSaturation(2.0, 1.5))
+    np.testing.assert_array_equal(updates(soft, -GRADIENTS), -updates(soft))
+    one = soft.transition(soft.initial_state(), jnp.asarray(2.0))[-1]
+    np.testing.assert_allclose(one, 2 / 2 ** (1 / 1.5), rtol=1e-14)
+
+
+def test_asymmetry_scales_the_two_knees():
+    lopsided = lo.WhiteBox(0.1, saturation=lo.BoxSaturation(2.0, asymmetry=0.3))
+    for sign in (1.0, -1.0):
+        box = lo.WhiteBox(0.1, saturation=lo.BoxSaturation(2.0 * np.exp(sign * 0.3)))
+        given = sign * jnp.abs(GRADIENTS)
+        np.testing.assert_allclose(updates(lopsided, given), updates(box, given), rtol=1e-13)
+
+
+def test_exponent_goes_from_none_to_the_sign():
+    def adapted(memory, exponent):
+        return lo.WhiteBox(0.1, adaptation=lo.BoxAdaptation(memory, exponent, 1e-300))
+
+    np.testing.assert_allclose(updates(adapted(0.9, 0.0)), -0.1 * GRADIENTS, rtol=1e-13)
+    np.testing.assert_allclose(updates(adapted(1e-15, 0.5)), -0.1 * jnp.sign(GRADIENTS), rtol=1e-9)
+
+
+def test_schedule_is_an_exponential_of_the_step():
+    box = lo.WhiteBox(0.1, schedule=lo.BoxSchedule(3.0, 7.0))
+    expected = -0.1 * (1 + 2 * np.exp(-np.arange(60) / 7.0))
+    np.testing.assert_allclose(updates(box, jnp.ones(60)), expected, rtol=1e-12)
+
+
+def test_memory_saturates_where_asked():
+    """A mode under a constant gradient settles where v = S(m v + g)."""
+    for momentum in (0.9, 0.6 + 0.6j):
+        box = lo.WhiteBox(0.1, momentum=momentum, saturation=lo.BoxSaturation(2.0, of="memory"))
+        v = visited_states(box, jnp.ones(400))[-1]
+        c = complex(v[0], v[1] if isinstance(momentum, complex) else 0.0)
+        u = momentum * c + 1
+        assert abs(u / np.sqrt(1 + abs(u / 2) ** 2) - c) < 1e-12
+        assert abs(c) < 2
+
+
+@pytest.mark.parametrize("of", ["gradient", "update"])
+@pytest.mark.parametrize("saturation", ["gradient", "update", "memory"])
+@pytest.mark.parametrize("sharpness", [0.7, 2.0, np.inf])
+def test_derivatives_are_finite_at_rest(of, saturation, sharpness):
+    """At gradient 0 and the initial state, in state, gradient and every number."""
+    for exponent, outside in ((0.5, False), (0.2, True), (0.0, True)):
+        box = lo.WhiteBox(
+            0.1, momentum=PAIR, saturation=lo.BoxSaturation(2.0, sharpness, of=saturation),
+            adaptation=lo.BoxAdaptation(0.9, exponent, of=of, floor_outside=outside),
+            schedule=lo.BoxSchedule(2.0, 20.0),
+        )  # fmt: skip
+
+        def moved(arrays, state, gradient, box=box):
+            return eqx.combine(arrays, box).transition(state, gradient)
+
+        arrays = eqx.filter(box, eqx.is_array)
+        for gradient in (0.0, 1e-170):
+            found = jax.jit(jax.jacobian(moved, (0, 1, 2)))(
+                arrays, box.initial_state(), jnp.asarray(gradient)
+            )
+            assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
+
+
+def test_slope_at_rest_is_the_learning_rate():
+    box = lo.WhiteBox(0.1, momentum=PAIR, saturation=FULL["saturation"])
+    start = box.initial_state()
+    np.testing.assert_allclose(lo.effective_learning_rate(box, start), 0.1, rtol=1e-13)
+
+
+def test_numbers_come_back_in_plain_units():
+    box = lo.WhiteBox(0.1, **FULL)
+    numbers = box.numbers()
+    expected = {
+        "learning_rate": 0.1, "momentum": 0.9, "share_1": 0.7, "radius": abs(0.5 + 0.4j),
+        "angle": np.angle(0.5 + 0.4j), "quadrature": 0.1, "knee": 2.0, "sharpness": 3.0,
+        "asymmetry": 0.2, "memory": 0.95, "exponent": 0.3, "floor": 0.1, "start_over_end": 2.0,
+        "timescale": 20.0,
+    }  # fmt: skip
+    assert numbers.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_allclose(numbers[name], value, rtol=1e-12)
+    again = box.with_numbers(numbers)
+    np.testing.assert_allclose(updates(again), updates(box), rtol=1e-12)
+    assert box.parts == PARTS
+    assert "knee=2," in repr(box)
+
+
+def test_held_numbers_are_not_trained():
+    box = lo.WhiteBox(0.1, **FULL, hold=("sharpness", "exponent"))
+    assert set(box.held) == {"sharpness", "exponent"}
+    assert len(box.numbers()) == 12
+    assert len(jax.tree.leaves(eqx.filter(box, eqx.is_inexact_array))) == 12
+    np.testing.assert_allclose(updates(box), updates(lo.WhiteBox(0.1, **FULL)), rtol=1e-13)
+    assert box.holding().numbers().keys() == lo.WhiteBox(0.1, **FULL).numbers().keys()
+    changed = box.with_numbers({"exponent": 0.5})
+    assert changed.held["exponent"] == pytest.approx(0.5)
+
+
+def test_any_coordinates_are_valid():
+    """Whatever training arrives at, numbers are in their ranges and a run has finite updates."""
+    box = lo.WhiteBox(0.1, **FULL)
+    draws = np.random.default_rng(0).normal(size=(20, len(box.coordinates))) * 3
+    for row in draws:
+        coordinates = dict(zip(box.coordinates, map(jnp.asarray, row), strict=True))
+        drawn = eqx.tree_at(lambda b: b.coordinates, box, coordinates)
+        drawn.with_numbers(drawn.numbers())  # refused if one were out of its range
+        assert np.isfinite(updates(drawn)).all()
+
+
+def test_meta_training_improves_numbers():
+    task = Quadratic(jnp.array([1.0, 0.1]), jnp.array([1.0, -2.0]))
+    settings = lo.MetaTraining(
+        steps=30, unroll=10, problems=2, learning_rate=0.1, warm_up=0, penalty=0.0, clip=1.0,
+        selection_problems=2, objective="log_mean",
+    )  # fmt: skip
+    box = lo.WhiteBox.of_momentum(0.01, 0.3)
+    run = lo.meta_train(task, box, settings, key=jr.key(0), progress=False)
+    scores = run.history.selection_scores
+    assert scores[run.history.selected] < 0.8 * scores[0]
+    assert isinstance(run.optimizer, lo.WhiteBox)
+    assert run.optimizer.numbers().keys() == box.numbers().keys()
