@@ -2,7 +2,8 @@
 
 `j1(cfg)` ... `j5(cfg)` each build a case for a harness whose module `common` says what a case
 is and supplies the inputs in NumPy, so that all implementations work on the same numbers. Each
-goes through the public API, as a user's program would.
+goes through the public API, as a user's program would. Problems are spread over one CPU device for
+each core, or over as many as `LREVOPT_DEVICES` says.
 """
 
 import time
@@ -18,8 +19,12 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 import lrevopt as lo
-from lrevopt.meta_training import first_state, outer_step
+from lrevopt.host_devices import asked_devices, cores
+from lrevopt.inner_loop.devices import check_mesh, on_every_device
+from lrevopt.meta_training.outer_step import first_state, outer_step
 from lrevopt.tasks.interface import Step
+
+jax.config.update("jax_num_cpu_devices", asked_devices() or cores())
 
 
 class Quadratic(eqx.Module):
@@ -71,14 +76,15 @@ def meta_step_case(cfg: Any, task: lo.AbstractTask, output_scale: float) -> Any:
     optimizer = lo.GRUOptimizer(cfg.units, key=jr.key(0), output_scale=output_scale)
     settings = lo.plan_memory(task, optimizer, settings).apply(settings)
     weights, fixed = eqx.partition(optimizer, eqx.is_inexact_array)
-    key = jr.key(1)
+    key, mesh = jr.key(1), check_mesh(None)
 
     def step(i: Array, state: Any) -> tuple[Array, Any]:
         inputs = (fixed, task, key, i, 8e-3 * 0.5 ** (i / 1000))
-        state = outer_step(inputs, state, settings)
+        state = outer_step(inputs, state, settings, mesh)
         return state.objectives[i], state
 
-    return common.meta_loop_case(step, first_state(weights, settings), cfg.inner)
+    start = on_every_device(first_state(weights, settings), mesh)
+    return common.meta_loop_case(step, start, cfg.inner)
 
 
 def j1(cfg: Any) -> Any:

@@ -15,6 +15,8 @@ from tables import OPTIMIZERS
 
 import lrevopt as lo
 from lrevopt.analysis import find_fixed_points
+from lrevopt.analysis.precision import as_double, double_precision
+from lrevopt.analysis.resolution import expand, probe
 from lrevopt.optimizers import AbstractOptimizer
 
 
@@ -286,3 +288,24 @@ def test_refusals():
         find_fixed_points(opt, jnp.full((2, 1), jnp.nan))
     with pytest.raises(ValueError, match="`gradient` must be a finite number, got nan"):
         find_fixed_points(opt, jnp.zeros((2, 1)), jnp.nan)
+
+
+ROOTS = {"a root of v": lambda rate: Written(jnp.asarray(rate))}
+
+
+@pytest.mark.parametrize("name", [*OPTIMIZERS, *ROOTS])
+def test_one_direction_tells_where_the_jacobian_is_not_finite(name):
+    """At roots of 0, at random states, and at both together."""
+    optimizer = (OPTIMIZERS | ROOTS)[name](0.1)
+    start = np.asarray(optimizer.initial_state(), float)
+    draws = np.abs(np.random.default_rng(0).normal(size=(70, len(start))))
+    states = np.concatenate([start[None], np.zeros((1, len(start))), draws])
+    gradients = np.where(np.arange(len(states)) % 2, 0.5, 0.0)
+    with double_precision():
+        double = as_double(optimizer)
+        following, one_sided = probe(double, states, gradients)
+        found = expand(double, states, gradients)
+    np.testing.assert_allclose(following, found.following, rtol=1e-12, atol=1e-300)
+    np.testing.assert_array_equal(one_sided, found.one_sided)
+    if name in ROOTS:
+        assert one_sided[0]  # a root of 0 at the start

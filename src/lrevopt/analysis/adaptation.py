@@ -86,8 +86,9 @@ def measure_adaptation(
     elsewhere = np.broadcast_to(other_starts, (held, *other_starts.shape))
     starts = np.concatenate([paths[:, -1:], elsewhere], axis=1)
     solved = solve_each(opt, starts.reshape(-1, len(point)), np.repeat(gradients, 1 + others))
-    found, speeds, converged, radii, _ = (
-        part.reshape(held, 1 + others, *part.shape[1:]) for part in solved
+    found, speeds, converged, radii = (
+        part.reshape(held, 1 + others, *part.shape[1:])
+        for part in (solved.states, solved.speeds, solved.converged, solved.radii)
     )
     distances = np.linalg.norm(paths - found[:, :1], axis=-1)
     round_off = 1e-9 * np.maximum(1, np.linalg.norm(found[:, :1], axis=-1))

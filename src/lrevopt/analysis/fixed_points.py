@@ -30,7 +30,7 @@ from jaxtyping import Bool, Float, Int
 from lrevopt.analysis.newton import FIRST_ITERATIONS, simplified, solve
 from lrevopt.analysis.precision import AnyArray, as_double, double_precision, double_states
 from lrevopt.analysis.resolution import BLOCK, expand, in_blocks
-from lrevopt.analysis.rest import MARGINAL, Settled, beginnings, settle
+from lrevopt.analysis.rest import MARGINAL, Settled, beginnings, settle, spectral_radii
 from lrevopt.checks import gradient_value
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.text import Printed, Table, number
@@ -142,7 +142,10 @@ def find_fixed_points(
         held = np.full(len(firsts), gradient)
         found = settle(opt, states[firsts], held, starts[firsts], reach[firsts])
     label, kept = distinct_points(found.states, found.converged)
-    radii = found.radii.copy()
+    # Copies of one point have one radius, that of the first.
+    own = np.concatenate([kept, np.flatnonzero(~found.converged)])
+    radii = np.full(len(label), np.nan)
+    radii[own] = spectral_radii(found.recurrent[own])
     radii[found.converged] = radii[kept][label[found.converged]]
     counts = np.bincount(label[which][found.converged[which]], minlength=len(kept))
     order = np.argsort(-counts, kind="stable")

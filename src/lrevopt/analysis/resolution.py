@@ -31,6 +31,9 @@ PERTURBATIONS = 8
 BLOCK = 8
 """Points that are worked on together: their Jacobians stay in cache."""
 
+PROBED = 64
+"""Points that are probed together."""
+
 
 class Expansion(NamedTuple):
     """F, dF/dh and dF/dg at many points. `one_sided`: limits stand in for some derivatives.
@@ -63,23 +66,40 @@ def expand(
     return in_blocks(_expand, opt, states, gradients)
 
 
+def probe(
+    opt: AbstractOptimizer,
+    states: Float[np.ndarray, "point state"],
+    gradients: Float[np.ndarray, " point"],
+) -> tuple[Float[np.ndarray, "point state"], Bool[np.ndarray, " point"]]:
+    """F at many points, and where F is finite but JAX's derivatives are not.
+
+    One derivative along a direction without zeros stands for the whole Jacobian: an entry that is
+    not finite makes it so. To be called inside `double_precision()`.
+    """
+    following, slope = in_blocks(_along, opt, states, gradients, block=PROBED)
+    finite = np.isfinite(following).all(axis=1)
+    return following, finite & ~np.isfinite(slope).all(axis=1)
+
+
 def need_limits(
     opt: AbstractOptimizer,
     states: Float[np.ndarray, "point state"],
     gradients: Float[np.ndarray, " point"],
 ) -> bool:
     """Whether JAX's derivatives are not finite at some of these points."""
-    return bool(expand(opt, states, gradients).one_sided.any())
+    return bool(probe(opt, states, gradients)[1].any())
 
 
-def in_blocks(solve: Callable, opt: AbstractOptimizer, *columns: np.ndarray) -> Any:
+def in_blocks(
+    solve: Callable, opt: AbstractOptimizer, *columns: np.ndarray, block: int = BLOCK
+) -> Any:
     """`solve(opt, *columns)` in blocks of one size, so that one shape is compiled."""
     count = len(columns[0])
-    missing = -count % BLOCK
+    missing = -count % block
     columns = tuple(np.concatenate([each, np.repeat(each[-1:], missing, 0)]) for each in columns)
     parts = [
-        solve(opt, *(each[first : first + BLOCK] for each in columns))
-        for first in range(0, count + missing, BLOCK)
+        solve(opt, *(each[first : first + block] for each in columns))
+        for first in range(0, count + missing, block)
     ]
     return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:count], *parts)
 
@@ -102,6 +122,18 @@ def _expand(opt, states, gradients):
         resolution = ROOM * SPACING * np.maximum(1.0, lost) + SEEN * noise
     resolution = np.where(np.isfinite(resolution), resolution, 0.0)
     return Expansion(following, recurrent, inputs, one_sided, resolution)
+
+
+@eqx.filter_jit
+def _along(opt, states, gradients):
+    """F, and its derivative along one direction in state and gradient."""
+    rng = np.random.default_rng(1)
+    directions = jnp.asarray(rng.uniform(0.5, 1.0, states.shape[1] + 1))
+
+    def one(state, gradient):
+        return jax.jvp(opt.transition, (state, gradient), (directions[1:], directions[0]))
+
+    return jax.vmap(one)(states, gradients)
 
 
 @eqx.filter_jit

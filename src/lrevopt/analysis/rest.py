@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from lrevopt.analysis.newton import solve
-from lrevopt.analysis.resolution import Expansion, expand, in_blocks
+from lrevopt.analysis.resolution import Expansion, expand, in_blocks, probe
 from lrevopt.optimizers.interface import AbstractOptimizer
 
 REGION = 10.0
@@ -47,13 +47,18 @@ UNRESOLVED = "it is so large that F does not resolve its own steps there"
 
 
 class Settled(NamedTuple):
-    """Points with their speed, spectral radius, and why one is no fixed point ("" if it is)."""
+    """Points with their speed, dF/dh, and why one is no fixed point ("" if it is)."""
 
     states: Float[np.ndarray, "point state"]
     speeds: Float[np.ndarray, " point"]
     converged: Bool[np.ndarray, " point"]
-    radii: Float[np.ndarray, " point"]
+    recurrent: Float[np.ndarray, "point state state"]
     reasons: np.ndarray
+
+    @property
+    def radii(self) -> Float[np.ndarray, " point"]:
+        """Spectral radius of dF/dh at each point."""
+        return spectral_radii(self.recurrent)
 
 
 def norms(states: Float[np.ndarray, "point state"]) -> Float[np.ndarray, " point"]:
@@ -68,9 +73,9 @@ def beginnings(
     gradients: Float[np.ndarray, " point"],
 ) -> tuple[bool, Float[np.ndarray, " point"]]:
     """Whether a search from these states needs limits, and the norm up to which each may go."""
-    found = expand(opt, starts, gradients)
-    following = np.where(np.isfinite(found.following), found.following, 0.0)
-    return bool(found.one_sided.any()), FAR * np.maximum(norms(starts), norms(following))
+    following, one_sided = probe(opt, starts, gradients)
+    following = np.where(np.isfinite(following), following, 0.0)
+    return bool(one_sided.any()), FAR * np.maximum(norms(starts), norms(following))
 
 
 def settle(
@@ -89,7 +94,7 @@ def settle(
     states, unit = states.copy(), norms(starts)
     found = expand(opt, states, gradients)
     stuck = found.one_sided & found.differentiable & ~found.at_rest(states)
-    lost = ~stuck & (np.linalg.norm(states, axis=1) > REGION * unit) & ~_determined(found, states)
+    lost = ~stuck & _unresolved(found, states, unit)
     for again, begin, within, limits in (
         (stuck, states, reach, True),
         (lost, starts, REGION * unit, bool(found.one_sided.any())),
@@ -102,34 +107,37 @@ def settle(
     states, found = _polished(opt, states, gradients, found)
     with np.errstate(invalid="ignore", over="ignore"):
         speeds = np.sum((found.following - states) ** 2, axis=1) / 2
-    near = np.linalg.norm(states, axis=1) <= REGION * unit
     reasons = np.select(
         [~np.isfinite(found.following).all(axis=1), ~found.differentiable,
-         ~found.at_rest(states), ~(near | _determined(found, states))],
+         ~found.at_rest(states), _unresolved(found, states, unit)],
         [FINITE, DIFFERENTIABLE, MOVING, UNRESOLVED], "",
     )  # fmt: skip
-    return Settled(states, speeds, reasons == "", spectral_radii(found), reasons)
+    recurrent = np.where(found.differentiable[:, None, None], found.recurrent, np.nan)
+    return Settled(states, speeds, reasons == "", recurrent, reasons)
 
 
-def spectral_radii(found: Expansion) -> Float[np.ndarray, " point"]:
+def spectral_radii(
+    recurrent: Float[np.ndarray, "point state state"],
+) -> Float[np.ndarray, " point"]:
     """Largest |eigenvalue| of each Jacobian; NaN where it is not finite."""
-    radii = np.full(len(found.recurrent), np.nan)
-    sound = found.differentiable
-    radii[sound] = np.abs(np.linalg.eigvals(found.recurrent[sound])).max(axis=1, initial=0.0)
+    radii = np.full(len(recurrent), np.nan)
+    sound = np.isfinite(recurrent).all(axis=(1, 2))
+    radii[sound] = np.abs(np.linalg.eigvals(recurrent[sound])).max(axis=1, initial=0.0)
     return radii
 
 
-def _determined(
-    found: Expansion, states: Float[np.ndarray, "point state"]
+def _unresolved(
+    found: Expansion, states: Float[np.ndarray, "point state"], unit: Float[np.ndarray, " point"]
 ) -> Bool[np.ndarray, " point"]:
-    """Where round-off moves the solution of `F(h, g) = h` by little of its norm."""
-    sound = np.flatnonzero(found.differentiable)
-    determined = np.zeros(len(states), bool)
+    """Outside of the region, where round-off moves the solution of `F(h, g) = h` by much."""
+    unresolved = ~(np.linalg.norm(states, axis=1) <= REGION * unit)
+    sound = np.flatnonzero(unresolved & found.differentiable)
     matrices = np.eye(states.shape[1]) - found.recurrent[sound]
-    smallest = np.linalg.svd(matrices, compute_uv=False).min(axis=1)
+    smallest = np.linalg.svd(matrices, compute_uv=False).min(axis=1, initial=np.inf)
     lost = np.linalg.norm(found.resolution[sound], axis=1)
-    determined[sound] = lost <= DETERMINED * smallest * np.linalg.norm(states[sound], axis=1)
-    return determined
+    determined = lost <= DETERMINED * smallest * np.linalg.norm(states[sound], axis=1)
+    unresolved[sound[determined]] = False
+    return unresolved
 
 
 def _polished(
