@@ -602,6 +602,25 @@ def _studies() -> dict[str, tuple[Callable[..., Any], str]]:
             lambda: lo.explore(MOMENTUM, TASK, key=KEY, moments=0), "`moments` must be an int"),
         "studies: analyze, steps": (
             lambda: lo.analyze(MOMENTUM, TASK, key=KEY, steps=-5), "`steps` must be an integer"),
+        "studies: distill, box": (
+            lambda: lo.distill(MOMENTUM, MOMENTUM, TASK, key=KEY), "`white_box` must be a `White"),
+        "studies: distill, held": (
+            lambda: lo.distill(
+                MOMENTUM, lo.WhiteBox(0.1, hold=("learning_rate",)), TASK, key=KEY),
+            "`white_box` must have a number that is not held"),
+        "studies: distill, baselines": (
+            lambda: lo.distill(MOMENTUM, lo.WhiteBox(0.1), TASK, key=KEY, baselines=[MOMENTUM]),
+            "`baselines` must be a dictionary of optimizers"),
+        "studies: distill, key": (
+            lambda: lo.distill(MOMENTUM, lo.WhiteBox(0.1), TASK, key=KEYS), "`key` must be one"),
+        "studies: distill, task": (
+            lambda: lo.distill(MOMENTUM, lo.WhiteBox(0.1), None, key=KEY), "`task` must be a task"),
+        "studies: distill, settings": (
+            lambda: lo.distill(MOMENTUM, lo.WhiteBox(0.1), TASK, key=KEY, settings=3),
+            "`settings` must be `Distilling` settings, got 3"),
+        "studies: distill, starts": (lambda: lo.Distilling(starts=0), "`starts` must be an int"),
+        "studies: distill, steps": (
+            lambda: lo.Distilling(refinement=-1), "`refinement` must be an integer of at least 0"),
     }  # fmt: skip
 
 

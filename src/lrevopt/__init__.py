@@ -90,6 +90,9 @@ if TYPE_CHECKING:
     from lrevopt.studies.audit import DEPARTURES as DEPARTURES
     from lrevopt.studies.audit import Audit as Audit
     from lrevopt.studies.audit import audit as audit
+    from lrevopt.studies.distillation import Distillation as Distillation
+    from lrevopt.studies.distillation import Distilling as Distilling
+    from lrevopt.studies.distillation import distill as distill
     from lrevopt.studies.interventions import INTERVENTIONS as INTERVENTIONS
     from lrevopt.studies.interventions import Interventions as Interventions
     from lrevopt.studies.interventions import intervene as intervene

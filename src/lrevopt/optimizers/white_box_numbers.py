@@ -57,10 +57,15 @@ SCALES: dict[str, Scale] = {
 there are several."""
 
 
+def head_of(name: str) -> str:
+    """The name of a number without its index, if it has one."""
+    head, _, index = name.rpartition("_")
+    return head if index.isdigit() else name
+
+
 def scale_of(name: str) -> Scale:
     """The scale of a number by its name, with or without an index."""
-    head, _, index = name.rpartition("_")
-    return SCALES[head if index.isdigit() else name]
+    return SCALES[head_of(name)]
 
 
 def cosine_and_sine(coordinate: Any) -> tuple[Array, Array]:

@@ -1,0 +1,156 @@
+"""White boxes as JSON, with other parts, and those that come with the package."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+
+from lrevopt.checks import instance, one_of, text
+from lrevopt.optimizers.optax import to_optax
+from lrevopt.optimizers.saved import SHIPPED
+from lrevopt.optimizers.white_box import PARTS, WhiteBox
+from lrevopt.optimizers.white_box_numbers import head_of, indexed
+from lrevopt.optimizers.white_box_parts import (
+    BoxAdaptation,
+    BoxMomentum,
+    BoxSaturation,
+    BoxSchedule,
+)
+
+Document = dict[str, Any]
+"""A white box as JSON: `numbers` in plain units, names of the `held` ones, what saturates, what is
+divided, and where the floor stands."""
+
+NUMBERS_OF: dict[str, tuple[str, ...]] = {
+    "momentum": ("momentum", "share", "radius", "angle", "quadrature"),
+    "saturation": ("knee", "sharpness", "asymmetry"),
+    "adaptation": ("memory", "exponent", "floor"),
+    "schedule": ("start_over_end", "timescale"),
+}
+"""Names of the numbers of each part, without indices."""
+
+DISTILLED = SHIPPED / "distilled"
+"""Folder of the white boxes that come with the package, `NAME.json`."""
+
+
+def document_of(box: WhiteBox) -> Document:
+    """A white box as JSON. Raises `ValueError` for what is none."""
+    instance("white_box", box, WhiteBox, "a `WhiteBox`")
+    free = {name: float(value) for name, value in box.numbers().items()}
+    return {
+        "numbers": free | box.held, "held": sorted(box.held), "saturation_of": box.saturation_of,
+        "adaptation_of": box.adaptation_of, "floor_outside": box.floor_outside,
+    }  # fmt: skip
+
+
+def box_of(document: Mapping[str, Any]) -> WhiteBox:
+    """The white box that `document_of` described. Raises `ValueError` for numbers out of range."""
+    return _box(document, _modes(document["numbers"]))
+
+
+def _box(document: Mapping[str, Any], momentum: BoxMomentum | None) -> WhiteBox:
+    """The white box of a document with these modes."""
+    n = document["numbers"]
+    saturation = adaptation = schedule = None
+    if document["saturation_of"] is not None:
+        saturation = BoxSaturation(
+            n["knee"], n.get("sharpness", float("inf")), n.get("asymmetry"),
+            of=document["saturation_of"],
+        )  # fmt: skip
+    if document["adaptation_of"] is not None:
+        adaptation = BoxAdaptation(
+            n["memory"], n["exponent"], n["floor"], of=document["adaptation_of"],
+            floor_outside=document["floor_outside"],
+        )  # fmt: skip
+    if "timescale" in n:
+        schedule = BoxSchedule(n["start_over_end"], n["timescale"])
+    return WhiteBox(
+        n["learning_rate"], momentum=momentum, saturation=saturation, adaptation=adaptation,
+        schedule=schedule, hold=document["held"],
+    )  # fmt: skip
+
+
+def _modes(n: Mapping[str, float]) -> BoxMomentum | None:
+    """Momentum modes from numbers by name."""
+    heads = [head_of(name) for name in n]
+    real, pairs = heads.count("momentum"), heads.count("radius")
+    if not real + pairs:
+        return None
+    momenta: list[complex] = [n[name] for name in indexed("momentum", real)]
+    shares: list[complex] = [n[i] for i in indexed("share", real + pairs, free=real + pairs - 1)]
+    shares.append(1 - sum(shares))
+    for place in range(pairs):
+        radius, angle, other = (
+            n[indexed(name, pairs)[place]] for name in ("radius", "angle", "quadrature")
+        )
+        momenta.append(radius * complex(jnp.cos(angle), jnp.sin(angle)))
+        shares[real + place] += 1j * other
+    return BoxMomentum(momenta, shares)
+
+
+def reordered(box: WhiteBox) -> WhiteBox:
+    """The same white box with its modes in order, slowest first among real and complex ones."""
+    document = document_of(box)
+    found = _modes(document["numbers"])
+    if found is None or len(found.momenta) == 1:
+        return box
+    order = sorted(range(len(found.momenta)), key=lambda place: -abs(found.momenta[place]))
+    momenta, shares = ([of[place] for place in order] for of in (found.momenta, found.shares))
+    return _box(document, BoxMomentum(momenta, shares))
+
+
+def with_parts(box: WhiteBox, parts: Sequence[str]) -> WhiteBox:
+    """The white box with only these of its parts. Raises `ValueError` for a part it lacks."""
+    for part in parts:
+        one_of("parts", part, box.parts)
+    gone = {name for part in PARTS if part not in parts for name in NUMBERS_OF[part]}
+    document = document_of(box)
+    numbers = {n: value for n, value in document["numbers"].items() if head_of(n) not in gone}
+    for part, entry in (("saturation", "saturation_of"), ("adaptation", "adaptation_of")):
+        if part not in parts:
+            document[entry] = None
+    document["floor_outside"] = document["floor_outside"] and "adaptation" in parts
+    held = [name for name in document["held"] if name in numbers]
+    return box_of(document | {"numbers": numbers, "held": held})
+
+
+def stacked(boxes: Sequence[WhiteBox]) -> WhiteBox:
+    """White boxes of one structure as one, whose free numbers have a leading axis."""
+    arrays = [eqx.filter(box, eqx.is_array) for box in boxes]
+    both = jax.tree.map(lambda *leaves: jnp.stack(leaves), *arrays)
+    return eqx.combine(both, eqx.filter(boxes[0], eqx.is_array, inverse=True))
+
+
+def unstacked(boxes: WhiteBox) -> list[WhiteBox]:
+    """The white boxes of a stacked one."""
+    arrays, others = eqx.partition(boxes, eqx.is_array)
+    count = len(jax.tree.leaves(arrays)[0])
+    return [
+        eqx.combine(jax.tree.map(lambda leaf, i=i: leaf[i], arrays), others) for i in range(count)
+    ]
+
+
+def distilled(name: str) -> optax.GradientTransformation:
+    """The distilled optimizer of a task as an optax transformation (see `distilled_names`).
+
+        updates, state = lrevopt.distilled("rosenbrock").update(gradients, state)
+
+    Its numbers come with the package; its steps add to parameters by `optax.apply_updates`.
+    Raises `ValueError` for a name that the package does not have.
+    """
+    return to_optax(distilled_box(name))
+
+
+def distilled_box(name: str) -> WhiteBox:
+    """The white box behind `distilled`. Raises `ValueError` for a name without one."""
+    one_of("name", text("name", name), distilled_names())
+    return box_of(json.loads((DISTILLED / f"{name}.json").read_text(encoding="utf-8")))
+
+
+def distilled_names() -> tuple[str, ...]:
+    """Names of the distilled optimizers that come with the package."""
+    return tuple(sorted(path.stem for path in DISTILLED.glob("*.json")))

@@ -1,0 +1,359 @@
+"""A learned optimizer as a few numbers: fitted to its updates, then to its losses."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Bool, Float, Key
+
+from lrevopt import storage
+from lrevopt.analysis.precision import as_double, double_precision
+from lrevopt.checks import instance, integer_of_at_least, mapping, positive_integer, random_key
+from lrevopt.inner_loop.doors import check_run
+from lrevopt.inner_loop.evaluation import Evaluation, evaluate
+from lrevopt.inner_loop.sizes import check_runs
+from lrevopt.inner_loop.unroll import run_all
+from lrevopt.optimizers import AbstractOptimizer, Adam, Momentum, RMSProp
+from lrevopt.optimizers.white_box import WhiteBox
+from lrevopt.optimizers.white_box_documents import box_of, document_of, stacked, unstacked
+from lrevopt.studies.distillation import fitting
+from lrevopt.studies.distillation.gain import Share, gain_kept
+from lrevopt.studies.distillation.streams import Streams, r_squared, record_streams
+from lrevopt.tasks.interface import AbstractTask, sample_problems
+from lrevopt.text import Printed, Table, number, percent
+from lrevopt.tuning.random_search import tune
+from lrevopt.tuning.settings import Tuning
+
+LEARNED, FITTED, CLOSED = "learned", "fitted to updates", "fitted to losses"
+"""Names of the optimizers of a distillation beside the baselines."""
+
+BASELINES = {"momentum": Momentum, "rmsprop": RMSProp, "adam": Adam}
+"""What is tuned where no baselines are given."""
+
+TUNING = Tuning(settings=500, problems=64, finalists=10)
+
+
+class Distillation(Printed, eqx.Module):
+    """A white box fitted to a learned optimizer, from several random starts.
+
+    - `names` are the free numbers; `fitted` and `closed` their values in plain units after the fit
+      to updates and after the fit to losses that follows it, a row for each start, best start
+      first named by `chosen` and `closed_chosen` (on selection problems).
+    - `r_squared` are shares of the learned optimizer's updates that replayed ones explain, all
+      steps weighing alike, on the problems of the fit and on selection problems;
+      `test_r_squared` those of the two chosen ones on test problems.
+    - `mismatch` is the mean square difference of log losses in closed loop, selection problems.
+    - `standard_errors` (of coordinates; for positive numbers relative ones) and `identifiable`
+      are those of the chosen fit to updates: see `Identification`.
+    - `objectives` are meta-objectives on test problems, inf where a run diverged.
+    """
+
+    document: str
+    names: tuple[str, ...]
+    fitted: Float[np.ndarray, "start number"]
+    closed: Float[np.ndarray, "start number"]
+    r_squared: Float[np.ndarray, " start"]
+    selection_r_squared: Float[np.ndarray, " start"]
+    mismatch: Float[np.ndarray, " start"]
+    chosen: int
+    closed_chosen: int
+    test_r_squared: Float[np.ndarray, "2"]
+    standard_errors: Float[np.ndarray, " number"]
+    identifiable: Bool[np.ndarray, " number"]
+    contestants: tuple[str, ...]
+    objectives: Float[np.ndarray, "contestant problem"]
+    baseline: str
+
+    @property
+    def white_box(self) -> WhiteBox:
+        """The white box that keeps most of the gain on selection problems: fitted to losses."""
+        return self._with(self.closed[self.closed_chosen])
+
+    @property
+    def white_box_of_updates(self) -> WhiteBox:
+        """The white box that was fitted to the updates alone."""
+        return self._with(self.fitted[self.chosen])
+
+    def _with(self, row: Float[np.ndarray, " number"]) -> WhiteBox:
+        return _with(box_of(json.loads(self.document)), row)
+
+    def gain_kept(self, name: str = CLOSED) -> Share:
+        """Share of the learned optimizer's gain over the best baseline that one of them keeps."""
+        rows = dict(zip(self.contestants, self.objectives, strict=True))
+        return gain_kept(rows[name], rows[LEARNED], rows[self.baseline])
+
+    def table(self) -> Table:
+        """The numbers, fitted to updates and to losses, and below them what they are worth."""
+        both = self.fitted[self.chosen], self.closed[self.closed_chosen]
+        rows: list[tuple[str, ...]] = [
+            (name, number(float(one), 4), number(float(other), 4),
+             number(float(error), 2) if known else "not identifiable")
+            for name, one, other, error, known in zip(
+                self.names, *both, self.standard_errors, self.identifiable, strict=True)
+        ]  # fmt: skip
+        means = dict(zip(self.contestants, self.objectives.mean(axis=1), strict=True))
+        rows.append(
+            ("R^2 of updates, test", *(number(float(r), 4) for r in self.test_r_squared), "")
+        )
+        pair = [number(float(means[name]), 4) for name in (FITTED, CLOSED)]
+        rows.append(("meta-objective, test", *pair, ""))
+        kept = [percent(self.gain_kept(name).value) for name in (FITTED, CLOSED)]
+        rows.append(("share of the gain kept", *kept, ""))
+        share = self.gain_kept()
+        notes = [
+            f"{self.objectives.shape[1]} test problems: learned optimizer "
+            f"{number(float(means[LEARNED]), 4)}, best baseline ({self.baseline}) "
+            f"{number(float(means[self.baseline]), 4)}. "
+            f"Gain kept, fitted to losses: {share.words()}, 95 % bootstrap interval over problems. "
+            f"{len(self.fitted)} random starts; R^2 of updates on selection problems from "
+            f"{number(float(self.selection_r_squared.min()), 3)} to "
+            f"{number(float(self.selection_r_squared.max()), 3)}. Standard errors are of "
+            "coordinates: for positive numbers relative ones."
+        ]  # fmt: skip
+        heads = ("number", FITTED, CLOSED, "standard error")
+        return Table(f"White box of {len(self.names)} numbers", heads, rows, notes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Distilling:
+    """How a learned optimizer is distilled. Raises `ValueError` for counts out of range."""
+
+    starts: int = 10
+    """Random starts."""
+    candidates: int = 64
+    """Random white boxes of which each start is the best."""
+    iterations: int = 200
+    """Most steps of Levenberg-Marquardt on the updates."""
+    refinement: int = 200
+    """Steps of Adam on the losses in closed loop; 0 leaves them out."""
+    problems: int = 64
+    """Problems of the fit, and as many others for selection."""
+    test_problems: int = 256
+    """Test problems."""
+    steps: int = 200
+    """Updates in each run."""
+
+    def __post_init__(self) -> None:
+        for name in ("starts", "candidates", "iterations", "problems", "test_problems", "steps"):
+            positive_integer(name, getattr(self, name))
+        integer_of_at_least(0, "refinement", self.refinement)
+
+
+def distill(
+    optimizer: AbstractOptimizer,
+    white_box: WhiteBox,
+    task: AbstractTask,
+    *,
+    key: Key[Array, ""],
+    baselines: Mapping[str, AbstractOptimizer] | None = None,
+    settings: Distilling = Distilling(),
+) -> Distillation:
+    """The numbers with which `white_box` does what `optimizer` does on problems of `task`.
+
+    First the updates: gradients that the learned optimizer meets along its own runs are replayed
+    to the white box, whose updates are fitted to the learned ones by Levenberg-Marquardt. Then the
+    losses: from each of these fits the white box runs by itself, and its log losses are fitted to
+    those of the learned optimizer on the same problems.
+
+    - `white_box`: its parts, and numbers that are held; values of free numbers are not used.
+    - `baselines`: tuned optimizers by name (default: momentum, RMSProp and Adam are tuned here, 500
+      settings each). The best on selection problems is the one that gains refer to.
+    - `key`: split into those of the fit, selection, test, starts and tuning.
+
+    Raises `ValueError` for what is no white box or baseline, an optimizer that does not fit the
+    task, or one that diverges on every problem.
+    """
+    instance("white_box", white_box, WhiteBox, "a `WhiteBox`")
+    instance("settings", settings, Distilling, "`Distilling` settings")
+    if not white_box.numbers():
+        raise ValueError("`white_box` must have a number that is not held, got none.")
+    key = random_key("key", key)
+    check_run(optimizer, task, key)
+    check_runs(task, problems=settings.test_problems, steps=settings.steps, optimizers=4)
+    fit_key, selection_key, test_key, start_key, tuning_key = jr.split(key, 5)
+    if baselines is None:
+        baselines = tuned(task, steps=settings.steps, key=tuning_key)
+    mapping("baselines", baselines, "optimizers")
+    found = storage.part(
+        "fit", _Fits,
+        lambda: _fits(
+            optimizer, white_box, task, settings, keys=(fit_key, selection_key, start_key)),
+        of=(optimizer, white_box),
+    )  # fmt: skip
+    best, closed_best = int(np.argmax(found.selection_r_squared)), int(np.argmin(found.mismatch))
+    both = [_with(white_box, row) for row in (found.fitted[best], found.closed[closed_best])]
+    return Distillation(
+        document=json.dumps(document_of(white_box)),
+        names=tuple(sorted(white_box.numbers())),
+        fitted=found.fitted,
+        closed=found.closed,
+        r_squared=found.r_squared,
+        selection_r_squared=found.selection_r_squared,
+        mismatch=found.mismatch,
+        chosen=best,
+        closed_chosen=closed_best,
+        standard_errors=found.standard_errors[best],
+        identifiable=found.identifiable[best],
+        baseline=_best_baseline(baselines, task, settings, key=selection_key),
+        **_tested(optimizer, both, baselines, task, settings=settings, key=test_key),
+    )
+
+
+def _with(box: WhiteBox, row: Float[np.ndarray, " number"]) -> WhiteBox:
+    """The white box with these values of its free numbers, in alphabetical order."""
+    return box.with_numbers(dict(zip(sorted(box.numbers()), row.tolist(), strict=True)))
+
+
+def _tested(
+    optimizer: AbstractOptimizer,
+    both: list[WhiteBox],
+    baselines: Mapping[str, AbstractOptimizer],
+    task: AbstractTask,
+    *,
+    settings: Distilling,
+    key: Key[Array, ""],
+) -> dict[str, Any]:
+    """Fields of a distillation that are measured on test problems."""
+    steps = settings.steps
+    contestants = {**baselines, LEARNED: optimizer, FITTED: both[0], CLOSED: both[1]}
+    tested = evaluate(contestants, task, problems=settings.test_problems, steps=steps, key=key)
+    test = record_streams(optimizer, task, key=key, problems=settings.problems, steps=steps)
+    return {
+        "test_r_squared": _r_squared(stacked(both), test),
+        "contestants": tested.names,
+        "objectives": np.asarray(tested.meta_objectives(), float),
+    }
+
+
+def tuned(task: AbstractTask, *, steps: int, key: Key[Array, ""]) -> dict[str, AbstractOptimizer]:
+    """Momentum, RMSProp and Adam, tuned by a short random search."""
+    settings = dataclasses.replace(TUNING, steps=steps)
+    return {
+        name: tune(task, constructor, settings, key=key).optimizer(constructor)
+        for name, constructor in BASELINES.items()
+    }
+
+
+def _best_baseline(
+    baselines: Mapping[str, AbstractOptimizer],
+    task: AbstractTask,
+    settings: Distilling,
+    *,
+    key: Key[Array, ""],
+) -> str:
+    """The baseline with the least mean meta-objective on selection problems."""
+    found: Evaluation = evaluate(
+        baselines, task, problems=settings.problems, steps=settings.steps, key=key
+    )
+    means = found.mean_scores()
+    return min(means, key=lambda name: means[name])
+
+
+class _Fits(eqx.Module):
+    """Numbers after the two fits, by start."""
+
+    fitted: Float[np.ndarray, "start number"]
+    closed: Float[np.ndarray, "start number"]
+    r_squared: Float[np.ndarray, " start"]
+    selection_r_squared: Float[np.ndarray, " start"]
+    mismatch: Float[np.ndarray, " start"]
+    standard_errors: Float[np.ndarray, "start number"]
+    identifiable: Bool[np.ndarray, "start number"]
+
+
+def _fits(
+    optimizer: AbstractOptimizer,
+    white_box: WhiteBox,
+    task: AbstractTask,
+    settings: Distilling,
+    *,
+    keys: tuple[Any, Any, Any],
+) -> _Fits:
+    """Both fits from all starts."""
+    fit_key, selection_key, start_key = keys
+    counts = {"problems": settings.problems, "steps": settings.steps}
+    streams, selection = (
+        record_streams(optimizer, task, key=key, **counts) for key in (fit_key, selection_key)
+    )
+    with double_precision():
+        # Fits to 1e-3 of planted numbers need residuals below single precision.
+        box, streams = as_double(white_box), as_double(streams)
+        starts = fitting.best_starts(
+            box, streams, starts=settings.starts, candidates=settings.candidates, key=start_key
+        )
+        fits = fitting.fit_from_starts(
+            starts, streams, candidates=settings.candidates, iterations=settings.iterations,
+            key=jr.fold_in(start_key, 1),
+        )  # fmt: skip
+        fits = fitting.sorted_modes(fits)
+        known = [fitting.identify(one, streams) for one in unstacked(fits)]
+        fitted = _values(fits)
+    own = stacked([_in_precision_of(white_box, one) for one in unstacked(fits)])
+    closed, mismatch = _closed(own, optimizer, task, settings, keys=(fit_key, selection_key))
+    return _Fits(
+        fitted=fitted,
+        closed=_values(fitting.sorted_modes(closed)),
+        r_squared=_r_squared(fits, streams),
+        selection_r_squared=_r_squared(fits, selection),
+        mismatch=mismatch,
+        standard_errors=np.stack([each.standard_errors for each in known]),
+        identifiable=np.stack([each.identifiable for each in known]),
+    )
+
+
+def _in_precision_of(box: WhiteBox, other: WhiteBox) -> WhiteBox:
+    """`other` with its numbers in the type of `box`."""
+    arrays, rest = eqx.partition(other, eqx.is_array)
+    dtype = jax.tree.leaves(eqx.filter(box, eqx.is_array))[0].dtype
+    return eqx.combine(jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), arrays), rest)
+
+
+def _closed(
+    boxes: WhiteBox,
+    optimizer: AbstractOptimizer,
+    task: AbstractTask,
+    settings: Distilling,
+    *,
+    keys: tuple[Any, Any],
+) -> tuple[WhiteBox, Float[np.ndarray, " start"]]:
+    """The fit to losses, and the mismatch on selection problems."""
+    problems, targets = zip(
+        *(_log_losses(optimizer, task, key, settings.problems, settings.steps) for key in keys),
+        strict=True,
+    )
+    if settings.refinement:
+        boxes, _ = fitting.fit_losses(
+            boxes, task, problems[0], targets[0], steps=settings.refinement
+        )
+    found = np.array([
+        float(eqx.filter_jit(fitting.loss_mismatch)(one, task, problems[1], targets[1]))
+        for one in unstacked(boxes)
+    ])  # fmt: skip
+    return boxes, np.where(np.isfinite(found), found, np.inf)
+
+
+@eqx.filter_jit
+def _log_losses(
+    optimizer: AbstractOptimizer, task: AbstractTask, key: Any, count: int, steps: int
+) -> tuple[Any, Array]:
+    problems = sample_problems(task, jr.split(key)[0], count)
+    return problems, fitting.log_losses(run_all(optimizer, task, problems, steps)[0])
+
+
+def _values(boxes: WhiteBox) -> Float[np.ndarray, "start number"]:
+    """Free numbers in plain units, by name in alphabetical order."""
+    numbers = boxes.numbers()
+    return np.stack([np.asarray(numbers[name], float) for name in sorted(numbers)], axis=1)
+
+
+def _r_squared(boxes: WhiteBox, streams: Streams) -> Float[np.ndarray, " start"]:
+    with double_precision():
+        boxes, streams = as_double(boxes), as_double(streams)
+        found = [float(eqx.filter_jit(r_squared)(one, streams)) for one in unstacked(boxes)]
+        return np.array(found)

@@ -1,0 +1,294 @@
+"""Fits of white boxes: to updates by Levenberg-Marquardt, to losses in closed loop by Adam.
+
+Both run from many starts side by side.
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Bool, Float, Key, PyTree
+
+from lrevopt.inner_loop.adjoint import unroll_losses
+from lrevopt.optimizers.interface import AbstractOptimizer
+from lrevopt.optimizers.white_box import WhiteBox
+from lrevopt.optimizers.white_box_documents import NUMBERS_OF, reordered, stacked, unstacked
+from lrevopt.optimizers.white_box_numbers import head_of
+from lrevopt.studies.distillation.starts import random_boxes
+from lrevopt.studies.distillation.streams import Streams, replayed, residuals, typical_of
+from lrevopt.tasks.interface import AbstractTask
+
+LONGEST = 2.0
+"""Largest change of a coordinate in one step of a fit."""
+
+FINALISTS, TRIAL = 8, 25
+"""Random white boxes of each start that are tried, and steps of the fit that each of them takes."""
+
+ROUND_OFF = 1e-18
+"""Share of the squared updates below which a fit leaves nothing but round-off."""
+
+NULL = 1e-6
+"""Singular values of the Jacobian below this share of the largest say that a direction of numbers
+changes no update: it is not identifiable."""
+
+LOADING = 1e-2
+"""A number is not identifiable if more than this share of its unit vector lies in such
+directions."""
+
+CLOSE = 1e-3
+"""Losses below this share of the first count as equal in closed loop."""
+
+
+def best_starts(
+    box: WhiteBox, streams: Streams, *, starts: int, candidates: int, key: Key[Array, ""]
+) -> WhiteBox:
+    """Random white boxes to fit from, stacked, one for each start.
+
+    A start draws `candidates` white boxes, each with the learning rate that fits the updates best.
+    The best `FINALISTS` of them take `TRIAL` steps of the fit, and the best of these is the start.
+    """
+    drawn = random_boxes(box, starts * candidates, typical_of(streams.gradients), key=key)
+    return _selected(drawn, streams, starts, candidates)
+
+
+def _selected(drawn: WhiteBox, streams: Streams, starts: int, candidates: int) -> WhiteBox:
+    """The start that `candidates` drawn white boxes each lead to."""
+    drawn, costs = _with_best_rates(drawn, streams)
+    few = _best_of_each(drawn, costs, starts, min(FINALISTS, candidates))
+    return _best_of_each(*fit_updates(few, streams, TRIAL), starts, 1)
+
+
+def _best_of_each(boxes: WhiteBox, costs: Float[Array, " box"], starts: int, count: int) -> Any:
+    """The `count` white boxes of least cost of each start; those of a start stand together."""
+    table = np.where(np.isfinite(costs), costs, np.inf).reshape(starts, -1)
+    best = np.argsort(table, axis=1, kind="stable")[:, :count]
+    rows = (np.arange(starts)[:, None] * table.shape[1] + best).reshape(-1)
+    return jax.tree.map(lambda leaf: leaf[rows] if eqx.is_array(leaf) else leaf, boxes)
+
+
+@eqx.filter_jit
+def _with_best_rates(boxes: WhiteBox, streams: Streams) -> tuple[WhiteBox, Array]:
+    arrays, others = eqx.partition(boxes, eqx.is_array)
+
+    def one(leaves: PyTree) -> tuple[PyTree, Array]:
+        box = eqx.combine(leaves, others)
+        found = replayed(box, streams.gradients) / streams.scale[:, None]
+        wanted = streams.updates / streams.scale[:, None]
+        factor = jnp.sum(found * wanted) / jnp.sum(found**2)
+        factor = jnp.where(factor > 0, factor, 1.0)
+        rate = box.coordinates["learning_rate"]
+        if eqx.is_array(rate):
+            box = eqx.tree_at(lambda b: b.coordinates["learning_rate"], box, rate + jnp.log(factor))
+            found = factor * found
+        return eqx.filter(box, eqx.is_array), jnp.sum((found - wanted) ** 2)
+
+    leaves, costs = lax.map(one, arrays, batch_size=16)
+    return eqx.combine(leaves, others), costs
+
+
+def fit_from_starts(
+    boxes: WhiteBox, streams: Streams, *, candidates: int, iterations: int, key: Key[Array, ""]
+) -> WhiteBox:
+    """Stacked white boxes fitted to the updates; where fits remain, with other modes as well.
+
+    Two modes that meet are a trap: the fit cannot take them apart again. Starts of several modes
+    that leave more than round-off are fitted a second time, from modes that are drawn anew, and
+    the better of both fits is kept.
+    """
+    fits, costs = fit_updates(boxes, streams, iterations)
+    whole = 0.5 * float(jnp.sum((streams.updates / streams.scale[:, None]) ** 2))
+    open_ones = np.flatnonzero(~(np.asarray(costs) <= ROUND_OFF * whole))
+    if not open_ones.size or fits.real_modes + 2 * fits.complex_modes < 2:
+        return fits
+    left = jax.tree.map(lambda leaf: leaf[open_ones] if eqx.is_array(leaf) else leaf, fits)
+    count = open_ones.size * candidates
+    drawn = random_boxes(left, count, typical_of(streams.gradients), key=key)
+    modes = NUMBERS_OF["momentum"]
+    mixed = {
+        name: value if not eqx.is_array(value) or head_of(name) in modes
+        else jnp.repeat(left.coordinates[name], candidates)
+        for name, value in drawn.coordinates.items()
+    }  # fmt: skip
+    drawn = eqx.tree_at(lambda b: b.coordinates, drawn, mixed)
+    again = _selected(drawn, streams, open_ones.size, candidates)
+    again, new = fit_updates(again, streams, iterations)
+    better = np.asarray(new) < np.asarray(costs)[open_ones]
+
+    def merged(old: Array, fresh: Array) -> Array:
+        return old.at[open_ones[better]].set(fresh[better]) if eqx.is_array(old) else old
+
+    return jax.tree.map(merged, fits, again)
+
+
+def fit_updates(boxes: WhiteBox, streams: Streams, iterations: int) -> tuple[WhiteBox, Array]:
+    """Stacked white boxes after Levenberg-Marquardt on their replayed updates, and their costs."""
+    return _fit_updates(boxes, streams, iterations)
+
+
+@eqx.filter_jit
+def _fit_updates(boxes: WhiteBox, streams: Streams, iterations: int) -> tuple[WhiteBox, Array]:
+    arrays, others = eqx.partition(boxes, eqx.is_array)
+
+    def one(leaves: PyTree) -> tuple[PyTree, Array]:
+        start, unravel = ravel_pytree(leaves)
+
+        def departures(flat: Array) -> Array:
+            return residuals(eqx.combine(unravel(flat), others), streams).reshape(-1)
+
+        flat, cost = marquardt(departures, start, iterations)
+        return unravel(flat), cost
+
+    # A few starts at a time: a Jacobian has steps x lanes x numbers entries.
+    leaves, costs = lax.map(one, arrays, batch_size=4)
+    return eqx.combine(leaves, others), costs
+
+
+def marquardt(
+    departures: Any, start: Float[Array, " number"], iterations: int
+) -> tuple[Float[Array, " number"], Float[Array, ""]]:
+    """Least squares of `departures` by Levenberg-Marquardt from one start, and half their squares.
+
+    The damping is relative to the diagonal; a step is taken if it lowers the cost.
+    """
+
+    def cost_of(flat: Array) -> Array:
+        cost = 0.5 * jnp.sum(departures(flat) ** 2)
+        return jnp.where(jnp.isfinite(cost), cost, jnp.inf)
+
+    def iterate(carry: Any) -> Any:
+        flat, cost, damping, count = carry
+        R, push = jax.linearize(departures, flat)
+        J = jax.vmap(push)(jnp.eye(flat.size, dtype=flat.dtype))
+        normal, slope = J @ J.T, J @ R
+        diagonal = jnp.diag(normal)
+        diagonal = diagonal + 1e-9 * diagonal.max() + jnp.finfo(flat.dtype).tiny
+        step = -jnp.linalg.solve(normal + damping * jnp.diag(diagonal), slope)
+        longest = jnp.abs(step).max()
+        step = step * jnp.minimum(1.0, LONGEST / jnp.where(longest > 0, longest, 1.0))
+        trial = jnp.where(jnp.isfinite(step).all(), flat + step, flat)
+        new = cost_of(trial)
+        better = new < cost
+        damping = jnp.clip(jnp.where(better, damping / 5, damping * 4), 1e-14, 1e12)
+        return (
+            jnp.where(better, trial, flat), jnp.where(better, new, cost), damping, count + 1,
+        )  # fmt: skip
+
+    def unfinished(carry: Any) -> Array:
+        _, cost, damping, count = carry
+        return (count < iterations) & (damping < 1e11) & (cost > 0)
+
+    begin = (start, cost_of(start), jnp.asarray(1e-2, start.dtype), 0)
+    flat, cost, _, _ = lax.while_loop(unfinished, iterate, begin)
+    return flat, cost
+
+
+class Identification(eqx.Module):
+    """What the updates say about each free number.
+
+    `standard_errors` are of coordinates (for logarithms, relative ones), from the residuals of the
+    fit; infinite for numbers that no update depends on.
+    """
+
+    names: tuple[str, ...]
+    standard_errors: Float[np.ndarray, " number"]
+    identifiable: Bool[np.ndarray, " number"]
+    rank: int
+
+
+def identify(box: WhiteBox, streams: Streams) -> Identification:
+    """Rank of the Jacobian of the replayed updates in the numbers, and the numbers it misses."""
+    leaves, others = eqx.partition(box, eqx.is_array)
+    start, unravel = ravel_pytree(leaves)
+
+    def departures(flat: Array) -> Array:
+        return residuals(eqx.combine(unravel(flat), others), streams).reshape(-1)
+
+    R, J = (np.asarray(part) for part in eqx.filter_jit(_with_jacobian)(departures, start))
+    _, sizes, directions = np.linalg.svd(J, full_matrices=False)
+    lost = sizes <= NULL * sizes[0] if sizes[0] > 0 else np.ones(sizes.size, bool)
+    loadings = (directions[lost] ** 2).sum(axis=0)
+    variance = (R**2).sum() / max(R.size - sizes.size, 1)
+    kept = np.where(lost, np.inf, sizes)
+    errors = np.sqrt(variance * ((directions / kept[:, None]) ** 2).sum(axis=0))
+    identifiable = loadings <= LOADING
+    return Identification(
+        names=tuple(sorted(box.numbers())),
+        standard_errors=np.where(identifiable, errors, np.inf),
+        identifiable=identifiable,
+        rank=int((~lost).sum()),
+    )
+
+
+def _with_jacobian(departures: Any, flat: Array) -> tuple[Array, Array]:
+    return departures(flat), jax.jacfwd(departures)(flat)
+
+
+@eqx.filter_jit
+def fit_losses(
+    boxes: WhiteBox,
+    task: AbstractTask,
+    problems: PyTree[Array],
+    targets: Float[Array, "problem visited"],
+    *,
+    steps: int,
+    learning_rate: float = 3e-2,
+) -> tuple[WhiteBox, Float[Array, " start"]]:
+    """Stacked white boxes after `steps` of Adam on the departure of their losses from `targets`.
+
+    The rate follows a cosine to 0. What comes back of each start is the best that it met.
+    """
+    arrays, others = eqx.partition(boxes, eqx.is_array)
+    schedule = optax.cosine_decay_schedule(learning_rate, steps)
+    adam = optax.adam(schedule)
+
+    def one(leaves: PyTree) -> tuple[PyTree, Array]:
+        def mismatch(leaves: PyTree) -> Array:
+            return loss_mismatch(eqx.combine(leaves, others), task, problems, targets)
+
+        def step(carry: Any, _: None) -> Any:
+            leaves, moments, best, least = carry
+            value, gradient = jax.value_and_grad(mismatch)(leaves)
+            sound = jnp.isfinite(value) & jnp.isfinite(optax.tree.norm(gradient))
+            better = sound & (value < least)
+            best = jax.tree.map(lambda a, b: jnp.where(better, a, b), leaves, best)
+            least = jnp.where(better, value, least)
+            gradient = jax.tree.map(lambda leaf: jnp.where(sound, leaf, 0.0), gradient)
+            with jax.numpy_dtype_promotion("standard"):  # optax raises floats to integer powers
+                moves, moments = adam.update(gradient, moments)
+            return (optax.apply_updates(leaves, moves), moments, best, least), None
+
+        first = jnp.asarray(jnp.inf, targets.dtype)
+        (_, _, best, least), _ = lax.scan(
+            step, (leaves, adam.init(leaves), leaves, first), length=steps
+        )
+        return best, least
+
+    leaves, least = jax.vmap(one)(arrays)
+    return eqx.combine(leaves, others), least
+
+
+def loss_mismatch(
+    box: AbstractOptimizer,
+    task: AbstractTask,
+    problems: PyTree[Array],
+    targets: Float[Array, "problem visited"],
+) -> Float[Array, ""]:
+    """Mean square difference of log(loss / first loss + 0.001) from `targets`, in closed loop."""
+    losses = unroll_losses(box, task, problems, targets.shape[1] - 1)
+    return jnp.mean((log_losses(losses) - targets) ** 2)
+
+
+def log_losses(losses: Float[Array, "problem visited"]) -> Float[Array, "problem visited"]:
+    """log(loss / first loss + 0.001)."""
+    first = losses[:, :1]
+    return jnp.log(losses / jnp.where(first > 0, first, 1.0) + CLOSE)
+
+
+def sorted_modes(boxes: WhiteBox) -> WhiteBox:
+    """Stacked white boxes, each with its real and its complex modes in order, slowest first."""
+    return stacked([reordered(box) for box in unstacked(boxes)])

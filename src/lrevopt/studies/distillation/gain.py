@@ -1,0 +1,64 @@
+"""How much of a learned optimizer's gain over a baseline another optimizer keeps."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from lrevopt.inner_loop.evaluation import BOOTSTRAP_SEED, CONFIDENCE
+from lrevopt.text import number, percent
+
+RESAMPLES = 4000
+"""Bootstrap resamples of the problems."""
+
+
+class Share(NamedTuple):
+    """A share with the ends of its 95 % bootstrap interval over problems."""
+
+    value: float
+    low: float
+    high: float
+
+    def words(self) -> str:
+        """Such as `61.2 % (55.1 % to 66.9 %)`."""
+        return f"{percent(self.value)} ({percent(self.low)} to {percent(self.high)})"
+
+
+def gain_kept(
+    box: Float[np.ndarray, " problem"],
+    learned: Float[np.ndarray, " problem"],
+    baseline: Float[np.ndarray, " problem"],
+) -> Share:
+    """`(baseline - box) / (baseline - learned)` of mean meta-objectives, problems paired.
+
+    1 is all of the gain, 0 none, negative worse than the baseline, and minus infinity if `box`
+    diverged on any problem. NaN where the learned optimizer is not better than the baseline.
+    """
+    picks = resampled(box.size)
+    values = np.array([box, learned, baseline], float)
+    shares = _share(*(row[picks].mean(axis=1) for row in values))
+    value = float(_share(*values.mean(axis=1)[:, None])[0])
+    if np.isnan(value) or np.isnan(shares).mean() > 1 - CONFIDENCE:
+        return Share(value, np.nan, np.nan)
+    low, high = np.nanquantile(
+        shares, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], method="nearest"
+    )
+    return Share(value, float(low), float(high))
+
+
+def resampled(count: int) -> np.ndarray:
+    """Places of problems, one row a resample, always the same."""
+    generator = np.random.default_rng(BOOTSTRAP_SEED)
+    return generator.integers(count, size=(RESAMPLES, count))
+
+
+def _share(box: np.ndarray, learned: np.ndarray, baseline: np.ndarray) -> np.ndarray:
+    gain = baseline - learned
+    better = np.isfinite(gain) & (gain > 0)
+    kept = np.where(np.isfinite(box), baseline - np.where(np.isfinite(box), box, 0.0), -np.inf)
+    return np.where(better, kept / np.where(better, gain, 1.0), np.nan)
+
+
+def interval_words(value: float, low: float, high: float) -> str:
+    """A number with the ends of its interval."""
+    return f"{number(value)} ({number(low)} to {number(high)})"

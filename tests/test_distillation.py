@@ -1,0 +1,198 @@
+"""Distillation: planted white boxes come back, and what cannot be known is named."""
+
+import dataclasses
+import json
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+import lrevopt as lo
+from lrevopt.optimizers.white_box_documents import (
+    box_of,
+    document_of,
+    reordered,
+    stacked,
+    unstacked,
+    with_parts,
+)
+from lrevopt.studies.distillation import fitting
+from lrevopt.studies.distillation.distilling import CLOSED, FITTED
+from lrevopt.studies.distillation.embedding import embedded
+from lrevopt.studies.distillation.gain import gain_kept
+from lrevopt.studies.distillation.streams import (
+    Typical,
+    r_squared,
+    record_streams,
+    replayed,
+    typical_of,
+)
+
+TASK = lo.Rosenbrock()
+KEY = jr.key(3)
+QUICK = lo.Distilling(
+    starts=10, candidates=16, iterations=100, refinement=0, problems=6, test_problems=8, steps=60
+)
+BASELINES = {"momentum": lo.Momentum(1e-5, 0.5), "slow": lo.Momentum(1e-6, 0.5)}
+
+PLANTED: dict[str, lo.WhiteBox] = {
+    "momentum": lo.WhiteBox.of_momentum(2e-4, 0.8),
+    "clipping": lo.WhiteBox(3e-4, saturation=lo.BoxSaturation(40.0, 1.5)),
+    "rmsprop": lo.WhiteBox(0.02, adaptation=lo.BoxAdaptation(0.9, 0.4, 2.0)),
+    "schedule": lo.WhiteBox(2e-4, schedule=lo.BoxSchedule(3.0, 15.0)),
+}  # fmt: skip
+
+FULL = lo.WhiteBox(
+    3e-3,
+    momentum=lo.BoxMomentum((0.9, 0.5 + 0.5j), (0.6, 0.4 + 0.2j)),
+    saturation=lo.BoxSaturation(50.0, 1.5),
+    adaptation=lo.BoxAdaptation(0.95, 0.2, 5.0),
+    schedule=lo.BoxSchedule(2.0, 20.0),
+)
+
+
+def distances(found: lo.Distillation, box: lo.WhiteBox) -> np.ndarray:
+    """Largest relative departure of each start's numbers from the planted ones."""
+    planted = np.array([float(box.numbers()[name]) for name in found.names])
+    return np.abs(found.fitted / planted - 1).max(axis=1)
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_planted_numbers_come_back_from_every_start(name):
+    box = PLANTED[name]
+    found = lo.distill(box, box, TASK, key=KEY, baselines=BASELINES, settings=QUICK)
+    assert np.all(distances(found, box) < 1e-3)
+    assert found.identifiable.all()
+    np.testing.assert_allclose(found.test_r_squared, 1, atol=1e-12)
+    np.testing.assert_allclose(found.gain_kept(FITTED), 1, atol=1e-6)
+    assert found.baseline == "momentum"
+    assert "100 %" in str(found)
+
+
+@pytest.mark.slow
+def test_all_parts_at_once_come_back_from_every_start():
+    settings = lo.Distilling(refinement=0, problems=16, test_problems=16, steps=100)
+    found = lo.distill(FULL, FULL, TASK, key=jr.key(1), baselines=BASELINES, settings=settings)
+    assert np.all(distances(found, FULL) < 1e-3)
+
+
+def test_what_no_update_depends_on_is_not_identifiable():
+    """Without adaptation its memory and its floor have no effect; the other numbers come back."""
+    planted = lo.WhiteBox.of_momentum(2e-4, 0.8)
+    box = lo.WhiteBox(1.0, momentum=0.5, adaptation=lo.BoxAdaptation(0.9, 0.3, 1.0))
+    settings = dataclasses.replace(QUICK, starts=2)
+    found = lo.distill(planted, box, TASK, key=KEY, baselines=BASELINES, settings=settings)
+    known = dict(zip(found.names, found.identifiable.tolist(), strict=True))
+    numbers = dict(zip(found.names, found.fitted[found.chosen].tolist(), strict=True))
+    assert abs(numbers["exponent"]) < 1e-6
+    assert not known["memory"]
+    assert not known["floor"]
+    assert known["momentum"]
+    np.testing.assert_allclose(numbers["momentum"], 0.8, rtol=1e-5)
+    assert "not identifiable" in str(found)
+
+
+def test_fit_to_losses_lowers_the_mismatch():
+    """A momentum optimizer cannot do what a clipped one does; it comes closer in closed loop."""
+    learned = lo.WhiteBox(3e-4, momentum=0.8, saturation=lo.BoxSaturation(30.0))
+    settings = dataclasses.replace(QUICK, starts=2, refinement=60)
+    box = lo.WhiteBox.of_momentum(1.0, 0.5)
+    plain = dataclasses.replace(settings, refinement=0)
+    both = [
+        lo.distill(learned, box, TASK, key=KEY, baselines=BASELINES, settings=each)
+        for each in (plain, settings)
+    ]
+    assert both[1].mismatch.min() < 0.9 * both[0].mismatch.min()
+    np.testing.assert_array_equal(both[0].fitted, both[1].fitted)
+    assert both[1].gain_kept(CLOSED).value != both[1].gain_kept(FITTED).value
+
+
+def test_streams_are_what_unroll_does():
+    box = PLANTED["clipping"]
+    streams = record_streams(box, TASK, key=KEY, problems=3, steps=20)
+    problems = [TASK.sample(key) for key in jr.split(jr.split(KEY)[0], 3)]
+    runs = [lo.unroll(box, TASK, problem, 20) for problem in problems]
+    gradients = jnp.concatenate([run.gradients for run in runs], axis=1)
+    updates = jnp.concatenate([jnp.diff(run.parameters, axis=0) for run in runs], axis=1)
+    np.testing.assert_allclose(streams.gradients, gradients, rtol=1e-12)
+    np.testing.assert_allclose(streams.updates, updates, rtol=1e-8, atol=1e-14)
+    np.testing.assert_allclose(replayed(box, streams.gradients), streams.updates, rtol=1e-12)
+    assert float(r_squared(box, streams)) == pytest.approx(1.0, abs=1e-14)
+    typical = typical_of(streams.gradients)
+    assert 0 < typical.gradient <= np.abs(gradients).max()
+
+
+def test_marquardt_solves_what_is_linear_at_once():
+    matrix = jnp.asarray(np.random.default_rng(0).normal(size=(20, 3)))
+    wanted = jnp.array([1.0, -2.0, 0.5])
+    flat, cost = fitting.marquardt(lambda x: matrix @ (x - wanted), jnp.zeros(3), 60)
+    np.testing.assert_allclose(flat, wanted, rtol=1e-8)
+    assert cost < 1e-14
+
+
+def test_documents_hold_white_boxes():
+    box = FULL.holding("sharpness", "exponent")
+    document = document_of(box)
+    again = box_of(json.loads(json.dumps(document)))
+    assert document_of(again).keys() == document.keys()
+    assert again.held.keys() == box.held.keys()
+    for name, value in box.numbers().items():
+        np.testing.assert_allclose(again.numbers()[name], value, rtol=1e-12)
+    assert with_parts(box, ("saturation",)).parts == ("saturation",)
+    assert with_parts(box, ()).numbers().keys() == {"learning_rate"}
+    boxes = unstacked(stacked([box, again]))
+    np.testing.assert_allclose(boxes[1].numbers()["knee"], 50.0)
+
+
+def test_modes_in_order_do_the_same():
+    box = lo.WhiteBox(0.1, momentum=lo.BoxMomentum((0.2, 0.9, 0.3j), (0.2, 0.5, 0.3 + 0.1j)))
+    other = reordered(box)
+    assert float(other.numbers()["momentum_1"]) == pytest.approx(0.9)
+    gradients = jr.normal(KEY, (30, 2))
+    np.testing.assert_allclose(replayed(other, gradients), replayed(box, gradients), atol=1e-14)
+
+
+@pytest.mark.parametrize("parts", [(), ("momentum",), ("adaptation", "schedule")])
+def test_embedding_changes_nothing(parts):
+    """Up to the far knee, which is felt by less than 1 % at the size of typical gradients."""
+    typical = Typical(gradient=1.0, largest=3.0, steps=60)
+    small = with_parts(FULL, parts)
+    large = embedded(small, FULL, typical)
+    assert large.numbers().keys() == FULL.numbers().keys()
+    gradients = jax.random.uniform(KEY, (60, 4), minval=-3.0, maxval=3.0)
+    found, expected = replayed(large, gradients), replayed(small, gradients)
+    if parts == ("momentum",):  # its own modes come along
+        assert float(large.numbers()["radius"]) == pytest.approx(abs(0.5 + 0.5j))
+    np.testing.assert_allclose(found, expected, atol=0.01 * np.abs(expected).max())
+
+
+def test_gain_kept_and_its_interval():
+    generator = np.random.default_rng(0)
+    baseline = generator.uniform(0.4, 0.6, 200)
+    learned = 0.2 * baseline
+    half = 0.6 * baseline
+    share = gain_kept(half, learned, baseline)
+    np.testing.assert_allclose(share, 0.5, rtol=1e-12)  # the same on every problem
+    noisy = gain_kept(half + generator.normal(0, 0.05, 200), learned, baseline)
+    assert noisy.low < noisy.value < noisy.high
+    assert abs(noisy.value - 0.5) < 0.05
+    assert np.isnan(gain_kept(half, baseline, baseline).value)
+    diverged = np.where(np.arange(200) == 0, np.inf, half)
+    assert gain_kept(diverged, learned, baseline).value == -np.inf
+
+
+@pytest.mark.usefixtures("as_user")
+def test_refusals():
+    distill: Any = lo.distill
+    calls: dict[str, Any] = {
+        "`white_box` must be a `WhiteBox`": lambda: distill(FULL, None, TASK, key=KEY),
+        "`key` must be": lambda: distill(FULL, FULL, TASK, key=0),
+        "`starts` must be": lambda: lo.Distilling(starts=0),
+        "`parts` must be one of": lambda: with_parts(PLANTED["momentum"], ("schedule",)),
+    }
+    for words, call in calls.items():
+        with pytest.raises(ValueError, match=words):
+            call()
