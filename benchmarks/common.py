@@ -50,7 +50,9 @@ def aot(function: Callable[..., Any], *arguments: Any) -> tuple[Any, float, floa
     start = time.perf_counter()
     compiled = jax.jit(function).lower(*arguments).compile()
     seconds = time.perf_counter() - start
-    return compiled, seconds, compiled.memory_analysis().temp_size_in_bytes / 2**20
+    memory = compiled.memory_analysis()
+    assert memory is not None  # of every backend that the benchmarks run on
+    return compiled, seconds, memory.temp_size_in_bytes / 2**20
 
 
 def meta_loop_case(step: Callable[..., Any], state: Any, per_repeat: int) -> Case:

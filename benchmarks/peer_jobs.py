@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import common  # type: ignore[import-not-found]  # the harness's, on its own path
+import common  # the harness's, on its own path
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -144,7 +144,7 @@ def with_stored_bias(optimizer: lo.RecurrentOptimizer) -> lo.RecurrentOptimizer:
     return eqx.tree_at(
         lambda o: (o.cell, o.start),
         optimizer,
-        (ShiftedCell(optimizer.cell, shift), optimizer.start + shift),
+        (ShiftedCell(optimizer.cell, jnp.asarray(shift)), optimizer.start + shift),
     )
 
 

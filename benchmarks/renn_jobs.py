@@ -46,7 +46,7 @@ def _stand_in() -> None:
 
 _stand_in()
 import renn  # type: ignore[import-not-found]  # noqa: E402
-from renn import metaopt  # type: ignore[import-not-found]  # noqa: E402
+from renn import metaopt  # noqa: E402
 
 
 def _meta_step(cfg: Any, problem_fun: Any, output_scale: float) -> Any:
