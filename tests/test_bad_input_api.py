@@ -507,6 +507,10 @@ def _training() -> dict[str, tuple[Callable[..., Any], str]]:
         given = {"settings": TRAINING, "key": KEY, "progress": False} | changed
         return lambda: lo.meta_train(task, optimizer, **given)
 
+    def population(task: Any = TASK, **changed: Any) -> Callable[[], Any]:
+        given = {"optimizers": [GRU, GRU], "settings": TRAINING, "keys": KEYS[:2]} | changed
+        return lambda: lo.meta_train_population(task, progress=False, **given)
+
     def gradient(**changed: Any) -> Callable[[], Any]:
         given = {"optimizer": GRU, "task": TASK, "keys": KEYS[:2], "settings": TRAINING} | changed
         return lambda: lo.meta_gradient(**given)
@@ -540,6 +544,29 @@ def _training() -> dict[str, tuple[Callable[..., Any], str]]:
             lambda: lo.plan_memory(TASK, GRU, None), "`settings` must be MetaTraining settings"),
         "training: plan, task": (
             lambda: lo.plan_memory(None, GRU, TRAINING), "`task` must be a task, got None"),
+        "training: members": (
+            lambda: lo.plan_memory(TASK, GRU, TRAINING, members=0), "`members` must be an integer"),
+        "training: population, keys": (population(keys=KEY), "`keys` must be random keys"),
+        "training: population, task": (population(task=None), "`task` must be a task, got None"),
+        "training: population, one": (
+            population(optimizers=MOMENTUM), "`optimizers` must be arrays with one common first"),
+        "training: population, flat": (
+            population(optimizers=GRU), r"`optimizers\[0\]` must have a flat initial state"),
+        "training: population, none": (population(optimizers=None), "`optimizers` must be a list"),
+        "training: population, class": (
+            population(optimizers=[GRU, lo.Adam]), r"`optimizers\[1\]` must be an optimizer"),
+        "training: population, few": (population(optimizers=[GRU]), "`optimizers` must be as many"),
+        "training: population, kinds": (
+            population(optimizers=[GRU, MOMENTUM]), "`optimizers` must have one structure"),
+        "training: population, settings": (population(settings=None), "`settings` must be MetaTra"),
+        "training: population, rates": (
+            population(learning_rates=0.1), "`learning_rates` must be a list"),
+        "training: population, rate": (
+            population(learning_rates=[0.1, "x"]), "`learning_rates` must be a finite number"),
+        "training: population, time": (population(time_limit=0), "`time_limit` must be a finite"),
+        "training: population, resume": (population(resume=1), "`resume` must be True or False"),
+        "training: population, mesh": (population(mesh=2), "`mesh` must be a jax.sharding.Mesh"),
+        "training: population, memory": (population(memory_limit=0), "`memory_limit` must be a f"),
         "training: search, bounds": (
             lambda: lo.search_learning_rate(TASK, GRU, TRAINING, bounds=3, key=KEY),
             "`bounds` must be two finite numbers"),

@@ -50,9 +50,11 @@ if TYPE_CHECKING:
     from lrevopt.meta_training import MemoryPlan as MemoryPlan
     from lrevopt.meta_training import MetaTraining as MetaTraining
     from lrevopt.meta_training import MetaTrainingRun as MetaTrainingRun
+    from lrevopt.meta_training import PopulationRun as PopulationRun
     from lrevopt.meta_training import Suggestion as Suggestion
     from lrevopt.meta_training import meta_gradient as meta_gradient
     from lrevopt.meta_training import meta_train as meta_train
+    from lrevopt.meta_training import meta_train_population as meta_train_population
     from lrevopt.meta_training import plan_memory as plan_memory
     from lrevopt.meta_training import search_learning_rate as search_learning_rate
     from lrevopt.meta_training import suggest_training as suggest_training

@@ -100,7 +100,7 @@ def mapping(name: str, value: Any, of: str) -> Mapping[str, Any]:
     return value
 
 
-def sequence(name: str, value: Any, what: str) -> Sequence[Any]:
+def sequence(name: str, value: Any, what: str) -> Any:
     """`value`, if it is a list, tuple or array with at least one entry; `what` names an entry."""
     indexed = hasattr(value, "__len__") and hasattr(value, "__getitem__")
     if not indexed or isinstance(value, str | bytes | Mapping):

@@ -2,8 +2,11 @@
 
 An optimizer and its task are on every device, and each device runs its share of the problems. Keys
 are drawn before problems are spread, so results depend on the number of devices only by round-off.
+Where several optimizers are trained at once, the mesh also has an axis `seed`, over which they are
+spread.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -20,6 +23,9 @@ from lrevopt.host_devices import asked_devices, cores
 
 PROBLEM = "problem"
 """Axis of a mesh over which problems are spread."""
+
+SEED = "seed"
+"""Axis of a mesh over which the members of a population are spread."""
 
 Result = TypeVar("Result")
 
@@ -55,7 +61,51 @@ def check_mesh(mesh: Mesh | None) -> Mesh | None:
             f"`mesh` must be a jax.sharding.Mesh with the one axis {PROBLEM}, as problem_mesh "
             f"makes it, got {mesh!r}."
         )
-    return None if mesh.size == 1 and mesh.devices.item() == jax.devices()[0] else mesh
+    return None if _first_alone(mesh) else mesh
+
+
+def population_mesh(members: int, mesh: Mesh | None) -> Mesh | None:
+    """Devices arranged for `members` trainings at once: a mesh with the axes `seed` and `problem`.
+
+    The devices are those of a mesh with the one axis `problem`, by default those of `check_mesh`.
+    Members are spread over as many devices as divide their number, and each member's problems over
+    the others. A mesh that has both axes is taken as it is. None stands for a single device.
+
+    Raises `ValueError` as `check_mesh` does, and for a mesh whose axis `seed` does not divide the
+    members.
+    """
+    if isinstance(mesh, Mesh) and mesh.axis_names == (SEED, PROBLEM):
+        if members % mesh.shape[SEED]:
+            raise ValueError(
+                f"`mesh` must have an axis {SEED} that divides {members} members, got "
+                f"{mesh.shape[SEED]}."
+            )
+        return None if _first_alone(mesh) else mesh
+    mesh = check_mesh(mesh)
+    if mesh is None:
+        return None
+    return Mesh(mesh.devices.reshape(math.gcd(members, mesh.size), -1), (SEED, PROBLEM))
+
+
+def _first_alone(mesh: Mesh) -> bool:
+    return mesh.size == 1 and mesh.devices.item() == jax.devices()[0]
+
+
+def over_members(run: Callable[..., Result], mesh: Mesh | None) -> Callable[..., Result]:
+    """`run` of one member as a function of stacked members, spread over the axis `seed` of a mesh.
+
+    Every array of the arguments and of the result has a first axis `seed`.
+    """
+    if mesh is None:
+        return jax.vmap(run)
+    spread = NamedSharding(mesh, Spec(SEED))
+    mapped = jax.vmap(run, spmd_axis_name=SEED)
+    return lambda *members: jax.lax.with_sharding_constraint(mapped(*members), spread)
+
+
+def on_devices_of_members(tree: Any, mesh: Mesh | None) -> Any:
+    """The tree with its arrays, which have a first axis `seed`, spread over a mesh."""
+    return _placed(tree, mesh, Spec(SEED))
 
 
 def idle_cores() -> str:
@@ -71,10 +121,14 @@ def idle_cores() -> str:
 
 def on_every_device(tree: Any, mesh: Mesh | None) -> Any:
     """The tree with its arrays copied to every device of the mesh, once instead of at each call."""
+    return _placed(tree, mesh, Spec())
+
+
+def _placed(tree: Any, mesh: Mesh | None, spec: Spec) -> Any:
     if mesh is None:
         return tree
     arrays, rest = eqx.partition(tree, eqx.is_array)
-    return eqx.combine(jax.device_put(arrays, NamedSharding(mesh, Spec())), rest)
+    return eqx.combine(jax.device_put(arrays, NamedSharding(mesh, spec)), rest)
 
 
 def over_problems(
@@ -135,4 +189,5 @@ def _count(problems: Any) -> int:
 
 def _even_places(count: int, mesh: Mesh) -> np.ndarray:
     """Indices of all problems, and then of the first ones again, a multiple of the devices."""
-    return np.arange(-(-count // mesh.size) * mesh.size) % count
+    devices = mesh.shape[PROBLEM]
+    return np.arange(-(-count // devices) * devices) % count

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from lrevopt.meta_training.memory import plan_memory as plan_memory
     from lrevopt.meta_training.outer_step import first_state as first_state
     from lrevopt.meta_training.outer_step import outer_step as outer_step
+    from lrevopt.meta_training.population import PopulationRun as PopulationRun
+    from lrevopt.meta_training.population import meta_train_population as meta_train_population
     from lrevopt.meta_training.search import LearningRateSearch as LearningRateSearch
     from lrevopt.meta_training.search import search_learning_rate as search_learning_rate
     from lrevopt.meta_training.settings import PRESETS as PRESETS

@@ -13,19 +13,24 @@ from lrevopt.tasks.interface import AbstractTask
 
 
 def check_training(
-    task: AbstractTask, optimizer: AbstractOptimizer, settings: MetaTraining, key: Key[Array, ""]
+    task: AbstractTask,
+    optimizer: AbstractOptimizer,
+    settings: MetaTraining,
+    key: Key[Array, ""],
+    name: str = "optimizer",
 ) -> None:
     """Raise `ValueError` unless this optimizer can be trained on this task with these settings.
 
     It must have floating-point arrays with at least one number among its leaves. One problem is
     drawn: its first loss must be finite and above 0, because the objective is relative to it.
+    `name` is what the message calls the optimizer.
     """
     instance("settings", settings, MetaTraining, "MetaTraining settings")
-    check_run(optimizer, task, key)
+    check_run(optimizer, task, key, name)
     weights = [leaf for leaf in jax.tree.leaves(optimizer) if eqx.is_inexact_array(leaf)]
     if not sum(leaf.size for leaf in weights):
         raise ValueError(
-            "`optimizer` must have floating-point arrays to train, but this "
+            f"`{name}` must have floating-point arrays to train, but this "
             f"{type(optimizer).__name__} has none."
         )
     problem = task.sample(key)

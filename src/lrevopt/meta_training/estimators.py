@@ -32,7 +32,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 
 from lrevopt.checks import instance, random_keys
 from lrevopt.inner_loop.adjoint import unroll_losses
-from lrevopt.inner_loop.devices import mean_over_problems, over_problems
+from lrevopt.inner_loop.devices import PROBLEM, mean_over_problems, over_problems
 from lrevopt.inner_loop.objectives import meta_objective
 from lrevopt.inner_loop.steps import start_of_runs
 from lrevopt.inner_loop.unroll import advance_losses
@@ -95,7 +95,7 @@ def meta_gradient(
         return _summed_gradient((optimizer, task), keys, shares, settings, size)
 
     def run(shared: Any, keys: Any, shares: Any) -> Gradient:
-        part = _largest_divisor(keys.shape[0], max(1, size // mesh.size))
+        part = _largest_divisor(keys.shape[0], max(1, size // mesh.shape[PROBLEM]))
         return _summed_gradient(shared, keys, shares, settings, part)
 
     return mean_over_problems(run, (optimizer, task), keys, mesh)
@@ -219,7 +219,7 @@ def _mapped(
     """`function(shared, problem)` for all problems, a micro-batch at a time, over a mesh."""
     size = settings.micro_batch
     if size is not None and mesh is not None:
-        size = max(1, size // mesh.size)
+        size = max(1, size // mesh.shape[PROBLEM])
 
     def run(shared: Any, problems: Any) -> Any:
         return jax.lax.map(functools.partial(function, shared), problems, batch_size=size)

@@ -10,8 +10,9 @@ uninterrupted one.
 import dataclasses
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -99,13 +100,14 @@ class Progress(eqx.Module):
     """What the loop keeps on the host; arrays are written in place.
 
     `scores` of snapshots not yet taken are NaN. `seconds` counts earlier stretches of the run too.
+    A population has a last axis `seed` in scores and rollbacks, and a second one in snapshots.
     """
 
     step: Int[np.ndarray, ""]
     seconds: Float[np.ndarray, ""]
     snapshots: PyTree[np.ndarray]
-    scores: Float[np.ndarray, " snapshot"]
-    rollbacks: Int[np.ndarray, ""]
+    scores: Float[np.ndarray, "snapshot *seed"]
+    rollbacks: Int[np.ndarray, "*seed"]
 
 
 def meta_train(
@@ -145,24 +147,31 @@ def meta_train(
     not positive, an optimizer or task that does not fit (see `unroll`), or a memory limit that
     nothing fits into.
     """
-    if time_limit is not None:
-        finite("time_limit", time_limit, above=0.0)
-    finite("save_every", save_every, above=0.0)
-    for name, value in {"resume": resume, "overwrite": overwrite, "progress": progress}.items():
-        yes_or_no(name, value)
+    check_running(time_limit, save_every, resume=resume, overwrite=overwrite, progress=progress)
     key = random_key("key", key)
     check_training(task, optimizer, settings, key)
-    folder = RunDirectory(directory, _identity(task, optimizer, settings, key))
+    folder = RunDirectory(directory, identity(task, optimizer, settings, key))
     with folder.claimed():
         training = Training.prepare(
             task, optimizer, settings, folder, key=key, resume=resume, overwrite=overwrite,
             memory_limit=memory_limit, report_plan=progress, mesh=check_mesh(mesh),
         )  # fmt: skip
-        outcome = _train(training, time_limit=time_limit, save_every=save_every, progress=progress)
+        outcome = train_on(
+            training, time_limit=time_limit, save_every=save_every, progress=progress
+        )
         return training.finish(outcome)
 
 
-def _identity(
+def check_running(time_limit: float | None, save_every: float, **switches: bool) -> None:
+    """Raise `ValueError` for times that are not positive, and switches that are not booleans."""
+    if time_limit is not None:
+        finite("time_limit", time_limit, above=0.0)
+    finite("save_every", save_every, above=0.0)
+    for name, value in switches.items():
+        yes_or_no(name, value)
+
+
+def identity(
     task: AbstractTask, optimizer: AbstractOptimizer, settings: MetaTraining, key: Key[Array, ""]
 ) -> dict[str, Any]:
     """What makes two runs the same run, as JSON."""
@@ -175,8 +184,22 @@ def _identity(
     }
 
 
-def _train(
-    training: "Training", *, time_limit: float | None, save_every: float, progress: bool
+@runtime_checkable
+class Stretch(Protocol):
+    """A training that has begun, of one optimizer or of several."""
+
+    settings: MetaTraining
+    state: OuterState
+    progress: Any
+    begun: float
+
+    def step(self) -> None: ...
+    def snapshot(self) -> None: ...
+    def save(self) -> None: ...
+
+
+def train_on(
+    training: Stretch, *, time_limit: float | None, save_every: float, progress: bool
 ) -> str:
     """Take steps until the last, a signal or the time limit, and save: the outcome."""
     first, last = int(training.progress.step), training.settings.steps
@@ -253,7 +276,7 @@ class Training:
         if settings.estimator == "pes":
             particles = first_particles(optimizer, task, jr.fold_in(key, 2), settings)
         state = first_state(weights, settings, particles)
-        progress = _no_progress(weights, len(snapshot_steps(settings)))
+        progress = no_progress(weights, len(snapshot_steps(settings)))
         if found is not None:
             state, progress = storage.arrays_to_tree(found.arrays, (state, progress), found.path)
             progress = jax.tree.map(np.array, progress)
@@ -318,31 +341,44 @@ class Training:
 
     def finish(self, outcome: str) -> MetaTrainingRun:
         """The run as a record, its best snapshot selected, and published in the folder."""
-        state, progress = self.state, self.progress
-        scores = np.where(np.isnan(progress.scores), np.inf, progress.scores)
-        selected = int(np.argmin(scores))
-        history = History(
-            objectives=recorded(state.objectives, int(progress.step)),
-            gradient_norms=recorded(state.gradient_norms, int(progress.step)),
-            skipped=int(state.skipped),
-            rollbacks=int(progress.rollbacks),
-            snapshot_steps=np.asarray(snapshot_steps(self.settings)),
-            selection_scores=progress.scores,
-            selected=selected,
-            steps=int(progress.step),
-            seconds=float(progress.seconds),
-            outcome=outcome,
-        )
-        snapshots = jax.tree.map(jnp.asarray, progress.snapshots)
-        best = jax.tree.map(lambda leaf: leaf[selected], snapshots)
-        run = MetaTrainingRun(
-            optimizer=eqx.combine(best, self.fixed),
-            last=eqx.combine(state.weights, self.fixed),
-            snapshots=eqx.combine(snapshots, self.fixed),
-            history=history,
-        )
+
+        def with_weights(weights: PyTree) -> AbstractOptimizer:
+            return eqx.combine(weights, self.fixed)
+
+        run = run_record(self.settings, self.state, self.progress, with_weights, outcome)
         self.folder.publish(run.optimizer, run.snapshots, run.history)
         return run
+
+
+def run_record(
+    settings: MetaTraining,
+    state: OuterState,
+    progress: Progress,
+    with_weights: Callable[[PyTree], AbstractOptimizer],
+    outcome: str,
+) -> MetaTrainingRun:
+    """A run as a record, its best snapshot selected."""
+    scores = np.where(np.isnan(progress.scores), np.inf, progress.scores)
+    selected = int(np.argmin(scores))
+    history = History(
+        objectives=recorded(state.objectives, int(progress.step)),
+        gradient_norms=recorded(state.gradient_norms, int(progress.step)),
+        skipped=int(state.skipped),
+        rollbacks=int(progress.rollbacks),
+        snapshot_steps=np.asarray(snapshot_steps(settings)),
+        selection_scores=progress.scores,
+        selected=selected,
+        steps=int(progress.step),
+        seconds=float(progress.seconds),
+        outcome=outcome,
+    )
+    snapshots = jax.tree.map(jnp.asarray, progress.snapshots)
+    return MetaTrainingRun(
+        optimizer=with_weights(jax.tree.map(lambda leaf: leaf[selected], snapshots)),
+        last=with_weights(state.weights),
+        snapshots=with_weights(snapshots),
+        history=history,
+    )
 
 
 def recorded(values: Float[Array, " step"], steps: int) -> Float[np.ndarray, " step"]:
@@ -351,13 +387,14 @@ def recorded(values: Float[Array, " step"], steps: int) -> Float[np.ndarray, " s
     return np.where(np.arange(len(found)) < steps, found, np.nan)
 
 
-def _no_progress(weights: PyTree[Array], snapshots: int) -> Progress:
+def no_progress(weights: PyTree[Array], snapshots: int, members: tuple[int, ...] = ()) -> Progress:
+    """Progress before the first meta-step, of one optimizer or of stacked ones."""
     return Progress(
         step=np.zeros((), np.int32),
         seconds=np.zeros((), np.float32),
         snapshots=jax.tree.map(
             lambda leaf: np.zeros((snapshots, *leaf.shape), leaf.dtype), weights
         ),
-        scores=np.full(snapshots, np.nan, np.float32),
-        rollbacks=np.zeros((), np.int32),
+        scores=np.full((snapshots, *members), np.nan, np.float32),
+        rollbacks=np.zeros(members, np.int32),
     )

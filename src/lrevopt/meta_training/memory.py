@@ -20,7 +20,7 @@ import equinox as eqx
 import jax
 import jax.random as jr
 
-from lrevopt.checks import finite, instance
+from lrevopt.checks import finite, instance, positive_integer
 from lrevopt.inner_loop.adjoint import unroll_losses
 from lrevopt.inner_loop.doors import check_run
 from lrevopt.inner_loop.sizes import GIBIBYTE, available_bytes, check_fits, check_runs
@@ -76,43 +76,43 @@ def plan_memory(
     settings: MetaTraining,
     *,
     memory_limit: float | None = None,
+    members: int = 1,
 ) -> MemoryPlan:
     """Choose `micro_batch` and `checkpoint_every` where `settings` leave them open.
 
     The plan has as many problems at a time as fit into the cache. It keeps all states while they
     are few, else one every sqrt(unroll) updates or so, and takes fewer problems at a time if that
-    does not fit. `memory_limit` is in GiB; without it a plan may take 80 % of the free memory.
+    does not fit. `memory_limit` is in GiB; without it a plan may take 80 % of the free memory. With
+    `members` optimizers trained at once, all of them share it, and `micro_batch` is that of each.
 
-    Raises `ValueError` for a limit that is not positive, and for one that nothing fits into, with
-    the least that is needed.
+    Raises `ValueError` for a limit that is not positive, for one that nothing fits into, with the
+    least that is needed, and for fewer members than 1.
     """
     instance("settings", settings, MetaTraining, "MetaTraining settings")
+    positive_integer("members", members)
     shapes = check_run(optimizer, task, jr.key(0))
     limit = available_bytes()
     if memory_limit is not None:
         limit = finite("memory_limit", memory_limit, above=0.0) * GIBIBYTE
     check_sizes(task, optimizer, settings)
     numbers, state = shapes.size * shapes.dtype.itemsize, state_size(optimizer)
-    kept_per = kept_numbers(settings.unroll, settings.unroll, state) * numbers
+    kept_per = members * kept_numbers(settings.unroll, settings.unroll, state) * numbers
     if settings.problems * kept_per <= WORTH_KEEPING:
         once, each = _small_working_bytes(optimizer, numbers * state)
     else:
         once, each = 0, _working_bytes(task, optimizer, settings)
-    data = _data_bytes(task, optimizer, settings)
+    data = _data_bytes(task, optimizer, settings, members)
     backward = settings.estimator not in ("es", "pes")
 
     def plan(micro_batch: int, checkpoint_every: int) -> MemoryPlan:
-        each_kept = (
-            kept_numbers(settings.unroll, checkpoint_every, state) * numbers if backward else 0
-        )
-        working = once + micro_batch * each
-        return MemoryPlan(
-            micro_batch, checkpoint_every, micro_batch * each_kept, working, data, int(limit)
-        )
+        kept = members * micro_batch * backward * numbers
+        kept *= kept_numbers(settings.unroll, checkpoint_every, state)
+        working = members * (once + micro_batch * each)
+        return MemoryPlan(micro_batch, checkpoint_every, kept, working, data, int(limit))
 
     plans = [
         plan(micro_batch, checkpoint_every)
-        for micro_batch in _micro_batches(settings, batch_size(optimizer, shapes))
+        for micro_batch in _micro_batches(settings, batch_size(optimizer, shapes) // members)
         for checkpoint_every in _segments(settings, micro_batch * kept_per)
     ]
     for candidate in plans:
@@ -201,10 +201,17 @@ def _temporary(function: Any, *inputs: Any) -> int:
     return int(function.lower(*inputs).compile().compiled.memory_analysis().temp_size_in_bytes)
 
 
-def _data_bytes(task: AbstractTask, optimizer: AbstractOptimizer, settings: MetaTraining) -> int:
-    """Bytes of arrays that every plan needs: the dataset, and unfinished pairs."""
-    trees: list[Any] = [eqx.filter(task, eqx.is_array)]
+def _data_bytes(
+    task: AbstractTask, optimizer: AbstractOptimizer, settings: MetaTraining, members: int
+) -> int:
+    """Bytes of arrays that every plan needs: the dataset, and each member's unfinished pairs."""
+    size = _bytes_of(eqx.filter(task, eqx.is_array))
     if settings.estimator == "pes":
-        trees.append(eqx.filter_eval_shape(first_particles, optimizer, task, jr.key(0), settings))
-    arrays = [leaf for leaf in jax.tree.leaves(trees) if hasattr(leaf, "dtype")]
+        pairs = eqx.filter_eval_shape(first_particles, optimizer, task, jr.key(0), settings)
+        size += members * _bytes_of(pairs)
+    return size
+
+
+def _bytes_of(tree: Any) -> int:
+    arrays = [leaf for leaf in jax.tree.leaves(tree) if hasattr(leaf, "dtype")]
     return sum(leaf.size * leaf.dtype.itemsize for leaf in arrays)

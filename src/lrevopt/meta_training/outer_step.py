@@ -1,6 +1,7 @@
 """The outer step: a meta-gradient, its clipping, and Adam (paper, D.2)."""
 
 import dataclasses
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -8,14 +9,15 @@ import jax.numpy as jnp
 import jax.random as jr
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int, Key, PyTree
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
+from lrevopt.inner_loop.devices import over_members
 from lrevopt.inner_loop.objectives import meta_objective
 from lrevopt.inner_loop.unroll import run_all
 from lrevopt.meta_training.estimators import Particles, estimate
 from lrevopt.meta_training.settings import MetaTraining
 from lrevopt.optimizers.interface import AbstractOptimizer
-from lrevopt.tasks.interface import AbstractTask
+from lrevopt.tasks.interface import AbstractTask, sample_problems
 
 MEDIAN_WINDOW = 100
 """Last meta-steps whose median gradient norm is the reference for outliers."""
@@ -76,6 +78,16 @@ def outer_step(
     If the objective or the norm of the meta-gradient is not finite, weights and moments stay and
     the step counts as skipped.
     """
+    return step_taken(inputs, state, settings, mesh)
+
+
+def step_taken(
+    inputs: tuple[PyTree, AbstractTask, Key[Array, ""], Int[Array, ""], Float[Array, ""]],
+    state: OuterState,
+    settings: MetaTraining,
+    mesh: Mesh | None,
+) -> OuterState:
+    """As `outer_step`, for use within a compiled program."""
     fixed, task, key, step, learning_rate = inputs
     optimizer = eqx.combine(state.weights, fixed)
     objective, gradient, particles = estimate(
@@ -113,6 +125,41 @@ def outer_step(
     )
 
 
+@eqx.filter_jit(donate="all-except-first")
+def population_step(
+    inputs: tuple[PyTree, AbstractTask, Key[Array, " seed"], Int[Array, ""], Float[Array, " seed"]],
+    state: OuterState,
+    settings: MetaTraining,
+    mesh: Mesh | None,
+) -> OuterState:
+    """One meta-step of each member. Stacked are the state, untrained parts, keys and rates."""
+    fixed, task, keys, step, learning_rates = inputs
+    arrays, rest = eqx.partition(fixed, eqx.is_array)
+
+    def one(arrays: PyTree, key: Any, rate: Any, state: OuterState) -> OuterState:
+        inputs = (eqx.combine(arrays, rest), task, key, step, rate)
+        return step_taken(inputs, state, settings, mesh)
+
+    return over_members(one, mesh)(arrays, keys, learning_rates, state)
+
+
+@eqx.filter_jit(donate="all")
+def restarted_where(
+    bad: Bool[Array, " seed"],
+    weights: PyTree[Array],
+    state: OuterState,
+    settings: MetaTraining,
+    mesh: Mesh | None,
+) -> OuterState:
+    """The state of a population, with `bad` members restarted from their `weights`."""
+
+    def one(bad: Any, weights: PyTree, state: OuterState) -> OuterState:
+        fresh = restarted(state, weights, settings)
+        return jax.tree.map(lambda new, old: jnp.where(bad, new, old), fresh, state)
+
+    return over_members(one, mesh)(bad, weights, state)
+
+
 def _shrinkage(
     norms: Float[Array, " step"], step: Int[Array, ""], settings: MetaTraining
 ) -> Float[Array, ""]:
@@ -147,3 +194,22 @@ def selection_score(
     """Mean of mean(losses) / losses[0] over stacked problems; infinite if one diverges."""
     scores = meta_objective(run_all(optimizer, task, problems, steps, mesh)[0])
     return jnp.where(jnp.all(jnp.isfinite(scores)), scores.mean(), jnp.inf)
+
+
+@eqx.filter_jit
+def population_scores(
+    optimizers: AbstractOptimizer,
+    task: AbstractTask,
+    keys: Key[Array, " seed"],
+    settings: MetaTraining,
+    mesh: Mesh | None,
+) -> Float[Array, " seed"]:
+    """`selection_score` of each of stacked optimizers, on problems drawn from its own key."""
+    arrays, rest = eqx.partition(optimizers, eqx.is_array)
+    steps = settings.selection_unroll or settings.unroll
+
+    def one(arrays: PyTree, key: Any) -> Float[Array, ""]:
+        problems = sample_problems(task, key, settings.selection_problems)
+        return selection_score(eqx.combine(arrays, rest), task, problems, steps, mesh)
+
+    return over_members(one, mesh)(arrays, keys)

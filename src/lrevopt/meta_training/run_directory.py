@@ -1,11 +1,12 @@
 """The folder of a meta-training run, signals that stop it, and its progress bar."""
 
+import contextlib
 import math
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,7 +62,10 @@ def stop_requests() -> Iterator[list[str]]:
 def progress_bar(
     steps: int, first: int, shown: bool
 ) -> Iterator[Callable[[OuterState, np.ndarray], None]]:
-    """A progress bar on standard error with the batch objective and the best selection score."""
+    """A progress bar on standard error with the batch objective and the best selection score.
+
+    Of a population, with the mean objective of all members and the best score among them.
+    """
     with tqdm(
         total=steps, initial=first, disable=not shown, unit="meta-step", file=sys.stderr,
         mininterval=1.0, smoothing=0.05, dynamic_ncols=True,
@@ -71,11 +75,29 @@ def progress_bar(
             # Wait for the step, so that the rate is right; the next is queued in microseconds.
             jax.block_until_ready(state.skipped)
             if bar.update() and shown:
-                objective = float(state.objectives[bar.n - 1])
+                objective = float(state.objectives[..., bar.n - 1].mean())
                 best = np.nanmin(scores) if np.any(~np.isnan(scores)) else math.nan
                 bar.set_postfix_str(f"objective {objective:.4f}, best {best:.4f}", refresh=False)
 
         yield report
+
+
+MEMBER = "member_"
+"""How the folders of members begin, in the folder of a population."""
+
+
+def member_folders(directory: Path) -> list[Path]:
+    """Folders of the members of a population, in order."""
+    return sorted(path for path in directory.glob(f"{MEMBER}[0-9]*") if path.is_dir())
+
+
+def _remove_run(directory: Path) -> None:
+    """Remove the folder of a run, and keep it if somebody else's files are in it."""
+    with storage.claimed(directory):
+        for name in (*OF_OPTIMIZER, *OF_SETTINGS, *PUBLISHED, storage.SETTINGS):
+            storage.remove(directory / name)
+    with contextlib.suppress(OSError):
+        directory.rmdir()
 
 
 class Found(NamedTuple):
@@ -125,6 +147,8 @@ class RunDirectory:
         # What is stale goes first: killed from here on, the folder holds less, but nothing false.
         for name in (*OF_OPTIMIZER, *OF_SETTINGS, *PUBLISHED):
             storage.remove(self.path / name)
+        for path in member_folders(self.path):
+            _remove_run(path)
         record = self.identity | {PLAN: plan, "versions": storage.versions()}
         storage.save_json(settings, record)
         return None
@@ -190,3 +214,35 @@ class RunDirectory:
         storage.save_arrays(self.path / "snapshots", storage.tree_to_arrays(snapshots))
         storage.save_record(self.path / "history.npz", history)
         saved.save_optimizer(self.path, optimizer)
+
+
+class PopulationDirectory:
+    """The folder of a population: its identity and last states, and a run's folder per member."""
+
+    def __init__(
+        self,
+        path: Path | str | None,
+        identity: dict[str, Any],
+        members: Sequence[dict[str, Any]],
+    ):
+        self.whole = RunDirectory(path, identity)
+        self.members = [
+            RunDirectory(None if path is None else Path(path) / f"{MEMBER}{number:03d}", own)
+            for number, own in enumerate(members)
+        ]
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """The folder and those of its members for this process alone."""
+        with ExitStack() as claims:
+            for each in (self.whole, *self.members):
+                claims.enter_context(each.claimed())
+            yield
+
+    def open(self, plan: dict[str, int], *, resume: bool, overwrite: bool) -> Found | None:
+        """As `RunDirectory.open`. Members that a killed process had not opened yet begin now."""
+        found = self.whole.open(plan, resume=resume, overwrite=overwrite)
+        for each in self.members:
+            begun = each.path is not None and (each.path / storage.SETTINGS).is_file()
+            each.open(plan, resume=resume and begun, overwrite=overwrite)
+        return found

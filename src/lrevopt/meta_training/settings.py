@@ -245,9 +245,12 @@ WITH_BIAS: tuple[Preset, ...] = ("released", "notebook")
 """Presets that follow the authors' code, whose readout has a bias."""
 
 
-def learning_rate_at(settings: MetaTraining, step: int) -> float:
-    """Adam's learning rate in meta-step `step`, counted from 0."""
-    rate = settings.learning_rate
+def learning_rate_at(settings: MetaTraining, step: int, peak: Any = None) -> Any:
+    """Adam's learning rate in meta-step `step`, counted from 0.
+
+    `peak` is the peak learning rate instead of `settings.learning_rate`: a number or an array.
+    """
+    rate = settings.learning_rate if peak is None else peak
     if step < settings.warm_up:
         return rate * (step + 1) / settings.warm_up
     after = step - settings.warm_up

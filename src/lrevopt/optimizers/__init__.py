@@ -19,6 +19,7 @@ from lrevopt.optimizers.optax import to_optax as to_optax
 from lrevopt.optimizers.recurrent import GRUCell as GRUCell
 from lrevopt.optimizers.recurrent import GRUOptimizer as GRUOptimizer
 from lrevopt.optimizers.recurrent import RecurrentOptimizer as RecurrentOptimizer
+from lrevopt.optimizers.scales import rescaled as rescaled
 from lrevopt.optimizers.white_box import WhiteBox as WhiteBox
 from lrevopt.optimizers.white_box_parts import BoxAdaptation as BoxAdaptation
 from lrevopt.optimizers.white_box_parts import BoxMomentum as BoxMomentum
@@ -26,4 +27,3 @@ from lrevopt.optimizers.white_box_parts import BoxSaturation as BoxSaturation
 from lrevopt.optimizers.white_box_parts import BoxSchedule as BoxSchedule
 from lrevopt.optimizers.wrappers import ScaledGradients as ScaledGradients
 from lrevopt.optimizers.wrappers import at_parameter as at_parameter
-from lrevopt.optimizers.wrappers import rescaled as rescaled

@@ -79,6 +79,11 @@ def load(source: Path | str, like: AbstractOptimizer | None = None) -> AbstractO
     settings, directory = load_settings(source), Path(source)
     file = directory / storage.WEIGHTS if directory.exists() else SHIPPED / f"{source}.npz"
     weights = load_weights(directory) if directory.exists() else storage.load_npz(file)
+    if not weights and isinstance(settings.get("members"), list):
+        raise ValueError(
+            f"`{directory}` holds the members of a population: name one of them, such as "
+            f"`{directory / 'member_000'}`."
+        )
     if not weights:
         raise ValueError(
             f"`{directory}` holds no trained weights yet: its run was interrupted; continue it "

@@ -5,14 +5,12 @@ starts where the wrapped optimizer starts, unless its docstring says otherwise.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from lrevopt.checks import finite, instance
 from lrevopt.optimizers.classical import as_float, hyperparameter
 from lrevopt.optimizers.interface import (
     AbstractOptimizer,
@@ -22,7 +20,6 @@ from lrevopt.optimizers.interface import (
 )
 from lrevopt.optimizers.limits import slope
 from lrevopt.optimizers.linear import ModeOptimizer
-from lrevopt.optimizers.recurrent import RecurrentOptimizer, beside_cell
 
 
 class _AbstractSameState(AbstractOptimizer):
@@ -310,32 +307,6 @@ class ScheduledModes(AbstractOptimizer):
         place = jnp.minimum(count, self.factors.size - 1).astype(int)
         step = self.factors[place] * (self.modes.readout @ velocities)
         return jnp.concatenate([velocities, jnp.stack([count + 1, step])])
-
-
-def rescaled(
-    optimizer: RecurrentOptimizer, input_factor: float = 1.0, output_factor: float = 1.0
-) -> RecurrentOptimizer:
-    """The same weights with `input_scale` and `output_scale` multiplied by factors.
-
-    Raises `ValueError` for an optimizer without scales, and a factor that is not positive and
-    finite.
-    """
-    recurrent("optimizer", optimizer)
-    finite("input_factor", input_factor, above=0.0)
-    finite("output_factor", output_factor, above=0.0)
-    untrained = RecurrentOptimizer(
-        optimizer.cell,
-        optimizer.start.size,
-        input_scale=input_factor * optimizer.input_scale,
-        output_scale=output_factor * optimizer.output_scale,
-        bias=optimizer.bias is not None,
-    )
-    return eqx.tree_at(beside_cell, untrained, beside_cell(optimizer))
-
-
-def recurrent(name: str, optimizer: Any) -> None:
-    """Raise `ValueError` unless this is an optimizer with an input and an output scale."""
-    instance(name, optimizer, RecurrentOptimizer, "a RecurrentOptimizer, which has scales")
 
 
 def _tangent(

@@ -15,7 +15,7 @@ from lrevopt.checks import finite, random_key, sequence
 from lrevopt.inner_loop.doors import check_run
 from lrevopt.inner_loop.evaluation import evaluate
 from lrevopt.optimizers import RecurrentOptimizer, rescaled
-from lrevopt.optimizers.wrappers import recurrent
+from lrevopt.optimizers.scales import recurrent
 from lrevopt.tasks.interface import AbstractTask
 
 
