@@ -1,5 +1,6 @@
 """Evaluation: the same problems for all, divergence counted, intervals that cover."""
 
+import contextlib
 import shutil
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import hypothesis
 import hypothesis.extra.numpy as arrays
 import hypothesis.strategies as st
 import jax
+import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
@@ -223,3 +225,35 @@ def test_an_interrupted_evaluation_runs_only_what_is_missing(monkeypatch, tmp_pa
     evaluated(1)
     every = ["RecurrentOptimizer", "Momentum", "RMSProp", "Adam"]
     assert asked == [*every[:3], *every]
+
+
+class Counted(lo.LinearRegression):
+    """Linear regression with a metric."""
+
+    def metrics(self, problem, parameters):
+        return {"largest": jnp.max(jnp.abs(parameters))}
+
+
+def test_metrics_survive_an_interruption(tmp_path, monkeypatch):
+    """The runs of one optimizer are kept while the next one is interrupted, metrics included."""
+    task, optimizers = Counted(), {"one": lo.GradientDescent(0.1), "two": lo.GradientDescent(0.2)}
+    whole = lo.evaluate(optimizers, task, problems=3, steps=4, key=jr.key(0))
+    real, calls = evaluation._run, []
+
+    def interrupted(optimizer, *rest):
+        calls.append(optimizer)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(optimizer, *rest)
+
+    monkeypatch.setattr(evaluation, "_run", interrupted)
+    for _ in range(2):
+        with (
+            contextlib.suppress(KeyboardInterrupt),
+            storage.claimed(tmp_path),
+            storage.resumable(tmp_path, "evaluate", {}),
+        ):
+            again = lo.evaluate(optimizers, task, problems=3, steps=4, key=jr.key(0))
+    assert len(calls) == 3  # the first optimizer ran once
+    np.testing.assert_array_equal(again.losses, whole.losses)
+    np.testing.assert_array_equal(again.metrics["largest"], whole.metrics["largest"])

@@ -305,7 +305,7 @@ def test_killed_runs_end_with_the_same_bits(tmp_path):
     command = [
         sys.executable, SCRIPTS / "meta_train.py", "linear_regression", "--optimizer.units", "3",
         "--training.steps", "1500", "--training.unroll", "4", "--training.problems", "2",
-        "--training.selection-problems", "4", "--save-every", "0.05", "--output",
+        "--training.selection-problems", "4", "--save-every", "0.5", "--output",
     ]  # fmt: skip
 
     def start(name: str, *more: str) -> subprocess.Popen:

@@ -123,6 +123,8 @@ def _misfits(kind: type, values: Mapping[str, Any]) -> list[str]:
 def _fits(value: Any, kind: Any) -> bool:
     """Whether a value that was read is of this type, as far as that is known."""
     origin, parts = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return True
     if origin in (Union, types.UnionType):
         return any(_fits(value, part) for part in parts)
     if origin is dict:
