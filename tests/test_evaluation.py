@@ -236,7 +236,8 @@ class Counted(lo.LinearRegression):
 
 def test_metrics_survive_an_interruption(tmp_path, monkeypatch):
     """The runs of one optimizer are kept while the next one is interrupted, metrics included."""
-    task, optimizers = Counted(), {"one": lo.GradientDescent(0.1), "two": lo.GradientDescent(0.2)}
+    task: lo.LinearRegression = Counted(3, (-3.0, 0.0))
+    optimizers = {"one": lo.GradientDescent(0.1), "two": lo.GradientDescent(0.2)}
     whole = lo.evaluate(optimizers, task, problems=3, steps=4, key=jr.key(0))
     real, calls = evaluation._run, []
 

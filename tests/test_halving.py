@@ -55,8 +55,11 @@ def test_rungs_run_what_they_say_and_cost_what_they_promise(monkeypatch):
     task = lo.LinearRegression(dim=3)
     ranges = {"learning_rate": (0.01, 10.0), "momentum": (0.0, 0.99)}
     result = tune(task, lo.Momentum, dataclasses.replace(SMALL, ranges=ranges), key=jr.key(0))
-    once = [(60, 2, 2), (20, 2, 6), (8, 2, 12), (5, 3, 12)]
-    assert calls == once * (len(calls) // 4)
+    once = [(60, 2, 2), (20, 2, 6), (8, 2, 12), (5, 3, 12), (1, 3, 12)]
+    # A winner whose score does not hold is decided on more problems, and checked again.
+    assert [call for call in calls if call[:2] != (5, 3)][:3] == once[:3]
+    assert set(calls) == set(once)
+    assert calls.count((5, 3, 12)) == calls.count((1, 3, 12))
     assert sum(a * b * c for a, b, c in once) == SMALL.inner_steps()
     assert np.bincount(result.steps).nonzero()[0].tolist() == [2, 6, 12]
     assert np.bincount(result.steps)[[2, 6, 12]].tolist() == [40, 12, 8]
@@ -149,7 +152,7 @@ def test_it_finds_what_the_exhaustive_search_finds(name):
     """Same settings, seed fixed beforehand; the rungs are those of two moons."""
     full = Tuning(settings=2500, problems=64, finalists=25, fresh_problems=64)
     halved = dataclasses.replace(full, rungs=NETWORK_TUNING.rungs)
-    assert halved.inner_steps() < full.inner_steps() / 7
+    assert halved.inner_steps() < full.inner_steps() / 5
     compare_with_exhaustive(name, halved, full)
 
 
@@ -268,9 +271,12 @@ def test_results_survive_a_file_also_without_the_new_fields(tmp_path):
 
 
 def test_the_budgets_are_the_documented_ones():
-    assert NETWORK_TUNING.inner_steps() == 87_000
-    assert LARGE_NETWORK_TUNING.inner_steps() == 24_700
-    assert NETWORK_TUNING.settings == LARGE_NETWORK_TUNING.settings == 2500
+    assert NETWORK_TUNING.inner_steps() == 307_200
+    assert LARGE_NETWORK_TUNING.inner_steps() == 75_900
+    for budget in (NETWORK_TUNING, LARGE_NETWORK_TUNING):
+        assert budget.settings == 2500
+        assert budget.fresh_problems >= 8
+        assert min(updates for updates, _ in budget.rungs) >= 20
 
 
 @pytest.mark.usefixtures("as_user")

@@ -15,6 +15,7 @@ from lrevopt.inner_loop.evaluation import evaluate
 from lrevopt.inner_loop.objectives import OBJECTIVES, meta_objective
 from lrevopt.inner_loop.scoring import score_settings
 from lrevopt.tasks import AbstractProblem, AbstractTask, sample_problems
+from lrevopt.tuning.decision import decide
 from lrevopt.tuning.random_search import analytic_momentum, stack_settings, tune
 from lrevopt.tuning.settings import SearchRange, Tuning
 
@@ -291,3 +292,50 @@ def test_scoring_refuses_what_does_not_fit(problems):
         score_settings(TASK, stacked, problems, 2, unknown)
     with pytest.raises(ValueError, match="`optimizers` must be arrays with one common first axis"):
         score_settings(TASK, lo.GradientDescent(0.1), problems, 2)
+
+
+def decided(means: dict[int, list[float]], problems: int = 4) -> tuple[Any, list[tuple[int, ...]]]:
+    """The decision between finalists with these means over the problems of each decision."""
+    calls = []
+
+    def score(places, decision):
+        calls.append((decision, *places.tolist()))
+        return np.array([means[place][min(decision, 9)] for place in places])
+
+    return decide(score, np.array(list(means)), problems), calls
+
+
+def test_a_winner_that_holds_is_checked_once():
+    found, calls = decided({7: [1.0, 1.09], 3: [1.2, 1.2]})
+    assert (found.winner, found.score, found.checked, found.problems) == (7, 1.0, 1.09, 4)
+    assert not found.sentences
+    assert calls == [(0, 7, 3), (1, 7)]
+
+
+def test_a_lucky_winner_gives_way_on_more_problems():
+    """0.5 on four problems and 1.5 on four others: mean 1.0, while the other has 0.9 throughout."""
+    found, calls = decided({7: [0.5, 1.5, 1.5], 3: [0.9, 0.9, 0.9]})
+    assert found.winner == 3
+    np.testing.assert_allclose((found.score, found.checked, found.problems), (0.9, 0.9, 8))
+    assert calls == [(0, 7, 3), (1, 7), (1, 7, 3), (2, 3)]
+    (sentence,) = found.sentences
+    assert sentence == (
+        "The winner on 4 fresh problems had 0.5 there and 1.5 on 4 further ones, so finalists were "
+        "decided on all of them."
+    )
+
+
+def test_a_winner_that_diverges_on_further_problems_loses():
+    found, _ = decided({7: [0.5, np.inf], 3: [0.9, 0.9, 0.95]})
+    assert (found.winner, found.problems) == (3, 8)
+
+
+def test_decisions_end_and_say_so():
+    found, calls = decided({7: [1.0, 2.0, 4.0, 8.0, 16.0]})
+    assert found.problems == 16
+    assert found.sentences[-1].endswith("at the last decision.")
+    assert len(found.sentences) == 4
+    assert len(calls) == 8
+    everything_diverged, calls = decided({7: [np.inf] * 5})
+    assert not everything_diverged.sentences
+    assert len(calls) == 2

@@ -79,7 +79,7 @@ def tune_baselines(
                 result = tune(task, constructor, each[name], key=key_stream("tuning", seed))
                 storage.save_record(file, result, made_from)
             say(f"{name}: {_found(result)} ({time.monotonic() - start:.0f} s)")
-            for sentence in result.widened + result.at_limit:
+            for sentence in result.widened + result.at_limit + result.decisions:
                 say(f"  {sentence}")
             results[name] = result
     return results
@@ -119,7 +119,8 @@ def _best(result: TuningResult) -> str:
 
 def _found(result: TuningResult) -> str:
     return (
-        f"{_best(result)}; {result.fresh_score:.4f} on fresh problems, "
+        f"{_best(result)}; {result.fresh_score:.4f} on {result.decided_on} fresh problems, "
+        f"{result.checked_score:.4f} on further ones, "
         f"{np.sum(~np.isfinite(result.scores))} of {result.scores.size} settings diverged"
     )
 
