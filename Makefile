@@ -5,7 +5,8 @@
 # from the numbers in results/, without training (make figures RUN=runs/rosenbrock: those of one run,
 # into its folder figures/), make claims, which measures the paper's sentences on them, make gallery,
 # which analyses fifteen optimizers of optax, make docs, which builds the documentation and runs its
-# tutorials, make lint, make format, make clean.
+# tutorials, make bench, which times jobs beside the package of the paper's authors, make lint,
+# make format, make clean.
 # PYTHON=/path/to/python chooses the interpreter.
 
 TASK ?= linear_regression
@@ -20,7 +21,7 @@ PYTHON ?= $(shell for p in $(CANDIDATES); do \
 BIN = .venv/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: test test-slow lint format reproduce figures claims gallery docs clean
+.PHONY: test test-slow lint format reproduce figures claims gallery docs bench clean
 
 # Whole files go to a worker, in the order of tests/conftest.py: what a file compiles and draws once
 # is not done twice.
@@ -58,6 +59,10 @@ docs: .venv/docs
 	$(BIN)/python -m sphinx -W --keep-going -n -q -d build/docs-doctrees docs build/docs
 	@echo "build/docs/index.html"
 
+# On a machine that does nothing else.
+bench: .venv/bench
+	$(BIN)/python benchmarks/bench.py $(ARGS)
+
 clean:
 	rm -rf .venv
 
@@ -74,6 +79,11 @@ clean:
 .venv/developer: pyproject.toml constraints.txt | .venv/bin/python
 	$(PIP) -e '.[dev]'
 	@touch .venv/user $@
+
+# renn asks for versions of 2021, TensorFlow among them; benchmarks/renn_jobs.py needs it alone.
+.venv/bench: .venv/user
+	$(PIP) --no-deps renn==0.1.0 msgpack
+	@touch $@
 
 .venv/docs: pyproject.toml constraints.txt | .venv/bin/python
 	$(PIP) -e '.[docs]'
