@@ -152,7 +152,7 @@ def test_it_finds_what_the_exhaustive_search_finds(name):
     """Same settings, seed fixed beforehand; the rungs are those of two moons."""
     full = Tuning(settings=2500, problems=64, finalists=25, fresh_problems=64)
     halved = dataclasses.replace(full, rungs=NETWORK_TUNING.rungs)
-    assert halved.inner_steps() < full.inner_steps() / 5
+    assert halved.inner_steps() < full.inner_steps() / 3
     compare_with_exhaustive(name, halved, full)
 
 
@@ -271,10 +271,9 @@ def test_results_survive_a_file_also_without_the_new_fields(tmp_path):
 
 
 def test_the_budgets_are_the_documented_ones():
-    assert NETWORK_TUNING.inner_steps() == 307_200
-    assert LARGE_NETWORK_TUNING.inner_steps() == 75_900
+    assert NETWORK_TUNING.inner_steps() == 371_200
+    assert LARGE_NETWORK_TUNING.inner_steps() == 62_400
     for budget in (NETWORK_TUNING, LARGE_NETWORK_TUNING):
-        assert budget.settings == 2500
         assert budget.fresh_problems >= 8
         assert min(updates for updates, _ in budget.rungs) >= 20
 

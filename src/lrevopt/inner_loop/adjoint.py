@@ -32,6 +32,7 @@ from jaxtyping import Array, Float, PyTree
 
 from lrevopt.checks import positive_integer, shown
 from lrevopt.inner_loop.doors import check_fit, check_stacked, first_of
+from lrevopt.inner_loop.pullbacks import Lanes, pull_back
 from lrevopt.inner_loop.steps import (
     Carry,
     losses_and_gradients,
@@ -40,7 +41,6 @@ from lrevopt.inner_loop.steps import (
     run_on_problems,
     start_of_lanes,
     start_of_runs,
-    transitions,
 )
 from lrevopt.inner_loop.unroll import (
     checkpoint_interval,
@@ -177,31 +177,31 @@ class _Adjoint:
         (from_losses, from_hessians), over_states, over_weights, over_readout = carry
         step, over_loss, (parameters, states, gradients) = inputs
 
-        def forward(weights, states, gradients, lanes):
-            return transitions(eqx.combine(weights, self.fixed), states, gradients, lanes)
-
         dtype = states.dtype
         gradients = gradients.astype(dtype)
-        lanes = parameters.reshape(-1).astype(dtype)
-        following, pull = jax.vjp(forward, self.weights, states, gradients.reshape(-1), lanes)
-        moved = (from_losses + from_hessians).reshape(-1)
-        over_readout = over_readout + following @ moved
-        to_weights, over_states, to_gradients, to_lanes = pull(
-            over_states + self.readout[:, None] * moved[None]
+        lanes = Lanes(
+            parameters=parameters.reshape(-1).astype(dtype),
+            states=states,
+            gradients=gradients.reshape(-1),
+            over_parameters=(from_losses + from_hessians).reshape(-1),
+            over_states=over_states,
+        )
+        pulled, (over_weights, over_readout) = pull_back(
+            (self.weights, self.fixed), self.readout, lanes, (over_weights, over_readout)
         )
         from_losses = from_losses + over_loss[:, None].astype(dtype) * gradients
         if isinstance(self.fixed, AbstractParameterOptimizer):
-            from_losses = from_losses + to_lanes.reshape(parameters.shape)
+            from_losses = from_losses + pulled.to_parameters.reshape(parameters.shape)
         if runs.clip > 0:
             _, curved = jax.jvp(
                 lambda x: losses_and_gradients(runs.task, runs.problems, x, step)[1],
                 (parameters,),
-                (to_gradients.reshape(parameters.shape).astype(parameters.dtype),),
+                (pulled.to_gradients.reshape(parameters.shape).astype(parameters.dtype),),
             )
             from_hessians = from_hessians + curved.astype(dtype)
             from_hessians = _bounded(from_hessians, from_losses, runs.clip)
-        over_weights = jax.tree.map(jnp.add, over_weights, to_weights)
-        return ((from_losses, from_hessians), over_states, over_weights, over_readout), None
+        cotangents = (from_losses, from_hessians), pulled.to_states
+        return (*cotangents, over_weights, over_readout), None
 
     def over_steps(self, carry: Any, first: Any, over_losses: Array, visited: Any) -> Any:
         """Back over the steps from `first` on, whose parameters, states, gradients are given."""

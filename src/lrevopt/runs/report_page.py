@@ -265,7 +265,10 @@ def _remarks(tuning: Mapping[str, TuningResult]) -> list[str]:
     remarks = []
     for name, result in tuning.items():
         label = looks([name])[name].label
-        remarks += [f"{label}: {sentence}" for sentence in (*result.widened, *result.at_limit, *result.decisions)]
+        remarks += [
+            f"{label}: {sentence}"
+            for sentence in (*result.widened, *result.at_limit, *result.decisions)
+        ]
     unwidened = ["No range had to be widened: no best setting lay at the end of one."]
     return [*rules, *(remarks or unwidened)]
 

@@ -134,11 +134,11 @@ class Tuning:
         )
 
 
-NETWORK_TUNING = Tuning(problems=2, rungs=((20, 300), (60, 100)), finalists=40, fresh_problems=16)
-"""For two moons: 307,200 inner updates for each baseline. Scores on one draw differ by a third, so
+NETWORK_TUNING = Tuning(problems=2, rungs=((20, 500), (60, 200)), finalists=40, fresh_problems=16)
+"""For two moons: 371,200 inner updates for each baseline. Scores on one draw differ by a third, so
 that finalists are decided on 16."""
 
 LARGE_NETWORK_TUNING = Tuning(
-    problems=1, rungs=((20, 125), (60, 20)), finalists=8, fresh_problems=8
+    settings=1000, problems=1, rungs=((20, 200), (60, 80)), finalists=8, fresh_problems=8
 )
-"""For MNIST: 75,900 inner updates for each baseline."""
+"""For MNIST: 62,400 inner updates for each baseline."""

@@ -1,0 +1,152 @@
+"""One transition of many lanes and its vector-Jacobian product, the inner part of a step back.
+
+Lanes are independent, so they are worked on in blocks whose arrays stay in the cache. `GRUCell`,
+on which most time is spent, has its product written out: it forms each matrix product once, without
+the concatenations that differentiation by JAX makes of slices. Other optimizers go through
+`jax.vjp`.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, PyTree
+
+from lrevopt.inner_loop.steps import transitions
+from lrevopt.optimizers.recurrent import GRUCell, RecurrentOptimizer, sigmoid
+
+BLOCK = 768
+"""Lanes that are worked on together, about."""
+
+
+class Lanes(NamedTuple):
+    """What one step back knows of each lane: x, h and g, and the cotangents of x' and of h'."""
+
+    parameters: Float[Array, " lane"]
+    states: Float[Array, "state lane"]
+    gradients: Float[Array, " lane"]
+    over_parameters: Float[Array, " lane"]
+    over_states: Float[Array, "state lane"]
+
+
+class Pulled(NamedTuple):
+    """Cotangents of each lane's x, h and g through F."""
+
+    to_parameters: Float[Array, " lane"]
+    to_states: Float[Array, "state lane"]
+    to_gradients: Float[Array, " lane"]
+
+
+def pull_back(
+    parts: tuple[PyTree[Array], PyTree],
+    readout: Float[Array, " state"],
+    lanes: Lanes,
+    sums: tuple[PyTree[Array], Float[Array, " state"]],
+) -> tuple[Pulled, tuple[PyTree[Array], Float[Array, " state"]]]:
+    """Cotangents of the lanes, and the sums of those of weights and readout with these added.
+
+    `parts` are the trained and the other part of the optimizer, which `eqx.combine` joins.
+    """
+    count = lanes.gradients.size
+    blocks = max(1, round(count / BLOCK))
+    if blocks == 1:
+        return _block(parts, readout, lanes, sums)
+    size = math.ceil(count / blocks)
+
+    def split(values: Array, mode: Any) -> Array:
+        """Lanes in blocks, the block first. What is missing in the last one has no cotangent."""
+        width = [(0, 0)] * (values.ndim - 1) + [(0, blocks * size - count)]
+        padded = jnp.pad(values, width, mode=mode)
+        return jnp.moveaxis(padded.reshape(*values.shape[:-1], blocks, size), -2, 0)
+
+    def join(values: Array) -> Array:
+        whole = jnp.moveaxis(values, 0, -2)
+        return whole.reshape(*whole.shape[:-2], blocks * size)[..., :count]
+
+    def body(sums: Any, block: Lanes) -> tuple[Any, Pulled]:
+        pulled, sums = _block(parts, readout, block, sums)
+        return sums, pulled
+
+    modes = Lanes("edge", "edge", "edge", "constant", "constant")  # type: ignore[arg-type]
+    sums, pulled = lax.scan(body, sums, Lanes(*map(split, lanes, modes)))
+    return Pulled(*map(join, pulled)), sums
+
+
+def _block(parts: Any, readout: Array, lanes: Lanes, sums: Any) -> tuple[Pulled, Any]:
+    weights, fixed = parts
+    cotangents = lanes.over_states + readout[:, None] * lanes.over_parameters[None]
+    optimizer = eqx.combine(weights, fixed)
+    if isinstance(optimizer, RecurrentOptimizer) and isinstance(optimizer.cell, GRUCell):
+        following, pulled, to_weights = _through_gru(optimizer, lanes, cotangents)
+    else:
+        following, pulled, to_weights = _through_any(parts, lanes, cotangents)
+    over_weights, over_readout = sums
+    over_weights = jax.tree.map(jnp.add, over_weights, to_weights)
+    return pulled, (over_weights, over_readout + following @ lanes.over_parameters)
+
+
+def _through_any(
+    parts: Any, lanes: Lanes, cotangents: Float[Array, "state lane"]
+) -> tuple[Array, Pulled, PyTree[Array]]:
+    """The next states, cotangents of the lanes, and those of the weights, by `jax.vjp`."""
+    weights, fixed = parts
+
+    def forward(weights: Any, states: Array, gradients: Array, parameters: Array) -> Array:
+        return transitions(eqx.combine(weights, fixed), states, gradients, parameters)
+
+    following, pull = jax.vjp(forward, weights, lanes.states, lanes.gradients, lanes.parameters)
+    to_weights, to_states, to_gradients, to_parameters = pull(cotangents)
+    return following, Pulled(to_parameters, to_states, to_gradients), to_weights
+
+
+def _through_gru(
+    optimizer: RecurrentOptimizer, lanes: Lanes, cotangents: Float[Array, "state lane"]
+) -> tuple[Array, Pulled, PyTree[Array]]:
+    """As `_through_any`. With gates u and r, candidate c, and P the cotangent of what is in each
+    nonlinearity: P_c = H (1 - u) (1 - c^2), P_r = (C' P_c) h r (1 - r), P_u = H (h - c) u (1 - u).
+    """
+    cell: Any = optimizer.cell
+    n = cell.candidate.shape[0]
+    hidden, over = lanes.states[:n], cotangents[:n]
+    inputs = optimizer.input_scale * lanes.gradients
+    drive = jnp.stack([inputs, jnp.ones_like(inputs)])
+    driven = jnp.stack([cell.inputs, cell.bias], axis=1) @ drive
+    gates = sigmoid(cell.gates @ hidden + driven[: 2 * n])
+    update, reset = gates[:n], gates[n:]
+    kept = reset * hidden
+    candidate = jnp.tanh(cell.candidate @ kept + driven[2 * n :])
+    gap = hidden - candidate
+    following = candidate + update * gap
+
+    in_candidate = over * (1 - update) * (1 - candidate**2)
+    over_kept = cell.candidate.T @ in_candidate
+    in_update = over * gap * update * (1 - update)
+    in_reset = over_kept * hidden * reset * (1 - reset)
+    to_hidden = over * update + over_kept * reset
+    to_hidden = to_hidden + cell.gates[:n].T @ in_update + cell.gates[n:].T @ in_reset
+    parts = (in_update, in_reset, in_candidate)
+    from_each = cell.inputs.reshape(3, n)
+    to_gradients = sum(row @ part for row, part in zip(from_each, parts, strict=True))
+    seen, seen_kept = (jnp.concatenate([part, drive]).T for part in (hidden, kept))
+    products = [in_update @ seen, in_reset @ seen, in_candidate @ seen_kept]
+    to_cell = (
+        jnp.concatenate([product[:, :n] for product in products[:2]]), products[2][:, :n],
+        jnp.concatenate([product[:, n] for product in products]),
+        jnp.concatenate([product[:, n + 1] for product in products]),
+    )  # fmt: skip
+    weights = eqx.filter(optimizer, eqx.is_inexact_array)
+    to_weights = eqx.tree_at(
+        lambda o: (o.cell.gates, o.cell.candidate, o.cell.inputs, o.cell.bias),
+        jax.tree.map(jnp.zeros_like, weights),
+        to_cell,
+    )
+    if optimizer.bias is not None:  # the last coordinate of the state is always 1
+        following = jnp.concatenate([following, jnp.ones_like(following[:1])])
+        to_hidden = jnp.concatenate([to_hidden, jnp.zeros_like(to_hidden[:1])])
+    pulled = Pulled(
+        jnp.zeros_like(lanes.parameters), to_hidden, optimizer.input_scale * to_gradients
+    )
+    return following, pulled, to_weights
