@@ -7,12 +7,13 @@ The criterion is the last loss, because a mean over few updates is dominated by 
 it would stop good settings that overshoot at the start, as RMSProp does without bias correction. A
 setting that diverged never survives one that did not.
 
-Compared with the exhaustive search of 2,500 settings on linear regression and Rosenbrock, with three
-baselines and three seeds, 64 tuning problems and 1,024 other problems on which the winners were
-compared: with the rungs of `NETWORK_TUNING` the winner was within 3 % of the exhaustive search's in
-18 of 18 searches. With the 1,000 settings and the rungs of `LARGE_NETWORK_TUNING` it was within 3 %
-or better in 15, and worse by 10, 15 and 23 % in three. With half as many survivors of the first rung
-it was worse by 19 to 78 % for RMSProp, which is ahead after 20 updates at rates that lose later.
+Compared with the exhaustive search of 2,500 settings on linear regression and Rosenbrock, with
+three baselines and three seeds, 64 tuning problems and 1,024 other problems on which the winners
+were compared: with the rungs of `NETWORK_TUNING` the winner was within 3 % of the exhaustive
+search's in 18 of 18 searches. With the 1,000 settings and the rungs of `LARGE_NETWORK_TUNING` it
+was within 3 % or better in 15, and worse by 10, 15 and 23 % in three. With half as many survivors
+of the first rung it was worse by 19 to 78 % for RMSProp, which is ahead after 20 updates at rates
+that lose later.
 """
 
 import itertools
