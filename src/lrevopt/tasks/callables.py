@@ -21,6 +21,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+UNKNOWN = ("<string>", "<stdin>")
+"""Names of files of code that has none. Python 3.13 keeps that of `python -c` under the first."""
+
 
 class Static:
     """Any value as a static field. Functions are equal by code, defaults and closure.
@@ -261,10 +264,12 @@ def _array_content(array: Any) -> Iterator[bytes]:
 
 def _source_and_references(value: Any) -> list[Any]:
     """Source of a function or class (a function without one: its code), and what it refers to."""
+    code = getattr(value, "__code__", None)
     try:
+        if code and code.co_filename in UNKNOWN:
+            raise OSError("what Python finds under such a name may be another text")
         parts: list[Any] = [textwrap.dedent(inspect.getsource(value))]
     except (OSError, TypeError):
-        code = getattr(value, "__code__", None)
         parts = [code.co_code, *map(str, code.co_names)] if code else []
         parts += [entry for entry in code.co_consts if not _is_code(entry)] if code else []
     if isinstance(value, types.FunctionType):

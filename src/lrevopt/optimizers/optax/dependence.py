@@ -122,7 +122,7 @@ class Analysis(NamedTuple):
 
     def _scan(self, equation: Any, inputs: list[Traced]) -> list[Traced]:
         params = equation.params
-        consts, carried = params["num_consts"], params["num_carry"]
+        consts, carried = _scan_counts(params)
         body, length = params["jaxpr"], params["length"]
         fixed, begin = inputs[:consts], inputs[consts : consts + carried]
         sliced = inputs[consts + carried :]
@@ -197,6 +197,14 @@ def _tests_finiteness(equation: Any) -> bool:
         return atoms[0] is atoms[1]
     literals = [atom for atom in atoms if isinstance(atom, Literal)]
     return name == "eq" and any(np.isinf(np.asarray(atom.val, float)) for atom in literals)
+
+
+def _scan_counts(params: dict[str, Any]) -> tuple[int, int]:
+    """How many inputs of a `scan` stay the same and are carried, in older and newer JAX."""
+    if "num_consts" in params:
+        return params["num_consts"], params["num_carry"]
+    consts, carried, _ = params["ft_in"].unpack()
+    return len(list(consts)), len(list(carried))
 
 
 def place_of(equation: Any) -> str:
