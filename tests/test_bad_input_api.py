@@ -645,6 +645,37 @@ def _studies() -> dict[str, tuple[Callable[..., Any], str]]:
         "studies: distill, settings": (
             lambda: lo.distill(MOMENTUM, lo.WhiteBox(0.1), TASK, key=KEY, settings=3),
             "`settings` must be `Distilling` settings, got 3"),
+        "studies: attribute, box": (
+            lambda: lo.attribute(
+                MOMENTUM, lo.WhiteBox(0.1), TASK, key=KEY, test_key=KEY,
+                baselines={"a": MOMENTUM}), "`white_box` must have at least one part"),
+        "studies: attribute, baselines": (
+            lambda: lo.attribute(
+                MOMENTUM, lo.WhiteBox(0.1, momentum=0.9), TASK, key=KEY, test_key=KEY,
+                baselines={}), "`baselines` must name at least one"),
+        "studies: attribute, key": (
+            lambda: lo.attribute(
+                MOMENTUM, lo.WhiteBox(0.1, momentum=0.9), TASK, key=KEY, test_key=0,
+                baselines={"a": MOMENTUM}), "`test_key` must be one random key"),
+        "studies: path, numbers": (
+            lambda: lo.grow_path(
+                MOMENTUM, TASK, key=KEY, test_key=KEY, baselines={"a": MOMENTUM}, numbers=0),
+            "`numbers` must be an integer of at least 1"),
+        "studies: path, settings": (
+            lambda: lo.grow_path(
+                MOMENTUM, TASK, key=KEY, test_key=KEY, baselines={"a": MOMENTUM}, settings=1),
+            "`settings` must be `BoxTraining` settings"),
+        "studies: box training": (lambda: lo.BoxTraining(starts=0), "`starts` must be an integer"),
+        "studies: text": (lambda: lo.optax_text(MOMENTUM), "`white_box` must be a `WhiteBox`"),
+        "studies: LaTeX": (lambda: lo.latex_text(1), "`white_box` must be a `WhiteBox`"),
+        "studies: text, digits": (
+            lambda: lo.optax_text(lo.WhiteBox(0.1), digits=0), "`digits` must be an integer"),
+        "studies: text, name": (
+            lambda: lo.optax_text(lo.WhiteBox(0.1), "a b"), "`name` must be a name in Python"),
+        "studies: waterfall": (lambda: lo.plot.waterfall(1), "`record` must be an attribution"),
+        "studies: path plot": (lambda: lo.plot.path(1), "`record` must be a path"),
+        "studies: distilled": (lambda: lo.distilled("x"), "`name` must be one of .*, got 'x'"),
+        "studies: distilled, type": (lambda: lo.distilled(3), "`name` must be a string, got 3"),
         "studies: distill, starts": (lambda: lo.Distilling(starts=0), "`starts` must be an int"),
         "studies: distill, steps": (
             lambda: lo.Distilling(refinement=-1), "`refinement` must be an integer of at least 0"),

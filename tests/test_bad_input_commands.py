@@ -25,6 +25,8 @@ SCORE = ["scorecard", "optax:sgd", "--task", "rosenbrock", "--output", "new"]
 EXPLORE = ["explore", "rosenbrock", "--output", "new.html"]
 SCALES = ["tune-scales", "run", "new", "--input-factors", "1", "--output-factors", "1"]
 
+DISTILL = ["distill", "run", "--output", "new"]
+
 COMMAND_LINES: list[list[str]] = [
     ["quantum"],
     ["train"],
@@ -32,6 +34,11 @@ COMMAND_LINES: list[list[str]] = [
     ["train", "rosenbrock", "--bogus", "1"],
     ["train", "nowhere:make"],
     ["train", "rosenbrock", "--optimizer", "quantum"],
+    # Distillation.
+    *([*DISTILL, f"--{name}", "0"]
+      for name in ("starts", "seeds", "numbers", "training-steps", "steps", "problems")),
+    [*DISTILL, "--studies", "all"],
+    [*DISTILL, "--white-box", "nowhere:make"],
     # Training: counts, sizes and rates.
     *([*TRAIN, "--training.steps", value] for value in ("0", "-1", "1.5", "many", BIG, HUGE)),
     *([*TRAIN, "--training.unroll", value] for value in ("0", BIG, HUGE, "2000000000")),

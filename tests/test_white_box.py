@@ -143,6 +143,9 @@ def test_memory_saturates_where_asked():
         u = momentum * c + 1
         assert abs(u / np.sqrt(1 + abs(u / 2) ** 2) - c) < 1e-12
         assert abs(c) < 2
+    bare = lo.WhiteBox(0.1, saturation=lo.BoxSaturation(2.0, of="memory"))
+    zero = lo.WhiteBox(0.1, momentum=0.0, saturation=lo.BoxSaturation(2.0, of="memory"))
+    np.testing.assert_allclose(updates(bare), updates(zero), rtol=1e-14)
 
 
 @pytest.mark.parametrize("of", ["gradient", "update"])

@@ -85,6 +85,7 @@ if TYPE_CHECKING:
     from lrevopt.optimizers import to_optax as to_optax
     from lrevopt.optimizers.saved import load as load
     from lrevopt.optimizers.saved import shipped as shipped
+    from lrevopt.optimizers.white_box_documents import distilled as distilled
     from lrevopt.plots import plot as plot
     from lrevopt.plots.explore import explore as explore
     from lrevopt.plots.explore import observation_page as observation_page
@@ -92,9 +93,16 @@ if TYPE_CHECKING:
     from lrevopt.studies.audit import DEPARTURES as DEPARTURES
     from lrevopt.studies.audit import Audit as Audit
     from lrevopt.studies.audit import audit as audit
+    from lrevopt.studies.distillation import Attribution as Attribution
+    from lrevopt.studies.distillation import BoxTraining as BoxTraining
     from lrevopt.studies.distillation import Distillation as Distillation
     from lrevopt.studies.distillation import Distilling as Distilling
+    from lrevopt.studies.distillation import WhiteBoxPath as WhiteBoxPath
+    from lrevopt.studies.distillation import attribute as attribute
     from lrevopt.studies.distillation import distill as distill
+    from lrevopt.studies.distillation import grow_path as grow_path
+    from lrevopt.studies.distillation import latex_text as latex_text
+    from lrevopt.studies.distillation import optax_text as optax_text
     from lrevopt.studies.interventions import INTERVENTIONS as INTERVENTIONS
     from lrevopt.studies.interventions import Interventions as Interventions
     from lrevopt.studies.interventions import intervene as intervene

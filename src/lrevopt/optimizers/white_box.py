@@ -240,11 +240,11 @@ class WhiteBox(AbstractOptimizer):
     ) -> tuple[list[Array], Float[Array, ""]]:
         """Next memories of the modes, and the update direction that they give."""
         real, count = self.real_modes, self.complex_modes
-        if not self._memories:
-            return [], u
+        bounded = self.saturation_of == "memory"
+        if not self._memories:  # as a mode of momentum 0
+            return [], self._saturated(n, u) if bounded else u
         shares = [n[name] for name in indexed("share", real + count, free=real + count - 1)]
         shares.append(1 - sum(shares))
-        bounded = self.saturation_of == "memory"
         moved, direction = [], jnp.zeros((), u.dtype)
         for place, name in enumerate(indexed("momentum", real)):
             after = n[name] * memory[place] + u

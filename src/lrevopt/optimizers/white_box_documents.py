@@ -1,6 +1,5 @@
 """White boxes as JSON, with other parts, and those that come with the package."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lrevopt import storage
 from lrevopt.checks import instance, one_of, text
 from lrevopt.optimizers.optax import to_optax
 from lrevopt.optimizers.saved import SHIPPED
@@ -148,7 +148,7 @@ def distilled(name: str) -> optax.GradientTransformation:
 def distilled_box(name: str) -> WhiteBox:
     """The white box behind `distilled`. Raises `ValueError` for a name without one."""
     one_of("name", text("name", name), distilled_names())
-    return box_of(json.loads((DISTILLED / f"{name}.json").read_text(encoding="utf-8")))
+    return box_of(storage.load_json(DISTILLED / f"{name}.json"))
 
 
 def distilled_names() -> tuple[str, ...]:

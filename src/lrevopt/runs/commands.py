@@ -10,6 +10,7 @@ from lrevopt import specs
 from lrevopt.checks import one_of
 from lrevopt.runs.audit import Audit
 from lrevopt.runs.command_line import exit_code
+from lrevopt.runs.distill_command import Distill
 from lrevopt.runs.experiment import Named, key_stream
 from lrevopt.runs.options import (
     ExperimentSettings,
@@ -357,6 +358,7 @@ COMMANDS = {
     "explore": Explore,
     "gallery": Gallery,
     "audit": Audit,
+    "distill": Distill,
     "tune-scales": TuneScales,
     "search-learning-rate": SearchLearningRate,
 }

@@ -1,5 +1,14 @@
 """Distillation: a learned optimizer as a few numbers, and what each part is worth."""
 
+from lrevopt.studies.distillation.attribution import Attribution as Attribution
+from lrevopt.studies.distillation.attribution import attribute as attribute
 from lrevopt.studies.distillation.distilling import Distillation as Distillation
 from lrevopt.studies.distillation.distilling import Distilling as Distilling
 from lrevopt.studies.distillation.distilling import distill as distill
+from lrevopt.studies.distillation.export import latex_text as latex_text
+from lrevopt.studies.distillation.export import optax_text as optax_text
+from lrevopt.studies.distillation.path import WhiteBoxPath as WhiteBoxPath
+from lrevopt.studies.distillation.path import grow_path as grow_path
+from lrevopt.studies.distillation.starts import default_box as default_box
+from lrevopt.studies.distillation.training import TRAINING as TRAINING
+from lrevopt.studies.distillation.training import BoxTraining as BoxTraining

@@ -10,6 +10,12 @@ from jaxtyping import Array, Float, Key
 
 from lrevopt.optimizers.white_box import WhiteBox
 from lrevopt.optimizers.white_box_numbers import head_of, scale_of
+from lrevopt.optimizers.white_box_parts import (
+    BoxAdaptation,
+    BoxMomentum,
+    BoxSaturation,
+    BoxSchedule,
+)
 from lrevopt.studies.distillation.streams import Typical
 
 FORGETTING = ("momentum", "radius", "memory")
@@ -30,10 +36,24 @@ RANGES: dict[str, tuple[float, float]] = {
     "learning_rate": (1e-4, 3.0),
 }
 """Ranges of draws. A floor is relative to the squared size of gradients, a learning rate to what
-moves a parameter by 1."""
+moves a parameter by 1 under the largest of them."""
 
 UNIFORM = ("share", "exponent", "quadrature", "asymmetry")
 """Numbers that are drawn uniformly; all others log-uniformly."""
+
+
+def default_box() -> WhiteBox:
+    """All four parts: a real and a complex mode whose memory saturates, adaptation, schedule.
+
+    13 numbers, whose values here are not used.
+    """
+    return WhiteBox(
+        1e-3,
+        momentum=BoxMomentum((0.9, 0.5 + 0.5j), (0.5, 0.5)),
+        saturation=BoxSaturation(1.0, of="memory"),
+        adaptation=BoxAdaptation(0.95, 0.2, 1.0),
+        schedule=BoxSchedule(1.0, 50.0),
+    )
 
 
 def random_boxes(box: WhiteBox, count: int, typical: Typical, *, key: Key[Array, ""]) -> WhiteBox:
@@ -43,7 +63,7 @@ def random_boxes(box: WhiteBox, count: int, typical: Typical, *, key: Key[Array,
     drawn = {name: _draw(name, count, typical, key=keys[name]) for name in names}
     if "learning_rate" in drawn:
         exponent = drawn.get("exponent", box.held.get("exponent", 0.0))
-        unit = typical.gradient ** (1 - 2 * exponent)
+        unit = typical.largest ** (1 - 2 * exponent)
         drawn["learning_rate"] = drawn["learning_rate"] / unit
     found: dict[str, Any] = dict(box.coordinates)
     for name in names:

@@ -1,0 +1,114 @@
+"""What the parts of a white box are worth, and how many numbers it needs."""
+
+from typing import cast
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lrevopt.checks import instance, shown
+from lrevopt.plots.style import (
+    BLACK,
+    BLUE,
+    COLUMN,
+    GREEN,
+    GREY,
+    ORANGE,
+    PALE,
+    PURPLE,
+    grid_of_panels,
+    journal_style,
+    readable,
+)
+from lrevopt.studies.distillation import Attribution, WhiteBoxPath
+from lrevopt.text import percent
+
+PART_COLORS = {
+    "momentum": ORANGE,
+    "saturation": PURPLE,
+    "schedule": GREEN,
+    "adaptation": BLUE,
+}
+
+ENOUGH = 0.9
+"""Share of the gain that is marked."""
+
+
+@journal_style
+def waterfall(record: Attribution, *, ax: Axes | None = None) -> Figure:
+    """From the best tuned baseline to the learned optimizer, part by part of a white box.
+
+    Bars are Shapley values in units of the meta-objective, largest first, with 95 % bootstrap
+    intervals over seeds and problems. The grey bar is what no part explains. Where the learning
+    rate alone, without any part, is better than the baseline, it has a bar of its own.
+    """
+    instance("record", record, Attribution, "an attribution of `attribute`")
+    figure, ax = _panel(ax, width=1.25 * COLUMN)
+    worth = record.worth()
+    top, bottom = float(record.baseline.mean()), float(record.learned.mean())
+    gain = top - bottom
+    order = np.argsort(-worth.values, kind="stable")
+    steps = [(record.parts[place], worth.values[place], worth.lows[place], worth.highs[place],
+              PART_COLORS[record.parts[place]]) for place in order]  # fmt: skip
+    if worth.none:
+        steps.insert(0, ("rate alone", worth.none, worth.none, worth.none, BLACK))
+    steps.append(("rest", *worth.rest, PALE))
+    ax.bar(0, top, color=GREY, width=0.62)
+    level = top
+    for place, (_, value, low, high, color) in enumerate(steps, start=1):
+        after = level - gain * value
+        ax.bar(place, after - level, bottom=level, color=color, width=0.62)
+        ax.plot([place - 1.31 + 0.62, place + 0.31], [level, level], color=BLACK, linewidth=0.6)
+        ends = [level - gain * low, level - gain * high]
+        ax.plot([place, place], ends, color=BLACK, linewidth=0.9)
+        ax.annotate(percent(value), (place, max(level, after, *ends)), (0, 2),
+                    textcoords="offset points", ha="center", fontsize=7)  # fmt: skip
+        level = after
+    last = len(steps) + 1
+    ax.plot([last - 0.69, last + 0.31], [bottom, bottom], color=BLACK, linewidth=0.6)
+    ax.bar(last, bottom, color=BLACK, width=0.62)
+    names = [readable(record.baseline_name), *(name for name, *_ in steps), "learned"]
+    ax.set_xticks(range(last + 1), names, rotation=30, ha="right")
+    ax.tick_params(axis="x", length=0)
+    ax.set(ylabel="meta-objective", ylim=(0, 1.12 * max(top, 1e-12)), xlim=(-0.5, last + 0.5))
+    return figure
+
+
+@journal_style
+def path(record: WhiteBoxPath, *, ax: Axes | None = None) -> Figure:
+    """Share of the learned optimizer's gain that white boxes of 1, 2, ... numbers keep.
+
+    Dots have 95 % bootstrap intervals over problems, and words say what was added. 0 is the best
+    tuned baseline, 1 the learned optimizer, and the dotted line 90 %. White boxes that are worse
+    than the baseline by more than the gain stand at the lower edge, as triangles.
+    """
+    instance("record", record, WhiteBoxPath, "a path of `grow_path`")
+    figure, ax = _panel(ax, height=2.9, width=1.25 * COLUMN)
+    for level, dashes in ((0.0, "-"), (1.0, "-"), (ENOUGH, (0, (1, 1.5)))):
+        ax.axhline(level, color=GREY, linewidth=0.7, linestyle=dashes, zorder=0)
+    lowest = -0.6
+    shares, counts = np.array(record.gains()), record.counts
+    seen = np.clip(shares, lowest + 0.06, None)
+    ax.plot(counts, seen[:, 0], color=BLUE, linewidth=1.0, zorder=1)
+    for count, share, at, name in zip(counts, shares, seen, record.names, strict=True):
+        below = not share[0] > lowest
+        ax.plot([count, count], at[1:], color=BLUE, linewidth=1.4)
+        ax.plot(count, at[0], "v" if below else "o", color=BLUE, markersize=4)
+        up = at[0] < 0.45
+        ax.annotate(name, (count, max(at) if up else min(at)), (0, 4 if up else -4),
+                    textcoords="offset points", rotation=90, ha="center",
+                    va="bottom" if up else "top", fontsize=7)  # fmt: skip
+    ax.set(xlabel="numbers", ylabel="share of the gain kept", ylim=(lowest, 1.12))
+    ax.set_xlim(counts.min() - 0.6, counts.max() + 0.6)
+    ax.set_xticks(np.arange(counts.min(), counts.max() + 1))
+    return figure
+
+
+def _panel(ax: Axes | None, height: float = 2.6, width: float = COLUMN) -> tuple[Figure, Axes]:
+    """A panel of its own, or the one that is given, with its figure."""
+    if ax is None:
+        figure, axes = grid_of_panels(1, 1, height=height, width=width)
+        return figure, axes[0, 0]
+    if not isinstance(ax, Axes):
+        raise ValueError(f"`ax` must be an axis of matplotlib, got {shown(ax)}.")
+    return cast(Figure, ax.get_figure(root=True)), ax

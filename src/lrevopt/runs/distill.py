@@ -1,0 +1,167 @@
+"""A stage: the optimizer of a run as a white box of a few numbers, and what each part is worth."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from lrevopt import storage
+from lrevopt.checks import one_of
+from lrevopt.inner_loop.sizes import check_runs
+from lrevopt.meta_training import MetaTraining
+from lrevopt.optimizers import AbstractOptimizer, WhiteBox, saved
+from lrevopt.optimizers.white_box_documents import document_of
+from lrevopt.plots.distillation import path as figure_path
+from lrevopt.plots.distillation import waterfall
+from lrevopt.plots.style import render
+from lrevopt.runs.contents import Run
+from lrevopt.runs.evaluate import tested_problems
+from lrevopt.runs.experiment import key_stream
+from lrevopt.runs.tune import Say, load_tuning, tuned_baselines
+from lrevopt.studies import distillation
+from lrevopt.studies.distillation import (
+    Attribution,
+    BoxTraining,
+    Distillation,
+    Distilling,
+    default_box,
+    latex_text,
+    optax_text,
+)
+from lrevopt.text import Table, csv_text
+
+Study = Literal["fit", "path", "parts"]
+
+STUDIES: tuple[Study, ...] = get_args(Study)
+"""Fit to what the learned optimizer does; as few numbers as possible; worth of each part."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DistillSettings:
+    """What a distillation consists of. Raises `ValueError` as its parts do."""
+
+    studies: tuple[str, ...] = STUDIES
+    """Which of fit, path and parts."""
+    distilling: Distilling = Distilling()
+    """Of the fit."""
+    training: MetaTraining = distillation.TRAINING
+    """Of white boxes."""
+    starts: int = 4
+    """Random starts of every white box that is trained."""
+    candidates: int = 128
+    """Random white boxes of which each start is the best."""
+    seeds: int = 3
+    """Repetitions of the study of parts."""
+    numbers: int = 8
+    """Numbers at which the path ends."""
+    problems: int | None = None
+    """Test problems (default: 256, or 64 of networks)."""
+    seed: int = 0
+    """Of all problems and starts."""
+
+    def __post_init__(self) -> None:
+        for name in self.studies:
+            one_of("studies", name, STUDIES)
+        self.boxes()
+
+    def boxes(self) -> BoxTraining:
+        """How white boxes are trained."""
+        return BoxTraining(self.training, self.starts, self.candidates)
+
+
+def distill_run(
+    run: Run,
+    output: Path,
+    settings: DistillSettings = DistillSettings(),
+    *,
+    white_box: WhiteBox | None = None,
+    say: Say = print,
+) -> dict[str, Any]:
+    """Distil a run's optimizer, and write records, tables and figures into the folder `output`.
+
+    `white_box` has the parts and held numbers of the fit and of the study of parts (default: a
+    real and a complex mode, saturation, adaptation, schedule). Records come back by study. A call
+    that was interrupted goes on where it stopped: with the same command, white boxes that were
+    trained are not trained again.
+
+    Fits use problems of the stream of analyses, training that of tuning, and scores those of the
+    test. Raises `ValueError` for a run without weights or tuned baselines.
+    """
+    box = white_box or default_box()
+    task, optimizer = run.task, saved.load(run.folder)
+    baselines = tuned_baselines(load_tuning(run.folder, task))
+    problems = settings.problems or tested_problems(task)
+    steps = settings.training.unroll
+    check_runs(task, problems=problems, steps=steps, optimizers=16 * settings.seeds)
+    facts = dataclasses.asdict(settings) | {
+        "problems": problems, "task": storage.describe(task), "white_box": document_of(box),
+        "optimizer": storage.digest_of(optimizer),
+    }  # fmt: skip
+    common: dict[str, Any] = {
+        "key": key_stream("tuning", settings.seed), "baselines": baselines, "problems": problems,
+        "test_key": key_stream("test", settings.seed), "settings": settings.boxes(),
+    }  # fmt: skip
+    found: dict[str, Any] = {}
+    with storage.claimed(output), storage.resumable(output, "distill", facts):
+        storage.save_json(output / storage.SETTINGS, facts | {"versions": storage.versions()})
+        if "fit" in settings.studies:
+            found["fit"] = _fit(optimizer, box, run, settings, baselines)
+            _write(output, "distillation", found["fit"], say)
+        if "path" in settings.studies:
+            found["path"] = storage.part(
+                "path", distillation.WhiteBoxPath,
+                lambda: distillation.grow_path(
+                    optimizer, task, numbers=settings.numbers, **common),
+            )  # fmt: skip
+            _write(output, "path", found["path"], say, figure_path(found["path"]))
+            _write_box(output, found["path"].white_box(settings.numbers), say)
+        if "parts" in settings.studies:
+            fit = found.get("fit")
+            found["parts"] = storage.part(
+                "parts", Attribution,
+                lambda: distillation.attribute(
+                    optimizer, box, task, seeds=settings.seeds,
+                    distilled=None if fit is None else fit.white_box, **common),
+            )  # fmt: skip
+            _write(output, "attribution", found["parts"], say, waterfall(found["parts"]))
+    return found
+
+
+def _fit(
+    optimizer: AbstractOptimizer,
+    box: WhiteBox,
+    run: Run,
+    settings: DistillSettings,
+    baselines: dict[str, AbstractOptimizer],
+) -> Distillation:
+    """The fit to what the learned optimizer does."""
+    return storage.part(
+        "fit", Distillation,
+        lambda: distillation.distill(
+            optimizer, box, run.task, key=key_stream("analysis", settings.seed),
+            baselines=baselines, settings=settings.distilling),
+    )  # fmt: skip
+
+
+def _write(output: Path, name: str, record: Any, say: Say, figure: Any = None) -> None:
+    """A record with its table, and its figure if it has one."""
+    table: Table = record.table()
+    files: dict[Path, str | bytes] = {
+        output / f"{name}.npz": storage.record_bytes(record),
+        output / f"{name}.csv": csv_text(table.heads, table.rows),
+        output / f"{name}.txt": f"{table}\n",
+    }
+    if figure is not None:
+        files |= {output / f"{name}.{kind}": render(figure, kind) for kind in ("png", "svg")}
+    storage.replace_together(files)
+    say(str(record))
+
+
+def _write_box(output: Path, box: WhiteBox, say: Say) -> None:
+    """The shortest white box as JSON, as optax and as LaTeX."""
+    text = optax_text(box)
+    storage.replace_together({
+        output / "distilled.json": storage.json_text(document_of(box)),
+        output / "distilled.py": text,
+        output / "distilled.tex": latex_text(box),
+    })  # fmt: skip
+    say(text)

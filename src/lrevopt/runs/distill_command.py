@@ -1,0 +1,62 @@
+"""The command `lrevopt distill`: a learned optimizer as a few numbers."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from lrevopt import specs
+from lrevopt.checks import positive_integer
+from lrevopt.runs.options import RunSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class Distill(RunSettings):
+    """Distil a run's optimizer: a white box of a few numbers, and the worth of its parts."""
+
+    output: Path = Path("runs/distillation")
+    """Folder that gets records, tables, figures, and the white box as JSON, optax and LaTeX."""
+    studies: tuple[str, ...] = ("fit", "path", "parts")
+    """Which of: fit to the optimizer's updates and losses; path of 1, 2, ... numbers; worth of each
+    part, for which every subset of parts is trained."""
+    white_box: Annotated[str | None, tyro.conf.arg(metavar="OPTIMIZER")] = None
+    """module:factory of the white box for fit and parts (default: all parts, 13 numbers)."""
+    starts: int = 4
+    """Random starts of every white box that is trained."""
+    seeds: int = 3
+    """Repetitions of the study of parts."""
+    numbers: int = 8
+    """Numbers at which the path ends."""
+    training_steps: int = 1000
+    """Meta-steps of every white box that is trained."""
+    problems: int | None = None
+    """Test problems (default: 256, or 64 of networks)."""
+    steps: int = 200
+    """Inner updates."""
+
+    def main(self) -> None:
+        """Distil, save, print tables. What was done before an interruption is not done again."""
+        for name in ("starts", "seeds", "numbers", "training_steps", "steps"):
+            positive_integer(name, getattr(self, name))
+        if self.problems is not None:
+            positive_integer("problems", self.problems)
+        from lrevopt.runs.distill import DistillSettings, distill_run
+        from lrevopt.studies.distillation import TRAINING, Distilling
+
+        settings = DistillSettings(
+            studies=self.studies,
+            distilling=Distilling(steps=self.steps),
+            training=dataclasses.replace(TRAINING, steps=self.training_steps, unroll=self.steps),
+            starts=self.starts,
+            seeds=self.seeds,
+            numbers=self.numbers,
+            problems=self.problems,
+            seed=self.seed,
+        )
+        box = None
+        if self.white_box is not None:
+            made = specs.find_object("white_box", self.white_box)
+            box = specs.call("white_box", self.white_box, made, {}) if callable(made) else made
+        distill_run(self.open(self.steps), self.output, settings, white_box=box)
+        print(f"written to {self.output}")

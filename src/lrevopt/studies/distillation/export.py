@@ -1,0 +1,236 @@
+"""White boxes written out: as a dozen lines of optax, and as LaTeX."""
+
+import math
+from typing import Any
+
+from lrevopt.checks import instance, positive_integer, shown
+from lrevopt.optimizers.white_box import WhiteBox
+from lrevopt.optimizers.white_box_documents import document_of
+from lrevopt.optimizers.white_box_numbers import indexed
+
+Lines = list[str]
+
+
+def optax_text(box: WhiteBox, name: str = "distilled", digits: int = 6) -> str:
+    """A function of plain JAX and optax that makes the same updates as a white box.
+
+    The text defines `name()`, which returns an `optax.GradientTransformation`; it needs only
+    `jax`, `jax.numpy` as `jnp` and `optax`. Numbers have `digits` significant digits.
+    """
+    text = _Text(box, digits)
+    if not (isinstance(name, str) and name.isidentifier()):
+        raise ValueError(f"`name` must be a name in Python, got {shown(name)}.")
+    state, body = text.states(), text.body()
+    kept = ", ".join(state) or "_"
+    inits = ", ".join(text.inits()) or "0.0"
+    single = "" if len(state) > 1 else ","
+    lines = [
+        "import jax", "import jax.numpy as jnp", "import optax", "", "",
+        f"def {name}() -> optax.GradientTransformation:",
+        f"    def step(g, {kept}):",
+        *(f"        {line}" for line in body),
+        f"        return {', '.join([text.update(), *(state or ['_'])])}",
+        "",
+        "    def init(params):",
+        f"        starts = ({inits}{single})" if len(state) <= 1 else f"        starts = ({inits})",
+        "        return tuple(jax.tree.map(lambda p: jnp.full_like(p, s), params) for s in starts)",
+        "",
+        "    def update(grads, state, params=None):",
+        "        leaves, tree = jax.tree.flatten(grads)",
+        "        olds = zip(*(jax.tree.leaves(part) for part in state))",
+        "        outs = [step(g, *old) for g, old in zip(leaves, olds)]",
+        "        new = [jax.tree.unflatten(tree, part) for part in zip(*outs)]",
+        "        return new[0], tuple(new[1:])",
+        "",
+        "    return optax.GradientTransformation(init, update)",
+    ]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def latex_text(box: WhiteBox, digits: int = 3) -> str:
+    """The update of a white box as aligned LaTeX equations with its numbers."""
+    text = _Text(box, digits)
+    return "\\begin{aligned}\n" + " \\\\\n".join(text.latex()) + "\n\\end{aligned}\n"
+
+
+class _Text:
+    """Lines of one white box."""
+
+    def __init__(self, box: WhiteBox, digits: int):
+        document = document_of(instance("white_box", box, WhiteBox, "a `WhiteBox`"))
+        self.n: dict[str, float] = document["numbers"]
+        self.real, self.pairs = box.real_modes, box.complex_modes
+        self.saturates, self.divides = box.saturation_of, box.adaptation_of
+        self.outside, self.digits = box.floor_outside, positive_integer("digits", digits)
+
+    def number(self, name: str) -> str:
+        """A number as Python has it."""
+        return f"{self.n[name]:.{self.digits}g}"
+
+    def modes(self) -> list[tuple[str, Any, float, float]]:
+        """Names, momentum, share and quadrature of the modes."""
+        count = self.real + self.pairs
+        shares = [self.n[name] for name in indexed("share", count, free=count - 1)]
+        shares += [1 - sum(shares)] if count else []
+        found: list[tuple[str, Any, float, float]] = [
+            (f"v{place + 1}" if self.real > 1 else "v", name, shares[place], 0.0)
+            for place, name in enumerate(indexed("momentum", self.real))
+        ]
+        for place in range(self.pairs):
+            radius, angle, other = (
+                indexed(one, self.pairs)[place] for one in ("radius", "angle", "quadrature")
+            )
+            label = f"{place + 1}" if self.pairs > 1 else ""
+            share = shares[self.real + place]
+            found.append((label, (radius, angle), share, self.n[other]))
+        return found
+
+    def states(self) -> Lines:
+        """Names of the state."""
+        names = []
+        for name, momentum, _, _ in self.modes():
+            names += [name] if isinstance(momentum, str) else [f"x{name}", f"y{name}"]
+        names += ["s"] if self.divides else []
+        return names + (["z"] if "timescale" in self.n else [])
+
+    def inits(self) -> Lines:
+        """Initial values of the state."""
+        return ["1.0" if name == "z" else "0.0" for name in self.states()]
+
+    def update(self) -> str:
+        """The update of the parameter."""
+        return f"-{self.number('learning_rate')} * d"
+
+    def body(self) -> Lines:
+        """Lines that compute the next state and the direction d."""
+        lines: Lines = []
+        if self.divides:
+            memory = self.n["memory"]
+            lines.append(f"s = {self.number('memory')} * s + {1 - memory:.{self.digits}g} * g**2")
+            power, floor = self.number("exponent"), self.number("floor")
+            size = f"1 / (s**{power} + {floor})" if self.outside else f"(s + {floor}) ** -{power}"
+            lines.append(f"a = {size}")
+        lines.append(f"d = {self.saturated('g') if self.saturates == 'gradient' else 'g'}"
+                     + (" * a" if self.divides == "gradient" else ""))  # fmt: skip
+        lines += self.moved()
+        if self.divides == "update":
+            lines.append("d = d * a")
+        if self.saturates == "update":
+            lines.append(f"d = {self.saturated('d')}")
+        if "timescale" in self.n:
+            excess = self.n["start_over_end"] - 1
+            lines.append(f"d = d * (1 + {excess:.{self.digits}g} * z)")
+            lines.append(f"z = jnp.exp(-1 / {self.number('timescale')}) * z")
+        return lines
+
+    def moved(self) -> Lines:
+        """Lines of the modes."""
+        lines, terms, memory = [], [], self.saturates == "memory"
+        for name, momentum, share, other in self.modes():
+            weight = f"{share:.{self.digits}g}"
+            if isinstance(momentum, str):
+                after = f"{self.number(momentum)} * {name} + d"
+                lines.append(f"{name} = {self.saturated(f'({after})') if memory else after}")
+                terms.append(f"{weight} * {name}")
+                continue
+            radius, angle = (self.n[one] for one in momentum)
+            a, b = (f"{radius * turn(angle):.{self.digits}g}" for turn in (math.cos, math.sin))
+            x, y = f"x{name}", f"y{name}"
+            lines.append(f"{x}, {y} = {a} * {x} - {b} * {y} + d, {b} * {x} + {a} * {y}")
+            if memory:
+                shrink = self.shrinkage("r", self.number("knee"), self.sharpness())
+                lines += [
+                    f"r = jnp.sqrt({x}**2 + {y}**2)",
+                    f"{x}, {y} = {x} {shrink}, {y} {shrink}",
+                ]
+            terms.append(f"{weight} * {x} - {other:.{self.digits}g} * {y}")
+        if not terms:  # as a mode of momentum 0
+            return [f"d = {self.saturated('d')}"] if memory else []
+        return [*lines, f"d = {' + '.join(terms)}"]
+
+    def sharpness(self) -> str | None:
+        """The sharpness, unless it is infinite."""
+        return self.number("sharpness") if "sharpness" in self.n else None
+
+    def shrinkage(self, size: str, knee: str, sharp: str | None) -> str:
+        """What a value of this size is multiplied by."""
+        if sharp is None:
+            return f"/ jnp.maximum(1, {size} / {knee})"
+        return f"/ (1 + ({size} / {knee}) ** {sharp}) ** (1 / {sharp})"
+
+    def saturated(self, value: str) -> str:
+        """S(value)."""
+        knee = self.number("knee")
+        if "asymmetry" in self.n:
+            knee = f"({knee} * jnp.exp({self.number('asymmetry')} * jnp.sign({value})))"
+        return f"{value} {self.shrinkage(f'jnp.abs({value})', knee, self.sharpness())}"
+
+    def latex(self) -> Lines:
+        """Equations, one a line."""
+        lines, drive = [], "g"
+        if self.divides:
+            memory = self.n["memory"]
+            lines.append(
+                f"s' &= {self.tex('memory')}\\, s + {_tex(1 - memory, self.digits)}\\, g^2"
+            )
+        size = self.tex_size()
+        drive = "S(g)" if self.saturates == "gradient" else "g"
+        drive += size if self.divides == "gradient" else ""
+        terms = []
+        for place, (_, momentum, share, other) in enumerate(self.modes()):
+            v = f"v_{place + 1}"
+            if isinstance(momentum, str):
+                after = f"{self.tex(momentum)}\\, {v} + {drive}"
+                weight = f"{_tex(share, self.digits)}\\, {v}'"
+            else:
+                radius, angle = (self.tex(one) for one in momentum)
+                after = f"{radius}\\, e^{{{angle} i}}\\, {v} + {drive}"
+                both = f"({_tex(share, self.digits)} + ({_tex(other, self.digits)}) i)"
+                weight = f"\\operatorname{{Re}}{both} {v}'"
+            after = f"S({after})" if self.saturates == "memory" else after
+            lines.append(f"{v}' &= {after}")
+            terms.append(weight)
+        bounded = f"S\\left({drive}\\right)" if self.saturates == "memory" else drive
+        direction = " + ".join(terms) or bounded
+        if self.divides == "update":
+            direction = f"\\left({direction}\\right){size}"
+        if self.saturates == "update":
+            direction = f"S\\left({direction}\\right)"
+        lines.append(f"d &= {direction}")
+        factor = ""
+        if "timescale" in self.n:
+            excess = _tex(self.n["start_over_end"] - 1, self.digits)
+            factor = f"\\left(1 + {excess}\\, e^{{-k / {self.tex('timescale')}}}\\right) "
+        lines.append(f"x' &= x - {self.tex('learning_rate')}\\, {factor}d")
+        return [*lines, *self.tex_saturation()]
+
+    def tex(self, name: str) -> str:
+        """A number."""
+        return _tex(self.n[name], self.digits)
+
+    def tex_size(self) -> str:
+        """What adaptation multiplies by."""
+        if not self.divides:
+            return ""
+        power, floor = self.tex("exponent"), self.tex("floor")
+        if self.outside:
+            return f" / ({{s'}}^{{{power}}} + {floor})"
+        return f" / (s' + {floor})^{{{power}}}"
+
+    def tex_saturation(self) -> Lines:
+        """The definition of S, where there is one."""
+        if self.saturates is None:
+            return []
+        knee = self.tex("knee")
+        if "asymmetry" in self.n:
+            knee = f"{knee}\\, e^{{{self.tex('asymmetry')} \\operatorname{{sign}} u}}"
+        if "sharpness" not in self.n:
+            return [f"S(u) &= u / \\max(1, |u| / {knee})"]
+        sharp = self.tex("sharpness")
+        return [f"S(u) &= u / \\left(1 + |u / {knee}|^{{{sharp}}}\\right)^{{1 / {sharp}}}"]
+
+
+def _tex(value: float, digits: int) -> str:
+    """A number with its power of ten as LaTeX has it."""
+    leading, sign, power = f"{value:.{digits}g}".partition("e")
+    return f"{leading} \\times 10^{{{int(power)}}}" if sign else leading

@@ -1,0 +1,257 @@
+"""As few numbers as possible: white boxes that grow by one move at a time.
+
+Each round tries every move (`moves_from`): new numbers are drawn at random, the others stay, and
+the draws are scored. The best few moves are trained from their best draws. Kept is the one that
+lowers the log meta-objective on selection problems most for each number that it adds.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+
+import equinox as eqx
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+
+from lrevopt import storage
+from lrevopt.checks import instance, mapping, positive_integer, random_key
+from lrevopt.inner_loop.doors import check_run
+from lrevopt.optimizers import AbstractOptimizer
+from lrevopt.optimizers.white_box import WhiteBox
+from lrevopt.optimizers.white_box_documents import Document, box_of, document_of, unstacked
+from lrevopt.studies.distillation.attribution import LEARNED, tested_beside, typical_sizes
+from lrevopt.studies.distillation.gain import Share, gain_kept
+from lrevopt.studies.distillation.moves import moves_from, simplest
+from lrevopt.studies.distillation.starts import random_boxes
+from lrevopt.studies.distillation.streams import Typical
+from lrevopt.studies.distillation.training import (
+    BOX_TRAINING,
+    BoxTraining,
+    Trained,
+    screened,
+    train_boxes,
+    train_from,
+)
+from lrevopt.tasks.interface import AbstractTask
+from lrevopt.text import Printed, Table, number, percent
+
+TRIED = 3
+"""Moves of a round that are trained."""
+
+
+class WhiteBoxPath(Printed, eqx.Module):
+    """White boxes of ever more numbers and what they keep of a learned optimizer's gain.
+
+    `names` are the moves, `counts` the free numbers after each, `objectives` meta-objectives on
+    test problems, `selection_scores` those on selection problems. `tried` has a line for every
+    move that was trained, with its selection score; `documents` are the white boxes as JSON.
+    """
+
+    names: tuple[str, ...]
+    counts: Int[np.ndarray, " move"]
+    documents: tuple[str, ...]
+    objectives: Float[np.ndarray, "move problem"]
+    selection_scores: Float[np.ndarray, " move"]
+    learned: Float[np.ndarray, " problem"]
+    baseline: Float[np.ndarray, " problem"]
+    baseline_name: str
+    tried: tuple[str, ...]
+
+    def white_box(self, numbers: int) -> WhiteBox:
+        """The best white box of at most so many free numbers. `ValueError` if there is none."""
+        fitting = np.flatnonzero(self.counts <= positive_integer("numbers", numbers))
+        best = fitting[np.argmin(self.selection_scores[fitting])]
+        return box_of(json.loads(self.documents[best]))
+
+    def gains(self) -> list[Share]:
+        """Share of the gain that each white box keeps."""
+        return [gain_kept(row, self.learned, self.baseline) for row in self.objectives]
+
+    def table(self) -> Table:
+        """A row for each move."""
+        rows = [
+            (str(count), name, number(float(row.mean()), 4), *map(percent, share))
+            for count, name, row, share in zip(
+                self.counts.tolist(), self.names, self.objectives, self.gains(), strict=True)
+        ]  # fmt: skip
+        notes = [
+            f"Learned optimizer {number(float(self.learned.mean()), 4)}, {self.baseline_name} "
+            f"{number(float(self.baseline.mean()), 4)} on {self.learned.size} test problems. "
+            f"Intervals: 95 %, bootstrap over problems. {len(self.tried)} white boxes were trained."
+        ]
+        heads = ("numbers", "move", "meta-objective", "gain kept", "low", "high")
+        return Table("White boxes of ever more numbers", heads, rows, notes)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Point:
+    """Where a path stands."""
+
+    name: str
+    trained: Trained
+    tried: tuple[str, ...]
+
+
+def grow_path(
+    optimizer: AbstractOptimizer,
+    task: AbstractTask,
+    *,
+    key: Key[Array, ""],
+    test_key: Key[Array, ""],
+    baselines: Mapping[str, AbstractOptimizer],
+    settings: BoxTraining = BOX_TRAINING,
+    numbers: int = 8,
+    problems: int = 256,
+) -> WhiteBoxPath:
+    """White boxes of 1, 2, ... up to `numbers` free numbers, each grown from the one before.
+
+    `key` and `test_key` are as in `attribute`. Raises `ValueError` for what is no baseline, or
+    counts below 1.
+    """
+    mapping("baselines", baselines, "optimizers")
+    instance("settings", settings, BoxTraining, "`BoxTraining` settings")
+    numbers, problems = positive_integer("numbers", numbers), positive_integer("problems", problems)
+    key, test_key = random_key("key", key), random_key("test_key", test_key)
+    check_run(optimizer, task, key)
+    steps = settings.training.unroll
+    typical = typical_sizes(optimizer, task, steps, key=key)
+    points = _points(task, typical, settings, numbers, key=jr.fold_in(key, 0))
+    boxes = {str(place): point.trained.box for place, point in enumerate(points)}
+    rows, best = tested_beside(
+        boxes, optimizer, baselines, task, settings=settings, key=key, test_key=test_key,
+        problems=problems,
+    )  # fmt: skip
+    return WhiteBoxPath(
+        names=tuple(point.name for point in points),
+        counts=np.array([len(box.numbers()) for box in boxes.values()]),
+        documents=tuple(json.dumps(document_of(box)) for box in boxes.values()),
+        objectives=np.stack([rows[name] for name in boxes]),
+        selection_scores=np.array([point.trained.scores.min() for point in points]),
+        learned=rows[LEARNED],
+        baseline=rows[best],
+        baseline_name=best,
+        tried=sum((point.tried for point in points), ()),
+    )
+
+
+def _points(
+    task: AbstractTask,
+    typical: Typical,
+    settings: BoxTraining,
+    numbers: int,
+    *,
+    key: Key[Array, ""],
+) -> list[_Point]:
+    """Every white box of the path. Each round is kept when it is done."""
+
+    def first() -> _Round:
+        box = box_of(simplest())
+        trained = train_boxes(box, task, key=key, typical=typical, settings=settings)
+        return _Round.of("learning rate", trained, ())
+
+    points = [storage.part("path 1", _Round, first).point()]
+    while True:
+        box = points[-1].trained.box
+        count, place = len(box.numbers()), len(points)
+        larger = {
+            name: move for name, move in moves_from(document_of(box), typical).items()
+            if len(move[0]["numbers"]) - len(move[0]["held"]) <= numbers
+        }  # fmt: skip
+        if count >= numbers or not larger:
+            return points
+        points.append(
+            storage.part(
+                f"path {place + 1}", _Round,
+                lambda current=points[-1].trained, larger=larger, place=place: _round(  # type: ignore[misc]
+                    current, larger, task, typical, settings=settings, key=jr.fold_in(key, place)),
+                of=box,
+            ).point()
+        )  # fmt: skip
+
+
+def _round(
+    current: Trained,
+    larger: Mapping[str, tuple[Document, tuple[str, ...]]],
+    task: AbstractTask,
+    typical: Typical,
+    *,
+    settings: BoxTraining,
+    key: Key[Array, ""],
+) -> "_Round":
+    """The best move from a trained white box."""
+    box = current.box
+    screen_key, draw_key, training_key = jr.split(key, 3)
+    drawn, least = {}, {}
+    for place, (name, (document, new)) in enumerate(larger.items()):
+        boxes = _drawn(
+            box_of(document), new, settings.candidates, typical, key=jr.fold_in(draw_key, place)
+        )
+        scores = screened(boxes, task, settings, key=screen_key)
+        # The white box as it is comes first: most moves begin by changing nothing.
+        order = [0, *(at for at in np.argsort(scores, kind="stable") if at)][: settings.starts + 1]
+        each = unstacked(boxes)
+        drawn[name] = [each[at] for at in order]
+        least[name] = float(scores[order[0]])
+    chosen = sorted(least, key=lambda name: least[name])[:TRIED]
+    found = {name: train_from(drawn[name], task, settings.training, key=training_key)
+             for name in chosen}  # fmt: skip
+
+    def progress(name: str) -> float:
+        """What a move lowers the log meta-objective by, for each number that it adds."""
+        added = len(found[name].box.numbers()) - len(box.numbers())
+        return float((np.log(current.scores.min()) - np.log(found[name].scores.min())) / added)
+
+    best = max(found, key=progress)
+    tried = tuple(
+        f"{len(one.box.numbers())} numbers, {name}: {one.scores.min():.5f}"
+        for name, one in found.items()
+    )
+    return _Round.of(best, found[best], tried)
+
+
+def _drawn(
+    box: WhiteBox, new: tuple[str, ...], count: int, typical: Typical, *, key: Key[Array, ""]
+) -> WhiteBox:
+    """White boxes, stacked, with new numbers at random, and learning rates up to a factor 10 away.
+
+    Adaptation changes the units of the learning rate, which then is random as well. The first is
+    `box` itself.
+    """
+    random = random_boxes(box, count, typical, key=key)
+    shift = jnp.linspace(-1.0, 1.0, count) * jnp.log(10.0)
+    mixed = {}
+    for name, value in box.coordinates.items():
+        if not eqx.is_array(value):
+            mixed[name] = value
+        elif name in new:
+            mixed[name] = random.coordinates[name].at[0].set(value)
+        else:
+            mixed[name] = jnp.broadcast_to(value, (count,))
+    rates = mixed["learning_rate"]
+    if {"memory", "exponent"} & set(new):
+        mixed["learning_rate"] = random.coordinates["learning_rate"].at[0].set(rates[0])
+    else:
+        turned = jr.permutation(key, shift).at[0].set(0.0)
+        mixed["learning_rate"] = rates + turned.astype(rates.dtype)
+    return eqx.tree_at(lambda b: b.coordinates, random, mixed)
+
+
+class _Round(eqx.Module):
+    """A point of a path as a record."""
+
+    name: str
+    document: str
+    scores: Float[np.ndarray, " start"]
+    tried: tuple[str, ...]
+
+    @classmethod
+    def of(cls, name: str, trained: Trained, tried: tuple[str, ...]) -> "_Round":
+        """The record."""
+        return cls(name, json.dumps(document_of(trained.box)), trained.scores, tried)
+
+    def point(self) -> _Point:
+        """What it is a record of."""
+        box = box_of(json.loads(self.document))
+        return _Point(self.name, Trained(box, self.scores), tuple(self.tried))

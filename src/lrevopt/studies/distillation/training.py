@@ -1,0 +1,102 @@
+"""White boxes meta-trained from many starts, as one population."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from lrevopt.checks import positive_integer
+from lrevopt.inner_loop.scoring import score_settings
+from lrevopt.meta_training import MetaTraining, meta_train_population
+from lrevopt.optimizers.white_box import WhiteBox
+from lrevopt.optimizers.white_box_documents import reordered, stacked, unstacked
+from lrevopt.studies.distillation.starts import random_boxes
+from lrevopt.studies.distillation.streams import Typical
+from lrevopt.tasks.interface import AbstractTask, sample_problems
+
+TRAINING = MetaTraining(
+    steps=1000, problems=64, objective="log_mean", learning_rate=3e-2, warm_up=20, clip=1.0,
+    penalty=0.0, early_snapshots=False, selection_problems=256,
+)  # fmt: skip
+"""How white boxes are trained: few numbers of size 1 bear a large learning rate and no penalty."""
+
+
+@dataclasses.dataclass(frozen=True)
+class BoxTraining:
+    """Starts and settings of trained white boxes. Raises `ValueError` for counts below 1."""
+
+    training: MetaTraining = TRAINING
+    starts: int = 4
+    """Random starts, besides those that are given."""
+    candidates: int = 128
+    """Random white boxes of which each start is the best."""
+    screening_problems: int = 64
+    """Problems that they are scored on."""
+
+    def __post_init__(self) -> None:
+        for name in ("starts", "candidates", "screening_problems"):
+            positive_integer(name, getattr(self, name))
+
+
+BOX_TRAINING = BoxTraining()
+
+
+class Trained(eqx.Module):
+    """The best of several trained white boxes on common selection problems.
+
+    `scores` are those of all starts, the given ones first: mean(losses) / losses[0].
+    """
+
+    box: WhiteBox
+    scores: Float[np.ndarray, " start"]
+
+
+def train_boxes(
+    box: WhiteBox,
+    task: AbstractTask,
+    *,
+    key: Key[Array, ""],
+    typical: Typical,
+    given: Sequence[WhiteBox] = (),
+    settings: BoxTraining = BOX_TRAINING,
+) -> Trained:
+    """Train white boxes of the structure of `box` from random starts and from those `given`.
+
+    All start on the same problems in the same order and are compared on the same selection
+    problems; `typical` sizes are those that random starts are drawn around.
+    """
+    screen_key, start_key, training_key = jr.split(key, 3)
+    count = settings.starts * settings.candidates
+    drawn = random_boxes(box, count, typical, key=start_key)
+    scores = screened(drawn, task, settings, key=screen_key)
+    rows = np.argmin(scores.reshape(settings.starts, -1), axis=1)
+    rows = rows + np.arange(settings.starts) * settings.candidates
+    chosen = jax.tree.map(lambda leaf: leaf[rows] if eqx.is_array(leaf) else leaf, drawn)
+    return train_from([*given, *unstacked(chosen)], task, settings.training, key=training_key)
+
+
+def train_from(
+    starts: Sequence[WhiteBox], task: AbstractTask, training: MetaTraining, *, key: Key[Array, ""]
+) -> Trained:
+    """Train these white boxes of one structure side by side, on the same problems."""
+    keys = jnp.stack([key] * len(starts))
+    run = meta_train_population(task, stacked(starts), training, keys=keys, progress=False)
+    scores = np.where(np.isfinite(run.scores), run.scores, np.inf)
+    best = run.members[int(np.argmin(scores))].optimizer
+    assert isinstance(best, WhiteBox)
+    return Trained(reordered(best), scores)
+
+
+def screened(
+    boxes: WhiteBox, task: AbstractTask, settings: BoxTraining, *, key: Key[Array, ""]
+) -> Float[np.ndarray, " box"]:
+    """Mean meta-objective of stacked white boxes on problems from `key`; inf where one diverged."""
+    problems = eqx.filter_jit(sample_problems)(task, key, settings.screening_problems)
+    training = settings.training
+    scores, _ = score_settings(task, boxes, problems, training.unroll, training.objective)
+    return np.asarray(scores, float)

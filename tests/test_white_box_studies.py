@@ -1,0 +1,224 @@
+"""Worth of parts, paths of ever more numbers, and white boxes as text."""
+
+import json
+from typing import Any
+
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import optax
+import pytest
+
+import lrevopt as lo
+from lrevopt import storage
+from lrevopt.optimizers.white_box import PARTS
+from lrevopt.optimizers.white_box_documents import box_of, distilled_box, document_of
+from lrevopt.studies.distillation import (
+    Attribution,
+    BoxTraining,
+    attribute,
+    grow_path,
+    latex_text,
+    optax_text,
+)
+from lrevopt.studies.distillation.attribution import all_subsets, explained, shapley_values
+from lrevopt.studies.distillation.moves import moves_from, simplest
+from lrevopt.studies.distillation.streams import Typical
+
+GENERATOR = np.random.default_rng(0)
+TYPICAL = Typical(gradient=1.0, largest=5.0, steps=40)
+
+SHORT = BoxTraining(
+    training=lo.MetaTraining(
+        steps=40, unroll=40, problems=8, objective="log_mean", learning_rate=0.05, warm_up=0,
+        clip=1.0, penalty=0.0, early_snapshots=False, snapshot_every=20, selection_problems=16,
+    ),
+    starts=2, candidates=16, screening_problems=8,
+)  # fmt: skip
+
+
+def attribution(objectives: np.ndarray, learned: float = 0.1, baseline: float = 0.5) -> Attribution:
+    """A record with these mean meta-objectives, by seed and subset, on five problems."""
+    count = objectives.shape[1].bit_length() - 1
+    spread = np.linspace(0.8, 1.2, 5)
+    box = json.dumps(document_of(lo.WhiteBox(0.1)))
+    return Attribution(
+        parts=PARTS[:count],
+        subsets=all_subsets(count),
+        objectives=objectives[..., None] * spread,
+        learned=learned * spread,
+        baseline=baseline * spread,
+        baseline_name="adam",
+        documents=(box,) * objectives.size,
+        selection_scores=objectives,
+        start_scores=objectives[..., None],
+    )
+
+
+@pytest.mark.parametrize("count", [1, 3, 4])
+def test_shapley_values_sum_to_what_is_explained(count):
+    subsets = all_subsets(count)
+    values = GENERATOR.normal(size=len(subsets))
+    found = shapley_values(subsets, values)
+    np.testing.assert_allclose(found.sum(), values[-1] - values[0], rtol=0, atol=1e-14)
+
+
+def test_shapley_values_of_an_additive_game_are_its_weights():
+    subsets, weights = all_subsets(4), np.array([0.5, -0.2, 0.0, 0.3])
+    np.testing.assert_allclose(shapley_values(subsets, subsets @ weights), weights, atol=1e-15)
+    pair = subsets[:, 0] & subsets[:, 2]  # only together worth anything: half each
+    np.testing.assert_allclose(shapley_values(subsets, pair.astype(float)), [0.5, 0, 0.5, 0],
+                               atol=1e-15)  # fmt: skip
+
+
+def test_one_part_that_does_everything_gets_all_of_it():
+    has = all_subsets(4)[:, 1]
+    record = attribution(np.where(has, 0.1, 0.7)[None])
+    worth = record.worth()
+    np.testing.assert_allclose(worth.values, [0, 1, 0, 0], atol=1e-14)
+    np.testing.assert_allclose(worth.rest, 0, atol=1e-14)
+    assert worth.none == 0
+    assert "100 %" in str(record)
+
+
+def test_worth_and_rest_sum_to_one():
+    objectives = GENERATOR.uniform(0.15, 0.6, size=(3, 16))
+    objectives[:, 0] = 0.9  # no part: below the baseline, explains nothing
+    record = attribution(objectives)
+    worth = record.worth()
+    np.testing.assert_allclose(worth.values.sum() + worth.none + worth.rest[0], 1, atol=1e-14)
+    assert np.all((worth.lows <= worth.values) & (worth.values <= worth.highs))
+    each = np.mean([record.worth_of_seed(seed) for seed in range(3)], axis=0)
+    np.testing.assert_allclose(each, worth.values, atol=1e-14)
+    assert record.white_box(2, ()).parts == ()
+
+
+def test_diverged_subsets_explain_nothing():
+    found = explained(np.array([[np.inf, 0.3, 0.9]]), 0.1, 0.5)
+    np.testing.assert_allclose(found, [[0.0, 0.5, 0.0]])
+    assert np.isnan(explained(np.array([[0.3]]), 0.5, 0.1)).all()
+    np.testing.assert_array_equal(explained(np.array([[np.inf, 0.3]]), 0.1, np.inf), [[0, 1]])
+
+
+def test_records_come_back_from_disk(tmp_path):
+    record = attribution(GENERATOR.uniform(0.15, 0.6, size=(2, 4)))
+    storage.save_record(tmp_path / "a.npz", record)
+    again = storage.load_record(Attribution, tmp_path / "a.npz")
+    np.testing.assert_array_equal(again.objectives, record.objectives)
+    assert str(again) == str(record)
+
+
+CLIPPING = lo.WhiteBox(0.01, saturation=lo.BoxSaturation(5.0))
+"""Better on Rosenbrock than the gradient descent that it is compared with."""
+
+
+def test_subsets_are_trained_and_their_gains_shared():
+    """On an optimizer that clips, over gradient descent."""
+    box = lo.WhiteBox(1e-3, saturation=lo.BoxSaturation(1.0), hold=("sharpness",))
+    record = attribute(
+        CLIPPING, box, lo.Rosenbrock(), key=jr.key(0), test_key=jr.key(1), problems=32,
+        baselines={"descent": lo.GradientDescent(1e-6)}, settings=SHORT,
+    )  # fmt: skip
+
+    found = record.explained()[0]
+    assert record.parts == ("saturation",)
+    assert found[1] > 0.8
+    np.testing.assert_allclose(record.worth().values, found[1:] - found[0], rtol=0, atol=1e-14)
+    assert record.white_box().numbers()["knee"] > 0
+    assert np.isfinite(record.start_scores).sum() == 2 + 3  # random ones, and one given
+
+
+@pytest.mark.slow
+def test_paths_grow_by_moves_and_do_not_get_worse():
+    path = grow_path(
+        CLIPPING, lo.Rosenbrock(), key=jr.key(0), test_key=jr.key(1), settings=SHORT, numbers=3,
+        problems=16, baselines={"descent": lo.GradientDescent(1e-6)},
+    )  # fmt: skip
+    assert path.counts[0] == 1
+    assert np.all(np.diff(path.counts) > 0)
+    assert path.counts[-1] <= 3
+    assert path.selection_scores[-1] < path.selection_scores[0]
+    assert np.isfinite(np.array(path.gains())).all()
+    assert len(path.white_box(2).numbers()) <= 2
+    assert "gain kept" in str(path)
+
+
+def every_form() -> dict[str, lo.WhiteBox]:
+    """White boxes of all structures that differ in more than a number."""
+    pair = lo.BoxMomentum((0.9, 0.5 + 0.5j), (0.6, 0.4 + 0.2j))
+    forms: dict[str, Any] = {
+        f"{of} {divided} {outside}": lo.WhiteBox(
+            1e-3, momentum=pair, schedule=lo.BoxSchedule(2.0, 20.0),
+            saturation=lo.BoxSaturation(50.0, 1.5, None if of == "memory" else 0.1, of=of),
+            adaptation=lo.BoxAdaptation(0.95, 0.2, 5.0, of=divided, floor_outside=outside))
+        for of in ("gradient", "update", "memory")
+        for divided in ("gradient", "update")
+        for outside in (False, True)
+    }  # fmt: skip
+    return forms | {
+        "descent": lo.WhiteBox(0.1),
+        "no memory to saturate": lo.WhiteBox(
+            0.1,
+            saturation=lo.BoxSaturation(2.0, of="memory"),
+            adaptation=lo.BoxAdaptation(0.9, 0.3),
+        ),
+        "clipped": lo.WhiteBox.of_clipped(0.1, 2.0),
+        "adam": lo.WhiteBox.of_adam(0.1),
+        "nesterov": lo.WhiteBox.of_nesterov(0.1, 0.9),
+        "two pairs": lo.WhiteBox(0.1, momentum=lo.BoxMomentum((0.9j, 0.3 + 0.3j), (0.5, 0.5))),
+    }
+
+
+@pytest.mark.parametrize("name", every_form())
+def test_text_is_an_optimizer_of_the_same_updates(name):
+    """A dozen lines of plain optax, executed beside the white box."""
+    box = every_form()[name]
+    text = optax_text(box, digits=17)
+    space: dict[str, Any] = {}
+    exec(text, space)
+    written, ours = space["distilled"](), lo.to_optax(box)
+    parameters = {"a": jnp.zeros(3), "b": jnp.zeros(())}
+    states = written.init(parameters), ours.init(parameters)
+    for size in np.geomspace(100, 1e-3, 20):
+        gradients = {"a": size * jnp.asarray(GENERATOR.normal(size=3)), "b": jnp.asarray(size)}
+        first, one = written.update(gradients, states[0])
+        second, two = ours.update(gradients, states[1], parameters)
+        states = one, two
+        for leaf in gradients:
+            np.testing.assert_allclose(first[leaf], second[leaf], rtol=1e-10)
+    latex = latex_text(box)
+    assert latex.count("{") == latex.count("}")
+    assert latex.count("\\left") == latex.count("\\right")
+
+
+def test_moves_add_numbers_and_change_little():
+    document, seen = simplest(), set()
+    for _ in range(6):
+        moves = moves_from(document, TYPICAL)
+        for name, (larger, new) in moves.items():
+            box = box_of(larger)
+            assert set(new) <= set(box.numbers())
+            assert len(box.numbers()) > len(box_of(document).numbers())
+            seen.add(name)
+        document = list(moves.values())[-1][0]
+    assert {"momentum", "oscillating momentum", "schedule", "free timescale"} <= seen
+
+
+def test_distilled_optimizers_come_with_the_package():
+    """Better than Adam on Rosenbrock, in a loop of optax."""
+    task = lo.Rosenbrock()
+    transformation = lo.distilled("rosenbrock")
+    contestants: dict[str, Any] = {
+        "distilled": distilled_box("rosenbrock"),
+        "adam": lo.Adam(0.07943, 0.8005, 0.8587),  # tuned, results/rosenbrock
+    }
+    means = lo.evaluate(contestants, task, problems=32, steps=200, key=jr.key(9)).mean_scores()
+    assert means["distilled"] < 0.8 * means["adam"]
+    problem = task.sample(jr.key(0))
+    run = lo.unroll(contestants["distilled"], task, problem, 20)
+    x = problem.initial_parameters
+    state = transformation.init(x)
+    for k in range(20):
+        updates, state = transformation.update(run.gradients[k], state, x)
+        x = optax.apply_updates(x, updates)
+    np.testing.assert_allclose(x, run.parameters[-1], rtol=1e-10)
