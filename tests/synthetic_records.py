@@ -9,6 +9,7 @@ from lrevopt.analysis import (
     Adaptation,
     Clipping,
     Convergence,
+    Dynamics,
     Manifold,
     Mechanisms,
     ModeShifts,
@@ -187,6 +188,40 @@ def manifold(*, found: bool = True) -> Manifold:
         extent=0.5 if found else np.nan,
         persistence=0.9 if found else np.nan,
         rate_ratio=3.0 if found else np.nan,
+    )
+
+
+def dynamics(attractors: int = 1) -> Dynamics:
+    """Momentum (0.3, 0.9) at each attractor; its learning rate falls under large gradients."""
+    held = np.concatenate([-np.geomspace(0.01, 1, 4)[::-1], [0.0], np.geomspace(0.01, 1, 4)])
+    axis = np.geomspace(1e-4, 1, 9)
+    both = np.stack([-axis, axis])
+    change = 1 / (1 + held**2)
+    every = np.ones(attractors)
+    return Dynamics(
+        count=attractors,
+        marginal=0,
+        shares=every / max(attractors, 1),
+        unsettled=0.0 if attractors else 1.0,
+        spectral_radius=0.9 * every,
+        hankel=every[:, None] * np.array([1.0, 0.05, 0.01]),
+        one_rate=0.3 * every,
+        one_momentum=0.9 * every,
+        one_residual=0.05 * every,
+        two_rates=every[:, None] * np.array([0.3, 0.1], complex),
+        two_momenta=every[:, None] * np.array([0.9, 0.5], complex),
+        two_residual=0.01 * every,
+        linear_error=0.05 if attractors else np.nan,
+        linear_share=1.0 if attractors else 0.0,
+        gradients=axis,
+        initial_updates=-np.tanh(both),
+        zero_updates=np.zeros(2),
+        steady_updates=-10 * np.tanh(both),
+        held=held,
+        held_attractors=np.full(9, min(attractors, 1)),
+        held_settled=np.full(9, attractors > 0),
+        rate_change=change,
+        rate_half_steps=np.where(np.abs(change - 1) >= 0.1, 4.0, np.nan),
     )
 
 
@@ -447,6 +482,7 @@ def runs(*tasks: str, title: str = "") -> dict[str, Run]:
             tuning={name: tuning(name) for name in BASELINES},
             textbook=textbook_update_functions(),
             history=history(),
+            dynamics=dynamics(2 if place else 1),
             parameter_types=parameter_types(),
             manifold=manifold(),
             mode_shifts=mode_shifts(6 if place else 1),

@@ -131,7 +131,7 @@ def test_training_removes_what_speaks_of_the_old_optimizer(tmp_path):
     assert there - left == set(stale("settings", "optimizer")) & there
     assert left == {
         "settings", "history", "checkpoints", "snapshots", "optimizer",
-        "momentum_mimic", "meta_dynamics",
+        "momentum_mimic", "mimic_by_curves", "meta_dynamics",
     }  # fmt: skip
     assert Run(tmp_path / "run").settings["seed"] == 1
 

@@ -58,7 +58,7 @@ HIDDEN: dict[str, tuple[Any, str]] = {
             2,
             should_skip_update_fn=partial(optax.skip_large_updates, max_squared_norm=1e30),
         ),
-        "`reduce_sum` in `skip_large_updates.<listcomp>` of optax",
+        "`reduce_sum` in `skip_large_updates` of optax",
     ),
     "loop": (mean_of_signs(), "in `mean_of_signs.update.<genexpr>` of test_optax_proof"),
 }

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from lrevopt.analysis.ranks import rank_correlation
+from lrevopt.analysis.ranks import chance_of_ranks, rank_correlation
 
 
 @pytest.mark.parametrize("count", [2, 3, 4, 5, 6])
@@ -34,3 +34,17 @@ def test_ties_share_their_mean_rank(first, second):
     else:
         assert found == pytest.approx(scipy.stats.spearmanr(first, second).statistic, abs=1e-14)
         assert found == rank_correlation(second, first)
+
+
+def test_what_a_correlation_of_few_ranks_is_worth():
+    """Of the 24 orders of four, one is in full agreement and three more are one exchange away."""
+    expected = {1.0: 1, 0.8: 4, 0.0: 13, -1.0: 24}
+    for correlation, orders in expected.items():
+        assert chance_of_ranks(correlation, 4) == orders / 24
+    assert chance_of_ranks(1.0, 3) == 1 / 6
+    assert math.isnan(chance_of_ranks(math.nan, 4))
+    assert chance_of_ranks(1.0, 20) < 1e-12
+    # Beyond seven, the approximation is scipy's.
+    one, other = np.arange(9), np.array([1, 0, 2, 3, 6, 5, 4, 8, 7])
+    found = scipy.stats.spearmanr(one, other, alternative="greater")
+    assert chance_of_ranks(rank_correlation(one, other), 9) == pytest.approx(found.pvalue, rel=1e-9)

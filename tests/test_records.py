@@ -26,6 +26,8 @@ RECORDS: dict[str, Callable[[], Any]] = {
     "evaluation": made.evaluation,
     "evaluation, diverged": lambda: made.evaluation(diverged=True),
     "mechanisms": made.mechanisms,
+    "dynamics": made.dynamics,
+    "dynamics, settles nowhere": lambda: made.dynamics(attractors=0),
     "parameter types": made.parameter_types,
     "manifold": made.manifold,
     "manifold, none found": lambda: made.manifold(found=False),

@@ -243,7 +243,7 @@ def test_a_whole_reproduction_in_small(monkeypatch, tmp_path, reproduction):
 
 ELSEWHERE = {
     "parameter_types", "manifold", "mode_shifts", "gradient_replay", "seeds",
-    "unfinished", "momentum_mimic", "meta_dynamics",
+    "unfinished", "momentum_mimic", "mimic_by_curves", "meta_dynamics",
 }  # fmt: skip
 """Parts that a whole run on Rosenbrock does not have: of networks, other seeds, appendix B."""
 

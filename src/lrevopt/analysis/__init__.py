@@ -8,6 +8,8 @@ from lrevopt.analysis.attractors import find_attractors as find_attractors
 from lrevopt.analysis.clipping import Clipping as Clipping
 from lrevopt.analysis.clipping import measure_clipping as measure_clipping
 from lrevopt.analysis.convergence import Convergence as Convergence
+from lrevopt.analysis.dynamics import Dynamics as Dynamics
+from lrevopt.analysis.dynamics import measure_dynamics as measure_dynamics
 from lrevopt.analysis.fixed_points import FixedPoints as FixedPoints
 from lrevopt.analysis.fixed_points import find_fixed_points as find_fixed_points
 from lrevopt.analysis.linearization import Linearization as Linearization

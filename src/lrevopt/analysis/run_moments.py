@@ -138,18 +138,14 @@ def measure_run_moments(
             f"{type(task).__name__} has the loss {losses[0]:.3g} there."
         )
     at = selected_steps(steps, moments)
-    at = at[at < last] if last <= steps else at
-    if at[-1] != last - 1:
-        at = np.append(at, last - 1)
+    at = np.unique(np.append(at[at < last], last - 1))
     edges, counts, zeros = _trimmed(counts[at])
     return RunMoments(
         parameters=names,
         groups=groups,
         group_names=tuple(spans),
         group_sizes=tuple(len(span) for span in spans.values()),
-        dim=dim,
-        state_size=size,
-        planned_steps=steps,
+        dim=dim, state_size=size, planned_steps=steps,
         diverged_at=None if last > steps else last,
         steps=at,
         losses=losses[:last].astype(float),
@@ -159,7 +155,7 @@ def measure_run_moments(
         total_counts=counts[:, -1],
         total_zeros=zeros[:, -1],
         **_analysed(optimizer, *(part[at].astype(float) for part in (places, states, gradients))),
-    )
+    )  # fmt: skip
 
 
 def selected_steps(steps: int, count: int) -> Int[np.ndarray, " moment"]:

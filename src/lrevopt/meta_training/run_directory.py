@@ -26,7 +26,8 @@ PUBLISHED = ("checkpoints", storage.WEIGHTS, storage.OLD_WEIGHTS, "snapshots", "
 
 OF_OPTIMIZER = (
     "evaluation.npz", "evaluation.json", "comparisons.csv", "mechanisms.npz", "analysis.json",
-    "parameter_types.npz", "manifold.npz", "mode_shifts.npz", "textbook.npz", "task_picture.npz",
+    "dynamics.npz", "parameter_types.npz", "manifold.npz", "mode_shifts.npz", "textbook.npz",
+    "task_picture.npz",
     "scorecard/scorecard.npz", "scorecard/scorecard.csv", "scorecard/scorecard.png",
     "scorecard/scorecard.svg", "certificates.npz", "interventions.npz", "interventions.csv",
     "gradient_replay.npz", "streams.npz", "figures", "report.html",

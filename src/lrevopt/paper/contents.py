@@ -13,7 +13,15 @@ MOMENTUM_MIMIC = register(
     "momentum_mimic",
     record(
         MomentumMimic, f"{APPENDIX_B}/momentum_mimic.npz", "appendix-b",
-        "The snapshot of another run that is nearest to tuned momentum.", beside=BESIDE,
+        "The snapshot of another run that performs as tuned momentum.", beside=BESIDE,
+    ),
+)  # fmt: skip
+
+MIMIC_BY_CURVES = register(
+    "mimic_by_curves",
+    record(
+        MomentumMimic, f"{APPENDIX_B}/mimic_by_curves.npz", "appendix-b",
+        "The snapshot of that run whose mean loss curve is nearest to tuned momentum's.",
     ),
 )  # fmt: skip
 

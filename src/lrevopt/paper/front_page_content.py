@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from lrevopt.analysis.dynamics import order_in_words
 from lrevopt.analysis.momentum import modes_in_words
 from lrevopt.inner_loop.evaluation import Evaluation
 from lrevopt.paper.appendices.meta_dynamics import dynamics_facts
@@ -272,7 +273,12 @@ def _with(runs: Mapping[str, Run], part: Part[Found | None]) -> list[tuple[Run, 
 def _appendix_c(runs: Mapping[str, Run]) -> Facts:
     """How many momentum-like modes each optimizer has, where it is linear."""
     return [
-        (run.title, modes_in_words(record.momentum, CARRIED))
+        (
+            run.title,
+            modes_in_words(record.momentum, CARRIED)
+            if run.dynamics is None or not len(run.dynamics.shares)
+            else order_in_words(run.dynamics, 0),
+        )
         for run, record in _with(runs, Run.mechanisms)
     ]
 

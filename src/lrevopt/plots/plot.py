@@ -111,18 +111,10 @@ def update_functions(
     shown: dict[str, Point] = {}
     check_optimizer(optimizer)
     check_optimizer(at_rest or optimizer, "at_rest")
-    if states is not None:
-        mapping("states", states, "states")
-    if trajectory is not None:
-        instance("trajectory", trajectory, Trajectory, "a trajectory of `unroll`")
     values = _values_of("x", x)
     for value in values:
-        held, held_rest = (at_parameter(opt, value) for opt in (optimizer, at_rest or optimizer))
-        if states is None:
-            points = _two_states(held, held_rest)
-        else:
-            points = {n: (held, double_states(held, state, n)) for n, state in states.items()}
         note = f", x = {number(value)}" if len(values) > 1 else ""
+        points = _points_at(value, optimizer, at_rest or optimizer, states)
         shown |= {f"{name}{note}": point for name, point in points.items()}
     if trajectory is not None:
         shown |= _states_of_run(optimizer, trajectory, parameter)
@@ -146,6 +138,20 @@ def update_functions(
     ax.locator_params(axis="x", nbins=5)
     _legend(figure, ax, alone=alone)
     return figure
+
+
+def _points_at(
+    x: float,
+    optimizer: AbstractOptimizer,
+    at_rest: AbstractOptimizer,
+    states: Mapping[str, Any] | None,
+) -> dict[str, Point]:
+    """The states that are shown by name, at one value of the parameter."""
+    optimizer, at_rest = at_parameter(optimizer, x), at_parameter(at_rest, x)
+    if states is None:
+        return _two_states(optimizer, at_rest)
+    named = mapping("states", states, "states")
+    return {n: (optimizer, double_states(optimizer, state, n)) for n, state in named.items()}
 
 
 def _values_of(name: str, values: float | Sequence[float]) -> list[float]:
@@ -174,6 +180,7 @@ def _states_of_run(
     optimizer: AbstractOptimizer, run: Trajectory, parameter: int
 ) -> dict[str, Point]:
     """States of one parameter at moments of a run, the finite ones."""
+    instance("trajectory", run, Trajectory, "a trajectory of `unroll`")
     dim = run.parameters.shape[1]
     if integer_of_at_least(0, "parameter", parameter) >= dim:
         raise ValueError(f"`parameter` must be from 0 to {dim - 1}, got {parameter!r}.")

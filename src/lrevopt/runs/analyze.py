@@ -7,10 +7,12 @@ import jax.random as jr
 
 from lrevopt import storage
 from lrevopt.analysis import (
+    Dynamics,
     Manifold,
     Mechanisms,
     ParameterTypes,
     analyze_sampled,
+    measure_dynamics,
     measure_manifold,
     measure_modes,
     measure_parameter_types,
@@ -56,6 +58,9 @@ def analyze_run(
             "mechanisms", Mechanisms, lambda: analyze_sampled(optimizer, sampled), of=optimizer
         )
         records: dict[str, Any] = {}
+        records["dynamics"] = storage.part(
+            "dynamics", Dynamics, lambda: measure_dynamics(optimizer, sampled), of=optimizer
+        )
         if len(task.parameter_groups) > 1:
             records["parameter_types"] = storage.part(
                 "parameter types",

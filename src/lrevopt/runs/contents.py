@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from lrevopt import storage
-from lrevopt.analysis import Manifold, Mechanisms, ModeShifts, ParameterTypes, Textbook
+from lrevopt.analysis import Dynamics, Manifold, Mechanisms, ModeShifts, ParameterTypes, Textbook
+from lrevopt.analysis.dynamics import dynamics_facts
 from lrevopt.analysis.manifolds import manifold_facts
 from lrevopt.analysis.mechanisms import mechanism_facts
 from lrevopt.analysis.mode_shifts import mode_facts
@@ -182,6 +183,10 @@ class Run:
     mechanisms = record(
         Mechanisms, "mechanisms.npz", "analyze", "Momentum, clipping, schedule, adaptation.",
         depends=("optimizer",), beside=("analysis.json",), facts=of("mechanisms", mechanism_facts),
+    )  # fmt: skip
+    dynamics = record(
+        Dynamics, "dynamics.npz", "analyze", "Attractors, their order, answers to large gradients.",
+        depends=("optimizer",), facts=of("dynamics", dynamics_facts),
     )  # fmt: skip
     parameter_types = record(
         ParameterTypes, "parameter_types.npz", "analyze", "Differences between parameter groups.",

@@ -5,14 +5,14 @@ and of 1 - value for momenta and decays. They are scored with the meta-objective
 The paper does not print its grids; it says that the best setting was on no edge. Here a grid is
 widened until that holds, and the result says so.
 
-Where runs are expensive, most settings are stopped early: see `successive_halving`. How finalists
-are decided: see `decision`.
+Where runs are expensive, most settings are stopped early (`successive_halving`). See `decision`.
 """
 
 import dataclasses
 import inspect
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -133,11 +133,7 @@ def tune(
     points = dict.fromkeys(axes, settings.grid)
     settings_key, problems_key, fresh_key = jr.split(random_key("key", key), 3)
     problems = _sample(task, problems_key, settings.problems)
-
-    def fresh(decision: int) -> Any:
-        key = jr.fold_in(fresh_key, decision) if decision else fresh_key
-        return _sample(task, key, settings.fresh_problems)
-
+    fresh = partial(_fresh, task, fresh_key, settings.fresh_problems)
     score = _Scorer(task, constructor, settings.objective, mesh)
 
     widened: list[str] = []
@@ -361,6 +357,11 @@ class _Scorer:
 @eqx.filter_jit
 def _sample(task: AbstractTask, key: Key[Array, ""], count: int) -> Any:
     return sample_problems(task, key, count)
+
+
+def _fresh(task: AbstractTask, key: Key[Array, ""], count: int, decision: int) -> Any:
+    """Problems of one decision among finalists."""
+    return _sample(task, jr.fold_in(key, decision) if decision else key, count)
 
 
 def _draw(key: Key[Array, ""], points: dict[str, int], count: int) -> dict[str, np.ndarray]:

@@ -9,9 +9,14 @@ from collections.abc import Callable
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
+import equinox as eqx
+import jax
+import jaxlib
 import numpy as np
+import optax
 from jax.extend.core import Literal
 
+import lrevopt
 from lrevopt.optimizers.optax.dependence_rules import Mask, apply_rule, together, whole
 
 TURNS = 256
@@ -24,9 +29,10 @@ CALLS = {
 }  # fmt: skip
 """Operations that run a nested program once, and the parameter that holds it."""
 
+LIBRARIES = tuple(PurePath(library.__path__[0]) for library in (jax, jaxlib, eqx, lrevopt))
+"""Folders of packages whose functions do not tell a reader where an operation comes from."""
 
-LIBRARIES = frozenset({"jax", "jaxlib", "equinox", "lrevopt"})
-"""Packages whose functions do not tell a reader where an operation comes from."""
+OPTAX = PurePath(optax.__path__[0])
 
 
 class Traced(NamedTuple):
@@ -223,8 +229,9 @@ def _caller(equation: Any) -> str:
     """The innermost function that called an operation, apart from those of libraries below."""
     traceback = getattr(equation.source_info, "traceback", None)
     for frame in getattr(traceback, "frames", ()):
-        parts = PurePath(frame.file_name).parts
-        if not LIBRARIES & set(parts):
-            owner = "optax" if "optax" in parts else PurePath(frame.file_name).stem
-            return f" in `{frame.function_name.replace('.<locals>', '')}` of {owner}"
+        file = PurePath(frame.file_name)
+        if not any(file.is_relative_to(library) for library in LIBRARIES):
+            owner = "optax" if file.is_relative_to(OPTAX) else file.stem
+            name = frame.function_name.replace(".<locals>", "").removesuffix(".<listcomp>")
+            return f" in `{name}` of {owner}"
     return ""

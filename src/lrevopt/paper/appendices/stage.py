@@ -1,21 +1,23 @@
 """Appendices B and C of the paper on run directories.
 
-Appendix B is about an optimizer that is momentum, found among the snapshots of one run. The
-criterion was fixed before any snapshot was measured: the *mimic* is the snapshot whose mean loss
-curve on the run's selection problems is nearest to that of tuned momentum on the same problems, as
-root mean square over steps of the difference of log10 (`curve_gaps`). Of several runs that differ
-in settings, the one with the least gap is shipped. Learning rates and timescales of modes play no
-part in either choice.
+Appendix B is about an optimizer that "performs as well as momentum", found among the snapshots of
+one run. The *mimic* is the snapshot whose mean meta-objective on the run's selection problems is
+nearest to that of tuned momentum on the same problems; the paired 95 % interval of the difference
+says whether the two are equal. Learning rates and timescales of modes play no part in the choice.
+
+Version 0.1 chose the snapshot whose mean loss curve is nearest to tuned momentum's, as root mean
+square over steps of the difference of log10 (`curve_gaps`). The last updates decide that, where
+losses are 1e-5, and it takes late snapshots. That one is kept beside the other.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from lrevopt import storage
 from lrevopt.analysis import find_fixed_points
@@ -25,8 +27,14 @@ from lrevopt.meta_training import History
 from lrevopt.optimizers import AbstractOptimizer, Momentum, saved
 from lrevopt.paper.appendices.aggregated_momentum import Derivation, derive_aggregated_momentum
 from lrevopt.paper.appendices.meta_dynamics import MetaDynamics, measure_meta_dynamics
-from lrevopt.paper.appendices.momentum_mimic import MomentumMimic, curve_gaps, measure_mimic
-from lrevopt.paper.contents import APPENDIX_B, META_DYNAMICS, MOMENTUM_MIMIC
+from lrevopt.paper.appendices.momentum_mimic import (
+    CURVES,
+    SCORES,
+    MomentumMimic,
+    curve_gaps,
+    measure_mimic,
+)
+from lrevopt.paper.contents import APPENDIX_B, META_DYNAMICS, MIMIC_BY_CURVES, MOMENTUM_MIMIC
 from lrevopt.runs.contents import Run
 from lrevopt.runs.experiment import key_stream
 from lrevopt.runs.tune import Say, load_tuning
@@ -34,7 +42,9 @@ from lrevopt.tasks import AbstractTask, LinearRegression
 from lrevopt.text import csv_text
 from lrevopt.tuning.random_search import analytic_momentum
 
-MIMIC, DYNAMICS = (Path(part.file).name for part in (MOMENTUM_MIMIC, META_DYNAMICS))
+MIMIC, BY_CURVES, DYNAMICS = (
+    Path(part.file).name for part in (MOMENTUM_MIMIC, MIMIC_BY_CURVES, META_DYNAMICS)
+)
 
 SETTLING_STEPS = 1000
 """Steps without gradient after which a fixed point is searched for."""
@@ -54,7 +64,8 @@ def appendix_b(
     """Choose the mimic among a run's snapshots; analyze it and every snapshot, and save both.
 
     `baselines` is a folder with tuned momentum; `output` becomes a folder that `load` reads. It
-    also gets `snapshots.csv`, with gap, score and dominant mode of each snapshot.
+    also gets the snapshot of the nearest loss curve as `mimic_by_curves.npz`, and `snapshots.csv`
+    with difference of the meta-objective, gap, score and dominant mode of each snapshot.
 
     Raises `ValueError` for a run that is not on linear regression, the only task whose optimum is
     known, or that has no snapshots.
@@ -65,34 +76,38 @@ def appendix_b(
     snapshots, history = load_snapshots(run_directory)
     storage.writable_directory(output)
     taken, scores = history.snapshot_steps[: len(snapshots)], history.selection_scores
-    chosen, gaps = nearest_snapshot(run_directory, snapshots, task, tuned)
-    say(
-        f"{len(snapshots)} snapshots; nearest to tuned momentum after {taken[chosen]} meta-steps, "
-        f"by {gaps[chosen]:.3f} decades, selection score {scores[chosen]:.4f}"
-    )
-    key = key_stream("analysis", seed)
-    mimic = measure_mimic(
-        snapshots[chosen], task, tuned, optimum, key=key, test_key=key_stream("test", seed),
-        step=int(taken[chosen]), problems=problems, test_problems=test_problems, steps=steps,
-    )  # fmt: skip
+    compared = compare_snapshots(run_directory, snapshots, task, tuned)
+    chosen, by_curves = compared.equal, compared.nearest_curve
+    say(f"{len(snapshots)} snapshots; {compared.in_words(taken)}")
+    key, counts = key_stream("analysis", seed), {"problems": problems, "steps": steps}
+
+    def measured(index: int, chosen_by: str) -> MomentumMimic:
+        return measure_mimic(
+            snapshots[index], task, tuned, optimum, key=key, test_key=key_stream("test", seed),
+            step=int(taken[index]), chosen_by=chosen_by, test_problems=test_problems, **counts,
+        )  # fmt: skip
+
+    mimic, other = measured(chosen, SCORES), measured(by_curves, CURVES)
     dynamics = measure_meta_dynamics(
         snapshots, taken, scores[: len(snapshots)], task, optimum, key=key, problems=problems,
         inner_steps=steps,
     )  # fmt: skip
     settings = {
         "snapshot": mimic.step,
-        "curve_gap": float(gaps[chosen]),
-        "problems": problems,
+        "snapshot_by_curves": other.step,
+        "difference": float(compared.differences[chosen]),
+        "difference_low": float(compared.lows[chosen]),
+        "difference_high": float(compared.highs[chosen]),
+        "curve_gap": float(compared.gaps[chosen]),
         "test_problems": test_problems,
-        "steps": steps,
         "seed": seed,
-    }
+    } | counts
     own = Run(run_directory).settings
     storage.save_json(output / storage.SETTINGS, own | {APPENDIX_B: settings})
     saved.save_optimizer(output, snapshots[chosen])
-    storage.save_record(output / MIMIC, mimic)
-    storage.save_record(output / DYNAMICS, dynamics)
-    storage.write_atomically(output / "snapshots.csv", _table(dynamics, gaps))
+    for name, record in ((MIMIC, mimic), (BY_CURVES, other), (DYNAMICS, dynamics)):
+        storage.save_record(output / name, record)
+    storage.write_atomically(output / "snapshots.csv", _table(dynamics, compared))
     return mimic, dynamics
 
 
@@ -141,22 +156,60 @@ def training_key(settings: Mapping[str, Any]) -> Key[Array, ""]:
     return jr.wrap_key_data(jnp.asarray(settings["key"], jnp.uint32))
 
 
-def nearest_snapshot(
+class Compared(NamedTuple):
+    """Snapshots beside tuned momentum on the run's selection problems.
+
+    `differences`: mean meta-objective minus momentum's, with the paired 95 % interval from `lows`
+    to `highs`; `gaps`: distance of mean loss curves over the whole run, in decades.
+    """
+
+    differences: Float[np.ndarray, " snapshot"]
+    lows: Float[np.ndarray, " snapshot"]
+    highs: Float[np.ndarray, " snapshot"]
+    gaps: Float[np.ndarray, " snapshot"]
+
+    @property
+    def equal(self) -> int:
+        """Index of the mimic: the least difference, of equal ones the first."""
+        return int(np.argmin(np.abs(self.differences)))
+
+    @property
+    def nearest_curve(self) -> int:
+        """Index of the snapshot with the nearest loss curve."""
+        return int(np.argmin(self.gaps))
+
+    def in_words(self, taken: Int[np.ndarray, " snapshot"]) -> str:
+        """Both choices, with the meta-step at which each snapshot was taken."""
+        mimic = self.equal
+        return (
+            f"performs as tuned momentum after {taken[mimic]} meta-steps: meta-objective "
+            f"{self.differences[mimic]:+.4f} [{self.lows[mimic]:+.4f}, {self.highs[mimic]:+.4f}] "
+            f"from its; nearest loss curve after {taken[self.nearest_curve]} meta-steps"
+        )
+
+
+def compare_snapshots(
     directory: Path, snapshots: Sequence[AbstractOptimizer], task: AbstractTask, tuned: Momentum
-) -> tuple[int, Float[np.ndarray, " snapshot"]]:
-    """Index of the mimic, and the gap of every snapshot to tuned momentum, in decades."""
+) -> Compared:
+    """Compare every snapshot with tuned momentum on the problems that scored the snapshots."""
     named = {str(index): snapshot for index, snapshot in enumerate(snapshots)}
     runs = selection_runs(directory, named | {"momentum": tuned}, task)
+    pairs = [runs.compare(name, "momentum") for name in named]
     *curves, reference = runs.mean_curve()
-    gaps = curve_gaps(np.array(curves), reference)
-    return int(np.argmin(gaps)), gaps
+    differences, lows, highs = np.array(
+        [(pair.difference, pair.low, pair.high) for pair in pairs]
+    ).T
+    return Compared(differences, lows, highs, curve_gaps(np.array(curves), reference))
 
 
-def _table(dynamics: MetaDynamics, gaps: Float[np.ndarray, " snapshot"]) -> str:
+def _table(dynamics: MetaDynamics, compared: Compared) -> str:
     columns = {
         "step": dynamics.steps,
         "score": dynamics.scores,
-        "curve_gap": gaps,
+        "difference": compared.differences,
+        "difference_low": compared.lows,
+        "difference_high": compared.highs,
+        "curve_gap": compared.gaps,
         "learning_rate": dynamics.dominant_learning_rates,
         "momentum": dynamics.dominant_momenta,
         "converged": dynamics.converged,

@@ -5,6 +5,8 @@ import math
 import numpy as np
 
 from lrevopt.analysis import Manifold, ParameterTypes
+from lrevopt.analysis.ranks import chance_of_ranks
+from lrevopt.paper.claims.clipping import FEW
 from lrevopt.paper.claims.verdicts import LENGTH, TRAINED, N, Statistic, between, both, claim
 from lrevopt.text import number
 
@@ -28,6 +30,7 @@ NEAR_ONE, OFF_ONE = 0.02, 0.1
     there=0.5,
     absent=0.1,
     causes=f"The difference can only enter through gradients. {LENGTH}",
+    shown_by="exchanged and replayed gradients (`gradient_replay.npz`).",
 )
 def types_separate(parameter_types: ParameterTypes) -> Statistic:
     """Distance between mean states of groups over that between parameters of one, maximum."""
@@ -43,6 +46,7 @@ def types_separate(parameter_types: ParameterTypes) -> Statistic:
     there=0.5,
     absent=1,
     causes=f"Rates are those of mean states, as in the paper. {TRAINED}",
+    shown_by="exchanged and replayed gradients (`gradient_replay.npz`).",
 )
 def bias_slower(parameter_types: ParameterTypes) -> Statistic:
     """Learning rate of biases over that of weights, median over steps."""
@@ -60,13 +64,23 @@ def bias_slower(parameter_types: ParameterTypes) -> Statistic:
     on=(N,),
     there=0.8,
     absent=0,
+    also=("in an order that chance gives in at most 5 %", ""),
     causes=f"Four layers have few ranks. {TRAINED}",
+    shown_by="exchanged and replayed gradients (`gradient_replay.npz`).",
 )
 def later_faster(parameter_types: ParameterTypes) -> Statistic:
     """Rank correlation of depth with learning rate, lesser of weights' and biases'."""
     found = parameter_types.depth_correlation
     each = ", ".join(f"{kind} {number(float(value))}" for kind, value in found.items())
-    return Statistic(float(min(found.values(), default=math.nan)), f"By type: {each}.")
+    value = float(min(found.values(), default=math.nan))
+    layers = len(parameter_types.bias_gradients)
+    chance = chance_of_ranks(value, layers)
+    return Statistic(
+        value,
+        f"By type: {each}. Of all orders of {layers} layers, {number(100 * chance)} % correlate as "
+        "much.",
+        also=True if chance <= FEW else None,
+    )
 
 
 @claim(
@@ -101,6 +115,8 @@ def bias_gradients(parameter_types: ParameterTypes) -> Statistic:
         f"or at most {100 * SHORT:.0f} %, {100 * GOES:.0f} %, or none within {OFF_ONE}",
     ),
     causes=f"A line of fixed points takes a balance that training finds late. {LENGTH}",
+    shown_by="a second run of the relaxation, in which a line would stay (`manifold.npz`), and "
+    "the proof of an isolated fixed point (`certificates.npz`).",
 )
 def manifold(manifold: Manifold) -> Statistic:
     """Participation ratio of approximate fixed points; 1 for a line."""

@@ -23,6 +23,8 @@ FLOOR = 1e-12
     there="the 95 % bootstrap interval lies below 0",
     absent="above 0",
     causes="The baselines' ranges and the length of meta-training are ours.",
+    shown_by="paired losses on test problems (`comparisons.csv`).",
+    seeds=3,
 )
 def performance(evaluation: Evaluation) -> Statistic:
     """Meta-objective minus the best tuned baseline's, mean over test problems."""
@@ -47,6 +49,8 @@ def performance(evaluation: Evaluation) -> Statistic:
     absent="below 0",
     causes="An optimizer that is trained for longer, or in float32 reaches round-off first, has "
     "no late phase to lose.",
+    shown_by="paired losses on test problems (`comparisons.csv`), and runs of other lengths "
+    "(`transfer/`).",
 )
 def late_momentum(evaluation: Evaluation) -> Statistic:
     """Mean log10 of final loss over momentum's, paired."""

@@ -21,6 +21,7 @@ WARM_UP, DECAY = 1.1, 0.9
     absent="neither",
     causes="A trained initial state is free to lie away from the fixed point on any task. "
     f"{TRAINED}",
+    shown_by="the optimizer started at its fixed point (`started_at_rest` in `interventions.csv`).",
 )
 def schedule(mechanisms: Mechanisms) -> Statistic:
     """Largest learning rate along h' = F(h, 0) over that at the start."""
@@ -51,6 +52,7 @@ def schedule(mechanisms: Mechanisms) -> Statistic:
     there=0.1,
     absent=0.5,
     causes="Nothing but the meta-objective keeps updates without gradient at zero.",
+    shown_by="updates along the path itself (Figures 5 and 13b): the optimizer drifts at rest.",
 )
 def schedule_orthogonal(mechanisms: Mechanisms) -> Statistic:
     """Mean |w . h'| along the autonomous path over the typical update of test runs."""

@@ -2,14 +2,17 @@
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-
-import numpy as np
 
 from lrevopt.paper.claims.registry import CLAIMS
 from lrevopt.paper.claims.verdicts import Claim, Measured, Outcome
 from lrevopt.runs.contents import Run
 from lrevopt.text import number
+
+SEVERAL, AGREE = 3, 0.8
+"""From this number of training seeds on, the verdict is that of at least this share of them: of
+five seeds four, of three all. One run out of several that disagree is no finding."""
 
 ALL_TASKS = "all"
 """Task of a claim that is about all of them together."""
@@ -20,7 +23,7 @@ class Row:
     """One claim on one task (or "all" of them), as it is printed.
 
     `value` is the number of the run with its interval; `seeds` says for how many training seeds
-    the outcome is the paper's, with the mean of the number and a 95 % interval.
+    the outcome is the paper's, with the least and the largest number.
     """
 
     claim: str
@@ -50,7 +53,7 @@ def measure_claims(
     for claim in claims:
         if claim.joint:
             known = {t: runs[t] for t in claim.expected if t in runs and claim.measurable(runs[t])}
-            rows.append(_row(claim, ALL_TASKS, claim.measure(known), []))
+            rows.append(_row(claim, ALL_TASKS, claim.measure(known), [], []))
             continue
         for task in claim.expected:
             if task in runs:
@@ -58,7 +61,8 @@ def measure_claims(
                 others = seeds.get(task, {}).values() if trained else ()
                 each = [_measure(claim, run) for run in others]
                 found = [measured for measured in each if measured is not None]
-                rows.append(_row(claim, task, _measure(claim, runs[task]), found))
+                lacks = [need for need in claim.needs if not runs[task].has(need)]
+                rows.append(_row(claim, task, _measure(claim, runs[task]), found, lacks))
     return rows
 
 
@@ -66,9 +70,14 @@ def _measure(claim: Claim, run: Run) -> Measured | None:
     return claim.measure(run) if claim.measurable(run) else None
 
 
-def _row(claim: Claim, task: str, measured: Measured | None, seeds: Sequence[Measured]) -> Row:
-    missing = "This run has not been analysed so far."
-    outcome = "cannot tell" if measured is None else claim.outcome(measured, task)
+def _row(
+    claim: Claim,
+    task: str,
+    measured: Measured | None,
+    seeds: Sequence[Measured],
+    lacks: Sequence[str],
+) -> Row:
+    outcome = _verdict(claim, task, measured, seeds)
     return Row(
         claim=claim.name,
         says=claim.says + _expectation(claim, task),
@@ -79,8 +88,22 @@ def _row(claim: Claim, task: str, measured: Measured | None, seeds: Sequence[Mea
         outcome=outcome,
         value="" if measured is None else _value(measured),
         seeds=_seeds(claim, task, seeds),
-        remark=missing if measured is None else _remark(claim, measured, outcome),
+        remark=f"Not measured: this run lacks {', '.join(lacks)}."
+        if measured is None
+        else _remark(claim, task, measured, seeds, outcome=outcome),
     )
+
+
+def _verdict(
+    claim: Claim, task: str, measured: Measured | None, seeds: Sequence[Measured]
+) -> Outcome:
+    """The outcome of the run or, of several training seeds, the one on which they agree."""
+    if measured is None or len(seeds) < claim.seeds:
+        return "cannot tell"
+    if len(seeds) < SEVERAL:
+        return claim.outcome(measured, task)
+    outcome, count = Counter(claim.outcome(one, task) for one in seeds).most_common(1)[0]
+    return outcome if count >= AGREE * len(seeds) else "cannot tell"
 
 
 def _expectation(claim: Claim, task: str) -> str:
@@ -94,33 +117,56 @@ def _value(measured: Measured) -> str:
     return f"{number(measured.value)} [{number(measured.low)}, {number(measured.high)}]"
 
 
-def _remark(claim: Claim, measured: Measured, outcome: Outcome) -> str:
-    """What else was measured and, where it is not as the paper says, what may cause it."""
+def _remark(
+    claim: Claim,
+    task: str,
+    measured: Measured,
+    seeds: Sequence[Measured],
+    *,
+    outcome: Outcome,
+) -> str:
+    """What else was measured and, where it is not as the paper says, why or what may cause it."""
     if outcome == "reproduced":
         return measured.detail
-    return f"{measured.detail} {claim.causes}".strip()
+    parts = [measured.detail, _few_or_divided(claim, task, seeds, outcome), claim.causes]
+    if outcome == "differs":
+        parts.append(
+            f"Shown by: {claim.shown_by}"
+            if claim.shown_by
+            else "No experiment of ours has shown why."
+        )
+    return " ".join(filter(None, parts))
+
+
+def _few_or_divided(claim: Claim, task: str, seeds: Sequence[Measured], outcome: Outcome) -> str:
+    """Why training seeds decide nothing, if that is why."""
+    if len(seeds) < claim.seeds:
+        return f"Fewer than {claim.seeds} training seeds say nothing about the next one."
+    if outcome != "cannot tell" or len(seeds) < SEVERAL:
+        return ""
+    found = Counter(claim.outcome(one, task) for one in seeds)
+    if len(found) == 1:
+        return ""
+    said = ", ".join(f"{count} {name}" for name, count in found.most_common())
+    return f"Training seeds do not agree: {said}."
 
 
 def _seeds(claim: Claim, task: str, seeds: Sequence[Measured]) -> str:
-    """In how many seeds the outcome is the paper's, and the mean of the statistic over seeds."""
+    """In how many seeds the outcome is the paper's, and the range of the statistic over seeds.
+
+    Least and largest: a few values of a bounded, skewed statistic have no normal interval, which
+    would reach below 0 or beyond 1.
+    """
+    if claim.joint:
+        return "one run of each task"
     if not seeds:
-        return ""
+        return "shared by all seeds" if claim.needs == ("tuning",) else ""
     agree = sum(claim.outcome(measured, task) == "reproduced" for measured in seeds)
     said = f"{agree} of {len(seeds)}"
-    values = np.array([measured.value for measured in seeds])
-    if len(seeds) < 2 or not np.all(np.isfinite(values)):
+    values = [measured.value for measured in seeds if not math.isnan(measured.value)]
+    if len(seeds) < 2 or not values:
         return said
-    mean, half = float(values.mean()), _half_width(values)
-    interval = f"[{number(mean - half)}, {number(mean + half)}]"
-    return f"{said}; {number(mean)} {interval}, {len(seeds)} seeds"
-
-
-def _half_width(values: np.ndarray) -> float:
-    """Half of the 95 % Student interval of a mean."""
-    from scipy.stats import t  # slow to import
-
-    error = values.std(ddof=1) / math.sqrt(values.size)
-    return float(t.ppf(0.975, values.size - 1) * error)
+    return f"{said}; {number(min(values))} to {number(max(values))}"
 
 
 def as_markdown(rows: Sequence[Row]) -> str:
@@ -134,8 +180,10 @@ def as_markdown(rows: Sequence[Row]) -> str:
         "",
         f"{len(rows)} measurements of {len({row.claim for row in rows})} claims: "
         + ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
-        + ". Seeds: for how many training seeds the outcome is the paper's, with the mean "
-        "of the statistic [95 % interval]. Thresholds were fixed before the runs were measured.",
+        + ". Seeds: for how many training seeds the outcome is the paper's, with the least and the "
+        f"largest statistic. With {SEVERAL} seeds or more, the outcome is that of at least "
+        f"{100 * AGREE:.0f} % of them, or cannot be told; the value is that of one run. Thresholds "
+        "were fixed before the runs were measured.",
         "",
         "| claim | task | outcome | value | seeds | statistic | threshold |",
         "|---|---|---|---|---|---|---|",

@@ -66,6 +66,7 @@ DIAMOND: dict[str, Any] = {
 CURVES: dict[str, dict[str, Any]] = {
     "learned": LOOKS["learned"].line,
     "one_mode": {"color": GREEN, "linestyle": (0, (4, 2))},
+    "one_momentum": {"color": VERMILLION, "linestyle": (0, (2, 1))},
     "momentum": LOOKS["momentum"].line,
     "analytic": {"color": BLACK, "linestyle": (0, (1, 1.5))},
 }
@@ -75,6 +76,7 @@ SEVERAL_MARKS: dict[type, HandlerBase] = {tuple: HandlerTuple(ndivide=None, pad=
 NAMES = {
     "learned": "learned optimizer",
     "one_mode": "its dominant mode, alone",
+    "one_momentum": "its best fit by one momentum",
     "momentum": "tuned momentum",
     "analytic": "analytic optimum",
 }
@@ -151,14 +153,15 @@ def figure_14(panels: Sequence[Panel], run: Records) -> Figure:
         panel.draw(ax, run)
     letter_panels(shown, [panel.heading(None) for panel in panels])
     key.set_axis_off()
-    meanings = _meanings(shades("crest", len(run.momentum_mimic.shifts)))
+    record = run.momentum_mimic
+    meanings = _meanings(shades("crest", len(record.shifts)), record.names)
     key.legend(list(meanings.values()), list(meanings), handler_map=SEVERAL_MARKS,
                handlelength=3.6, loc="center left")  # fmt: skip
     return figure
 
 
-def _meanings(colors: list[Any]) -> dict[str, Line2D | tuple[Line2D, Line2D]]:
-    """One legend for all panels: what has a mark and a line has both."""
+def _meanings(colors: list[Any], names: Sequence[str]) -> dict[str, Line2D | tuple[Line2D, Line2D]]:
+    """One legend for all panels, of the curves `names`: what has a mark and a line has both."""
 
     def mark(**look: Any) -> Line2D:
         plain: dict[str, Any] = {"linestyle": "none", "markeredgewidth": 0}
@@ -175,6 +178,7 @@ def _meanings(colors: list[Any]) -> dict[str, Line2D | tuple[Line2D, Line2D]]:
         "all modes together": mark(**DIAMOND),
         NAMES["learned"]: lines["learned"],
         NAMES["one_mode"]: (mark(**RING), lines["one_mode"]),
+        **{NAMES[name]: lines[name] for name in ("one_momentum",) if name in names},
         NAMES["momentum"]: (mark(**STAR), lines["momentum"]),
         NAMES["analytic"]: (mark(**CROSS), lines["analytic"]),
     }

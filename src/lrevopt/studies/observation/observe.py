@@ -107,16 +107,14 @@ def observe(
         loss: Loss | None = None,
         **extra: Any,
     ) -> tuple[PyTree, ObserveState]:
-        if sharpness:
-            _require(loss, params)
-        places = [state.names.index(name) for name in group_names(gradients, groups)]
+        _require(loss, params, wanted=sharpness)
         measure = _measuring(
             lambda gradient, before: inner.update(gradient, before, params, **extra),
-            (gradients, params), state, places,
+            (gradients, params), state,
+            [state.names.index(name) for name in group_names(gradients, groups)],
             (loss if sharpness else None, announce),
         )  # fmt: skip
-        due = state.updates % every == 0
-        records = lax.cond(due, measure, lambda records: records, state.records)
+        records = lax.cond(state.updates % every == 0, measure, lambda same: same, state.records)
         # The record comes first: the gradient may then be overwritten by what the update returns.
         gradients, records = lax.optimization_barrier((gradients, records))
         updates, after = inner.update(gradients, state.inner, params, **extra)
@@ -125,9 +123,9 @@ def observe(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _require(loss: Loss | None, params: PyTree | None) -> None:
+def _require(loss: Loss | None, params: PyTree | None, *, wanted: bool) -> None:
     for name, value in (("params", params), ("loss", loss)):
-        if value is None:
+        if wanted and value is None:
             raise ValueError(f"`{name}` must be given to `update` where sharpness=True, got None.")
 
 
