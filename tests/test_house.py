@@ -16,7 +16,7 @@ import lrevopt
 ROOT = Path(lrevopt.__file__).parent
 
 ROOMS = (
-    "lazy", "specs", "checks", "host_devices", "text", "storage", "optimizers", "tasks",
+    "lazy", "specs", "checks", "host_devices", "shapes", "text", "storage", "optimizers", "tasks",
     "inner_loop", "tuning", "meta_training", "analysis", "certificates", "studies", "templates",
     "plots", "runs", "paper",
 )  # fmt: skip

@@ -2,12 +2,12 @@
 
 import os
 
-import equinox as eqx
 import jax
 import jax.random as jr
 
 from lrevopt.checks import at_most_32_bits, positive_integer
-from lrevopt.tasks.interface import AbstractTask
+from lrevopt.shapes import shapes_of
+from lrevopt.tasks.interface import AbstractTask, draw
 
 GIBIBYTE = 2**30
 
@@ -42,7 +42,7 @@ def check_runs(task: AbstractTask, *, problems: int, steps: int, optimizers: int
         name: at_most_32_bits(name, positive_integer(name, value))
         for name, value in {"problems": problems, "steps": steps}.items()
     }
-    shapes = jax.tree.leaves(eqx.filter_eval_shape(task.sample, jr.key(0)))
+    shapes = jax.tree.leaves(shapes_of(draw, task, jr.key(0)))
     each = sum(leaf.size * leaf.dtype.itemsize for leaf in shapes if hasattr(leaf, "dtype"))
     losses = 2 * optimizers * (numbers["steps"] + 1) * jax.numpy.zeros(()).dtype.itemsize
     what = f"`problems` {problems} with `steps` {steps}"

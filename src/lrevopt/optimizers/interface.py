@@ -23,6 +23,7 @@ from jax import ShapeDtypeStruct
 from jaxtyping import Array, Float
 
 from lrevopt.checks import finite_leaves, floating_type, real_array, shown, squares_finite
+from lrevopt.shapes import shapes_of
 
 
 class AbstractOptimizer(eqx.Module):
@@ -145,7 +146,7 @@ def check_optimizer(optimizer: Any, name: str = "optimizer") -> Any:
     wanted = f"`{name}.transition` must map a state of {described(state)} and one gradient to the "
     try:
         number = ShapeDtypeStruct((), state.dtype)
-        following = eqx.filter_eval_shape(_moved, optimizer, state, number)
+        following = shapes_of(_moved, optimizer, state, number)
     except (TypeError, ValueError) as error:
         first = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else ""
         raise ValueError(
@@ -168,7 +169,7 @@ def described(value: Any) -> str:
 
 def _ends(optimizer: AbstractOptimizer) -> tuple[Any, Any]:
     """Readout and initial state, as shapes and types."""
-    both = eqx.filter_eval_shape(_readout_and_start, optimizer)
+    both = shapes_of(_readout_and_start, optimizer)
     return tuple(
         part if hasattr(part, "dtype") else eqx.filter_eval_shape(lambda p=part: jnp.asarray(p))
         for part in both

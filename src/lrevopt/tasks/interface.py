@@ -15,6 +15,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, Int, Key
 
 from lrevopt.checks import instance, positive_integer, random_key
+from lrevopt.shapes import shapes_of
 from lrevopt.text import in_words
 
 Step = int | Int[Array, ""]
@@ -84,7 +85,7 @@ def drawn_parameters(task: AbstractTask, key: Key[Array, ""]) -> Any:
     Nothing is computed. Raises `ValueError` as `check_task` does, and for what is no single key.
     """
     is_task(task)
-    problem = eqx.filter_eval_shape(_draw, task, random_key("key", key))
+    problem = shapes_of(draw, task, random_key("key", key))
     check_task(task, problem)
     return problem.initial_parameters
 
@@ -102,7 +103,7 @@ def check_task(task: AbstractTask, problem: Any) -> None:
         )
     # NumPy's float64 is JAX's default type, whatever that is.
     dtype = jax.dtypes.canonicalize_dtype(parameters.dtype)
-    loss = eqx.filter_eval_shape(_first_loss, task, problem)
+    loss = shapes_of(_first_loss, task, problem)
     if getattr(loss, "shape", None) != () or loss.dtype != dtype:
         found = f"{loss.dtype} of shape {loss.shape}" if hasattr(loss, "dtype") else f"{loss}"
         raise ValueError(
@@ -112,7 +113,8 @@ def check_task(task: AbstractTask, problem: Any) -> None:
 
 # Compiled functions, of which only the trace is used: it is kept for tasks of one structure.
 @eqx.filter_jit
-def _draw(task: AbstractTask, key: Key[Array, ""]) -> Any:
+def draw(task: AbstractTask, key: Key[Array, ""]) -> Any:
+    """One problem."""
     return task.sample(key)
 
 
