@@ -163,6 +163,15 @@ def test_the_environment_chooses_the_default(monkeypatch, asked, size):
     assert mesh.size == size
 
 
+@pytest.mark.parametrize(("problems", "size"), [(1, None), (2, 2), (3, 3), (9, 4)])
+def test_by_default_no_device_is_without_a_problem(monkeypatch, problems, size):
+    monkeypatch.setenv("LREVOPT_DEVICES", "")
+    mesh = check_mesh(None, problems)
+    assert (mesh and mesh.size) == size
+    four = lo.problem_mesh(4)
+    assert check_mesh(four, problems) is four
+
+
 def started(environment, code=""):
     """What `start_host_devices` makes of XLA's flags in a fresh process."""
     start = "import os; from lrevopt.host_devices import start_host_devices as start; start()"

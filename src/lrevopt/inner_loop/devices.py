@@ -7,6 +7,7 @@ spread.
 """
 
 import math
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -47,15 +48,19 @@ def problem_mesh(devices: int | None = None) -> Mesh:
     return Mesh(np.array(there[:count]), (PROBLEM,))
 
 
-def check_mesh(mesh: Mesh | None) -> Mesh | None:
+def check_mesh(mesh: Mesh | None, problems: int | None = None) -> Mesh | None:
     """The mesh to run on, the default one for None; None stands for a single device.
+
+    The default one has no more devices than there are `problems`: a device without one would run
+    another's again, while a single problem is run by all cores of its device.
 
     Raises `ValueError` for anything but a mesh with the one axis `problem`, or an environment
     variable that is no number of devices.
     """
     if mesh is None:
         asked = asked_devices()
-        mesh = problem_mesh(asked and min(asked, jax.local_device_count()))
+        most = min(jax.local_device_count(), problems or sys.maxsize)
+        mesh = problem_mesh(min(asked or most, most))
     if not isinstance(mesh, Mesh) or mesh.axis_names != (PROBLEM,):
         raise ValueError(
             f"`mesh` must be a jax.sharding.Mesh with the one axis {PROBLEM}, as problem_mesh "

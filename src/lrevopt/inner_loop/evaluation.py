@@ -224,7 +224,7 @@ def evaluate(
     mapping("optimizers", optimizers, "optimizers")
     problems = positive_integer("problems", problems)
     steps = positive_integer("steps", steps)
-    mesh = check_mesh(mesh)
+    mesh = check_mesh(mesh, problems)
     key = random_key("key", key)
     for name, own in optimizers.items():
         check_run(own, task, key, f"optimizers[{name!r}]")

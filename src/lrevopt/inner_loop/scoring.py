@@ -81,7 +81,7 @@ def score_settings(
     large = problems.initial_parameters.shape[1] > LARGE_PROBLEM
     return _score_settings(
         optimizers, task, problems, steps=steps, objective=objective, memory=memory, large=large,
-        mesh=check_mesh(mesh),
+        mesh=check_mesh(mesh, len(problems.initial_parameters)),
     )  # fmt: skip
 
 

@@ -154,7 +154,8 @@ def meta_train(
     with folder.claimed():
         training = Training.prepare(
             task, optimizer, settings, folder, key=key, resume=resume, overwrite=overwrite,
-            memory_limit=memory_limit, report_plan=progress, mesh=check_mesh(mesh),
+            memory_limit=memory_limit, report_plan=progress,
+            mesh=check_mesh(mesh, settings.problems),
         )  # fmt: skip
         outcome = train_on(
             training, time_limit=time_limit, save_every=save_every, progress=progress

@@ -261,7 +261,7 @@ class _Trial:
         weights, fixed = eqx.partition(optimizer, eqx.is_inexact_array)
         # The length is part of the compiled step: the same for all.
         settings = dataclasses.replace(without_schedule(settings), steps=ENOUGH)
-        state, times, mesh = first_state(weights, settings), [], check_mesh(None)
+        state, times, mesh = first_state(weights, settings), [], check_mesh(None, settings.problems)
         for step in range(steps):
             rate = TRAINING.learning_rate * min(1.0, (step + 1) / 5)
             inputs = (
