@@ -6,6 +6,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 from jaxtyping import Array, Float
+from planted import PLANTED
 from tables import OPTIMIZERS, Quadratic, gru
 
 import lrevopt as lo
@@ -84,6 +85,17 @@ def test_clipping_has_its_knee_at_the_threshold():
     np.testing.assert_allclose(clipping.saturation, 0.8 / far, rtol=1e-12)
     assert clipping.affine_fit < 0.99
     np.testing.assert_allclose(np.sum(clipping.density * np.diff(clipping.edges)), 1, rtol=1e-12)
+
+
+def test_knees_and_bends_are_seen_far_below_the_largest_gradient():
+    """u = g / (1 + g^2) / 2 has its extreme at 1, where the largest gradient is 54321."""
+    pooled = np.append(POOLED_GRADIENTS, 54321.0)
+    clipping = measure_clipping(PLANTED["bending"], np.zeros((1, 3)), pooled)
+    np.testing.assert_allclose(clipping.knees, 0.5, rtol=1e-3)
+    assert len(clipping.gradients) == 2001
+    np.testing.assert_array_equal(clipping.gradients, -clipping.gradients[::-1])
+    assert (np.diff(clipping.gradients) > 0).all()
+    assert clipping.gradients[1000] == 0
 
 
 def test_clipping_of_no_gradient_at_all_is_a_straight_line():

@@ -382,6 +382,16 @@ def test_a_fall_is_measured_where_states_have_settled():
     assert "45 % and 45 %" in measured.detail
 
 
+def test_a_learning_rate_that_rises_does_not_adapt():
+    one, record = BY_NAME["adapts-after-several"], dynamics()
+    beside = {"momentum": tuning("momentum")}
+    assert one.measure(Run.of("own", dynamics=record, tuning=beside)).value == 4
+    rising = dataclasses.replace(record, rate_change=1 / record.rate_change)
+    measured = one.measure(Run.of("own", dynamics=rising, tuning=beside))
+    assert measured.holds is None
+    assert "Most large gradients do not lower the learning rate" in measured.detail
+
+
 def test_arms_end_where_both_signs_converge():
     record = mechanisms(6)
     rates = record.adaptation.rates.copy()

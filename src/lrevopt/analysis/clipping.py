@@ -17,6 +17,9 @@ from lrevopt.inner_loop.sampled_states import SampledStates
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.text import Facts, number
 
+DECADES = 1e-6
+"""Least gradient of the logarithmic half of an axis, as a share of the largest."""
+
 BINS = 101
 """Odd, so that the many gradients near 0 fall into one bin."""
 
@@ -27,8 +30,8 @@ class Clipping(eqx.Module):
     Host arrays in float64. Update functions and knees are those of all states, ratios those of the
     first.
 
-    - `gradients`: symmetric axis out to the largest pooled gradient; `updates`: `w . F(h, g)` on
-      it, one row per state.
+    - `gradients`: symmetric axis out to the largest pooled gradient, half of its points evenly
+      spaced and half on a logarithmic scale; `updates`: `w . F(h, g)` on it, one row per state.
     - `edges`, `density`: histogram of pooled gradients on the same range, as a density.
     - `knees`: for each state, the gradient magnitude at which the tangent at zero gradient
       reaches the largest update on the axis.
@@ -57,12 +60,12 @@ def measure_clipping(
 ) -> Clipping:
     """Saturation of the update functions of `states` over the gradients `pooled`.
 
-    `points` is odd, so that 0 is on the axis; a knee is resolved to one spacing of it.
-    Ratios to a tangent of slope 0 are infinite.
+    `points` is odd, so that 0 is on the axis; a knee is resolved to 3 % wherever it lies. Ratios to
+    a tangent of slope 0 are infinite.
     """
     magnitude = np.abs(pooled)
     largest = _positive(magnitude.max())
-    axis = np.linspace(-largest, largest, points)
+    axis = _both_scales(largest, points)
     updates, rates = update_table(opt, states, axis), np.abs(rate_table(opt, states))
     offsets = updates[:, points // 2]
     far = _positive(np.quantile(magnitude, 0.999))
@@ -114,6 +117,18 @@ def _line_fit(x: Float[np.ndarray, " grid"], values: Float[np.ndarray, " grid"])
     whole = float(np.sum(values**2))
     missed = float(np.sum((values - slope * x) ** 2))
     return 1 - missed / (whole if whole > 0 else 1.0)
+
+
+def _both_scales(largest: float, points: int) -> Float[np.ndarray, " wide"]:
+    """Symmetric axis of an odd number of points, half of them evenly spaced, half in decades.
+
+    Gradients have heavy tails: of even spacing alone, knees would lie between the first two points.
+    """
+    half = points // 2
+    even = np.linspace(0, largest, half - half // 2 + 1)[1:]
+    decades = np.geomspace(DECADES * largest, largest, half // 2 + 1)[:-1]
+    arm = np.sort(np.concatenate([even, decades]))
+    return np.concatenate([-arm[::-1], [0.0], arm])
 
 
 def _positive(value: float) -> float:

@@ -132,20 +132,20 @@ def rate_floor(mechanisms: Mechanisms, tuning: Mapping[str, TuningResult]) -> St
     shown_by="learning rates along runs under held gradients (`dynamics.npz`).",
 )
 def adapts_after_several(dynamics: Dynamics, tuning: Mapping[str, TuningResult]) -> Statistic:
-    """Steps of a large held gradient until half of the learning rate's change is done, median."""
+    """Steps of a large held gradient until half of the learning rate's fall is done, median."""
     sizes = np.abs(dynamics.held)
     large = sizes >= LARGE_GRADIENTS * sizes.max()
     steps = dynamics.rate_half_steps[large]
-    kept = steps[np.isfinite(steps)]
+    falls = np.isfinite(steps) & (dynamics.rate_change[large] < 1)
     momentum = float(tuning["momentum"].best["momentum"])
     beside = math.log(0.5) / math.log(momentum) if 0 < momentum < 1 else 0.0
-    said = f"The state of tuned momentum, which adapts nothing, takes {number(beside)} steps."
-    if 2 * len(kept) < len(steps):
-        why = "Most large gradients change the learning rate by less than 10 %."
-        return Statistic(math.nan, f"{why} {said}", decides=False)
-    falls = dynamics.rate_change[large][np.isfinite(steps)]
-    return Statistic(
-        value=float(np.median(kept)),
-        detail=f"Learning rates end at {number(float(falls.min()))} to "
-        f"{number(float(falls.max()))} of what they were. {said}",
+    changes = dynamics.rate_change[large]
+    said = (
+        f"Learning rates end at {number(float(changes.min()))} to {number(float(changes.max()))} "
+        f"of what they were. The state of tuned momentum, which adapts nothing, takes "
+        f"{number(beside)} steps."
     )
+    if 2 * int(falls.sum()) < len(steps):
+        why = "Most large gradients do not lower the learning rate by 10 %."
+        return Statistic(math.nan, f"{why} {said}", decides=False)
+    return Statistic(float(np.median(steps[falls])), said)
