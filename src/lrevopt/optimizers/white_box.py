@@ -58,7 +58,7 @@ from lrevopt.optimizers.white_box_parts import (
 Part = Literal["momentum", "saturation", "adaptation", "schedule"]
 
 PARTS: tuple[Part, ...] = get_args(Part)
-"""Parts that a white box can have, in the order of the issue of mechanisms in the paper."""
+"""Parts that a white box can have, in the order of the mechanisms in the paper."""
 
 
 class WhiteBox(AbstractOptimizer):

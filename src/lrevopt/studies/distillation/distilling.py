@@ -43,8 +43,8 @@ class Distillation(Printed, eqx.Module):
     """A white box fitted to a learned optimizer, from several random starts.
 
     - `names` are the free numbers; `fitted` and `closed` their values in plain units after the fit
-      to updates and after the fit to losses that follows it, a row for each start, best start
-      first named by `chosen` and `closed_chosen` (on selection problems).
+      to updates and after the fit to losses that follows it, a row for each start. `chosen` and
+      `closed_chosen` are the rows that are best on selection problems.
     - `r_squared` are shares of the learned optimizer's updates that replayed ones explain, all
       steps weighing alike, on the problems of the fit and on selection problems;
       `test_r_squared` those of the two chosen ones on test problems.
@@ -72,7 +72,7 @@ class Distillation(Printed, eqx.Module):
 
     @property
     def white_box(self) -> WhiteBox:
-        """The white box that keeps most of the gain on selection problems: fitted to losses."""
+        """The white box fitted to losses, of the start that is best on selection problems."""
         return self._with(self.closed[self.closed_chosen])
 
     @property

@@ -188,20 +188,18 @@ def marquardt(
 
 
 class Identification(eqx.Module):
-    """What the updates say about each free number.
+    """What the updates say about each free number, by name in alphabetical order.
 
     `standard_errors` are of coordinates (for logarithms, relative ones), from the residuals of the
     fit; infinite for numbers that no update depends on.
     """
 
-    names: tuple[str, ...]
     standard_errors: Float[np.ndarray, " number"]
     identifiable: Bool[np.ndarray, " number"]
-    rank: int
 
 
 def identify(box: WhiteBox, streams: Streams) -> Identification:
-    """Rank of the Jacobian of the replayed updates in the numbers, and the numbers it misses."""
+    """What the Jacobian of the replayed updates in the numbers says about each of them."""
     leaves, others = eqx.partition(box, eqx.is_array)
     start, unravel = ravel_pytree(leaves)
 
@@ -217,10 +215,8 @@ def identify(box: WhiteBox, streams: Streams) -> Identification:
     errors = np.sqrt(variance * ((directions / kept[:, None]) ** 2).sum(axis=0))
     identifiable = loadings <= LOADING
     return Identification(
-        names=tuple(sorted(box.numbers())),
         standard_errors=np.where(identifiable, errors, np.inf),
         identifiable=identifiable,
-        rank=int((~lost).sum()),
     )
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from lrevopt.inner_loop.evaluation import BOOTSTRAP_SEED, CONFIDENCE
-from lrevopt.text import number, percent
+from lrevopt.text import percent
 
 RESAMPLES = 4000
 """Bootstrap resamples of the problems."""
@@ -57,8 +57,3 @@ def _share(box: np.ndarray, learned: np.ndarray, baseline: np.ndarray) -> np.nda
     better = np.isfinite(gain) & (gain > 0)
     kept = np.where(np.isfinite(box), baseline - np.where(np.isfinite(box), box, 0.0), -np.inf)
     return np.where(better, kept / np.where(better, gain, 1.0), np.nan)
-
-
-def interval_words(value: float, low: float, high: float) -> str:
-    """A number with the ends of its interval."""
-    return f"{number(value)} ({number(low)} to {number(high)})"
