@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import shutil
+from pathlib import Path
 from typing import Any
 
 import equinox as eqx
@@ -15,6 +16,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Key
 
 import lrevopt as lo
+from lrevopt.__main__ import main
 from lrevopt.inner_loop.devices import population_mesh
 from lrevopt.optimizers.scales import scales_as_data
 from lrevopt.tasks.interface import Step
@@ -209,6 +211,41 @@ def test_a_killed_start_is_taken_up(tmp_path):
     assert resumed.outcome == "finished"
     assert whole.outcome == "time limit"
     assert isinstance(lo.load(tmp_path / "member_002"), lo.RecurrentOptimizer)
+
+
+SMALL = [
+    "--optimizer.units", "2", "--training.steps", "4", "--training.unroll", "4",
+    "--training.problems", "2", "--training.selection-problems", "2", "--training.snapshot-every",
+    "2", "--training.no-early-snapshots",
+]  # fmt: skip
+
+
+def test_seeds_of_a_command_are_the_runs_of_those_seeds(tmp_path, monkeypatch):
+    """One folder; a member goes through later stages, and is what its seed gives alone."""
+    monkeypatch.chdir(tmp_path)
+    several = ["train", "linear_regression", *SMALL, "--seed", "3", "--seeds", "2"]
+    assert main([*several, "--output", "both", "--time-limit", "1e-9"]) == 0
+    with pytest.raises(SystemExit, match="2"):
+        main([*several, "--output", "both", "--seeds", "3", "--resume"])
+    assert main([*several, "--output", "both", "--resume"]) == 0
+    assert main(["train", "linear_regression", *SMALL, "--seed", "4", "--output", "alone"]) == 0
+    member, single = (lo.Run(path) for path in (Path("both/member_001"), Path("alone")))
+    assert member.settings.keys() == single.settings.keys()
+    different = {k for k in single.settings if member.settings[k] != single.settings[k]}
+    assert different == {"sha256"} & single.settings.keys()
+    assert eqx.tree_equal(member.optimizer, single.optimizer, rtol=1e-10, atol=1e-10)
+    assert main(["analyze", "both/member_001", "--problems", "2", "--steps", "3"]) == 0
+    assert lo.Run("both/member_001").mechanisms is not None
+
+
+def test_candidates_of_a_search_are_single_runs():
+    found = lo.search_learning_rate(
+        TASK, GRUS[0], SETTINGS, candidates=2, key=jr.key(3), progress=False
+    )
+    keys = jnp.stack([jr.split(jr.key(3))[1]] * 2)
+    singles = alone(TASK, [GRUS[0]] * 2, SETTINGS, keys, map(float, found.learning_rates))
+    scores = [run.history.selection_scores.min() for run in singles]
+    np.testing.assert_allclose(found.scores, scores, rtol=1e-6)
 
 
 def test_summary_names_members():

@@ -5,7 +5,6 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from lrevopt.checks import sequence
@@ -13,6 +12,7 @@ from lrevopt.inner_loop.doors import check_stacked
 from lrevopt.optimizers.interface import AbstractOptimizer, check_optimizer
 from lrevopt.optimizers.recurrent import RecurrentOptimizer
 from lrevopt.optimizers.scales import scales_as_data
+from lrevopt.optimizers.stacking import first_different, stacked, unstacked
 
 
 class Members(eqx.Module):
@@ -40,41 +40,27 @@ def members_of(optimizers: AbstractOptimizer | Sequence[AbstractOptimizer], coun
     """
     if isinstance(optimizers, AbstractOptimizer):
         check_stacked("optimizers", optimizers)
-        arrays, rest = eqx.partition(optimizers, eqx.is_array)
-        _check_count(jax.tree.leaves(arrays)[0].shape[0], count)
-        each = tuple(
-            eqx.combine(jax.tree.map(lambda leaf, k=k: leaf[k], arrays), rest) for k in range(count)
-        )
-        return Members(each, optimizers)
+        arrays = jax.tree.leaves(eqx.filter(optimizers, eqx.is_array))
+        _check_count(arrays[0].shape[0], count)
+        return Members(unstacked(optimizers, count), optimizers)
     each = tuple(sequence("optimizers", optimizers, "optimizer"))
     _check_count(len(each), count)
     for place, one in enumerate(each):
         check_optimizer(one, f"optimizers[{place}]")
     together: list[Any] = list(each)
-    if _different(together) is not None and all(isinstance(o, RecurrentOptimizer) for o in each):
+    if first_different(together) is not None and all(
+        isinstance(o, RecurrentOptimizer) for o in each
+    ):
         together = [scales_as_data(one) for one in each]
-    if (other := _different(together)) is not None:
+    if (other := first_different(together)) is not None:
         raise ValueError(
             f"`optimizers` must have one structure, to be trained in one program, but number "
             f"{other} ({type(each[other]).__name__}) has another one than number 0 "
             f"({type(each[0]).__name__})."
         )
-    parts = [eqx.partition(one, eqx.is_array) for one in together]
-    arrays = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(part[0] for part in parts))
-    return Members(each, eqx.combine(arrays, parts[0][1]))
+    return Members(each, stacked(together))
 
 
 def _check_count(found: int, count: int) -> None:
     if found != count:
         raise ValueError(f"`optimizers` must be as many as `keys`, {count}, got {found}.")
-
-
-def _different(optimizers: list[Any]) -> int | None:
-    """Number of the first optimizer whose structure, shapes or settings differ from the first's."""
-    shapes = [jax.tree.map(_shape, one) for one in optimizers]
-    places = range(1, len(optimizers))
-    return next((k for k in places if not eqx.tree_equal(shapes[k], shapes[0])), None)
-
-
-def _shape(leaf: Any) -> Any:
-    return (leaf.shape, str(leaf.dtype)) if eqx.is_array(leaf) else leaf

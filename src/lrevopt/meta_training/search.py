@@ -4,13 +4,14 @@ import dataclasses
 import math
 
 import equinox as eqx
+import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Key
 
 from lrevopt.checks import finite, increasing_pair, positive_integer, random_key, yes_or_no
 from lrevopt.meta_training.door import check_training
-from lrevopt.meta_training.loop import meta_train
+from lrevopt.meta_training.population import meta_train_population
 from lrevopt.meta_training.settings import MetaTraining
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.tasks.interface import AbstractTask
@@ -44,9 +45,9 @@ def search_learning_rate(
 ) -> LearningRateSearch:
     """Train once with each of `candidates` learning rates, log-uniform within `bounds`.
 
-    All candidates start from `optimizer`, train on the same problems and are compared on the same
-    selection problems. `settings.steps` is the number of meta-steps for each. No test problems are
-    used.
+    All candidates start from `optimizer`, train on the same problems, as one population, and are
+    compared on the same selection problems. `settings.steps` is the number of meta-steps for each.
+    No test problems are used.
 
     Raises `ValueError` for bounds that are reversed or not positive, fewer than one candidate,
     or if every candidate diverged.
@@ -60,22 +61,20 @@ def search_learning_rate(
     draw_key, train_key = jr.split(key)
     exponents = jr.uniform(draw_key, (candidates,), minval=math.log(low), maxval=math.log(high))
     rates = np.exp(np.asarray(exponents, float))
-    histories = [
-        meta_train(
-            task,
-            optimizer,
-            dataclasses.replace(settings, learning_rate=float(rate)),
-            key=train_key,
-            progress=progress,
-        ).history
-        for rate in rates
-    ]
-    scores = np.asarray([history.selection_scores[history.selected] for history in histories])
+    found = meta_train_population(
+        task,
+        [optimizer] * candidates,
+        settings,
+        keys=jnp.stack([train_key] * candidates),
+        learning_rates=rates,
+        progress=progress,
+    )
+    scores = found.scores
     if not np.any(np.isfinite(scores)):
         raise ValueError(f"`bounds` must hold a learning rate that does not diverge, got {bounds}.")
     return LearningRateSearch(
         learning_rates=rates,
-        scores=scores.astype(float),
-        skipped=np.asarray([history.skipped for history in histories], float),
+        scores=scores,
+        skipped=np.array([run.history.skipped for run in found.members], float),
         best=float(rates[np.argmin(scores)]),
     )

@@ -32,18 +32,27 @@ class Train(TrainingSettings):
     """Folder of the run."""
     resume: bool = False
     """Continue the run in the folder; the result is the same as without the interruption."""
+    seeds: int | None = None
+    """Train this many at once, with seeds from `seed` on: each becomes a run of its own in the
+    folder, `member_000` and so on."""
 
     def main(self) -> int:
         """Train, save, say what came out."""
         from lrevopt.runs.suggested import experiment_to_train
-        from lrevopt.runs.train import train
+        from lrevopt.runs.train import train, train_seeds
 
         chosen = experiment_to_train(self, self.output)
-        run = train(chosen, self.output, resume=self.resume, **self.running())
-        print(run.history.summary())
-        if run.history.outcome != "finished":
-            print(f"stopped ({run.history.outcome}); continue with the same command and --resume")
-        return exit_code(run.history.outcome)
+        running = {"resume": self.resume, **self.running()}
+        if self.seeds is None:
+            history = train(chosen, self.output, **running).history
+            said, outcome = history.summary(), history.outcome
+        else:
+            found = train_seeds(chosen, self.output, self.seeds, **running)
+            said, outcome = found.summary(), found.outcome
+        print(said)
+        if outcome != "finished":
+            print(f"stopped ({outcome}); continue with the same command and --resume")
+        return exit_code(outcome)
 
 
 @dataclasses.dataclass(frozen=True)

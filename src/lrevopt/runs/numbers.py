@@ -18,7 +18,7 @@ SEEDS = 2**32
 LEAST_NORMAL, LARGEST = 2.0**-126, (2 - 2.0**-23) * 2.0**127
 """Sizes of the numbers of single precision, those that are rounded to fewer digits left out."""
 
-COUNTS = ("problems", "test_problems", "steps", "parameters", "candidates")
+COUNTS = ("problems", "test_problems", "steps", "parameters", "candidates", "seeds")
 """Options that are counts of at least 1."""
 
 

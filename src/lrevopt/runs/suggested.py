@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lrevopt import storage
+from lrevopt.meta_training.run_directory import member_folders
 from lrevopt.meta_training.settings import MetaTraining, saved_training
 from lrevopt.meta_training.suggestion import suggest_training
 from lrevopt.optimizers import GRUCell
@@ -32,7 +33,8 @@ def experiment_to_train(
     if not left_open(options):
         return chosen
     if (directory / storage.SETTINGS).is_file() and not options.overwrite:
-        return _as_begun(chosen, storage.load_settings(directory))
+        members = member_folders(directory)
+        return _as_begun(chosen, storage.load_settings(members[0] if members else directory))
     seconds = SECONDS if options.time_limit is None else options.time_limit
     say(f"choosing scales and settings for {seconds:g} s of training on {options.task}")
     found = suggest_training(

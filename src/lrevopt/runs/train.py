@@ -6,14 +6,23 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 
 from lrevopt import storage
-from lrevopt.meta_training import MetaTrainingRun, meta_train
+from lrevopt.checks import positive_integer
+from lrevopt.meta_training import (
+    MetaTrainingRun,
+    PopulationRun,
+    meta_train,
+    meta_train_population,
+)
+from lrevopt.meta_training.run_directory import member_folders
 from lrevopt.meta_training.settings import current_settings
 from lrevopt.optimizers import AbstractOptimizer, saved
 from lrevopt.runs.analyze import analysed_problems
 from lrevopt.runs.contents import CONTENTS
 from lrevopt.runs.experiment import Experiment, Named, key_stream
+from lrevopt.runs.numbers import check_seed
 from lrevopt.runs.tune import Say, with_learning_rate
 from lrevopt.runs.writing import remove_stale
 from lrevopt.tasks import AbstractTask
@@ -40,25 +49,9 @@ def train(
     `ValueError` as `meta_train` does, for an optimizer that has nothing to train, and for names
     that stand for no task or optimizer.
     """
-    if resume and start is None and (directory / storage.SETTINGS).is_file():
-        known = storage.load_settings(directory).get("start")
-        start = None if known is None else Path(known)
-    if start is None:
-        optimizer = chosen.optimizer.build(key_stream("initial_weights", chosen.seed))
-    else:
-        optimizer = saved.load(start)
-    if not trainable(optimizer):
-        raise ValueError(
-            f"`optimizer` must have floating-point arrays to train, but "
-            f"{type(optimizer).__name__} has none."
-        )
+    start = start or _recorded_start(directory, resume)
     task = chosen.make_task()
-    facts = _facts(chosen, task, start)
-    if start is not None:
-        earlier = current_settings(saved.load_settings(start))
-        known = ("task", "training", "seed", "scales")
-        this = {name: earlier[name] for name in known if name in earlier}
-        facts |= {"start": str(start), "stages": [*earlier.get("stages", []), this]}
+    optimizer = _untrained(chosen, start)
     with storage.claimed(directory):
         run = meta_train(
             task,
@@ -73,8 +66,83 @@ def train(
             memory_limit=memory_limit,
         )
         settings = storage.load_settings(directory)
+        facts = _facts(chosen, task, start) | _stage_facts(start)
         storage.save_json(directory / storage.SETTINGS, settings | facts)
     return run
+
+
+def train_seeds(
+    chosen: Experiment,
+    directory: Path,
+    seeds: int,
+    *,
+    resume: bool = False,
+    start: Path | None = None,
+    **running: Any,
+) -> PopulationRun:
+    """Meta-train `seeds` experiments at once, of the seeds from `chosen.seed` on; see `train`.
+
+    Each gets a folder within `directory`, `member_000` and so on, as if it were trained alone.
+    `running` is for `meta_train_population`. Raises `ValueError` as `train` does, and for fewer
+    than one seed.
+    """
+    count = positive_integer("seeds", seeds)
+    each = [dataclasses.replace(chosen, seed=chosen.seed + number) for number in range(count)]
+    for one in each:
+        check_seed(one.seed)
+    start = start or _recorded_start(directory, resume)
+    task = chosen.make_task()
+    optimizers = [_untrained(one, start) for one in each]
+    with storage.claimed(directory):
+        run = meta_train_population(
+            task,
+            optimizers,
+            chosen.training,
+            keys=jnp.stack([key_stream("training", one.seed) for one in each]),
+            directory=directory,
+            resume=resume,
+            **running,
+        )
+        facts = _stage_facts(start)
+        for folder, one in [
+            (directory, chosen),
+            *zip(member_folders(directory), each, strict=True),
+        ]:
+            settings = storage.load_settings(folder) | _facts(one, task, start) | facts
+            storage.save_json(folder / storage.SETTINGS, settings)
+    return run
+
+
+def _recorded_start(directory: Path, resume: bool) -> Path | None:
+    """The run whose optimizer an interrupted run trains on, if it is one of several stages."""
+    if not resume or not (directory / storage.SETTINGS).is_file():
+        return None
+    known = storage.load_settings(directory).get("start")
+    return None if known is None else Path(known)
+
+
+def _untrained(chosen: Experiment, start: Path | None) -> AbstractOptimizer:
+    """The optimizer that training begins with. Raises `ValueError` if it has nothing to train."""
+    if start is None:
+        optimizer = chosen.optimizer.build(key_stream("initial_weights", chosen.seed))
+    else:
+        optimizer = saved.load(start)
+    if not trainable(optimizer):
+        raise ValueError(
+            f"`optimizer` must have floating-point arrays to train, but "
+            f"{type(optimizer).__name__} has none."
+        )
+    return optimizer
+
+
+def _stage_facts(start: Path | None) -> dict[str, Any]:
+    """What a run's settings keep of the stages before it."""
+    if start is None:
+        return {}
+    earlier = current_settings(saved.load_settings(start))
+    known = ("task", "training", "seed", "scales")
+    this = {name: earlier[name] for name in known if name in earlier}
+    return {"start": str(start), "stages": [*earlier.get("stages", []), this]}
 
 
 def adopt(

@@ -13,10 +13,12 @@ from jaxtyping import Array, Float, Key
 
 from lrevopt.checks import finite, random_key, sequence
 from lrevopt.inner_loop.doors import check_run
-from lrevopt.inner_loop.evaluation import evaluate
+from lrevopt.inner_loop.scoring import score_settings
+from lrevopt.inner_loop.sizes import check_runs
 from lrevopt.optimizers import RecurrentOptimizer, rescaled
-from lrevopt.optimizers.scales import recurrent
-from lrevopt.tasks.interface import AbstractTask
+from lrevopt.optimizers.scales import recurrent, scales_as_data
+from lrevopt.optimizers.stacking import stacked
+from lrevopt.tasks.interface import AbstractTask, sample_problems
 
 
 class ScaleSearch(eqx.Module):
@@ -48,9 +50,9 @@ def search_scales(
 ) -> ScaleSearch:
     """Run a trained optimizer with every pair of factors on its scales, on the same problems.
 
-    Factors multiply `input_scale` and `output_scale`. The problems are used for selection, so test
-    problems must come from another key. Raises `ValueError` for no factors, a factor that is not
-    positive and finite, counts below 1, or if every pair diverged.
+    Factors multiply `input_scale` and `output_scale`. All pairs run in one program. The problems
+    are used for selection, so test problems must come from another key. Raises `ValueError` for no
+    factors, a factor that is not positive and finite, counts below 1, or if every pair diverged.
     """
     key = random_key("key", key)
     recurrent("optimizer", optimizer)
@@ -58,16 +60,13 @@ def search_scales(
     for name, factors in {"input_factors": input_factors, "output_factors": output_factors}.items():
         for factor in sequence(name, factors, "factor"):
             finite(name, factor, above=0.0)
+    check_runs(task, problems=problems, steps=steps)
     pairs = list(itertools.product(input_factors, output_factors))
-    # One after the other: scales are static settings, so each pair is compiled on its own.
-    scores = []
-    for pair in pairs:
-        tried = {"pair": rescaled(optimizer, *pair)}
-        found = evaluate(tried, task, problems=problems, steps=steps, key=key)
-        scores.append(found.meta_objectives().mean())
+    tried = stacked([scales_as_data(rescaled(optimizer, *pair)) for pair in pairs])
+    scores, _ = score_settings(task, tried, sample_problems(task, key, problems), steps)
     if not np.any(np.isfinite(scores)):
         raise ValueError(
             f"`output_factors` must hold a factor with which no run diverges, got {output_factors}."
         )
     inputs, outputs = np.array(pairs, float).T
-    return ScaleSearch(inputs, outputs, np.array(scores, float))
+    return ScaleSearch(inputs, outputs, np.asarray(scores, float))
