@@ -48,6 +48,16 @@ def problem_mesh(devices: int | None = None) -> Mesh:
     return Mesh(np.array(there[:count]), (PROBLEM,))
 
 
+def training_mesh(mesh: Mesh | None, problems: int | None = None) -> Mesh | None:
+    """As `check_mesh`, but by default with the devices of all processes where there are several."""
+    if mesh is None and jax.process_count() > 1:
+        most = asked_devices() or jax.device_count()
+        owners = [device.process_index for device in jax.devices()]
+        chosen = [d for k, d in enumerate(jax.devices()) if owners[:k].count(owners[k]) < most]
+        mesh = Mesh(np.array(chosen), (PROBLEM,))
+    return check_mesh(mesh, problems)
+
+
 def check_mesh(mesh: Mesh | None, problems: int | None = None) -> Mesh | None:
     """The mesh to run on, the default one for None; None stands for a single device.
 
@@ -72,7 +82,7 @@ def check_mesh(mesh: Mesh | None, problems: int | None = None) -> Mesh | None:
 def population_mesh(members: int, mesh: Mesh | None) -> Mesh | None:
     """Devices arranged for `members` trainings at once: a mesh with the axes `seed` and `problem`.
 
-    The devices are those of a mesh with the one axis `problem`, by default those of `check_mesh`.
+    The devices are those of a mesh with the one axis `problem`, by default of `training_mesh`.
     Members are spread over as many devices as divide their number, and each member's problems over
     the others. A mesh that has both axes is taken as it is. None stands for a single device.
 
@@ -86,7 +96,7 @@ def population_mesh(members: int, mesh: Mesh | None) -> Mesh | None:
                 f"{mesh.shape[SEED]}."
             )
         return None if _first_alone(mesh) else mesh
-    mesh = check_mesh(mesh)
+    mesh = training_mesh(mesh)
     if mesh is None:
         return None
     return Mesh(mesh.devices.reshape(math.gcd(members, mesh.size), -1), (SEED, PROBLEM))
@@ -133,7 +143,19 @@ def _placed(tree: Any, mesh: Mesh | None, spec: Spec) -> Any:
     if mesh is None:
         return tree
     arrays, rest = eqx.partition(tree, eqx.is_array)
-    return eqx.combine(jax.device_put(arrays, NamedSharding(mesh, spec)), rest)
+    sharding = NamedSharding(mesh, spec)
+    if sharding.is_fully_addressable:
+        return eqx.combine(jax.device_put(arrays, sharding), rest)
+    return eqx.combine(jax.tree.map(lambda leaf: _placed_by_all(leaf, sharding), arrays), rest)
+
+
+def _placed_by_all(leaf: Any, sharding: NamedSharding) -> Any:
+    """An array that every process has, on devices of which each process has some."""
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        data = _placed_by_all(jax.random.key_data(leaf), sharding)
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+    values = np.asarray(leaf)
+    return jax.make_array_from_callback(values.shape, sharding, lambda part: values[part])
 
 
 def over_problems(

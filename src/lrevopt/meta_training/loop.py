@@ -8,9 +8,7 @@ uninterrupted one.
 """
 
 import dataclasses
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -20,11 +18,12 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int, Key, PyTree
+from jaxtyping import Array, Key, PyTree
 
 from lrevopt import storage
 from lrevopt.checks import finite, random_key, yes_or_no
-from lrevopt.inner_loop.devices import check_mesh, idle_cores, on_every_device
+from lrevopt.inner_loop.devices import on_every_device, training_mesh
+from lrevopt.inner_loop.hosts import fetched, is_first, largest
 from lrevopt.meta_training.door import check_training
 from lrevopt.meta_training.estimators import first_particles
 from lrevopt.meta_training.memory import plan_memory
@@ -35,7 +34,19 @@ from lrevopt.meta_training.outer_step import (
     restarted,
     selection_score,
 )
-from lrevopt.meta_training.run_directory import RunDirectory, progress_bar, stop_requests
+from lrevopt.meta_training.records import (
+    MetaTrainingRun,
+    Progress,
+    begun_or_found,
+    no_progress,
+    run_record,
+    without_particles,
+)
+from lrevopt.meta_training.run_directory import (
+    RunDirectory,
+    progress_bar,
+    stop_requests,
+)
 from lrevopt.meta_training.settings import (
     MetaTraining,
     learning_rate_at,
@@ -44,70 +55,6 @@ from lrevopt.meta_training.settings import (
 )
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.tasks.interface import AbstractTask, sample_problems
-
-
-class History(eqx.Module):
-    """Record of a training run. Entries of steps not yet taken are NaN.
-
-    `objectives` are of each step's own batch, before its update and without the penalty;
-    `selection_scores` are mean(losses) / losses[0] over the selection problems, per snapshot.
-    """
-
-    objectives: Float[np.ndarray, " step"]
-    gradient_norms: Float[np.ndarray, " step"]
-    skipped: Int[np.ndarray, ""] | int
-    rollbacks: Int[np.ndarray, ""] | int
-    snapshot_steps: Int[np.ndarray, " snapshot"]
-    selection_scores: Float[np.ndarray, " snapshot"]
-    selected: Int[np.ndarray, ""] | int
-    steps: Int[np.ndarray, ""] | int
-    seconds: float
-    outcome: str
-
-    def __check_init__(self) -> None:
-        if not 0 <= self.selected < len(self.snapshot_steps):
-            raise ValueError(
-                f"`selected` must be one of {len(self.snapshot_steps)} snapshots, got "
-                f"{self.selected}."
-            )
-
-    def summary(self) -> str:
-        """One line with steps, time, skipped steps, rollbacks, and the selected snapshot."""
-        best = self.selection_scores[self.selected]
-        chosen = self.snapshot_steps[self.selected]
-        return (
-            f"{self.steps} of {len(self.objectives)} meta-steps in {self.seconds:.0f} s, "
-            f"{self.skipped} skipped, {self.rollbacks} rollbacks; "
-            f"best on selection problems {best:.4f} at meta-step {chosen}"
-        )
-
-
-class MetaTrainingRun(eqx.Module):
-    """A finished or interrupted run.
-
-    `optimizer` is the best snapshot on the selection problems, `last` the weights at the last
-    step, `snapshots` all of them, stacked. `history.outcome` is "finished", "time limit" or the
-    name of the signal that stopped it.
-    """
-
-    optimizer: AbstractOptimizer
-    last: AbstractOptimizer
-    snapshots: AbstractOptimizer
-    history: History
-
-
-class Progress(eqx.Module):
-    """What the loop keeps on the host; arrays are written in place.
-
-    `scores` of snapshots not yet taken are NaN. `seconds` counts earlier stretches of the run too.
-    A population has a last axis `seed` in scores and rollbacks, and a second one in snapshots.
-    """
-
-    step: Int[np.ndarray, ""]
-    seconds: Float[np.ndarray, ""]
-    snapshots: PyTree[np.ndarray]
-    scores: Float[np.ndarray, "snapshot *seed"]
-    rollbacks: Int[np.ndarray, "*seed"]
 
 
 def meta_train(
@@ -151,11 +98,12 @@ def meta_train(
     key = random_key("key", key)
     check_training(task, optimizer, settings, key)
     folder = RunDirectory(directory, identity(task, optimizer, settings, key))
+    folder.check_same()
     with folder.claimed():
         training = Training.prepare(
             task, optimizer, settings, folder, key=key, resume=resume, overwrite=overwrite,
             memory_limit=memory_limit, report_plan=progress,
-            mesh=check_mesh(mesh, settings.problems),
+            mesh=training_mesh(mesh, settings.problems),
         )  # fmt: skip
         outcome = train_on(
             training, time_limit=time_limit, save_every=save_every, progress=progress
@@ -204,8 +152,8 @@ def train_on(
 ) -> str:
     """Take steps until the last, a signal or the time limit, and save: the outcome."""
     first, last = int(training.progress.step), training.settings.steps
-    saved = training.begun
-    with stop_requests() as requested, progress_bar(last, first, progress) as report:
+    saved, shown = training.begun, progress and is_first()
+    with stop_requests() as requested, progress_bar(last, first, shown) as report:
         while True:
             step = int(training.progress.step)
             training.snapshot()
@@ -214,16 +162,22 @@ def train_on(
                 break
             now = time.monotonic()
             late = time_limit is not None and now - training.begun > time_limit and step > first
-            if requested or late:
-                outcome = requested[0] if requested else "time limit"
+            asked = requested[0] if requested else "time limit" if late else OUTCOMES[0]
+            stop, due = largest(OUTCOMES.index(asked), int(now - saved > save_every))
+            if stop:
+                outcome = OUTCOMES[stop]
                 break
-            if now - saved > save_every:
+            if due:
                 training.save()
                 saved = now
             training.step()
             report(training.state, training.progress.scores)
         training.save()
     return outcome
+
+
+OUTCOMES = ("", "time limit", "SIGINT", "SIGTERM")
+"""Why a training stops before its end; the last that any process asks for counts."""
 
 
 @dataclasses.dataclass
@@ -264,37 +218,32 @@ class Training:
     ) -> "Training":
         """Plan the memory, open the folder, and begin or continue. Raises as `meta_train` does."""
         training_key, selection_key = jr.split(key)
-        folder.check(resume=resume, overwrite=overwrite)
-        planned = folder.recorded_plan() if resume else None
-        if planned is None:
-            plan = plan_memory(task, optimizer, settings, memory_limit=memory_limit)
-            planned = {"micro_batch": plan.micro_batch, "checkpoint_every": plan.checkpoint_every}
-            if report_plan:
-                print(plan, *filter(None, [idle_cores()]), sep="\n", file=sys.stderr)
-        found = folder.open(planned, resume=resume, overwrite=overwrite)
+        planned = folder.plan(
+            lambda: plan_memory(task, optimizer, settings, memory_limit=memory_limit),
+            resume=resume, overwrite=overwrite, report=report_plan,
+        )  # fmt: skip
         weights, fixed = eqx.partition(optimizer, eqx.is_inexact_array)
         particles = None
         if settings.estimator == "pes":
             particles = first_particles(optimizer, task, jr.fold_in(key, 2), settings)
         state = first_state(weights, settings, particles)
         progress = no_progress(weights, len(snapshot_steps(settings)))
-        if found is not None:
-            state, progress = storage.arrays_to_tree(found.arrays, (state, progress), found.path)
-            progress = jax.tree.map(np.array, progress)
+        found = folder.open(planned, resume=resume, overwrite=overwrite)
+        state, progress = begun_or_found(state, progress, found)
         selection = sample_problems(task, selection_key, settings.selection_problems)
         return cls(
             task=on_every_device(task, mesh),
-            fixed=fixed,
+            fixed=on_every_device(fixed, mesh),
             settings=settings,
             step_settings=dataclasses.replace(
                 without_schedule(settings),
                 micro_batch=planned["micro_batch"],
                 checkpoint_every=planned["checkpoint_every"],
             ),
-            key=training_key,
-            selection=selection,
+            key=on_every_device(training_key, mesh),
+            selection=on_every_device(selection, mesh),
             folder=folder,
-            state=state,
+            state=on_every_device(state, mesh),
             progress=progress,
             begun=time.monotonic(),
             seconds_before=float(progress.seconds),
@@ -332,70 +281,23 @@ class Training:
         bound = np.inf if settings.rollback_ratio is None else settings.rollback_ratio
         if progress.scores[index] > bound * progress.scores[best]:
             good = jax.tree.map(lambda leaf: jnp.array(leaf[best]), progress.snapshots)
-            self.state = restarted(self.state, good, settings)
+            self.state = restarted(self.state, on_every_device(good, self.mesh), settings)
             progress.rollbacks[...] += 1
 
     def save(self) -> None:
         """Write the whole state to the folder, if there is one."""
         self.progress.seconds[...] = self.seconds_before + time.monotonic() - self.begun
-        self.folder.save(int(self.progress.step), (self.state, self.progress))
+        self.folder.save(int(self.progress.step), (fetched(self.state), self.progress))
 
     def finish(self, outcome: str) -> MetaTrainingRun:
         """The run as a record, its best snapshot selected, and published in the folder."""
+        arrays, rest = eqx.partition(self.fixed, eqx.is_array)
+        fixed = eqx.combine(jax.tree.map(jnp.asarray, fetched(arrays)), rest)
 
         def with_weights(weights: PyTree) -> AbstractOptimizer:
-            return eqx.combine(weights, self.fixed)
+            return eqx.combine(weights, fixed)
 
-        run = run_record(self.settings, self.state, self.progress, with_weights, outcome)
+        state = jax.tree.map(jnp.asarray, fetched(without_particles(self.state)))
+        run = run_record(self.settings, state, self.progress, with_weights, outcome)
         self.folder.publish(run.optimizer, run.snapshots, run.history)
         return run
-
-
-def run_record(
-    settings: MetaTraining,
-    state: OuterState,
-    progress: Progress,
-    with_weights: Callable[[PyTree], AbstractOptimizer],
-    outcome: str,
-) -> MetaTrainingRun:
-    """A run as a record, its best snapshot selected."""
-    scores = np.where(np.isnan(progress.scores), np.inf, progress.scores)
-    selected = int(np.argmin(scores))
-    history = History(
-        objectives=recorded(state.objectives, int(progress.step)),
-        gradient_norms=recorded(state.gradient_norms, int(progress.step)),
-        skipped=int(state.skipped),
-        rollbacks=int(progress.rollbacks),
-        snapshot_steps=np.asarray(snapshot_steps(settings)),
-        selection_scores=progress.scores,
-        selected=selected,
-        steps=int(progress.step),
-        seconds=float(progress.seconds),
-        outcome=outcome,
-    )
-    snapshots = jax.tree.map(jnp.asarray, progress.snapshots)
-    return MetaTrainingRun(
-        optimizer=with_weights(jax.tree.map(lambda leaf: leaf[selected], snapshots)),
-        last=with_weights(state.weights),
-        snapshots=with_weights(snapshots),
-        history=history,
-    )
-
-
-def recorded(values: Float[Array, " step"], steps: int) -> Float[np.ndarray, " step"]:
-    """The entries of steps that were taken; NaN for the others."""
-    found = np.asarray(values)
-    return np.where(np.arange(len(found)) < steps, found, np.nan)
-
-
-def no_progress(weights: PyTree[Array], snapshots: int, members: tuple[int, ...] = ()) -> Progress:
-    """Progress before the first meta-step, of one optimizer or of stacked ones."""
-    return Progress(
-        step=np.zeros((), np.int32),
-        seconds=np.zeros((), np.float32),
-        snapshots=jax.tree.map(
-            lambda leaf: np.zeros((snapshots, *leaf.shape), leaf.dtype), weights
-        ),
-        scores=np.full((snapshots, *members), np.nan, np.float32),
-        rollbacks=np.zeros(members, np.int32),
-    )

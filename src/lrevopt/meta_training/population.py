@@ -6,7 +6,6 @@ selection problems, skipped steps and rollbacks, as if it were trained alone.
 """
 
 import dataclasses
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,24 +22,16 @@ from jaxtyping import Array, Float, Key, PyTree
 from lrevopt import storage
 from lrevopt.checks import finite, instance, random_keys, sequence
 from lrevopt.inner_loop.devices import (
-    idle_cores,
     on_devices_of_members,
     on_every_device,
     population_mesh,
 )
+from lrevopt.inner_loop.hosts import fetched
 from lrevopt.meta_training.door import check_training
 from lrevopt.meta_training.estimators import first_particles
-from lrevopt.meta_training.loop import (
-    MetaTrainingRun,
-    Progress,
-    check_running,
-    identity,
-    no_progress,
-    run_record,
-    train_on,
-)
+from lrevopt.meta_training.loop import check_running, identity, train_on
 from lrevopt.meta_training.members import Members, members_of
-from lrevopt.meta_training.memory import plan_memory
+from lrevopt.meta_training.memory import MemoryPlan, plan_memory
 from lrevopt.meta_training.outer_step import (
     OuterState,
     first_state,
@@ -48,7 +39,15 @@ from lrevopt.meta_training.outer_step import (
     population_step,
     restarted_where,
 )
-from lrevopt.meta_training.run_directory import Found, PopulationDirectory
+from lrevopt.meta_training.records import (
+    MetaTrainingRun,
+    Progress,
+    begun_or_found,
+    no_progress,
+    run_record,
+    without_particles,
+)
+from lrevopt.meta_training.run_directory import PopulationDirectory
 from lrevopt.meta_training.settings import (
     MetaTraining,
     learning_rate_at,
@@ -130,6 +129,7 @@ def meta_train_population(
     folder = PopulationDirectory(
         directory, *_identities(task, members, settings, keys=keys, peaks=peaks)
     )
+    folder.whole.check_same()
     with folder.whole.claimed():
         training = Population.prepare(
             task, members, settings, folder, keys=keys, peaks=peaks, resume=resume,
@@ -212,19 +212,18 @@ class Population:
         mesh: Mesh | None,
     ) -> "Population":
         """Plan the memory, open the folder, and begin or continue."""
-        folder.whole.check(resume=resume, overwrite=overwrite)
-        planned = folder.whole.recorded_plan() if resume else None
-        if planned is None:
-            count = len(members.each)
-            plan = plan_memory(
-                task, members.each[0], settings, memory_limit=memory_limit, members=count
-            )
-            planned = {"micro_batch": plan.micro_batch, "checkpoint_every": plan.checkpoint_every}
-            if report_plan:
-                lines = (f"{count} members at once; for each of them", str(plan), idle_cores())
-                print(*filter(None, lines), sep="\n", file=sys.stderr)
+        count = len(members.each)
+
+        def make() -> MemoryPlan:
+            limit: Any = {"memory_limit": memory_limit, "members": count}
+            return plan_memory(task, members.each[0], settings, **limit)
+
+        planned = folder.whole.plan(
+            make, resume=resume, overwrite=overwrite, report=report_plan,
+            heading=f"{count} members at once; for each of them",
+        )  # fmt: skip
         found = folder.open(planned, resume=resume, overwrite=overwrite)
-        state, progress = _begun(task, members, settings, keys, found)
+        state, progress = begun_or_found(*_begun(task, members, settings, keys), found)
         training_keys, selection_keys = jax.vmap(jr.split, out_axes=1)(keys)
         return cls(
             task=on_every_device(task, mesh),
@@ -253,7 +252,10 @@ class Population:
         """One meta-step of all, at the rate of the schedule, halved at each member's rollbacks."""
         step = int(self.progress.step)
         rates = learning_rate_at(self.settings, step, self.peaks) * 0.5**self.progress.rollbacks
-        numbers = jnp.asarray(step, jnp.int32), jnp.asarray(rates, jnp.float32)
+        numbers = (
+            jnp.asarray(step, jnp.int32),
+            on_devices_of_members(jnp.asarray(rates, jnp.float32), self.mesh),
+        )
         inputs = (self.fixed, self.task, self.keys, *numbers)
         self.state = population_step(inputs, self.state, self.step_settings, self.mesh)
         self.progress.step[...] = step + 1
@@ -269,29 +271,30 @@ class Population:
             return
         index = taken.index(step)
         kept, weights = jax.tree.leaves(progress.snapshots), jax.tree.leaves(self.state.weights)
-        for array, leaf in zip(kept, weights, strict=True):
+        for array, leaf in zip(kept, fetched(weights), strict=True):
             array[index] = leaf
         optimizers = eqx.combine(self.state.weights, self.fixed)
-        progress.scores[index] = population_scores(
-            optimizers, self.task, self.selection_keys, settings, self.mesh
+        progress.scores[index] = fetched(
+            population_scores(optimizers, self.task, self.selection_keys, settings, self.mesh)
         )
         best = np.nanargmin(progress.scores, axis=0)
         members = np.arange(best.size)
         bound = np.inf if settings.rollback_ratio is None else settings.rollback_ratio
         bad = progress.scores[index] > bound * progress.scores[best, members]
         if bad.any():
-            good = jax.tree.map(lambda leaf: jnp.asarray(leaf[best, members]), progress.snapshots)
-            self.state = restarted_where(jnp.asarray(bad), good, self.state, settings, self.mesh)
             progress.rollbacks[bad] += 1
+            good = jax.tree.map(lambda leaf: jnp.asarray(leaf[best, members]), progress.snapshots)
+            bad, good = on_devices_of_members((jnp.asarray(bad), good), self.mesh)
+            self.state = restarted_where(bad, good, self.state, settings, self.mesh)
 
     def save(self) -> None:
         """Write the whole state to the folder, if there is one."""
         self.progress.seconds[...] = self.seconds_before + time.monotonic() - self.begun
-        self.folder.whole.save(int(self.progress.step), (self.state, self.progress))
+        self.folder.whole.save(int(self.progress.step), (fetched(self.state), self.progress))
 
     def finish(self, outcome: str) -> PopulationRun:
         """The runs as records, and published in the folders of the members."""
-        state, progress = jax.tree.map(np.asarray, self.state), self.progress
+        state, progress = fetched(without_particles(self.state)), self.progress
         runs = []
         for number, folder in enumerate(self.folder.members):
             own = dataclasses.replace(
@@ -312,9 +315,9 @@ class Population:
 
 
 def _begun(
-    task: AbstractTask, members: Members, settings: MetaTraining, keys: Any, found: Found | None
+    task: AbstractTask, members: Members, settings: MetaTraining, keys: Any
 ) -> tuple[OuterState, Progress]:
-    """State and progress before the first meta-step, or as they were saved."""
+    """State and progress before the first meta-step."""
     weights, fixed = eqx.partition(members.stacked, eqx.is_inexact_array)
     arrays, rest = eqx.partition(fixed, eqx.is_array)
 
@@ -326,8 +329,4 @@ def _begun(
         return first_state(weights, settings, particles)
 
     state = jax.vmap(start)(weights, arrays, keys)
-    progress = no_progress(weights, len(snapshot_steps(settings)), keys.shape)
-    if found is None:
-        return state, progress
-    state, progress = storage.arrays_to_tree(found.arrays, (state, progress), found.path)
-    return state, jax.tree.map(np.array, progress)
+    return state, no_progress(weights, len(snapshot_steps(settings)), keys.shape)

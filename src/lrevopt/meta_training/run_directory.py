@@ -1,6 +1,7 @@
 """The folder of a meta-training run, signals that stop it, and its progress bar."""
 
 import contextlib
+import json
 import math
 import signal
 import sys
@@ -16,6 +17,9 @@ from jaxtyping import PyTree
 from tqdm import tqdm
 
 from lrevopt import storage
+from lrevopt.inner_loop.devices import idle_cores
+from lrevopt.inner_loop.hosts import at_hand, check_same, from_first, is_first
+from lrevopt.meta_training.memory import MemoryPlan
 from lrevopt.meta_training.outer_step import OuterState
 from lrevopt.meta_training.settings import current_names, saved_training
 from lrevopt.optimizers import saved
@@ -65,7 +69,7 @@ def progress_bar(
 ) -> Iterator[Callable[[OuterState, np.ndarray], None]]:
     """A progress bar on standard error with the batch objective and the best selection score.
 
-    Of a population, with the mean objective of all members and the best score among them.
+    Of a population, with the mean objective of the members at hand and the best score of all.
     """
     with tqdm(
         total=steps, initial=first, disable=not shown, unit="meta-step", file=sys.stderr,
@@ -76,7 +80,7 @@ def progress_bar(
             # Wait for the step, so that the rate is right; the next is queued in microseconds.
             jax.block_until_ready(state.skipped)
             if bar.update() and shown:
-                objective = float(state.objectives[..., bar.n - 1].mean())
+                objective = float(at_hand(state.objectives)[..., int(bar.n) - 1].mean())
                 best = np.nanmin(scores) if np.any(~np.isnan(scores)) else math.nan
                 bar.set_postfix_str(f"objective {objective:.4f}, best {best:.4f}", refresh=False)
 
@@ -85,6 +89,11 @@ def progress_bar(
 
 MEMBER = "member_"
 """How the folders of members begin, in the folder of a population."""
+
+
+def member_name(number: int) -> str:
+    """Name of the folder of a member, in the folder of its population."""
+    return f"{MEMBER}{number:03d}"
 
 
 def member_folders(directory: Path) -> list[Path]:
@@ -111,17 +120,49 @@ class Found(NamedTuple):
 class RunDirectory:
     """A run's folder: its identity, its last two states, and the results that it publishes.
 
-    Without a path nothing is saved and nothing can be resumed.
+    Without a path nothing is saved and nothing can be resumed. Where several processes train
+    together, the first alone has one.
     """
 
     def __init__(self, path: Path | str | None, identity: dict[str, Any]):
-        self.path = None if path is None else Path(path)
+        self.path = None if path is None or not is_first() else Path(path)
         self.identity = identity
         self.saved: list[Path] = []
 
     def claimed(self) -> AbstractContextManager[None]:
         """The folder for this process alone, as `storage.claimed`; nothing without one."""
         return nullcontext() if self.path is None else storage.claimed(self.path)
+
+    def check_same(self) -> None:
+        """Raise `ValueError` unless all processes are about to train the same."""
+        check_same("task, optimizer, settings and key", json.dumps(self.identity, sort_keys=True))
+
+    def plan(
+        self,
+        make: Callable[[], MemoryPlan],
+        *,
+        resume: bool,
+        overwrite: bool,
+        report: bool,
+        heading: str = "",
+    ) -> dict[str, int]:
+        """The memory plan of the run that is resumed, or else a new one, printed with `report`.
+
+        Where there are several processes, it is that of the first. Raises as `check` does.
+        """
+        planned = {"micro_batch": 0, "checkpoint_every": 0}
+        if is_first():
+            self.check(resume=resume, overwrite=overwrite)
+            recorded = self.recorded_plan() if resume else None
+            if recorded is None:
+                made = make()
+                recorded = {name: getattr(made, name) for name in planned}
+                if report:
+                    lines = filter(None, (heading, str(made), idle_cores()))
+                    print(*lines, sep="\n", file=sys.stderr)
+            planned = recorded
+        numbers = from_first(np.array([planned[name] for name in sorted(planned)]))
+        return dict(zip(sorted(planned), map(int, numbers), strict=True))
 
     def recorded_plan(self) -> dict[str, int] | None:
         """The memory plan with which the run in the folder was begun, if there is one."""
@@ -135,6 +176,8 @@ class RunDirectory:
 
         A new run saves its identity and `plan`. Raises as `check` does.
         """
+        if not is_first():
+            return None
         self.check(resume=resume, overwrite=overwrite)
         if self.path is None:
             return None
@@ -228,7 +271,7 @@ class PopulationDirectory:
     ):
         self.whole = RunDirectory(path, identity)
         self.members = [
-            RunDirectory(None if path is None else Path(path) / f"{MEMBER}{number:03d}", own)
+            RunDirectory(None if path is None else Path(path) / member_name(number), own)
             for number, own in enumerate(members)
         ]
 

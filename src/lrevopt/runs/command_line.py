@@ -15,7 +15,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import tyro
 
@@ -25,13 +25,6 @@ from lrevopt.runs.experiment import suggestion
 from lrevopt.runs.numbers import check_numbers
 
 Settings = TypeVar("Settings")
-
-
-class Command(Protocol):
-    """Options of a command, and what it does with them."""
-
-    def main(self) -> int | None:
-        """Run it; the exit code, where that is not 0. Raises `ValueError` for bad input."""
 
 
 @contextmanager
@@ -142,13 +135,22 @@ def run_command(command: type[Any], words: Sequence[str], prog: str) -> int:
     """Read a command's options and run it; its exit code."""
     names = {field.name for field in dataclasses.fields(command)}
     read = parse_by_task if names & {"training", "tuning"} else parse
-    settings: Command = read(command, words=words, prog=prog)
+    settings: Any = read(command, words=words, prog=prog)
     with plain_errors():
         check_numbers(settings)
         refuse_overridden(words)
-        refuse_ignored(words, settings)
         start_host_devices()
-        code = settings.main() or 0
+
+        def work() -> int:
+            refuse_ignored(words, settings)
+            return settings.main() or 0
+
+        if getattr(settings, "distributed", False):
+            from lrevopt.runs.hosts import distributed
+
+            code = distributed(work, settings.hosts)
+        else:
+            code = work()
         sys.stdout.flush()
     return code
 

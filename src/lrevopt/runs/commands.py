@@ -12,6 +12,7 @@ from lrevopt.runs.audit import Audit
 from lrevopt.runs.command_line import exit_code
 from lrevopt.runs.distill_command import Distill
 from lrevopt.runs.experiment import Named, key_stream
+from lrevopt.runs.hosts import Hosts
 from lrevopt.runs.options import (
     ExperimentSettings,
     Images,
@@ -35,9 +36,14 @@ class Train(TrainingSettings):
     seeds: int | None = None
     """Train this many at once, with seeds from `seed` on: each becomes a run of its own in the
     folder, `member_000` and so on."""
+    distributed: bool = False
+    """Train in several processes, which may be on several machines, each of which is started with
+    this command. The first alone reads and writes the folder."""
+    hosts: Hosts = Hosts()
 
     def main(self) -> int:
         """Train, save, say what came out."""
+        from lrevopt.inner_loop.hosts import is_first
         from lrevopt.runs.suggested import experiment_to_train
         from lrevopt.runs.train import train, train_seeds
 
@@ -49,9 +55,10 @@ class Train(TrainingSettings):
         else:
             found = train_seeds(chosen, self.output, self.seeds, **running)
             said, outcome = found.summary(), found.outcome
-        print(said)
-        if outcome != "finished":
-            print(f"stopped ({outcome}); continue with the same command and --resume")
+        if is_first():
+            print(said)
+            if outcome != "finished":
+                print(f"stopped ({outcome}); continue with the same command and --resume")
         return exit_code(outcome)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lrevopt import storage
+from lrevopt.inner_loop.hosts import several
 from lrevopt.meta_training.run_directory import member_folders
 from lrevopt.meta_training.settings import MetaTraining, saved_training
 from lrevopt.meta_training.suggestion import suggest_training
@@ -27,7 +28,7 @@ def experiment_to_train(
     chooses them, for a training of `time_limit` seconds (default: `SECONDS`). A folder that holds
     a run keeps what it was begun with, so that an interrupted one goes on as it began.
 
-    Raises `ValueError` as `suggest_training` does.
+    Raises `ValueError` as `suggest_training` does, and where several processes would choose.
     """
     chosen = options.experiment()
     if not left_open(options):
@@ -35,6 +36,11 @@ def experiment_to_train(
     if (directory / storage.SETTINGS).is_file() and not options.overwrite:
         members = member_folders(directory)
         return _as_begun(chosen, storage.load_settings(members[0] if members else directory))
+    if several():
+        raise ValueError(
+            "`distributed` must be left out where settings are chosen by the time that trainings "
+            "take: give some of `optimizer` or `training`."
+        )
     seconds = SECONDS if options.time_limit is None else options.time_limit
     say(f"choosing scales and settings for {seconds:g} s of training on {options.task}")
     found = suggest_training(

@@ -1,5 +1,6 @@
 """The first stage: an experiment trained into a folder, or an optimizer put there as it is."""
 
+import contextlib
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,14 @@ import jax.numpy as jnp
 
 from lrevopt import storage
 from lrevopt.checks import positive_integer
+from lrevopt.inner_loop.hosts import is_first
 from lrevopt.meta_training import (
     MetaTrainingRun,
     PopulationRun,
     meta_train,
     meta_train_population,
 )
-from lrevopt.meta_training.run_directory import member_folders
+from lrevopt.meta_training.run_directory import member_name
 from lrevopt.meta_training.settings import current_settings
 from lrevopt.optimizers import AbstractOptimizer, saved
 from lrevopt.runs.analyze import analysed_problems
@@ -52,7 +54,7 @@ def train(
     start = start or _recorded_start(directory, resume)
     task = chosen.make_task()
     optimizer = _untrained(chosen, start)
-    with storage.claimed(directory):
+    with _claimed_by_first(directory):
         run = meta_train(
             task,
             optimizer,
@@ -65,9 +67,7 @@ def train(
             save_every=save_every,
             memory_limit=memory_limit,
         )
-        settings = storage.load_settings(directory)
-        facts = _facts(chosen, task, start) | _stage_facts(start)
-        storage.save_json(directory / storage.SETTINGS, settings | facts)
+        _add_facts(directory, _facts(chosen, task, start) | _stage_facts(start))
     return run
 
 
@@ -93,7 +93,7 @@ def train_seeds(
     start = start or _recorded_start(directory, resume)
     task = chosen.make_task()
     optimizers = [_untrained(one, start) for one in each]
-    with storage.claimed(directory):
+    with _claimed_by_first(directory):
         run = meta_train_population(
             task,
             optimizers,
@@ -104,13 +104,22 @@ def train_seeds(
             **running,
         )
         facts = _stage_facts(start)
-        for folder, one in [
-            (directory, chosen),
-            *zip(member_folders(directory), each, strict=True),
-        ]:
-            settings = storage.load_settings(folder) | _facts(one, task, start) | facts
-            storage.save_json(folder / storage.SETTINGS, settings)
+        folders = (directory, *(directory / member_name(number) for number in range(count)))
+        for folder, one in zip(folders, (chosen, *each), strict=True):
+            _add_facts(folder, _facts(one, task, start) | facts)
     return run
+
+
+def _claimed_by_first(directory: Path) -> contextlib.AbstractContextManager[None]:
+    """The folder for this process alone, if it is the one that writes."""
+    return storage.claimed(directory) if is_first() else contextlib.nullcontext()
+
+
+def _add_facts(directory: Path, facts: dict[str, Any]) -> None:
+    """Add to the settings of a run, in the process that writes."""
+    if is_first():
+        settings = storage.load_settings(directory)
+        storage.save_json(directory / storage.SETTINGS, settings | facts)
 
 
 def _recorded_start(directory: Path, resume: bool) -> Path | None:

@@ -70,6 +70,14 @@ def _reason(error: Exception) -> str:
 
 
 def _checkpointer() -> Any:
+    """Orbax, for this process alone where there are several: it waits for none of the others."""
+    import jax
     import orbax.checkpoint as ocp  # two seconds, only here
 
-    return ocp.Checkpointer(ocp.StandardCheckpointHandler())
+    own, handler = jax.process_index(), ocp.StandardCheckpointHandler
+    if jax.process_count() == 1:
+        return ocp.Checkpointer(handler())
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process_{own}"
+    )
+    return ocp.Checkpointer(handler(multiprocessing_options=alone), multiprocessing_options=alone)

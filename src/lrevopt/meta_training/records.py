@@ -1,0 +1,147 @@
+"""What a meta-training keeps while it runs, and the record that it becomes."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, PyTree
+
+from lrevopt import storage
+from lrevopt.inner_loop.hosts import from_first
+from lrevopt.meta_training.outer_step import OuterState
+from lrevopt.meta_training.run_directory import Found
+from lrevopt.meta_training.settings import MetaTraining, snapshot_steps
+from lrevopt.optimizers.interface import AbstractOptimizer
+
+
+class History(eqx.Module):
+    """Record of a training run. Entries of steps not yet taken are NaN.
+
+    `objectives` are of each step's own batch, before its update and without the penalty;
+    `selection_scores` are mean(losses) / losses[0] over the selection problems, per snapshot.
+    """
+
+    objectives: Float[np.ndarray, " step"]
+    gradient_norms: Float[np.ndarray, " step"]
+    skipped: Int[np.ndarray, ""] | int
+    rollbacks: Int[np.ndarray, ""] | int
+    snapshot_steps: Int[np.ndarray, " snapshot"]
+    selection_scores: Float[np.ndarray, " snapshot"]
+    selected: Int[np.ndarray, ""] | int
+    steps: Int[np.ndarray, ""] | int
+    seconds: float
+    outcome: str
+
+    def __check_init__(self) -> None:
+        if not 0 <= self.selected < len(self.snapshot_steps):
+            raise ValueError(
+                f"`selected` must be one of {len(self.snapshot_steps)} snapshots, got "
+                f"{self.selected}."
+            )
+
+    def summary(self) -> str:
+        """One line with steps, time, skipped steps, rollbacks, and the selected snapshot."""
+        best = self.selection_scores[self.selected]
+        chosen = self.snapshot_steps[self.selected]
+        return (
+            f"{self.steps} of {len(self.objectives)} meta-steps in {self.seconds:.0f} s, "
+            f"{self.skipped} skipped, {self.rollbacks} rollbacks; "
+            f"best on selection problems {best:.4f} at meta-step {chosen}"
+        )
+
+
+class MetaTrainingRun(eqx.Module):
+    """A finished or interrupted run.
+
+    `optimizer` is the best snapshot on the selection problems, `last` the weights at the last
+    step, `snapshots` all of them, stacked. `history.outcome` is "finished", "time limit" or the
+    name of the signal that stopped it.
+    """
+
+    optimizer: AbstractOptimizer
+    last: AbstractOptimizer
+    snapshots: AbstractOptimizer
+    history: History
+
+
+class Progress(eqx.Module):
+    """What the loop keeps on the host; arrays are written in place.
+
+    `scores` of snapshots not yet taken are NaN. `seconds` counts earlier stretches of the run too.
+    A population has a last axis `seed` in scores and rollbacks, and a second one in snapshots.
+    """
+
+    step: Int[np.ndarray, ""]
+    seconds: Float[np.ndarray, ""]
+    snapshots: PyTree[np.ndarray]
+    scores: Float[np.ndarray, "snapshot *seed"]
+    rollbacks: Int[np.ndarray, "*seed"]
+
+
+def without_particles(state: OuterState) -> OuterState:
+    """What of a state goes into the record of a run."""
+    return eqx.tree_at(lambda s: s.particles, state, None, is_leaf=lambda leaf: leaf is None)
+
+
+def run_record(
+    settings: MetaTraining,
+    state: OuterState,
+    progress: Progress,
+    with_weights: Callable[[PyTree], AbstractOptimizer],
+    outcome: str,
+) -> MetaTrainingRun:
+    """A run as a record, its best snapshot selected."""
+    scores = np.where(np.isnan(progress.scores), np.inf, progress.scores)
+    selected = int(np.argmin(scores))
+    history = History(
+        objectives=recorded(state.objectives, int(progress.step)),
+        gradient_norms=recorded(state.gradient_norms, int(progress.step)),
+        skipped=int(state.skipped),
+        rollbacks=int(progress.rollbacks),
+        snapshot_steps=np.asarray(snapshot_steps(settings)),
+        selection_scores=progress.scores,
+        selected=selected,
+        steps=int(progress.step),
+        seconds=float(progress.seconds),
+        outcome=outcome,
+    )
+    snapshots = jax.tree.map(jnp.asarray, progress.snapshots)
+    return MetaTrainingRun(
+        optimizer=with_weights(jax.tree.map(lambda leaf: leaf[selected], snapshots)),
+        last=with_weights(state.weights),
+        snapshots=with_weights(snapshots),
+        history=history,
+    )
+
+
+def recorded(values: Float[Array, " step"], steps: int) -> Float[np.ndarray, " step"]:
+    """The entries of steps that were taken; NaN for the others."""
+    found = np.asarray(values)
+    return np.where(np.arange(len(found)) < steps, found, np.nan)
+
+
+def begun_or_found(
+    state: OuterState, progress: Progress, found: Found | None
+) -> tuple[OuterState, Progress]:
+    """State and progress to go on from: those of a beginning, unless saved ones were found.
+
+    Where there are several processes, all have those of the first.
+    """
+    if found is not None:
+        state, progress = storage.arrays_to_tree(found.arrays, (state, progress), found.path)
+    return from_first((state, jax.tree.map(np.array, progress)))
+
+
+def no_progress(weights: PyTree[Array], snapshots: int, members: tuple[int, ...] = ()) -> Progress:
+    """Progress before the first meta-step, of one optimizer or of stacked ones."""
+    return Progress(
+        step=np.zeros((), np.int32),
+        seconds=np.zeros((), np.float32),
+        snapshots=jax.tree.map(
+            lambda leaf: np.zeros((snapshots, *leaf.shape), leaf.dtype), weights
+        ),
+        scores=np.full((snapshots, *members), np.nan, np.float32),
+        rollbacks=np.zeros(members, np.int32),
+    )
