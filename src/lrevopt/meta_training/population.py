@@ -120,11 +120,7 @@ def meta_train_population(
     numbers of optimizers or learning rates than keys.
     """
     check_running(time_limit, save_every, resume=resume, overwrite=overwrite, progress=progress)
-    keys = random_keys("keys", keys)
-    instance("settings", settings, MetaTraining, "MetaTraining settings")
-    members = members_of(optimizers, keys.shape[0])
-    for number, optimizer in enumerate(members.each):
-        check_training(task, optimizer, settings, keys[number], f"optimizers[{number}]")
+    members = _checked_members(task, optimizers, settings, keys)
     peaks = _peaks(learning_rates, settings, keys.shape[0])
     folder = PopulationDirectory(
         directory, *_identities(task, members, settings, keys=keys, peaks=peaks)
@@ -141,6 +137,21 @@ def meta_train_population(
                 training, time_limit=time_limit, save_every=save_every, progress=progress
             )
             return training.finish(outcome)
+
+
+def _checked_members(
+    task: AbstractTask,
+    optimizers: AbstractOptimizer | Sequence[AbstractOptimizer],
+    settings: MetaTraining,
+    keys: Key[Array, " seed"],
+) -> Members:
+    """The members, each of which can be trained with its key."""
+    keys = random_keys("keys", keys)
+    instance("settings", settings, MetaTraining, "MetaTraining settings")
+    members = members_of(optimizers, keys.shape[0])
+    for number, optimizer in enumerate(members.each):
+        check_training(task, optimizer, settings, keys[number], f"optimizers[{number}]")
+    return members
 
 
 def _peaks(learning_rates: Any, settings: MetaTraining, count: int) -> Float[np.ndarray, " seed"]:
