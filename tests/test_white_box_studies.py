@@ -1,6 +1,7 @@
 """Worth of parts, paths of ever more numbers, and white boxes as text."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
@@ -13,6 +14,8 @@ import lrevopt as lo
 from lrevopt import storage
 from lrevopt.optimizers.white_box import PARTS
 from lrevopt.optimizers.white_box_documents import box_of, distilled_box, document_of
+from lrevopt.runs.contents import Run
+from lrevopt.runs.distill import DistillSettings, distill_run
 from lrevopt.studies.distillation import (
     Attribution,
     BoxTraining,
@@ -21,9 +24,13 @@ from lrevopt.studies.distillation import (
     latex_text,
     optax_text,
 )
+from lrevopt.studies.distillation import attribution as attribution_module
 from lrevopt.studies.distillation.attribution import all_subsets, explained, shapley_values
 from lrevopt.studies.distillation.moves import moves_from, simplest
 from lrevopt.studies.distillation.streams import Typical
+from lrevopt.studies.distillation.training import train_boxes
+
+ROOT = Path(__file__).parents[1]
 
 GENERATOR = np.random.default_rng(0)
 TYPICAL = Typical(gradient=1.0, largest=5.0, steps=40)
@@ -222,3 +229,34 @@ def test_distilled_optimizers_come_with_the_package():
         updates, state = transformation.update(run.gradients[k], state, x)
         x = optax.apply_updates(x, updates)
     np.testing.assert_allclose(x, run.parameters[-1], rtol=1e-10)
+
+
+@pytest.mark.slow
+def test_an_interrupted_stage_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    """Trained white boxes are not trained again, and the folder has records, tables and figures."""
+    settings = DistillSettings(
+        studies=("path", "parts"), training=SHORT.training, starts=1, candidates=8, seeds=1,
+        numbers=1, problems=4,
+    )  # fmt: skip
+    box = lo.WhiteBox(1e-3, saturation=lo.BoxSaturation(1.0), hold=("sharpness",))
+    run, said, trained = Run(ROOT / "results" / "rosenbrock"), list[str](), list[int]()
+    whole = distill_run(run, tmp_path / "whole", settings, white_box=box, say=said.append)
+
+    def once(*arguments, **options):
+        if trained:
+            raise KeyboardInterrupt
+        trained.append(1)
+        return train_boxes(*arguments, **options)
+
+    monkeypatch.setattr(attribution_module, "train_boxes", once)
+    with pytest.raises(KeyboardInterrupt):
+        distill_run(run, tmp_path / "cut", settings, white_box=box, say=said.append)
+    trained.clear()  # one more may be trained: the second of two subsets
+    again = distill_run(run, tmp_path / "cut", settings, white_box=box, say=said.append)
+    np.testing.assert_array_equal(again["parts"].objectives, whole["parts"].objectives)
+    np.testing.assert_array_equal(again["path"].objectives, whole["path"].objectives)
+    files = {path.name for path in (tmp_path / "cut").iterdir()}
+    assert {"attribution.npz", "attribution.png", "path.csv", "distilled.json", "distilled.py"} <= (
+        files
+    )
+    assert "unfinished" not in files
