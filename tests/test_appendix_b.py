@@ -309,7 +309,7 @@ def test_script_leaves_an_optimizer_and_the_records_of_its_figures(run, monkeypa
     arguments = [run, "--baselines", run, "--output", output, *counts]
     assert call(monkeypatch, "appendix_b.py", *arguments) == 0
     said = capsys.readouterr().out
-    assert "3 snapshots; performs as tuned momentum after" in said
+    assert "3 snapshots; none performs as tuned momentum, nearest after" in said
     assert "best one momentum alone against the whole" in said
     assert "dominant mode against optimum momentum: learning_rate" in said
     tuned = lo.Momentum(**tuning("momentum").best)

@@ -181,8 +181,10 @@ class Compared(NamedTuple):
     def in_words(self, taken: Int[np.ndarray, " snapshot"]) -> str:
         """Both choices, with the meta-step at which each snapshot was taken."""
         mimic = self.equal
+        same = self.lows[mimic] <= 0 <= self.highs[mimic]
+        found = "performs as tuned momentum" if same else "none performs as tuned momentum, nearest"
         return (
-            f"performs as tuned momentum after {taken[mimic]} meta-steps: meta-objective "
+            f"{found} after {taken[mimic]} meta-steps: meta-objective "
             f"{self.differences[mimic]:+.4f} [{self.lows[mimic]:+.4f}, {self.highs[mimic]:+.4f}] "
             f"from its; nearest loss curve after {taken[self.nearest_curve]} meta-steps"
         )
