@@ -14,6 +14,7 @@ from tables import Quadratic
 import lrevopt as lo
 from lrevopt.inner_loop.steps import visited_states
 from lrevopt.optimizers.white_box import PARTS
+from lrevopt.optimizers.white_box_documents import box_of, document_of
 
 GRADIENTS = jnp.asarray(np.random.default_rng(3).normal(size=60) * np.geomspace(30, 1e-3, 60))
 
@@ -210,11 +211,28 @@ def test_any_coordinates_are_valid():
     """Whatever training arrives at, numbers are in their ranges and a run has finite updates."""
     box = lo.WhiteBox(0.1, **FULL)
     draws = np.random.default_rng(0).normal(size=(20, len(box.coordinates))) * 3
-    for row in draws:
+    for row in [*draws, np.full(len(box.coordinates), 40.0), np.full(len(box.coordinates), -40.0)]:
         coordinates = dict(zip(box.coordinates, map(jnp.asarray, row), strict=True))
         drawn = eqx.tree_at(lambda b: b.coordinates, box, coordinates)
         drawn.with_numbers(drawn.numbers())  # refused if one were out of its range
-        assert np.isfinite(updates(drawn)).all()
+        if np.abs(row).max() < 40:
+            assert np.isfinite(updates(drawn)).all()
+
+
+@pytest.mark.parametrize("far", [30.0, -30.0, 200.0, -200.0])
+def test_far_coordinates_stay_within_ranges_in_single_precision(far):
+    """Where rounding would meet a bound: a box comes back from its numbers."""
+    with jax.enable_x64(False):
+        box = lo.WhiteBox(0.1, **FULL)
+        coordinates = {name: jnp.asarray(far, jnp.float32) for name in box.coordinates}
+        moved = eqx.tree_at(lambda b: b.coordinates, box, coordinates)
+        numbers = {name: float(value) for name, value in moved.numbers().items()}
+        again = box.with_numbers(numbers)
+        assert box_of(document_of(moved)).parts == box.parts
+        for name, value in again.numbers().items():
+            np.testing.assert_allclose(float(value), numbers[name], rtol=1e-5)
+    assert 0 < numbers["memory"] < 1
+    assert -1 < numbers["momentum"] < 1
 
 
 def test_meta_training_improves_numbers():

@@ -15,12 +15,31 @@ from lrevopt.optimizers.classical import as_float
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """How a number is held: `outward` takes a coordinate to the number, `inward` back."""
+    """How a number is held: `outward` takes a coordinate to the number, `inward` back.
+
+    Bounds are not met. A far coordinate, of which the number would round to a bound, gives the
+    number nearest to it.
+    """
 
     low: float
     high: float
-    outward: Callable[[Any], Any]
+    number: Callable[[Any], Any]
     inward: Callable[[Any], Any]
+
+    def outward(self, coordinate: Any) -> Any:
+        """The number of a coordinate."""
+        return self.inside(self.number(coordinate))
+
+    def inside(self, number: Any) -> Any:
+        """The number, or the nearest one within the bounds that its floating type has."""
+        if np.isinf(self.low):
+            return number
+        info = jnp.finfo(jnp.result_type(number, jnp.result_type(float)))
+        short = 1 - 4 * float(info.epsneg)
+        least = short * self.low if self.low else float(info.tiny)
+        return jnp.clip(
+            number, least, float(info.max) if np.isinf(self.high) else short * self.high
+        )
 
     def words(self) -> str:
         """The range."""
@@ -89,10 +108,10 @@ def valid_number(name: str, value: Any) -> Float[Array, "..."]:
         raise ValueError(f"`{name}` must be a scalar, got shape {leaf.shape}.")
     if isinstance(leaf, jax.core.Tracer):
         return leaf
-    number = float(leaf)
+    number = float(value)
     if not (np.isfinite(number) and scale.low < number < scale.high):
         raise ValueError(f"`{name}` must be {scale.words()}, got {number:g}.")
-    return leaf
+    return scale.inside(leaf)  # rounding may have taken it to a bound
 
 
 def held_words(box: Any) -> str:
