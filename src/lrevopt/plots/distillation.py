@@ -78,9 +78,9 @@ def waterfall(record: Attribution, *, ax: Axes | None = None) -> Figure:
 def path(record: WhiteBoxPath, *, ax: Axes | None = None) -> Figure:
     """Share of the learned optimizer's gain that white boxes of 1, 2, ... numbers keep.
 
-    Dots have 95 % bootstrap intervals over problems, and words say what was added. 0 is the best
-    tuned baseline, 1 the learned optimizer, and the dotted line 90 %. White boxes that are worse
-    than the baseline by more than the gain stand at the lower edge, as triangles.
+    Dots have 95 % bootstrap intervals over problems, and words say what the last numbers were. 0 is
+    the best tuned baseline, 1 the learned optimizer, and the dotted line 90 %. White boxes that are
+    worse than the baseline by much of the gain stand at the lower edge, as triangles.
     """
     instance("record", record, WhiteBoxPath, "a path of `grow_path`")
     figure, ax = _panel(ax, height=2.9, width=1.25 * COLUMN)
@@ -90,17 +90,19 @@ def path(record: WhiteBoxPath, *, ax: Axes | None = None) -> Figure:
     shares, counts = np.array(record.gains()), record.counts
     seen = np.clip(shares, lowest + 0.06, None)
     ax.plot(counts, seen[:, 0], color=BLUE, linewidth=1.0, zorder=1)
-    for count, share, at, name in zip(counts, shares, seen, record.names, strict=True):
-        below = not share[0] > lowest
+    below = ~(shares[:, 0] > lowest)
+    for count, at, lower in zip(counts, seen, below, strict=True):
         ax.plot([count, count], at[1:], color=BLUE, linewidth=1.4)
-        ax.plot(count, at[0], "v" if below else "o", color=BLUE, markersize=4)
-        up = at[0] < 0.45
-        ax.annotate(name, (count, max(at) if up else min(at)), (0, 4 if up else -4),
-                    textcoords="offset points", rotation=90, ha="center",
-                    va="bottom" if up else "top", fontsize=7)  # fmt: skip
-    ax.set(xlabel="numbers", ylabel="share of the gain kept", ylim=(lowest, 1.12))
+        ax.plot(count, at[0], "v" if lower else "o", color=BLUE, markersize=4)
+    note = "\n(triangle: below this range)" if below.any() else ""
+    ax.set(
+        ylabel=f"share of the gain kept{note}",
+        ylim=(lowest, 1.12),
+        xlabel="numbers, and what the last were",
+    )
     ax.set_xlim(counts.min() - 0.6, counts.max() + 0.6)
-    ax.set_xticks(np.arange(counts.min(), counts.max() + 1))
+    names = [f"{name}  {count}" for name, count in zip(record.names, counts, strict=True)]
+    ax.set_xticks(counts, names, rotation=30, ha="right", rotation_mode="anchor")
     return figure
 
 
