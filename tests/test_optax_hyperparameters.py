@@ -173,3 +173,41 @@ def test_held_steps_take_traced_hyperparameters():
     np.testing.assert_allclose(
         jax.vmap(slope)(rates), -rates * 0.1 / (1 - 0.9**4) / 1e-3, rtol=1e-6
     )
+
+
+def test_equal_settings_of_other_types_are_other_programs():
+    """`True == 1` in Python: a program cached for one must not serve the other."""
+
+    def factory(rate: Any, kind: Any) -> Any:
+        return optax.sgd(rate if kind is True else 10 * rate)
+
+    for kind, rate in ((True, 0.1), (1, 1.0), (1.0, 1.0), (True, 0.1)):
+        optimizer = lo.from_optax(factory, rate=jnp.array(0.1), kind=kind)
+        after = optimizer.transition(optimizer.initial_state(), jnp.array(1.0))
+        np.testing.assert_allclose(after[-1], -rate, rtol=1e-15)
+
+
+class _Scaled(eqx.Module):
+    """Gradient descent with its rate in an array: a transformation that has no hash."""
+
+    rate: Array
+
+    def init(self, parameters: Any) -> Any:
+        return ()
+
+    def update(self, gradients: Any, state: Any, parameters: Any = None) -> Any:
+        return jax.tree.map(lambda g: -self.rate * g, gradients), state
+
+
+def test_transformations_without_a_hash_are_taken():
+    module = _Scaled(jnp.array(0.3))
+    for given in (module, optax.GradientTransformation(module.init, module.update)):
+        optimizer = lo.from_optax(given)
+        after = optimizer.transition(optimizer.initial_state(), jnp.array(2.0))
+        np.testing.assert_allclose(after[-1], -0.6, rtol=1e-15)
+
+
+def test_complex_hyperparameters_are_refused():
+    for rate in (1j, jnp.array(1j)):
+        with pytest.raises(ValueError, match="`learning_rate` must be real, got 1j"):
+            lo.from_optax(optax.sgd, learning_rate=rate)

@@ -173,3 +173,15 @@ def test_closed_over_traced_values_are_refused(name):
     ):
         with pytest.raises(ValueError, match="must not close over traced values.*pass the factory"):
             CLOSED[name](make)
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3, 4])
+def test_masks_by_the_number_of_axes_are_refused(axes):
+    """A decay of kernels alone: one parameter has no kernel, so that its update would lack it."""
+
+    def kernels(parameters):
+        return jax.tree.map(lambda x: x.ndim > axes, parameters)
+
+    decay = optax.masked(optax.add_decayed_weights(0.5), kernels)
+    with pytest.raises(ValueError, match="must not depend on the shape of a parameter's array"):
+        lo.from_optax(optax.chain(decay, optax.sgd(0.1)))

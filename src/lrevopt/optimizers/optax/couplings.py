@@ -15,11 +15,12 @@ from lrevopt.optimizers.optax.recipe import Recipe
 from lrevopt.optimizers.optax.state_leaves import complaint
 from lrevopt.optimizers.optax.trial_runs import CACHED, Key, arrays_of_key, trial_run
 
-SHAPES = ((1,), (5,), (128, 130))
-"""Shapes of the parameter arrays in trial runs. The last is large enough for Adafactor to factor
-it."""
+SHAPES = ((1,), (5,), (128, 130), (2, 3, 2), (2, 1, 3, 2), (1, 2, 2, 1, 3))
+"""Shapes of the parameter arrays in trial runs. The third is large enough for Adafactor to factor
+it. Masks often go by the number of axes: those of a convolution's kernel are four or five."""
 
-HERE = (np.s_[:, 0], np.s_[:, 2], np.s_[:, 60, 70])
+HERE = (np.s_[:, 0], np.s_[:, 2], np.s_[:, 60, 70], np.s_[:, 1, 1, 0], np.s_[:, 1, 0, 2, 1],
+        np.s_[:, 0, 1, 1, 0, 2])  # fmt: skip
 """Index of the parameter that is compared in each array, at every step."""
 
 STEPS = 12

@@ -1,8 +1,8 @@
 """How a transformation is made: it is given, or a factory makes it of hyperparameters."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,12 +30,17 @@ class Recipe:
         """The transformation of these array arguments, in the order of `names`."""
         if self.made:
             return self.source
-        settings = {
-            name: value.value if isinstance(value, _ByIdentity) else value
-            for name, value in self.settings
-        }
+        settings = {name: setting.value for name, setting in self.settings}
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
             return self.source(**settings, **dict(zip(self.names, values, strict=True)))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Setting:
+    """A setting with its type: `True` and 1 are equal in Python, but may make other programs."""
+
+    value: Any
+    kind: type
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -43,6 +48,13 @@ class _ByIdentity:
     """A setting without a hash, such as a mask: equal only to itself."""
 
     value: Any
+
+
+class _Transformation(NamedTuple):
+    """A transformation whose functions have no hash, such as methods of a module with arrays."""
+
+    init: Callable[..., Any]
+    update: Callable[..., Any]
 
 
 def make_recipe(source: Any, arguments: Mapping[str, Any]) -> tuple[Recipe, dict[str, Array]]:
@@ -57,7 +69,7 @@ def make_recipe(source: Any, arguments: Mapping[str, Any]) -> tuple[Recipe, dict
                 "`transformation` must be a factory, such as `optax.adam`, where hyperparameters "
                 f"are given, got a transformation and {', '.join(sorted(arguments))}."
             )
-        return Recipe(source), {}
+        return Recipe(_with_hash(source)), {}
     if not callable(source) or not arguments:
         kind = getattr(source, "__name__", type(source).__name__)
         hint = ": call it with its settings" if callable(source) else ""
@@ -72,8 +84,10 @@ def make_recipe(source: Any, arguments: Mapping[str, Any]) -> tuple[Recipe, dict
                 finite_leaves(name, arrays[name])
                 continue
             value = _number(name, value)
+        if isinstance(value, complex):
+            raise ValueError(f"`{name}` must be real, got {value}.")
         settings[name] = value
-    recipe = Recipe(source, _hashable(settings), tuple(sorted(arrays)), made=False)
+    recipe = Recipe(_with_hash(source), _hashable(settings), tuple(sorted(arrays)), made=False)
     _require_factory(recipe, arrays)
     return recipe, {name: arrays[name] for name in recipe.names}
 
@@ -96,13 +110,27 @@ def _number(name: str, value: Any) -> Any:
 
 def _hashable(settings: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
     def wrapped(value: Any) -> Any:
-        try:
-            hash(value)
-        except TypeError:
-            return _ByIdentity(value)
-        return value
+        return _Setting(value, type(value)) if _has_hash(value) else _ByIdentity(value)
 
     return tuple((name, wrapped(settings[name])) for name in sorted(settings))
+
+
+def _has_hash(value: Any) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
+
+
+def _with_hash(source: Any) -> Any:
+    """A transformation or a factory, or one that calls it: programs are cached by its hash."""
+    if _has_hash(source):
+        return source
+    if not is_transformation(source):
+        return lambda **settings: source(**settings)
+    init, update = source.init, source.update
+    return _Transformation(lambda *args: init(*args), lambda *args: update(*args))
 
 
 def _require_factory(recipe: Recipe, arrays: Mapping[str, Array]) -> None:
