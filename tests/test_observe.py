@@ -328,3 +328,77 @@ def test_the_figure_has_a_curve_for_every_group_and_the_crossing():
         "rates"]["data"]["values"]  # fmt: skip
     shown = [row["value"] for row in rows if row["group"] == "b"]
     np.testing.assert_allclose(shown, found.rates[:, 1], rtol=5e-5)
+
+
+SIZES = {"float16": (0.0, 1e-5, 300.0), "bfloat16": (0.0, 1e-30, 1.0, 1e30),
+         "float32": (0.0, 1e-30, 1.0, 1e30), "float64": (0.0, 1e-200, 1.0, 1e200)}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("dtype", "size"), [(dtype, size) for dtype, sizes in SIZES.items() for size in sizes]
+)
+def test_rates_do_not_depend_on_how_large_gradients_are(dtype, size):
+    """Squares of gradients are weights only: of 0 they say nothing, and may exceed their dtype."""
+    gradient = jnp.asarray(size * np.array([1.0, -0.5, 0.25]), dtype)
+    watched = lo.observe(optax.sgd(0.125, momentum=0.5))  # exact in every dtype
+    params = jnp.ones(3, dtype)
+    update, state = watched.update(gradient, watched.init(params), params)
+    found = lo.observation(state)
+    np.testing.assert_allclose(found.rates, 0.125, rtol=1e-12)
+    np.testing.assert_allclose(found.memories, 0.5, rtol=1e-12)
+    if 1e-100 < size < 1e100:
+        moved = np.asarray(update, float)
+        np.testing.assert_allclose(found.ratios[0, 0], np.sqrt((moved**2).mean()), rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtypes", [("float16", "float16"), ("bfloat16", "float32"),
+                                    ("float32", "bfloat16")])  # fmt: skip
+def test_sharpness_in_half_precision(dtypes):
+    """Updates of 1e-6, whose squares half precision cannot hold; curvature 2 everywhere."""
+    params = jnp.ones(4, dtypes[0])
+    watched = lo.observe(optax.sgd(0.1), sharpness=True)
+    state = watched.init(params)
+    for _ in range(2):
+        gradient = jnp.full(4, 1e-5, dtypes[1])
+        _, state = watched.update(gradient, state, params, loss=lambda x: jnp.sum(x**2))
+    found = lo.observation(state)
+    np.testing.assert_allclose(found.sharpness, 2.0, rtol=1e-2)
+    np.testing.assert_allclose(found.top_sharpness, 2.0, rtol=1e-2)
+    np.testing.assert_allclose(found.stable, 20.0, rtol=1e-2)
+
+
+def test_parameters_without_a_gradient_are_left_out():
+    """Gradients as `eqx.filter_grad` gives them, and the whole module as parameters."""
+    params = {"a": jnp.arange(4), "f": jax.nn.relu, "w": 100 * jnp.ones(5), "z": jnp.ones(())}
+    gradients = {"a": None, "f": None, "w": jnp.ones(5), "z": jnp.ones(())}
+
+    def loss(tree):
+        return jnp.sum(tree["f"](tree["w"]) ** 2) + tree["z"] ** 2
+
+    watched = lo.observe(optax.sgd(0.1), sharpness=True)
+    state = watched.init(eqx.filter(params, eqx.is_array))
+    for _ in range(2):
+        _, state = watched.update(gradients, state, params, loss=loss)
+    found = lo.observation(state)
+    known = dict(zip(found.groups, found.ratios[-1], strict=True))
+    np.testing.assert_allclose([known["w"], known["z"]], [1e-3, 0.1])
+    np.testing.assert_allclose(found.top_sharpness, 2.0)
+
+
+def test_numbers_and_trees_without_arrays():
+    watched = lo.observe(optax.sgd(0.1))
+    _, state = watched.update({"w": 2.0}, watched.init({"w": 1.0}), {"w": 1.0})
+    np.testing.assert_allclose(lo.observation(state).rates, 0.1)
+    _, state = watched.update({}, watched.init({}), {})
+    assert lo.observation(state).groups == ()
+
+
+def test_mapped_states_and_what_is_no_transformation_are_refused(as_user):
+    watched = lo.observe(optax.sgd(0.1))
+    mapped = jax.vmap(watched.init)(jnp.ones((2, 3)))
+    with pytest.raises(ValueError, match=r"mapped over axes \(2,\): take one"):
+        lo.observation(mapped)
+    with pytest.raises(ValueError, match="`transformation` must be .* got sgd: call it"):
+        lo.observe(optax.sgd)
+    with pytest.raises(ValueError, match="`groups` must be a function"):
+        lo.observe(optax.sgd(0.1), groups="all")

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
@@ -33,6 +34,7 @@ def measure_groups(
     are computed anew: the training step need not keep them.
     """
     gradients, params = required
+    gradients = jax.tree.map(jnp.asarray, gradients)
     structure: Any
     leaves, structure = jax.tree.flatten(gradients)
     signs = structure.unflatten([_signs(leaf, k, count) for k, leaf in enumerate(leaves)])
@@ -51,11 +53,12 @@ def measure_groups(
         for part in (*tangents, met)
     ]
     moved = jax.tree.leaves(updates)
-    at = leaves if params is None else jax.tree.leaves(params)
-    sums = jnp.zeros((1 + max(places), 9))
+    at = leaves if params is None else parameters_of(gradients, params)
+    scales = _scales(leaves, places)
+    sums = jnp.zeros((1 + max(places, default=-1), 9))
     for k, place in enumerate(places):
         each = [part[k] for part in responses]
-        sums = sums.at[place].add(_sums(leaves[k], each, moved[k], at[k]))
+        sums = sums.at[place].add(_sums((leaves[k], scales[place]), each, moved[k], at[k]))
     weight, known, size = sums[:, 0], sums[:, 1], sums[:, 2]
     rates = _over(sums[:, 3], weight)
     memories = _over(sums[:, 5], sums[:, 4])
@@ -71,6 +74,26 @@ def measure_groups(
     return numbers, bounds, updates
 
 
+def parameters_of(gradients: PyTree, params: PyTree) -> list[Array]:
+    """The parameters that have gradients, by their paths: a gradient is None where a module has
+    integers or a function.
+    """
+    found = dict(jax.tree_util.tree_leaves_with_path(params))
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(gradients)]
+    return [jnp.asarray(found[path]) for path in paths]
+
+
+def _scales(gradients: list[Array], places: Sequence[int]) -> Float[Array, " group"]:
+    """The largest gradient of each group. Weights are squares relative to it: those of gradients
+    themselves would be too small or too large for their dtype. 0 where all gradients are.
+    """
+    found = jnp.zeros(1 + max(places, default=-1))
+    for gradient, place in zip(gradients, places, strict=True):
+        sizes = jnp.abs(_sampled(gradient)).astype(found.dtype)
+        found = found.at[place].max(jnp.max(sizes, initial=0.0))
+    return found
+
+
 def _signs(leaf: Array, place: int, count: Int[Array, ""]) -> Array:
     """Random signs by a hash of index, array and update, which costs less than a generator."""
     index = jax.lax.iota(jnp.uint32, max(leaf.size, 1))[: leaf.size].reshape(leaf.shape)
@@ -81,25 +104,29 @@ def _signs(leaf: Array, place: int, count: Int[Array, ""]) -> Array:
     return jnp.where(mixed >> 31, 1, -1).astype(leaf.dtype)
 
 
-def _sums(gradient: Array, responses: list[Array], update: Array, parameter: Array) -> Array:
+def _sums(
+    scaled: tuple[Array, Array], responses: list[Array], update: Array, parameter: Array
+) -> Array:
     """Sums over the entries of one array, which groups add up; all in one pass over memory.
 
+    `scaled` is the gradient and the scale of its group. Where that is 0 all entries weigh the same.
     Of a large array a sample is summed, and stands for all.
     """
-    size = gradient.size
+    gradient, scale = scaled
+    size, dtype = gradient.size, jnp.result_type(float)
     gradient, update, parameter, *responses = (
-        _sampled(part) for part in (gradient, update, parameter, *responses)
+        _sampled(part).astype(dtype) for part in (gradient, update, parameter, *responses)
     )
     first, second, third, met = responses
     known = jnp.isfinite(first + second + third + met)
-    weight = jnp.where(known, jnp.square(gradient), 0)
+    relative = jnp.where(scale == 0, 1.0, gradient / jnp.where(scale == 0, 1.0, scale))
+    weight = jnp.where(known, jnp.square(relative), 0)
     saturated = known & (jnp.abs(met) < SATURATED * jnp.abs(first))
     parts = [jnp.where(known, part, 0) for part in (first, second, third)]
     terms = [
         weight, known, jnp.ones_like(known), *(weight * part for part in parts), saturated,
         jnp.square(update), jnp.square(parameter),
     ]  # fmt: skip
-    dtype = jnp.result_type(float)
     operands = tuple(term.reshape(-1).astype(dtype) for term in terms)
     zeros = tuple(jnp.zeros((), dtype) for _ in operands)
     found = jax.lax.reduce(
@@ -144,35 +171,49 @@ def measure_curvature(
     from the update on. `required` is parameters and updates.
     """
     params, updates = required
-
-    def product(direction: PyTree) -> tuple[Array, list[Array]]:
-        (value, _), (_, found) = jax.jvp(jax.value_and_grad(loss), (params,), (direction,))
-        return value, jax.tree.leaves(found)
-
-    along = jax.tree.leaves(updates)
-    value, curved = product(updates)
     structure: Any = jax.tree.structure(updates)
-    started = sum(jnp.abs(leaf).sum() for leaf in jax.tree.leaves(stiffest)) > 0
+    at = parameters_of(updates, params)
+    bounds = [bound.astype(float) for bound in bounds]
+
+    def loss_at(leaves: list[Array]) -> Float[Array, ""]:
+        return loss(eqx.combine(structure.unflatten(leaves), params))
+
+    def product(direction: list[Array]) -> tuple[Array, list[Array]]:
+        tangents = [part.astype(x.dtype) for part, x in zip(direction, at, strict=True)]
+        (value, _), (_, found) = jax.jvp(jax.value_and_grad(loss_at), (at,), (tangents,))
+        return value, found
+
+    along = _scaled(jax.tree.leaves(updates))
+    value, curved = product(along)
+    before = parameters_of(updates, stiffest)
+    started = sum(jnp.abs(leaf).astype(float).sum() for leaf in before) > 0
     held = [
-        jnp.where(started, old, new)
-        for old, new in zip(jax.tree.leaves(stiffest), along, strict=True)
+        jnp.where(started, old.astype(float), new) for old, new in zip(before, along, strict=True)
     ]
-    _, turned = product(structure.unflatten(held))
+    _, turned = product(held)
     numbers = jnp.stack(
         [value.astype(float), *_quotients(along, curved, bounds), *_quotients(held, turned, bounds)]
     )
     following = [
-        jnp.where(bound > 0, 2 * part / jnp.where(bound > 0, bound, 1), 0)
+        jnp.where(bound > 0, 2 * part.astype(float) / jnp.where(bound > 0, bound, 1), 0)
         for part, bound in zip(turned, bounds, strict=True)
     ]
     norm = jnp.sqrt(_product(following, following))
     sound = jnp.isfinite(norm) & (norm > 0)
     scale = jnp.where(sound, norm, 1.0)
     following = [
-        jnp.where(sound, new / scale.astype(new.dtype), old)
-        for new, old in zip(following, along, strict=True)
+        jnp.where(sound, new / scale, other).astype(old.dtype)
+        for new, other, old in zip(following, along, before, strict=True)
     ]
-    return numbers, structure.unflatten(following)
+    return numbers, eqx.combine(structure.unflatten(following), stiffest)
+
+
+def _scaled(direction: list[Array]) -> list[Array]:
+    """A direction in the default precision, its largest entry 1: half precision then holds it."""
+    parts = [part.astype(float) for part in direction]
+    sizes = [jnp.max(jnp.abs(part), initial=0.0) for part in parts]
+    largest = jnp.max(jnp.stack(sizes)) if sizes else jnp.zeros(())
+    return [part / jnp.where(largest > 0, largest, 1.0) for part in parts]
 
 
 def _quotients(
@@ -187,5 +228,5 @@ def _quotients(
 
 
 def _product(one: list[Any], other: list[Any]) -> Array:
-    parts = [jnp.vdot(a, b).astype(float) for a, b in zip(one, other, strict=True)]
+    parts = [jnp.vdot(a.astype(float), b.astype(float)) for a, b in zip(one, other, strict=True)]
     return jnp.asarray(sum(parts), float)

@@ -28,6 +28,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
 from lrevopt.checks import positive_integer
+from lrevopt.optimizers.optax.recipe import is_transformation
 from lrevopt.studies.observation.measuring import Loss, Step, measure_curvature, measure_groups
 
 FIELDS = ("rates", "ratios", "memories", "saturated", "known")
@@ -88,9 +89,18 @@ def observe(
     - `announce`: a function such as `print` that gets a sentence, while the loop runs, whenever the
       sharpness comes to exceed what is stable.
 
-    The state is an `ObserveState`, arrays of fixed shapes. Raises `ValueError` for counts that are
-    not positive integers, and, in `update`, for parameters or a loss that the sharpness needs.
+    The state is an `ObserveState`, arrays of fixed shapes. Raises `ValueError` for what is no
+    transformation, counts that are not positive integers, and, in `update`, for parameters or a
+    loss that the sharpness needs.
     """
+    if not is_transformation(transformation):
+        kind = getattr(transformation, "__name__", type(transformation).__name__)
+        hint = ": call it with its settings" if callable(transformation) else ""
+        raise ValueError(
+            f"`transformation` must be an optax.GradientTransformation, got {kind}{hint}."
+        )
+    if groups is not None and not callable(groups):
+        raise ValueError(f"`groups` must be a function of an array's path or None, got {groups!r}.")
     every, length = positive_integer("every", every), positive_integer("length", length)
     inner = optax.with_extra_args_support(transformation)
 
@@ -165,12 +175,13 @@ def group_names(tree: PyTree, groups: Callable[[str], str] | None) -> list[str]:
 
 def _empty(params: PyTree, groups: int, length: int, sharpness: bool) -> Records:
     dtype = jnp.result_type(float)
+    arrays = eqx.filter(params, eqx.is_array_like)
     return Records(
         count=jnp.zeros((), jnp.int32),
         steps=jnp.zeros(length, jnp.int32),
         groups=jnp.zeros((length, groups, len(FIELDS)), dtype),
         curvatures=jnp.zeros((length, len(CURVATURES)), dtype),
-        stiffest=jax.tree.map(jnp.zeros_like, params) if sharpness else None,
+        stiffest=jax.tree.map(jnp.zeros_like, arrays) if sharpness else None,
     )
 
 

@@ -108,6 +108,11 @@ def observation(state: Any) -> Observation:
         )
     (watched,) = found
     records = watched.records
+    if (shape := np.shape(records.count)) != ():
+        raise ValueError(
+            f"`state` must be the state of one optimizer, got states mapped over axes {shape}: "
+            "take one, as in `jax.tree.map(lambda leaf: leaf[0], state)`."
+        )
     count, length = int(records.count), len(records.steps)
     order = np.arange(max(count - length, 0), count) % length
     groups = np.asarray(records.groups, float)[order]
