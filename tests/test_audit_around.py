@@ -217,3 +217,39 @@ def test_the_command_names_both_and_says_by_its_exit_code(tmp_path, monkeypatch,
     with pytest.raises(SystemExit) as stop:
         main(["audit", "audited:nothing", "--against", "optax:sgd"])
     assert stop.value.code == 2
+
+
+def still_at_zero(gradients):
+    """Gradient descent that also moves at a zero gradient, from update 101 on."""
+    return [-0.1 * g - 1e-3 * (k > 100 and g == 0) for k, g in enumerate(gradients, 1)]
+
+
+def lazy_adam(gradients, rate=0.01, b1=0.9, b2=0.999, epsilon=1e-8):
+    """Adam whose moments, counter and updates rest where the gradient is 0."""
+    m = v = k = 0
+    for g in gradients:
+        if g == 0:
+            yield 0.0
+            continue
+        m, v, k = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g**2, k + 1
+        yield -rate * m / (1 - b1**k) / ((v / (1 - b2**k)) ** 0.5 + epsilon)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [(lambda gradients: [-0.1 * g for g in gradients], still_at_zero), (ADAM, lazy_adam)],
+)
+def test_what_no_schedule_does_is_not_explained_by_one(first, second):
+    """Both equal the other on random gradients; one factor a step must hold in all experiments."""
+    found = lo.audit(first, second)
+    assert not found.equal
+    assert not any("schedule" in name for name in found.departures)
+
+
+def test_a_late_step_of_a_schedule_is_said_with_its_update():
+    def dropped(gradients):
+        return [-(0.1 if k <= 500 else 0.05) * g for k, g in enumerate(gradients, 1)]
+
+    found = lo.audit(lambda gradients: [-0.1 * g for g in gradients], dropped)
+    assert found.departures == ("schedule",)
+    assert "1 up to update 500, then 0.5, 0.5" in found.verdict

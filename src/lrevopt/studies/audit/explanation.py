@@ -270,30 +270,53 @@ def _responses(side: Side) -> Iterator[np.ndarray]:
     yield np.diagonal(fresh[:, :, 0])
 
 
-def _schedules(first: Side, second: Side, tolerance: float) -> Explanation | None:
-    """A factor that depends on the step alone."""
+def _step_factor(first: Side, second: Side, tolerance: float) -> np.ndarray | None:
+    """Updates of the second over those of the first, if that is one number at each step."""
     with np.errstate(all="ignore"):
         ratio = second.known["random"] / first.known["random"]
+        late = second.known["long"] / first.known["long"]
     if not np.isfinite(ratio).all():
         return None
-    factor = np.median(ratio[:, :, 0], axis=1)
-    model = first.known["random"] * factor[:, None, None]
-    apart = gaps(model, second.known["random"])
-    if not (apart <= 10 * tolerance).all():
+    factor = np.ones(len(late))
+    for step, row in enumerate(late[:, :, 0]):
+        if (seen := row[np.isfinite(row)]).size:
+            factor[step] = np.median(seen)
+    factor[: len(ratio)] = np.median(ratio[:, :, 0], axis=1)
+    for each in experiments():
+        if each.name in ABOUT_X:
+            continue
+        model = first.known[each.name] * factor[: each.compared, None, None]
+        if difference(each, model, second.known, 10 * tolerance) is not None:
+            return None
+    return factor
+
+
+def _schedules(first: Side, second: Side, tolerance: float) -> Explanation | None:
+    """A factor that depends on the step alone."""
+    factor = _step_factor(first, second, tolerance)
+    if factor is None:
         return None
 
     def near(a: np.ndarray, b: np.ndarray | np.floating) -> bool:
         return bool(np.allclose(a, b, rtol=1e3 * tolerance, atol=0.0))
 
     for one, other in zip(_responses(first), _responses(second), strict=True):
-        if near(other, other[0]) and not near(one, one[0]):
+        if near(one, one[0]):
+            continue  # no schedule shows
+        if near(other, other[0]):
             return _say("no_schedule", OTHERS["no_schedule"], first, second)
         if near(other[:-1], one[1:]):
             return _say("schedule_ahead", OTHERS["schedule_ahead"], first, second)
         if near(other[1:], one[:-1]):
             return _say("schedule_behind", OTHERS["schedule_behind"], first, second)
-    value = ", ".join(number(float(each), 4) for each in factor[:5]) + ", ..."
-    return _say("schedule", OTHERS["schedule"], first, second, value=value)
+    return _say("schedule", OTHERS["schedule"], first, second, value=_in_steps(factor))
+
+
+def _in_steps(factor: np.ndarray) -> str:
+    """The first factors, from the first that is not 1 on."""
+    begin = int(np.argmax(np.abs(factor - 1) > 1e-6))
+    value = ", ".join(number(float(each), 4) for each in factor[begin : begin + 5]) + ", ..."
+    return f"1 up to update {begin}, then {value}" if begin > 4 else value
 
 
 def _inputs(first: Side, second: Side, tolerance: float) -> Explanation | None:
