@@ -93,14 +93,7 @@ def observe(
     transformation, counts that are not positive integers, and, in `update`, for parameters or a
     loss that the sharpness needs.
     """
-    if not is_transformation(transformation):
-        kind = getattr(transformation, "__name__", type(transformation).__name__)
-        hint = ": call it with its settings" if callable(transformation) else ""
-        raise ValueError(
-            f"`transformation` must be an optax.GradientTransformation, got {kind}{hint}."
-        )
-    if groups is not None and not callable(groups):
-        raise ValueError(f"`groups` must be a function of an array's path or None, got {groups!r}.")
+    _require_functions(transformation, groups)
     every, length = positive_integer("every", every), positive_integer("length", length)
     inner = optax.with_extra_args_support(transformation)
 
@@ -131,6 +124,17 @@ def observe(
         return updates, ObserveState(after, state.updates + 1, records, state.names, sharpness)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _require_functions(transformation: Any, groups: Any) -> None:
+    if not is_transformation(transformation):
+        kind = getattr(transformation, "__name__", type(transformation).__name__)
+        hint = ": call it with its settings" if callable(transformation) else ""
+        raise ValueError(
+            f"`transformation` must be an optax.GradientTransformation, got {kind}{hint}."
+        )
+    if groups is not None and not callable(groups):
+        raise ValueError(f"`groups` must be a function of an array's path or None, got {groups!r}.")
 
 
 def _require(loss: Loss | None, params: PyTree | None, *, wanted: bool) -> None:
