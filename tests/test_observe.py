@@ -401,4 +401,4 @@ def test_mapped_states_and_what_is_no_transformation_are_refused(as_user):
     with pytest.raises(ValueError, match="`transformation` must be .* got sgd: call it"):
         lo.observe(optax.sgd)
     with pytest.raises(ValueError, match="`groups` must be a function"):
-        lo.observe(optax.sgd(0.1), groups="all")
+        lo.observe(optax.sgd(0.1), groups="all")  # type: ignore[arg-type]

@@ -89,13 +89,11 @@ def observe(
     - `announce`: a function such as `print` that gets a sentence, while the loop runs, whenever the
       sharpness comes to exceed what is stable.
 
-    The state is an `ObserveState`, arrays of fixed shapes. Raises `ValueError` for what is no
-    transformation, counts that are not positive integers, and, in `update`, for parameters or a
-    loss that the sharpness needs.
+    The state is an `ObserveState`, arrays of fixed shapes. Raises `ValueError` for bad arguments,
+    and, in `update`, without the parameters or the loss that the sharpness needs.
     """
-    _require_functions(transformation, groups)
     every, length = positive_integer("every", every), positive_integer("length", length)
-    inner = optax.with_extra_args_support(transformation)
+    inner = _inner(transformation, groups)
 
     def init(params: PyTree) -> ObserveState:
         names = tuple(dict.fromkeys(group_names(params, groups)))
@@ -126,7 +124,8 @@ def observe(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _require_functions(transformation: Any, groups: Any) -> None:
+def _inner(transformation: Any, groups: Any) -> optax.GradientTransformationExtraArgs:
+    """The transformation with more arguments of `update`; refuses what is none."""
     if not is_transformation(transformation):
         kind = getattr(transformation, "__name__", type(transformation).__name__)
         hint = ": call it with its settings" if callable(transformation) else ""
@@ -135,6 +134,7 @@ def _require_functions(transformation: Any, groups: Any) -> None:
         )
     if groups is not None and not callable(groups):
         raise ValueError(f"`groups` must be a function of an array's path or None, got {groups!r}.")
+    return optax.with_extra_args_support(transformation)
 
 
 def _require(loss: Loss | None, params: PyTree | None, *, wanted: bool) -> None:
