@@ -11,14 +11,8 @@ import numpy as np
 import pytest
 
 import lrevopt as lo
-from lrevopt.optimizers.white_box_documents import (
-    box_of,
-    document_of,
-    reordered,
-    stacked,
-    unstacked,
-    with_parts,
-)
+from lrevopt.optimizers.stacking import stacked, unstacked
+from lrevopt.optimizers.white_box_documents import box_of, document_of, reordered, with_parts
 from lrevopt.studies.distillation import fitting
 from lrevopt.studies.distillation.distilling import CLOSED, FITTED
 from lrevopt.studies.distillation.embedding import embedded

@@ -25,8 +25,8 @@ from lrevopt.inner_loop.evaluation import evaluate
 from lrevopt.inner_loop.scoring import score_settings
 from lrevopt.plots.tuning import figure_tuning
 from lrevopt.runs.contents import Run
-from lrevopt.runs.tune import BASELINES
 from lrevopt.tasks import AbstractTask, sample_problems
+from lrevopt.tuning.baselines import BASELINES
 from lrevopt.tuning.random_search import TuningResult, stack_settings, tune
 from lrevopt.tuning.settings import LARGE_NETWORK_TUNING, NETWORK_TUNING, Tuning
 

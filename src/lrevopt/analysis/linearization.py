@@ -277,10 +277,18 @@ def eigenmodes(linearization: Linearization) -> Modes:
 
 def impulse_response(linearization: Linearization, steps: int) -> Float[np.ndarray, " step"]:
     """Updates `w J^k B`, k = 0, 1, ..., that one unit of gradient causes."""
-    moved, response = linearization.input, np.zeros(steps)
+    model = linearization
+    return response_of(model.readout, model.recurrent, model.input, steps)
+
+
+def response_of(
+    w: Float[np.ndarray, " part"], J: Float[np.ndarray, "part part"],
+    B: Float[np.ndarray, " part"], steps: int,
+) -> Float[np.ndarray, " step"]:  # fmt: skip
+    """`w J^k B`, k = 0, 1, ..., of any part of a linearized optimizer."""
+    response = np.zeros(steps)
     for step in range(steps):
-        response[step] = linearization.readout @ moved
-        moved = linearization.recurrent @ moved
+        response[step], B = w @ B, J @ B
     return response
 
 

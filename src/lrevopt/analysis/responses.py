@@ -28,6 +28,7 @@ from lrevopt.analysis.linearization import (
     Linearization,
     check_differentiable,
     impulse_response,
+    response_of,
     timescale,
 )
 from lrevopt.analysis.rest import MARGINAL
@@ -124,7 +125,7 @@ def _fading_part(
     X = solve_sylvester(T[:count, :count], -T[count:, count:], -T[:count, count:])
     staying = w[:count] @ X + w[count:], T[count:, count:], B[count:]
     whole = np.abs(impulse_response(linearization, 2 * len(J))).max()
-    largest = np.abs(_response(*staying, steps=2 * len(J))).max()
+    largest = np.abs(response_of(*staying, 2 * len(J))).max()
     if not largest <= ABSENT * whole:
         worst = eigenvalues[np.argmax(np.abs(eigenvalues))]
         raise ValueError(
@@ -132,20 +133,6 @@ def _fading_part(
             f"modes of the impulse response, or it has no finite Hankel values, got {worst:.7g}."
         )
     return T[:count, :count], B[:count] - X @ B[count:], w[:count]
-
-
-def _response(
-    w: Float[np.ndarray, " part"],
-    J: Float[np.ndarray, "part part"],
-    B: Float[np.ndarray, " part"],
-    *,
-    steps: int,
-) -> Float[np.ndarray, " step"]:
-    found = np.empty(steps)
-    for step in range(steps):
-        found[step] = w @ B
-        B = J @ B
-    return found
 
 
 def _gramian_factor(

@@ -50,8 +50,8 @@ from lrevopt.meta_training.run_directory import (
 from lrevopt.meta_training.settings import (
     MetaTraining,
     learning_rate_at,
+    of_each_step,
     snapshot_steps,
-    without_schedule,
 )
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.tasks.interface import AbstractTask, sample_problems
@@ -235,11 +235,7 @@ class Training:
             task=on_every_device(task, mesh),
             fixed=on_every_device(fixed, mesh),
             settings=settings,
-            step_settings=dataclasses.replace(
-                without_schedule(settings),
-                micro_batch=planned["micro_batch"],
-                checkpoint_every=planned["checkpoint_every"],
-            ),
+            step_settings=of_each_step(settings, planned),
             key=on_every_device(training_key, mesh),
             selection=on_every_device(selection, mesh),
             folder=folder,

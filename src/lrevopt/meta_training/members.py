@@ -42,7 +42,7 @@ def members_of(optimizers: AbstractOptimizer | Sequence[AbstractOptimizer], coun
         check_stacked("optimizers", optimizers)
         arrays = jax.tree.leaves(eqx.filter(optimizers, eqx.is_array))
         _check_count(arrays[0].shape[0], count)
-        return Members(unstacked(optimizers, count), optimizers)
+        return Members(unstacked(optimizers), optimizers)
     each = tuple(sequence("optimizers", optimizers, "optimizer"))
     _check_count(len(each), count)
     for place, one in enumerate(each):

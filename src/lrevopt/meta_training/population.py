@@ -51,8 +51,8 @@ from lrevopt.meta_training.run_directory import PopulationDirectory
 from lrevopt.meta_training.settings import (
     MetaTraining,
     learning_rate_at,
+    of_each_step,
     snapshot_steps,
-    without_schedule,
 )
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.tasks.interface import AbstractTask
@@ -243,11 +243,7 @@ class Population:
                 eqx.partition(members.stacked, eqx.is_inexact_array)[1], mesh
             ),
             settings=settings,
-            step_settings=dataclasses.replace(
-                without_schedule(settings),
-                micro_batch=planned["micro_batch"],
-                checkpoint_every=planned["checkpoint_every"],
-            ),
+            step_settings=of_each_step(settings, planned),
             keys=on_devices_of_members(training_keys, mesh),
             selection_keys=on_devices_of_members(selection_keys, mesh),
             peaks=peaks,

@@ -170,6 +170,15 @@ def checked_settings(saved: Mapping[str, Any], path: object) -> dict[str, Any]:
     return settings
 
 
+def of_each_step(settings: MetaTraining, planned: Mapping[str, Any]) -> MetaTraining:
+    """What a compiled outer step needs of settings, with the memory as it is planned."""
+    return dataclasses.replace(
+        without_schedule(settings),
+        micro_batch=planned["micro_batch"],
+        checkpoint_every=planned["checkpoint_every"],
+    )
+
+
 def without_schedule(settings: MetaTraining) -> MetaTraining:
     """Settings with defaults for all that does not change a single outer step.
 

@@ -17,9 +17,10 @@ def stacked(modules: Sequence[Kind]) -> Kind:
     return eqx.combine(arrays, parts[0][1])
 
 
-def unstacked(module: Kind, count: int) -> tuple[Kind, ...]:
-    """The `count` modules that are stacked in one."""
+def unstacked(module: Kind) -> tuple[Kind, ...]:
+    """The modules that are stacked in one."""
     arrays, rest = eqx.partition(module, eqx.is_array)
+    count = len(jax.tree.leaves(arrays)[0])
     return tuple(
         eqx.combine(jax.tree.map(lambda leaf, k=k: leaf[k], arrays), rest) for k in range(count)
     )

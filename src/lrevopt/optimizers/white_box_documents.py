@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import equinox as eqx
-import jax
 import jax.numpy as jnp
 import optax
 
@@ -116,22 +114,6 @@ def with_parts(box: WhiteBox, parts: Sequence[str]) -> WhiteBox:
     document["floor_outside"] = document["floor_outside"] and "adaptation" in parts
     held = [name for name in document["held"] if name in numbers]
     return box_of(document | {"numbers": numbers, "held": held})
-
-
-def stacked(boxes: Sequence[WhiteBox]) -> WhiteBox:
-    """White boxes of one structure as one, whose free numbers have a leading axis."""
-    arrays = [eqx.filter(box, eqx.is_array) for box in boxes]
-    both = jax.tree.map(lambda *leaves: jnp.stack(leaves), *arrays)
-    return eqx.combine(both, eqx.filter(boxes[0], eqx.is_array, inverse=True))
-
-
-def unstacked(boxes: WhiteBox) -> list[WhiteBox]:
-    """The white boxes of a stacked one."""
-    arrays, others = eqx.partition(boxes, eqx.is_array)
-    count = len(jax.tree.leaves(arrays)[0])
-    return [
-        eqx.combine(jax.tree.map(lambda leaf, i=i: leaf[i], arrays), others) for i in range(count)
-    ]
 
 
 def distilled(name: str) -> optax.GradientTransformation:

@@ -1,12 +1,10 @@
 """What the parts of a white box are worth, and how many numbers it needs."""
 
-from typing import cast
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lrevopt.checks import instance, shown
+from lrevopt.checks import instance
 from lrevopt.plots.style import (
     BLACK,
     BLUE,
@@ -16,8 +14,8 @@ from lrevopt.plots.style import (
     ORANGE,
     PALE,
     PURPLE,
-    grid_of_panels,
     journal_style,
+    one_panel,
     readable,
 )
 from lrevopt.studies.distillation import Attribution, WhiteBoxPath
@@ -43,7 +41,7 @@ def waterfall(record: Attribution, *, ax: Axes | None = None) -> Figure:
     rate alone, without any part, is better than the baseline, it has a bar of its own.
     """
     instance("record", record, Attribution, "an attribution of `attribute`")
-    figure, ax = _panel(ax, width=1.25 * COLUMN)
+    figure, ax = one_panel(ax, width=1.25 * COLUMN)
     worth = record.worth()
     top, bottom = float(record.baseline.mean()), float(record.learned.mean())
     gain = top - bottom
@@ -83,7 +81,7 @@ def path(record: WhiteBoxPath, *, ax: Axes | None = None) -> Figure:
     worse than the baseline by much of the gain stand at the lower edge, as triangles.
     """
     instance("record", record, WhiteBoxPath, "a path of `grow_path`")
-    figure, ax = _panel(ax, height=2.9, width=1.25 * COLUMN)
+    figure, ax = one_panel(ax, height=2.9, width=1.25 * COLUMN)
     for level, dashes in ((0.0, "-"), (1.0, "-"), (ENOUGH, (0, (1, 1.5)))):
         ax.axhline(level, color=GREY, linewidth=0.7, linestyle=dashes, zorder=0)
     lowest = -0.6
@@ -104,13 +102,3 @@ def path(record: WhiteBoxPath, *, ax: Axes | None = None) -> Figure:
     names = [f"{name}  {count}" for name, count in zip(record.names, counts, strict=True)]
     ax.set_xticks(counts, names, rotation=30, ha="right", rotation_mode="anchor")
     return figure
-
-
-def _panel(ax: Axes | None, height: float = 2.6, width: float = COLUMN) -> tuple[Figure, Axes]:
-    """A panel of its own, or the one that is given, with its figure."""
-    if ax is None:
-        figure, axes = grid_of_panels(1, 1, height=height, width=width)
-        return figure, axes[0, 0]
-    if not isinstance(ax, Axes):
-        raise ValueError(f"`ax` must be an axis of matplotlib, got {shown(ax)}.")
-    return cast(Figure, ax.get_figure(root=True)), ax

@@ -28,7 +28,6 @@ from lrevopt.checks import (
     mapping,
     text,
 )
-from lrevopt.checks import shown as described
 from lrevopt.inner_loop.evaluation import Evaluation
 from lrevopt.inner_loop.unroll import Trajectory
 from lrevopt.optimizers.interface import AbstractOptimizer, check_optimizer
@@ -50,6 +49,7 @@ from lrevopt.plots.style import (
     VERMILLION,
     grid_of_panels,
     journal_style,
+    one_panel,
     shades,
     zero_lines,
 )
@@ -120,7 +120,7 @@ def update_functions(
         shown |= _states_of_run(optimizer, trajectory, parameter)
     axis, chosen = gradient_axis_of(shown, gradients, trajectory, parameter)
     alone = ax is None
-    figure, ax = _panel(ax)
+    figure, ax = one_panel(ax)
     zero_lines(ax)
     updates = np.array([update_table(opt, state[None], axis)[0] for opt, state in shown.values()])
     rates = [rate_table(opt, state[None])[0] for opt, state in shown.values()]
@@ -228,7 +228,7 @@ def eigenmodes(
             points = dict(list(points.items())[-1:])
         found = {name: local_model(opt, at, gradient) for name, (opt, at) in points.items()}
     if ax is not None or len(found) == 1:
-        figure, ax = _panel(ax)
+        figure, ax = one_panel(ax)
         axes = [ax]
     else:
         figure, grid = grid_of_panels(1, len(found), height=2.4)
@@ -344,7 +344,7 @@ def losses(runs: Evaluation | Mapping[str, Trajectory], *, ax: Axes | None = Non
                              f"{sorted(length - 1 for length in lengths) or 'none'}.")  # fmt: skip
         record = Evaluation(tuple(each), np.stack(list(each.values()))[:, None])
     alone = ax is None
-    figure, ax = _panel(ax)
+    figure, ax = one_panel(ax)
     loss_curves(ax, record)
     ax.set_xlabel(ax.get_xlabel().replace("inner step", "update"))
     _legend(figure, ax, alone=alone)
@@ -366,7 +366,7 @@ def interventions(record: Interventions, *, ax: Axes | None = None) -> Figure:
     """
     instance("record", record, Interventions, "interventions of `intervene`")
     alone = ax is None
-    figure, ax = _panel(ax, height=0.9 + 0.2 * len(record.names), width=1.4 * COLUMN)
+    figure, ax = one_panel(ax, height=0.9 + 0.2 * len(record.names), width=1.4 * COLUMN)
     costs(ax, record)
     marks = mechanism_marks([record])
     if alone:
@@ -374,16 +374,6 @@ def interventions(record: Interventions, *, ax: Axes | None = None) -> Figure:
     else:
         ax.legend(handles=marks, loc="best")
     return figure
-
-
-def _panel(ax: Axes | None, height: float = 2.6, width: float = COLUMN) -> tuple[Figure, Axes]:
-    """A panel of its own, or the one that is given, with its figure."""
-    if ax is None:
-        figure, axes = grid_of_panels(1, 1, height=height, width=width)
-        return figure, axes[0, 0]
-    if not isinstance(ax, Axes):
-        raise ValueError(f"`ax` must be an axis of matplotlib, got {described(ax)}.")
-    return cast(Figure, ax.get_figure(root=True)), ax
 
 
 def _legend(figure: Figure, ax: Axes, *, alone: bool) -> None:

@@ -23,6 +23,7 @@ from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 from PIL import Image
 
+from lrevopt.checks import shown
 from lrevopt.storage import write_atomically
 
 COLUMN, PAGE = 3.25, 6.75
@@ -158,6 +159,19 @@ def grid_of_panels(
     width = (COLUMN if columns == 1 else PAGE) if width is None else width
     figure = Drawing(figsize=(width, rows * height), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+def one_panel(ax: Axes | None, height: float = 2.6, width: float = COLUMN) -> tuple[Figure, Axes]:
+    """A panel of its own, or the one that is given, with its figure.
+
+    Raises `ValueError` for what is no axis.
+    """
+    if ax is None:
+        figure, axes = grid_of_panels(1, 1, height=height, width=width)
+        return figure, axes[0, 0]
+    if not isinstance(ax, Axes):
+        raise ValueError(f"`ax` must be an axis of matplotlib, got {shown(ax)}.")
+    return cast(Figure, ax.get_figure(root=True)), ax
 
 
 def is_narrow(ax: Axes) -> bool:

@@ -164,8 +164,8 @@ class Scorecard:
         self._check()
         from lrevopt.runs import scorecard
         from lrevopt.runs.contents import Run
-        from lrevopt.runs.tune import BASELINES
         from lrevopt.tasks.named import name_of_kind, short_name
+        from lrevopt.tuning.baselines import BASELINES
 
         if self.baseline is not None:
             one_of("baseline", self.baseline, tuple(BASELINES))

@@ -12,24 +12,18 @@ import numpy as np
 
 from lrevopt import storage
 from lrevopt.inner_loop.sizes import check_fits, check_runs
-from lrevopt.optimizers import AbstractOptimizer, Adam, Momentum, RMSProp, named
+from lrevopt.optimizers import AbstractOptimizer, named
 from lrevopt.runs.contents import Run
 from lrevopt.runs.experiment import Named, key_stream
 from lrevopt.runs.writing import remove_stale
 from lrevopt.tasks import AbstractTask
 from lrevopt.tasks.named import differences
+from lrevopt.tuning.baselines import BASELINES
 from lrevopt.tuning.random_search import TuningResult, search_axes, tune
 from lrevopt.tuning.settings import Tuning
 from lrevopt.tuning.well_known import TunedRate, tune_rate
 
 Say = Callable[[str], None]
-
-BASELINES: dict[str, Callable[..., AbstractOptimizer]] = {
-    "momentum": Momentum,
-    "rmsprop": RMSProp,
-    "adam": Adam,
-}
-"""Hand-written optimizers that others are compared with. One more line is one more baseline."""
 
 
 def tune_baselines(

@@ -29,7 +29,7 @@ from lrevopt.optimizers import AbstractOptimizer
 from lrevopt.optimizers.white_box import WhiteBox
 from lrevopt.optimizers.white_box_documents import box_of, document_of, with_parts
 from lrevopt.studies.distillation.embedding import embedded
-from lrevopt.studies.distillation.gain import RESAMPLES
+from lrevopt.studies.distillation.gain import RESAMPLES, best_baseline
 from lrevopt.studies.distillation.streams import Typical, record_streams, typical_of
 from lrevopt.studies.distillation.training import (
     BOX_TRAINING,
@@ -267,13 +267,12 @@ def tested_beside(
     That is the one with the least mean meta-objective on problems from `key`.
     """
     count, steps = settings.training.selection_problems, settings.training.unroll
-    means = evaluate(baselines, task, problems=count, steps=steps, key=key).mean_scores()
+    best = best_baseline(baselines, task, problems=count, steps=steps, key=key)
     tested = evaluate(
         {**boxes, LEARNED: optimizer, **baselines}, task, problems=problems, steps=steps,
         key=test_key,
     )  # fmt: skip
     rows = np.asarray(tested.meta_objectives(), float)
-    best = min(means, key=lambda name: means[name])
     return dict(zip(tested.names, rows, strict=True)), best
 
 

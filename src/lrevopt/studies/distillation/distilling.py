@@ -16,25 +16,24 @@ from lrevopt import storage
 from lrevopt.analysis.precision import as_double, double_precision
 from lrevopt.checks import instance, integer_of_at_least, mapping, positive_integer, random_key
 from lrevopt.inner_loop.doors import check_run
-from lrevopt.inner_loop.evaluation import Evaluation, evaluate
+from lrevopt.inner_loop.evaluation import evaluate
 from lrevopt.inner_loop.sizes import check_runs
 from lrevopt.inner_loop.unroll import run_all
-from lrevopt.optimizers import AbstractOptimizer, Adam, Momentum, RMSProp
+from lrevopt.optimizers import AbstractOptimizer
+from lrevopt.optimizers.stacking import stacked, unstacked
 from lrevopt.optimizers.white_box import WhiteBox
-from lrevopt.optimizers.white_box_documents import box_of, document_of, stacked, unstacked
+from lrevopt.optimizers.white_box_documents import box_of, document_of
 from lrevopt.studies.distillation import fitting
-from lrevopt.studies.distillation.gain import Share, gain_kept
+from lrevopt.studies.distillation.gain import Share, best_baseline, gain_kept
 from lrevopt.studies.distillation.streams import Streams, r_squared, record_streams
 from lrevopt.tasks.interface import AbstractTask, sample_problems
 from lrevopt.text import Printed, Table, number, percent
+from lrevopt.tuning.baselines import BASELINES
 from lrevopt.tuning.random_search import tune
 from lrevopt.tuning.settings import Tuning
 
 LEARNED, FITTED, CLOSED = "learned", "fitted to updates", "fitted to losses"
 """Names of the optimizers of a distillation beside the baselines."""
-
-BASELINES = {"momentum": Momentum, "rmsprop": RMSProp, "adam": Adam}
-"""What is tuned where no baselines are given."""
 
 TUNING = Tuning(settings=500, problems=64, finalists=10)
 
@@ -200,7 +199,9 @@ def distill(
         closed_chosen=closed_best,
         standard_errors=found.standard_errors[best],
         identifiable=found.identifiable[best],
-        baseline=_best_baseline(baselines, task, settings, key=selection_key),
+        baseline=best_baseline(
+            baselines, task, problems=settings.problems, steps=settings.steps, key=selection_key
+        ),
         **_tested(optimizer, both, baselines, task, settings=settings, key=test_key),
     )
 
@@ -232,27 +233,12 @@ def _tested(
 
 
 def tuned(task: AbstractTask, *, steps: int, key: Key[Array, ""]) -> dict[str, AbstractOptimizer]:
-    """Momentum, RMSProp and Adam, tuned by a short random search."""
+    """The baselines, tuned by a short random search."""
     settings = dataclasses.replace(TUNING, steps=steps)
     return {
         name: tune(task, constructor, settings, key=key).optimizer(constructor)
         for name, constructor in BASELINES.items()
     }
-
-
-def _best_baseline(
-    baselines: Mapping[str, AbstractOptimizer],
-    task: AbstractTask,
-    settings: Distilling,
-    *,
-    key: Key[Array, ""],
-) -> str:
-    """The baseline with the least mean meta-objective on selection problems."""
-    found: Evaluation = evaluate(
-        baselines, task, problems=settings.problems, steps=settings.steps, key=key
-    )
-    means = found.mean_scores()
-    return min(means, key=lambda name: means[name])
 
 
 class _Fits(eqx.Module):

@@ -16,8 +16,9 @@ from jaxtyping import Array, Bool, Float, Key, PyTree
 
 from lrevopt.inner_loop.adjoint import unroll_losses
 from lrevopt.optimizers.interface import AbstractOptimizer
+from lrevopt.optimizers.stacking import stacked, unstacked
 from lrevopt.optimizers.white_box import WhiteBox
-from lrevopt.optimizers.white_box_documents import NUMBERS_OF, reordered, stacked, unstacked
+from lrevopt.optimizers.white_box_documents import NUMBERS_OF, reordered
 from lrevopt.optimizers.white_box_numbers import head_of
 from lrevopt.studies.distillation.starts import random_boxes
 from lrevopt.studies.distillation.streams import Streams, replayed, residuals, typical_of

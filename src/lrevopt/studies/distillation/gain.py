@@ -1,11 +1,14 @@
 """How much of a learned optimizer's gain over a baseline another optimizer keeps."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float, Key
 
-from lrevopt.inner_loop.evaluation import BOOTSTRAP_SEED, CONFIDENCE
+from lrevopt.inner_loop.evaluation import BOOTSTRAP_SEED, CONFIDENCE, evaluate
+from lrevopt.optimizers import AbstractOptimizer
+from lrevopt.tasks.interface import AbstractTask
 from lrevopt.text import percent
 
 RESAMPLES = 4000
@@ -44,6 +47,19 @@ def gain_kept(
         shares, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], method="nearest"
     )
     return Share(value, float(low), float(high))
+
+
+def best_baseline(
+    baselines: Mapping[str, AbstractOptimizer],
+    task: AbstractTask,
+    *,
+    problems: int,
+    steps: int,
+    key: Key[Array, ""],
+) -> str:
+    """The baseline with the least mean meta-objective on problems from `key`."""
+    means = evaluate(baselines, task, problems=problems, steps=steps, key=key).mean_scores()
+    return min(means, key=lambda name: means[name])
 
 
 def resampled(count: int) -> np.ndarray:

@@ -20,8 +20,9 @@ from lrevopt import storage
 from lrevopt.checks import instance, mapping, positive_integer, random_key
 from lrevopt.inner_loop.doors import check_run
 from lrevopt.optimizers import AbstractOptimizer
+from lrevopt.optimizers.stacking import unstacked
 from lrevopt.optimizers.white_box import WhiteBox
-from lrevopt.optimizers.white_box_documents import Document, box_of, document_of, unstacked
+from lrevopt.optimizers.white_box_documents import Document, box_of, document_of
 from lrevopt.studies.distillation.attribution import LEARNED, tested_beside, typical_sizes
 from lrevopt.studies.distillation.gain import Share, gain_kept
 from lrevopt.studies.distillation.moves import moves_from, simplest

@@ -9,7 +9,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from lrevopt.inner_loop.steps import run_on_problems, start_of_runs
+from lrevopt.inner_loop.steps import run_on_gradients, run_on_problems, start_of_runs
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.tasks.interface import AbstractTask, sample_problems
 
@@ -101,14 +101,14 @@ def replayed(
     box: AbstractOptimizer, gradients: Float[Array, "step lane"]
 ) -> Float[Array, "step lane"]:
     """Updates that an optimizer makes under given gradients, from its own initial state."""
-    start = box.initial_state()
-    states = jnp.broadcast_to(start[:, None], (start.size, gradients.shape[1]))
 
-    def step(states: Array, given: Array) -> tuple[Array, Array]:
-        states = jax.vmap(box.transition, (-1, 0), -1)(states, given)
-        return states, box.readout @ states
+    def one(given: Array) -> Array:
+        last, before = run_on_gradients(
+            box, given, keep=lambda state, gradient: box.readout @ state
+        )
+        return jnp.append(before[1:], box.readout @ last)
 
-    return jax.lax.scan(step, states, gradients)[1]
+    return jax.vmap(one, -1, -1)(gradients)
 
 
 def residuals(box: AbstractOptimizer, streams: Streams) -> Float[Array, "step lane"]:
