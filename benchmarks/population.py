@@ -8,6 +8,7 @@ its programs, which later ones use again; its time is printed apart.
 """
 
 import dataclasses
+import os
 import statistics
 import time
 from typing import Any
@@ -18,7 +19,7 @@ import jax.random as jr
 import numpy as np
 
 import lrevopt as lo
-from lrevopt.host_devices import cores
+from lrevopt.host_devices import THREADS, cores
 from lrevopt.runs.command_line import parse, plain_errors
 
 
@@ -42,6 +43,7 @@ class Settings:
 
 def main(settings: Settings) -> None:
     """Time both ways, compare what comes out, print the ratio."""
+    os.environ.setdefault(THREADS, str(2 * cores()))
     jax.config.update("jax_num_cpu_devices", cores())
     task = lo.LinearRegression()
     keys = jr.split(jr.key(0), settings.members)

@@ -15,8 +15,14 @@ from jax.sharding import Mesh
 from tables import gru
 
 import lrevopt as lo
-from lrevopt.host_devices import FLAG, cores
-from lrevopt.inner_loop.devices import check_mesh, mean_over_problems, over_problems
+from lrevopt.host_devices import FLAG, cores, threads
+from lrevopt.inner_loop.devices import (
+    check_mesh,
+    crowded,
+    mean_over_problems,
+    over_problems,
+    population_mesh,
+)
 from lrevopt.tuning.random_search import stack_settings
 
 TASK = lo.LinearRegression(dim=3)
@@ -170,6 +176,45 @@ def test_by_default_no_device_is_without_a_problem(monkeypatch, problems, size):
     assert (mesh and mesh.size) == size
     four = lo.problem_mesh(4)
     assert check_mesh(four, problems) is four
+
+
+@pytest.mark.parametrize(
+    ("given", "devices", "found"),
+    [("", 1, cores()), ("7", 2, 7), ("7", 9, 9), ("many", 1, cores())],
+)
+def test_devices_share_so_many_threads(monkeypatch, given, devices, found):
+    monkeypatch.setenv("NPROC", given)
+    assert threads(devices) == found
+
+
+def test_a_population_on_crowded_devices_takes_one(monkeypatch):
+    """Four devices of these tests: with four threads they could wait for each other for ever."""
+    monkeypatch.setenv("LREVOPT_DEVICES", "")
+    monkeypatch.setenv("NPROC", "4")
+    assert "NPROC=" in crowded()
+    assert population_mesh(8, None) is None
+    monkeypatch.setenv("NPROC", "8")
+    assert not crowded()
+    mesh = population_mesh(8, None)
+    assert mesh is not None
+    assert mesh.size == 4
+
+
+@pytest.mark.slow
+def test_devices_that_factorize_batches_at_once_do_not_wait_for_each_other(tmp_path):
+    """The start of 16 seeds draws 1,024 problems by QR on two devices: it hung on two threads."""
+    command = [
+        sys.executable, "-m", "lrevopt", "train", "linear_regression", "--seeds", "16",
+        "--optimizer.units", "4", "--training.steps", "1", "--training.unroll", "4",
+        "--training.problems", "2", "--training.selection-problems", "64",
+        "--output", str(tmp_path / "run"),
+    ]  # fmt: skip
+    environment = {k: v for k, v in os.environ.items() if k not in ("NPROC", "XLA_FLAGS")}
+    run = subprocess.run(
+        command, env=environment | {"LREVOPT_DEVICES": "2"}, capture_output=True, text=True,
+        timeout=300,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
 
 
 def started(environment, code=""):

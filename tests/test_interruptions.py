@@ -24,6 +24,7 @@ from lrevopt.inner_loop import evaluation
 from lrevopt.meta_training import loop
 from lrevopt.optimizers import saved
 from lrevopt.runs.contents import Run
+from lrevopt.runs.stopping import Stopped, stoppable
 
 LEAST_TRIED = 60
 
@@ -268,6 +269,31 @@ def test_checkpoints_that_cannot_be_written_are_one_sentence(tmp_path, monkeypat
     monkeypatch.undo()
     assert os.listdir(tmp_path) == ["a"]
     np.testing.assert_array_equal(storage.load_arrays(tmp_path / "a")["x"], np.zeros(2))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_waits_for_a_checkpoint(tmp_path, monkeypatch, number):
+    """Orbax runs coroutines: an exception among them leaves some that nobody awaits."""
+    met = []
+
+    class Writing:
+        def __enter__(self) -> "Writing":
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def save(self, path: Path, *_: object) -> None:
+            signal.raise_signal(number)
+            path.mkdir()
+            met.append(number)
+
+    monkeypatch.setattr("lrevopt.storage.checkpoints._checkpointer", Writing)
+    with pytest.raises(Stopped) as stopped, stoppable(lambda: "go on"):
+        storage.save_arrays(tmp_path / "a", {"x": np.zeros(2)})
+    assert stopped.value.number == number
+    assert met == [number]
+    assert os.listdir(tmp_path) == ["a"]
 
 
 def test_links_are_removed_and_replaced_not_followed(tmp_path):

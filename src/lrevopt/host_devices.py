@@ -10,6 +10,10 @@ FLAG = "--xla_force_host_platform_device_count"
 """XLA's flag for the number of CPU devices of a process."""
 
 
+THREADS = "NPROC"
+"""Environment variable: XLA's number of threads, read when JAX computes for the first time."""
+
+
 def asked_devices() -> int | None:
     """How many devices the environment asks for, None where it leaves that open.
 
@@ -30,6 +34,17 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def threads(devices: int) -> int:
+    """Threads that XLA has for the inner work of this many CPU devices.
+
+    All devices share them. A call of LAPACK on a batch (QR, solve, eigenvalues) holds one of them
+    while it waits for others: where there are no more threads than devices, and every device makes
+    such a call, all wait for ever.
+    """
+    given = os.environ.get(THREADS, "")
+    return max(int(given) if given.isdecimal() else cores(), devices)
+
+
 def start_host_devices() -> None:
     """Give a process that has not started JAX one CPU device per core, or as many as are asked for.
 
@@ -41,4 +56,6 @@ def start_host_devices() -> None:
     if "jax" in sys.modules or FLAG in flags:
         return
     count = asked_devices() or cores()
+    if count > 1:
+        os.environ.setdefault(THREADS, str(max(cores(), count) + count))  # see `threads`
     os.environ["XLA_FLAGS"] = f"{flags} {FLAG}={count}".strip()

@@ -20,7 +20,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as Spec
 
 from lrevopt.checks import positive_integer
-from lrevopt.host_devices import asked_devices, cores
+from lrevopt.host_devices import THREADS, asked_devices, cores, threads
 
 PROBLEM = "problem"
 """Axis of a mesh over which problems are spread."""
@@ -84,7 +84,8 @@ def population_mesh(members: int, mesh: Mesh | None) -> Mesh | None:
 
     The devices are those of a mesh with the one axis `problem`, by default of `training_mesh`.
     Members are spread over as many devices as divide their number, and each member's problems over
-    the others. A mesh that has both axes is taken as it is. None stands for a single device.
+    the others. A mesh that has both axes is taken as it is. None stands for a single device, which
+    is also the default where CPU devices have too few threads (see `crowded`).
 
     Raises `ValueError` as `check_mesh` does, and for a mesh whose axis `seed` does not divide the
     members.
@@ -96,7 +97,7 @@ def population_mesh(members: int, mesh: Mesh | None) -> Mesh | None:
                 f"{mesh.shape[SEED]}."
             )
         return None if _first_alone(mesh) else mesh
-    mesh = training_mesh(mesh)
+    mesh = None if mesh is None and crowded() else training_mesh(mesh)
     if mesh is None:
         return None
     return Mesh(mesh.devices.reshape(math.gcd(members, mesh.size), -1), (SEED, PROBLEM))
@@ -121,6 +122,20 @@ def over_members(run: Callable[..., Result], mesh: Mesh | None) -> Callable[...,
 def on_devices_of_members(tree: Any, mesh: Mesh | None) -> Any:
     """The tree with its arrays, which have a first axis `seed`, spread over a mesh."""
     return _placed(tree, mesh, Spec(SEED))
+
+
+def crowded() -> str:
+    """A sentence for a process whose CPU devices may wait for each other; empty if they cannot.
+
+    See `host_devices.threads`. Members of a population draw their problems at once, on all devices.
+    """
+    devices = jax.local_device_count()
+    if jax.default_backend() != "cpu" or devices == 1 or threads(devices) > devices:
+        return ""
+    return (
+        f"a population runs on one of {devices} devices: {THREADS}={cores() + devices} in the "
+        f"environment, before the first computation, gives XLA the threads to use all"
+    )
 
 
 def idle_cores() -> str:

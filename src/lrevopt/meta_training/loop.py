@@ -42,11 +42,7 @@ from lrevopt.meta_training.records import (
     run_record,
     without_particles,
 )
-from lrevopt.meta_training.run_directory import (
-    RunDirectory,
-    progress_bar,
-    stop_requests,
-)
+from lrevopt.meta_training.run_directory import RunDirectory, progress_bar
 from lrevopt.meta_training.settings import (
     MetaTraining,
     learning_rate_at,
@@ -54,6 +50,7 @@ from lrevopt.meta_training.settings import (
     snapshot_steps,
 )
 from lrevopt.optimizers.interface import AbstractOptimizer
+from lrevopt.storage.signals import stop_requests
 from lrevopt.tasks.interface import AbstractTask, sample_problems
 
 

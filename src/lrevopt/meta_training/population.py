@@ -22,6 +22,7 @@ from jaxtyping import Array, Float, Key, PyTree
 from lrevopt import storage
 from lrevopt.checks import finite, instance, random_keys, sequence
 from lrevopt.inner_loop.devices import (
+    crowded,
     on_devices_of_members,
     on_every_device,
     population_mesh,
@@ -231,7 +232,8 @@ class Population:
 
         planned = folder.whole.plan(
             make, resume=resume, overwrite=overwrite, report=report_plan,
-            heading=f"{count} members at once; for each of them",
+            heading="; ".join(filter(None, (
+                crowded() if mesh is None else "", f"{count} members at once; for each of them"))),
         )  # fmt: skip
         found = folder.open(planned, resume=resume, overwrite=overwrite)
         state, progress = begun_or_found(*_begun(task, members, settings, keys), found)

@@ -3,9 +3,7 @@
 import contextlib
 import json
 import math
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
@@ -42,25 +40,6 @@ OF_SETTINGS = ("tuning", storage.UNFINISHED, "evaluation")
 """What they make from the settings alone."""
 
 PLAN = "memory_plan"
-
-
-@contextmanager
-def stop_requests() -> Iterator[list[str]]:
-    """A list to which SIGINT and SIGTERM append their names instead of ending the process."""
-    received: list[str] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield received
-        return
-
-    def note(number: int, frame: object) -> None:
-        received.append(signal.Signals(number).name)
-
-    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

@@ -9,13 +9,15 @@ import numpy as np
 
 from lrevopt.storage.files import read_settled, remove, writable_directory
 from lrevopt.storage.packed import DIGEST, digest_of_arrays
+from lrevopt.storage.signals import signals_wait
 
 
+@signals_wait()
 def save_arrays(directory: Path | str, arrays: dict[str, np.ndarray]) -> None:
     """Named arrays as one Orbax checkpoint, replacing what stood at `directory`.
 
     A digest of all bytes goes with them, so that damage is noticed on loading. Raises `OSError`,
-    naming the folder, if it cannot be written.
+    naming the folder, if it cannot be written. SIGINT and SIGTERM arrive when it is done.
     """
     directory = Path(os.path.abspath(directory))
     writable_directory(directory.parent)
@@ -44,6 +46,7 @@ def load_arrays(directory: Path | str) -> dict[str, np.ndarray]:
     return read_settled(lambda: _load_arrays(directory), directory)
 
 
+@signals_wait()
 def _load_arrays(directory: Path) -> dict[str, np.ndarray]:
     replaced = directory.with_name(f".{directory.name}.old")
     if not directory.is_dir() and replaced.is_dir():  # between two renamings
