@@ -314,7 +314,7 @@ def test_the_figure_has_a_curve_for_every_group_and_the_crossing():
         np.asarray(edge.lines[1].get_ydata(), float), found.top_sharpness / found.top_stable
     )
     np.testing.assert_array_equal(np.asarray(edge.lines[-1].get_xdata()), [60, 60])
-    with pytest.raises(ValueError, match="`record` must have a record at least, got none"):
+    with pytest.raises(ValueError, match="`record` must hold at least one record, got none"):
         lo.plot.observation(lo.observe(optax.sgd(0.1)).init(params))
     page = lo.observation_page(state, "<one> & two").html
     assert "<h1>&lt;one&gt; &amp; two</h1>" in page

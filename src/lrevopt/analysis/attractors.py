@@ -89,6 +89,9 @@ def find_attractors(
 ) -> Attractors:
     """Iterate F from every visited state with the gradient held, and say where each ends.
 
+    `steps` updates are made at most, until a state no longer changes; Newton's method then refines
+    the end. Unlike `find_fixed_points` this finds attractors alone.
+
     Raises `ValueError` for states of another optimizer, no states, entries that are not finite, a
     gradient whose square overflows, or fewer than 1 step.
     """

@@ -121,10 +121,16 @@ def find_fixed_points(
     initial_states: Float[AnyArray, "point state"],
     gradient: float | Float[AnyArray, ""] = 0.0,
 ) -> FixedPoints:
-    """Search for a fixed point from every initial state, with the gradient held at `gradient`.
+    """Search for a fixed point F(h*, g*) = h* from every initial state (paper, section 4.2).
 
-    A search that does not converge is no error, but is marked in `converged`, with its reason.
-    Where F has no derivative because of a root of 0, its limit from above stands in.
+    - `initial_states`: where searches start, of shape (point, state); states that a run visited,
+      such as `run.states[::20, 0]`, are a good choice.
+    - `gradient`: the held gradient g*.
+
+    Solved by Newton and Levenberg-Marquardt steps in float64. A search that does not converge is no
+    error, but is marked in `converged`, with its reason. A point that is found need not attract:
+    see `find_attractors`. Where F has no derivative because of a root of 0, the limit from above is
+    taken.
 
     Raises `ValueError` for states of another optimizer, no states, entries that are not finite, or
     a gradient whose square overflows.

@@ -36,13 +36,12 @@ PER_GRADIENT = "x / gradient"
 
 
 class Linearization(Printed, eqx.Module):
-    """First-order expansion at `(state, gradient)`. Host arrays in float64.
+    """First-order expansion of an optimizer at `(state, gradient)`. Host arrays in float64.
 
-    `recurrent` is J = dF/dh, `input` is B = dF/dg, `readout` is w, `next_state` is F there.
-    `moving`: F moves the state by more than round-off, so it is no fixed point, and modes describe
-    how two states near each other part, on their way. `one_sided`: F has no derivative there
-    because of a root of 0, and limits from above stand in. Prints as a table of what J, B and w add
-    up to.
+    `recurrent` is J = dF/dh, `input` is B = dF/dg, `readout` is w, `next_state` is F(h, g) there.
+    `moving`: F changes the state by more than round-off, so it is no fixed point, and modes
+    describe how two nearby states separate. `one_sided`: F has no derivative there because of a
+    root of 0, and limits from above are taken. Prints as a table.
     """
 
     recurrent: Float[np.ndarray, "state state"]
@@ -66,7 +65,7 @@ class Linearization(Printed, eqx.Module):
         return bool(np.isfinite(self.recurrent).all() and np.isfinite(self.input).all())
 
     def remarks(self) -> list[str]:
-        """Sentences on what this point is not: at rest, or where F has derivatives."""
+        """Sentences that warn: the point is no fixed point, or F has no derivative there."""
         remarks = []
         if self.moving:
             remarks.append(moving_remark(self.speed))
@@ -121,9 +120,8 @@ class Modes(Printed, eqx.Module):
 
     `right` holds r_m as columns and `left` l_m as rows, scaled so that `left @ right` is the
     identity. `learning_rates` are the alpha_m, complex like the eigenvalues, positive for a
-    descending mode. Two identities hold: they sum to the effective learning rate, and
-    `sum(learning_rates / (1 - eigenvalues))` is the steady-state gain. `speed` and `moving` are
-    those of the linearization. Prints as a table.
+    descending mode. They sum to the effective learning rate, `learning_rates / (1 - eigenvalues)`
+    to the steady-state gain. `speed` and `moving` are the linearization's. Prints as a table.
     """
 
     eigenvalues: Complex[np.ndarray, " mode"]
@@ -193,9 +191,10 @@ def linearize(
     state: Float[AnyArray, " state"],
     gradient: float | Float[AnyArray, ""] = 0.0,
 ) -> Linearization:
-    """Jacobians of the transition at any point, by forward derivatives in float64.
+    """Jacobians of the transition at any point (paper, equation 3).
 
-    Where F has no derivative because of a root of 0, its limit from above stands in (`one_sided`).
+    The state need not be a fixed point: see `moving`. Computed by forward derivatives in float64.
+    Where F has no derivative because of a root of 0, the limit from above is taken (`one_sided`).
 
     Raises `ValueError` for the state of another optimizer, entries that are not finite or whose
     squares overflow, and a point where F or a derivative is not finite.
@@ -242,12 +241,13 @@ def check_differentiable(linearization: Linearization) -> None:
 
 
 def eigenmodes(linearization: Linearization) -> Modes:
-    """Split a linearized optimizer into modes that each act like momentum.
+    """Split a linearized optimizer into modes that each act like momentum (paper, 5.1 and C).
 
-    Raises `ValueError` where J is not finite, and where it is near-defective: where the impulse
-    response rebuilt from the modes differs from that of J. (The condition number of the
-    eigenvectors would also refuse harmless cases, such as Adam at its fixed point, whose
-    coordinates differ by 1e8.)
+    Mode m has the velocity `v_m' = eigenvalues_m v_m + g` and the update `-learning_rates_m v_m'`.
+
+    Raises `ValueError` where J is not finite, or near-defective: where the impulse response rebuilt
+    from the modes differs from that of J. (A bound on the condition of eigenvectors would also
+    refuse Adam at its fixed point, where coordinates differ by 1e8.)
     """
     check_differentiable(linearization)
     J, B, w = linearization.recurrent, linearization.input, linearization.readout
@@ -318,9 +318,10 @@ def steady_state_gain(linearization: Linearization) -> float:
 def linear_optimizer(
     linearization: Linearization, start: Float[AnyArray, " state"] | None = None
 ) -> LinearOptimizer:
-    """The linearized optimizer as one that runs, from `start` (default: the expanded point).
+    """The linearized optimizer as one that runs (paper, equation 4).
 
-    Raises `ValueError` for a start of another length.
+    Its initial state is `start`, by default the point of expansion. Raises `ValueError` for a start
+    of another length.
     """
     instance("linearization", linearization, Linearization, "a linearization of `linearize`")
     return LinearOptimizer(
@@ -335,10 +336,10 @@ def linear_optimizer(
 
 
 def mode_optimizer(modes: Modes, indices: int | Sequence[int]) -> ModeOptimizer:
-    """Selected modes and their conjugates as an optimizer of their own.
+    """Selected modes and their conjugates as an optimizer of their own (paper, equation 6).
 
-    All modes start at 0, and the constant update `w . h*` is left out.
-    Raises `ValueError` for no index or one out of range.
+    `indices` count from the slowest, 0. All modes start at 0, and the constant update `w . h*` is
+    left out. Raises `ValueError` for no index or one out of range.
     """
     instance("modes", modes, Modes, "the modes of `eigenmodes`")
     count = len(modes.eigenvalues)

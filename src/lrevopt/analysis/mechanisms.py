@@ -65,9 +65,12 @@ def analyze(
     steps: int = 200,
     parameter: float = 0.0,
 ) -> Mechanisms:
-    """Measure all mechanisms of one optimizer on fresh problems of one task.
+    """Measure all mechanisms of one optimizer on fresh problems of one task (paper, section 5).
 
-    An optimizer that takes x runs with it, and is analysed at x = `parameter`.
+    - `key`: draws the problems and the parameters whose states are sampled.
+    - `problems`, `steps`: number of problems, and of updates of the run on each.
+    - `parameter`: value of x at which an `AbstractParameterOptimizer` is analysed. Its runs use the
+      parameters that they meet.
 
     Raises `ValueError` for counts below 1, or an optimizer that diverges on every problem.
     """

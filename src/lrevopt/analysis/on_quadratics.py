@@ -27,9 +27,10 @@ from lrevopt.optimizers.interface import AbstractOptimizer, moved_at
 
 
 class QuadraticMap(eqx.Module):
-    """State and parameter together near `(state, gradient, parameter)`. Host arrays in float64.
+    """Linear map of state and parameter together on a quadratic loss. Host arrays in float64.
 
-    `recurrent`, `input` and `by_parameter` are J, B and P, `readout` is w, and `matrix` is M.
+    `recurrent`, `input` and `by_parameter` are the Jacobians J = dF/dh, B = dF/dg and P = dF/dx at
+    the point of linearization, `readout` is w, and `curvature` the second derivative c of the loss.
     """
 
     recurrent: Float[np.ndarray, "state state"]
@@ -40,13 +41,17 @@ class QuadraticMap(eqx.Module):
 
     @property
     def matrix(self) -> Float[np.ndarray, "both both"]:
+        """M = [[J, c B + P], [w J, 1 + w . (c B + P)]], by which an update multiplies deviations.
+
+        The axis `both` has the coordinates of the state and then the parameter.
+        """
         moved = self.curvature * self.input + self.by_parameter
         states = np.column_stack([self.recurrent, moved])
         return np.vstack([states, self.readout @ states + np.eye(len(moved) + 1)[-1]])
 
     @property
     def eigenvalues(self) -> Complex[np.ndarray, " both"]:
-        """Of M, the largest first."""
+        """Eigenvalues of `matrix`, largest size first."""
         found = np.linalg.eigvals(self.matrix).astype(complex)
         return found[np.argsort(-np.abs(found), kind="stable")]
 
@@ -64,11 +69,14 @@ def quadratic_map(
     gradient: float = 0.0,
     parameter: float = 0.0,
 ) -> QuadraticMap:
-    """The map of (h, x) on a loss of this curvature, linearized at a point.
+    """The map of state and parameter (h, x) on a quadratic loss, linearized at a point.
 
-    Both kinds of optimizers are taken; `parameter` matters only to those that take x. Computed by
-    forward derivatives in float64. A live step counter has eigenvalue 1: hold it (`at_step` of
-    `from_optax`).
+    - `curvature`: second derivative of the loss; negative ones are allowed.
+    - `state`, `gradient`, `parameter`: where the optimizer is linearized. `parameter` matters only
+      to an `AbstractParameterOptimizer`.
+
+    Computed by forward derivatives in float64. A live step counter has eigenvalue 1: hold it
+    (`at_step` of `from_optax`).
 
     Raises `ValueError` for the state of another optimizer, or numbers that are not finite.
     """

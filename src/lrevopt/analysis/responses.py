@@ -45,7 +45,7 @@ GRID = np.concatenate([1 - np.geomspace(2, 1e-4, 240), [0.0]])
 
 
 class MomentumFit(Printed, eqx.Module):
-    """The optimizer of a few momenta that answers small gradients most alike. Float64.
+    """The optimizer of a few momenta whose impulse response is the nearest. Float64.
 
     - `eigenvalues`, `learning_rates`: of its momenta, slowest first, complex, as those of `Modes`:
       `v' = eigenvalue v + g` and `x' = x - learning_rate v'`. A pair of conjugates is one damped
@@ -85,10 +85,11 @@ class MomentumFit(Printed, eqx.Module):
 
 
 def hankel_values(linearization: Linearization) -> Float[np.ndarray, " state"]:
-    """Hankel singular values of (J, B, w), largest first, over the largest, which is then 1.
+    """Hankel singular values of (J, B, w) divided by the largest, in falling order: the first is 1.
 
-    As many as are not small is the number of momenta of the optimizer. All are 0 where gradients
-    cause no updates.
+    The number of momenta that the optimizer has is the number of values that are not small. All are
+    0 where gradients cause no updates. Unlike eigenvalues they do not depend on the coordinates of
+    the state (paper, 5.1 and C, where eigenmodes are counted instead).
 
     Modes that do not fade (eigenvalues within 1e-6 of the unit circle, or beyond) have no finite
     values. They are left out, with the value 0, if no gradient reaches them or no parameter moves

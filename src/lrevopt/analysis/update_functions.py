@@ -26,7 +26,7 @@ GRID = 201
 def update_function(
     opt: AbstractOptimizer, state: Float[AnyArray, " state"], gradients: Float[AnyArray, " grid"]
 ) -> Float[Array, " grid"]:
-    """Update `w . F(h, g)` of the state `h` for each gradient.
+    """Update `w . F(h, g)`, what is added to the parameter, of the state `h` for each gradient.
 
     Raises `ValueError` for the state of another optimizer, numbers that are not finite, or
     gradients that are not one axis or whose squares overflow.
@@ -44,10 +44,11 @@ def effective_learning_rate(
     state: Float[AnyArray, " state"],
     gradient: float | Float[AnyArray, ""] = 0.0,
 ) -> Float[Array, ""]:
-    """Minus the slope of the update function at `gradient`, by automatic differentiation.
+    """Effective learning rate of a state: minus the slope of its update function at `gradient`.
 
-    In float64, like all linearization, unless it is part of a traced computation. Where F has no
-    derivative because of a root of 0, the limit from above stands in.
+    Positive for an optimizer that descends. Computed by automatic differentiation, in float64
+    unless it is part of a traced computation. Where F has no derivative because of a root of 0, the
+    limit from above is taken.
 
     Raises `ValueError` for the state of another optimizer, a gradient that is not one finite
     number, or a point where there is no slope.

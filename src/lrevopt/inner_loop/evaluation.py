@@ -212,10 +212,11 @@ def evaluate(
     key: Key[Array, ""],
     mesh: Mesh | None = None,
 ) -> Evaluation:
-    """Run each optimizer for `steps` updates on the same `problems` draws.
+    """Run each optimizer for `steps` updates on the same `problems` problems, drawn from `key`.
 
-    Optimizers of one structure (the same class and shapes) share one compiled program, also
-    across calls. Problems are spread over the devices of `mesh` (default: see `problem_mesh`).
+    `key` must not be one from which an optimizer was trained or tuned. Optimizers of one structure
+    (the same class and shapes) share one compiled program, also across calls. Problems are spread
+    over the devices of `mesh` (default: see `problem_mesh`).
 
     Raises `ValueError` if there are no optimizers, for fewer than one problem or step, for what
     does not fit together (see `unroll`), and for a task whose first loss is negative: the

@@ -20,10 +20,11 @@ from lrevopt.inner_loop.objective_kinds import Objective as Objective
 def meta_objective(
     losses: Float[Array, "*problem visited"], kind: Objective = "mean"
 ) -> Float[Array, "*problem"]:
-    """Meta-objective of one run, or of many along leading axes.
+    """Meta-objective of one run, or of many along leading axes (paper, D.2).
 
-    `kind` is "mean", "log_mean" or "final". Raises `ValueError` for another, and for losses that
-    are not real numbers or have no entry.
+    `losses[..., k]` is the loss after k updates. `kind` is "mean", mean(losses) / losses[0]; its
+    logarithm "log_mean"; or "final", losses[-1] / losses[0]. Less is better. Raises `ValueError`
+    for another kind, and for losses that are not real numbers or have no entry.
     """
     losses = jnp.asarray(real_array("losses", losses))
     if losses.ndim == 0 or losses.shape[-1] == 0:

@@ -74,11 +74,17 @@ def meta_gradient(
 ) -> Gradient:
     """Mean meta-objective of the problems drawn from `keys`, and its gradient by backpropagation.
 
+    Returns a pair: the mean over problems of `settings.objective`, and the gradient as an optimizer
+    of the same structure, with a derivative in place of each floating-point leaf.
+
     Backpropagates through all `settings.unroll` updates, `settings.micro_batch` problems at a time;
     neither this nor `settings.checkpoint_every` changes the result beyond round-off. The gradient
-    is exact unless `settings.estimator` is "first_order" or "clipped". With a `mesh`, each device
-    takes its share of the problems and of a micro-batch. Raises `ValueError` for the estimators
-    that do not backpropagate, and for what are no random keys.
+    is exact unless `settings.estimator` is "first_order" or "clipped". `keys` are as many as there
+    are problems, one each. With a `mesh`, each device takes its share of the problems and of a
+    micro-batch.
+
+    Raises `ValueError` for the estimators "es" and "pes", which do not backpropagate, and where
+    `keys` are not random keys.
     """
     instance("settings", settings, MetaTraining, "MetaTraining settings")
     if settings.estimator in ("es", "pes"):

@@ -38,8 +38,10 @@ WORTH_KEEPING = 2**26
 class MemoryPlan:
     """Problems differentiated at a time, updates between checkpoints, and the memory they take.
 
-    Predicted bytes: `kept` for the kept states and gradients, `working` for the derivative of one
-    update, `data` for the task and unfinished pairs. `limit` is the memory available.
+    `micro_batch` problems are differentiated at a time, with a kept state every `checkpoint_every`
+    updates. Predicted bytes: `kept` for the kept states and gradients, `working` for the derivative
+    of one update, `data` for the task and, of the estimator "pes", the pairs of runs that go on
+    from one meta-step to the next. `limit` is the memory available, in bytes.
     """
 
     micro_batch: int

@@ -17,10 +17,19 @@ from lrevopt.optimizers.interface import AbstractOptimizer
 
 
 class History(eqx.Module):
-    """Record of a training run. Entries of steps not yet taken are NaN.
+    """Record of a meta-training. Entries of meta-steps not yet taken are NaN.
 
-    `objectives` are of each step's own batch, before its update and without the penalty;
-    `selection_scores` are mean(losses) / losses[0] over the selection problems, per snapshot.
+    - `objectives`: mean meta-objective of each step's own batch, before its update and without the
+      penalty. `gradient_norms`: L2 norm of each step's meta-gradient before clipping.
+    - `skipped`: number of steps whose meta-gradient was not finite, which changed nothing.
+      `rollbacks`: how often training returned to the best snapshot.
+    - `snapshot_steps`: number of meta-steps before each snapshot of the weights;
+      `selection_scores`: mean(losses) / losses[0] of each over the selection problems;
+      `selected`: index of the best one.
+    - `steps`: meta-steps taken, `seconds` of them, and `outcome`: "finished", "time limit" or the
+      name of the signal that stopped the training.
+
+    Raises `ValueError` for a `selected` that is not an index of a snapshot.
     """
 
     objectives: Float[np.ndarray, " step"]
@@ -53,7 +62,7 @@ class History(eqx.Module):
 
 
 class MetaTrainingRun(eqx.Module):
-    """A finished or interrupted run.
+    """A finished or interrupted meta-training.
 
     `optimizer` is the best snapshot on the selection problems, `last` the weights at the last
     step, `snapshots` all of them, stacked. `history.outcome` is "finished", "time limit" or the

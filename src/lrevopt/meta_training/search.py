@@ -18,9 +18,10 @@ from lrevopt.tasks.interface import AbstractTask
 
 
 class LearningRateSearch(eqx.Module):
-    """Each candidate with the score of its best snapshot on the selection problems.
+    """Each candidate learning rate with the score of its best snapshot on selection problems.
 
-    `skipped` counts meta-steps whose meta-gradient was not finite.
+    `scores` are means of mean(losses) / losses[0], less is better; `skipped` counts meta-steps
+    whose meta-gradient was not finite. `best` is the learning rate with the least score.
     """
 
     learning_rates: Float[np.ndarray, " candidate"]
@@ -43,11 +44,12 @@ def search_learning_rate(
     key: Key[Array, ""],
     progress: bool = True,
 ) -> LearningRateSearch:
-    """Train once with each of `candidates` learning rates, log-uniform within `bounds`.
+    """Train once with each of `candidates` meta learning rates, log-uniform within `bounds`.
 
     All candidates start from `optimizer`, train on the same problems, as one population, and are
-    compared on the same selection problems. `settings.steps` is the number of meta-steps for each.
-    No test problems are used.
+    compared on the same selection problems. `settings.steps` is the number of meta-steps for each;
+    `settings.learning_rate` is not used. `key` draws the learning rates and the problems. No test
+    problems are used. `progress` shows a progress bar.
 
     Raises `ValueError` for bounds that are reversed or not positive, fewer than one candidate,
     or if every candidate diverged.

@@ -199,7 +199,12 @@ class RMSProp(AbstractOptimizer):
 
 
 class Adam(AbstractOptimizer):
-    """Bias-corrected Adam (Kingma and Ba 2015).
+    """Bias-corrected Adam (Kingma and Ba 2015), with epsilon outside the root.
+
+        m' = b1 m + (1 - b1) g        v' = b2 v + (1 - b2) g^2
+        x' = x - learning_rate (m' / (1 - b1^k)) / (sqrt(v' / (1 - b2^k)) + epsilon)
+
+    with k = 1 in the first update.
 
     State: first moment `m`, second moment `v`, `b1^k`, `b2^k`, step direction. The powers
     replace the step counter. They decay to 0, so the state has a fixed point; a counter has none.

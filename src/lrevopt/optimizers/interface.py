@@ -27,11 +27,15 @@ from lrevopt.shapes import shapes_of
 
 
 class AbstractOptimizer(eqx.Module):
-    """A component-wise optimizer in state-space form.
+    """A component-wise optimizer in state-space form (paper, equations 1 and 2).
 
-    `transition` is written for one parameter; `unroll` and the analysis map it over all. All
-    arrays share one floating dtype. Hyperparameters and weights are array leaves, so that a grid
-    of settings is one stacked module. Sizes are static.
+        h' = F(h, g)        x' = x + w . h'
+
+    Derive from it and write `readout` (w, as a field or a property), `initial_state` and
+    `transition` (F) for an optimizer of your own. `transition` is written for one parameter and
+    must be traceable by JAX; `unroll` and the analysis map it over all parameters. All arrays share
+    one floating dtype. Hyperparameters and weights are array leaves, so that a grid of settings is
+    one stacked module. Sizes are static.
     """
 
     if TYPE_CHECKING:
@@ -49,7 +53,7 @@ class AbstractOptimizer(eqx.Module):
     def transition(
         self, state: Float[Array, " state"], gradient: Float[Array, ""]
     ) -> Float[Array, " state"]:
-        """Next state `F(h, g)`."""
+        """Next state `F(h, g)` from the state h and one component g of the gradient."""
 
 
 class AbstractParameterOptimizer(AbstractOptimizer):

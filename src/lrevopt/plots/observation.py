@@ -46,7 +46,7 @@ def observation(record: Any) -> Figure:
     if not isinstance(record, Observation):
         record = read(record)
     if not len(record.steps):
-        raise ValueError("`record` must have a record at least, got none: make an update first.")
+        raise ValueError("`record` must hold at least one record, got none: make an update first.")
     rows = 3 if record.watched else 2
     figure, grid = grid_of_panels(rows, 2, height=2.0)
     axes = list(grid.flat)

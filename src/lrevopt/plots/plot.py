@@ -91,19 +91,19 @@ def update_functions(
 ) -> Figure:
     """Update `w . F(h, g)` of a parameter against its gradient, one curve for each state.
 
-    By default of the initial state and of the fixed point without gradient, which is looked for
-    where 500 updates without gradient lead; where none is found, the state there is shown. The
-    legend has the effective learning rate of each, minus the slope at zero gradient.
+    By default the initial state and the fixed point at zero gradient. The search for the latter
+    starts from the state after 500 updates with zero gradient, which is shown if none is found. The
+    legend has the effective learning rate of each state, minus the slope at zero gradient.
 
     - `states`: other states, of shape (state,), by the names that the legend gives them.
     - `trajectory`: a run of `lo.unroll`, of which `parameter`, an index, adds five states.
     - `gradients`: the gradient axis, increasing. By default the range met by that parameter;
-      without a trajectory three times the largest *knee*, the gradient at which the tangent at
-      zero reaches the largest update; and -1 to 1 where updates never saturate, or at once.
+      without a trajectory three times the largest *knee*, the gradient at which the tangent at zero
+      reaches the largest update; and -1 to 1 where none has a knee between 1e-6 and 1e6.
     - `x`: for an optimizer that takes the parameter's value, such as AdamW, the value or the values
       at which curves are drawn. States of the trajectory have the value that they met.
-    - `at_rest`: the optimizer with its step counter frozen, whose fixed point is shown: a live
-      counter never rests.
+    - `at_rest`: the optimizer with its step counter held, whose fixed point is shown: with a live
+      counter there is none.
 
     Raises `ValueError` for a state of another optimizer, an axis that is not increasing, a
     parameter that the trajectory does not have, or values of `x` that are not finite.
@@ -159,7 +159,7 @@ def _values_of(name: str, values: float | Sequence[float]) -> list[float]:
     several = np.ndim(cast(Any, values)) == 1
     found = [finite(name, value) for value in (cast(Any, values) if several else [values])]
     if not found:
-        raise ValueError(f"`{name}` must hold a number at least, got none.")
+        raise ValueError(f"`{name}` must hold at least one number, got none.")
     return list(dict.fromkeys(found))
 
 
@@ -202,11 +202,12 @@ def eigenmodes(
 ) -> Figure:
     """Eigenvalues of the linearized optimizer beside the unit circle, coloured by learning rate.
 
-    By default at the initial state (a) and at the fixed point without gradient (b), looked for as
-    in `update_functions`; with `state`, or with a linearization or its modes in place of the
-    optimizer, or with `ax`, which then has the fixed point, one panel. The ring marks the dominant
-    mode, and the title has the effective learning rate. Where J is near-defective, eigenvalues
-    are grey: modes have no learning rates of their own.
+    By default there are two panels: (a) at the initial state, and (b) at the fixed point at zero
+    gradient, searched for as in `update_functions`. There is one panel if a `state` is given, if a
+    linearization or its modes take the place of the optimizer, or if `ax` is given, which then
+    shows the fixed point. The ring marks the dominant mode, and the title has the effective
+    learning rate. Where J is near-defective, eigenvalues are grey: modes have no learning rates of
+    their own.
 
     `gradient` is what the optimizer is linearized at, and `x`, for an optimizer that takes it, the
     value of the parameter; `at_rest` is as in `update_functions`.
@@ -266,10 +267,10 @@ def _modes(ax: Axes, model: Linearization | Modes) -> str:
 def trajectory(run: Trajectory) -> Figure:
     """One run of `lo.unroll`: loss (a), parameters (b), and states of parameters (c).
 
-    Of many parameters 30 are shown, at even distances. States are projected on the first two
-    principal components of all that are shown, from the initial state (triangle) to the last one
-    (dots); a state of one coordinate is drawn over the updates. Numbers that are not finite or
-    beyond 1e100 are left out; the first update with such a loss is named.
+    Of more than 30 parameters, 30 evenly spaced ones are shown. States are projected on the first
+    two principal components of all states shown; a triangle marks the initial state, dots the last
+    ones. A state of one coordinate is drawn over the updates. Numbers that are not finite or beyond
+    1e100 are left out; the first update with such a loss is named below the axis.
     """
     instance("run", run, Trajectory, "a trajectory of `unroll`")
     curve = _shown(run.losses)
@@ -328,9 +329,9 @@ def _draw_states(
 def losses(runs: Evaluation | Mapping[str, Trajectory], *, ax: Axes | None = None) -> Figure:
     """Loss against updates: of an evaluation, or of single runs by name.
 
-    Of an evaluation, means over the problems on which an optimizer stays finite, with a band of
-    one standard error on each side; how many runs diverged is said below. Raises `ValueError` for
-    no run, or runs of unequal length.
+    An evaluation is drawn as the mean over the problems on which an optimizer stays finite, with a
+    band of one standard error on each side; the number of diverged runs is given below. Raises
+    `ValueError` for no run, or runs of unequal length.
     """
     if isinstance(runs, Evaluation):
         record = runs
@@ -362,7 +363,7 @@ def interventions(record: Interventions, *, ax: Axes | None = None) -> Figure:
     """What it costs to remove each mechanism: ratios of meta-objectives, changed over original.
 
     Dots are geometric means over problems, bars 95 % intervals, colours mechanisms. The number of
-    runs that diverged stands at the right; the dot is then hollow, and of the others.
+    diverged runs stands at the right; the dot is then hollow and is the mean over the other runs.
     """
     instance("record", record, Interventions, "interventions of `intervene`")
     alone = ax is None

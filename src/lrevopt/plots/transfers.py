@@ -1,4 +1,4 @@
-"""Optimizers away from home: the transfer matrix, and sweeps of one thing at a time."""
+"""Optimizers on tasks that they were not trained for: transfer matrix, sweeps of one quantity."""
 
 import itertools
 from collections.abc import Mapping

@@ -103,11 +103,13 @@ def measure_transfer(
     analysed: int = 16,
     steps: int = 200,
 ) -> Transfer:
-    """Run every optimizer on the same draws of a task, and compare scorecards with the home one's.
+    """Run every optimizer on the same problems of a task, and compare their scorecards.
 
-    Scorecards are measured on `analysed` other draws, from `analysis_key`; with 0 none are, and
-    distances are NaN. Raises `ValueError` for other counts below 1, a home optimizer that is not
-    among the optimizers, or one that has no scorecard because it diverges.
+    `home_optimizer` names the one that was trained on this task. `key` draws the `problems` test
+    problems. Scorecards are measured on `analysed` other problems, from `analysis_key`; with 0 none
+    are measured, and distances are NaN. `steps` are the updates of each run. Raises `ValueError`
+    for other counts below 1, a home optimizer that is not among the optimizers, or one that has no
+    scorecard because it diverges.
     """
     mapping("optimizers", optimizers, "optimizers")
     one_of("home_optimizer", home_optimizer, tuple(optimizers))

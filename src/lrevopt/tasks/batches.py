@@ -17,8 +17,10 @@ class Minibatches(eqx.Module):
 
         batches = Minibatches((images, labels), 64)      loss(params, (images, labels))
 
-    `data` is a pytree of arrays whose first axis counts examples. A problem's minibatches come
-    from its own key, so that two problems see the examples in another order.
+    `data` is a pytree of arrays whose first axis counts examples. The examples of step k are drawn
+    from `fold_in(key, k)` with the problem's own key: the same in each run on that problem, others
+    on other problems.
+
     Raises `ValueError` for arrays of unequal first axis, or a size below 1 or above their number.
     """
 

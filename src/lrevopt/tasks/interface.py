@@ -31,21 +31,30 @@ class AbstractProblem(eqx.Module):
 class AbstractTask(eqx.Module):
     """A distribution of problems.
 
-    `loss` must be a scalar and differentiable in `parameters`; for meta-training, twice. Optimizers
-    receive its gradient.
+    For a task of your own, derive from it and write `sample` and `loss`. `loss` must be a scalar
+    and differentiable in `parameters`; for meta-training, twice. Optimizers receive its gradient.
+    Both methods are compiled and mapped over problems, so they must be functions that JAX can
+    trace. Arrays that all problems share are fields of the task.
     """
 
     @abc.abstractmethod
     def sample(self, key: Key[Array, ""]) -> Any:
-        """Draw a problem: an `AbstractProblem`, or any pytree with `initial_parameters`."""
+        """Draw a problem from a random key.
+
+        It is an `AbstractProblem`, or any pytree of arrays with a flat vector `initial_parameters`
+        of shape (dim,).
+        """
 
     @abc.abstractmethod
     def loss(self, problem: Any, parameters: Float[Array, " dim"], step: Step) -> Float[Array, ""]:
-        """Loss of `parameters` at inner step `step`."""
+        """Loss of `parameters` on `problem` at inner step `step`, counted from 0.
+
+        A stochastic loss takes its minibatch from `problem` and `step`.
+        """
 
     @property
     def title(self) -> str:
-        """What reports and figures call the task. Unless it says otherwise, its class in words."""
+        """What reports and figures call the task; by default the name of its class in words."""
         return in_words(type(self).__name__)
 
     @property
@@ -57,7 +66,7 @@ class AbstractTask(eqx.Module):
         return {"parameters": slice(None)}
 
     def metrics(self, problem: Any, parameters: Float[Array, " dim"]) -> dict[str, Array]:
-        """Scalars by name that evaluation reports of final parameters beside the loss.
+        """Scalars by name, such as a test accuracy, that evaluations report of final parameters.
 
         By default none.
         """

@@ -120,11 +120,11 @@ def tune(
 
     An argument of `constructor` is searched if `settings.ranges` or `DEFAULT_RANGES` has a range
     for its name; otherwise it keeps its default. The `settings.finalists` best settings are scored
-    on fresh problems, and the least mean wins, if it holds on further problems within 10 %: they
-    are decided on more problems otherwise, four times as many at most. If the winner is on an
-    edge, that end of its axis moves out by a decade, at the same density of points, and the search
-    is repeated on the same problems: at most 8 times, or twice with successive halving. Problems
-    are spread over the devices of `mesh` (default: see `problem_mesh`).
+    again on fresh problems, and the least mean wins. If the winner's score on further problems
+    differs by more than 10 %, finalists are compared on more problems, at most four times as many.
+    If the winner is on an edge, that end of its axis moves out by a decade, and the search is
+    repeated: at most 8 times, or twice with successive halving. Test problems must come from
+    another `key`. Problems are spread over the devices of `mesh` (default: see `problem_mesh`).
 
     Raises `ValueError` for an argument with neither a range nor a default, a range for an
     argument that does not exist, or nothing to search.

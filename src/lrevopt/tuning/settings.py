@@ -68,7 +68,7 @@ def axis_of(name: str, pair: tuple[float, float]) -> SearchRange:
 
 @dataclasses.dataclass(frozen=True)
 class Tuning:
-    """How baselines are tuned.
+    """How the hyperparameters of an optimizer are searched (see `tune`).
 
     Raises `ValueError` for counts below 1, an unknown objective, rungs out of order, or a range
     that is reversed or outside of what its hyperparameter can be.
@@ -91,7 +91,7 @@ class Tuning:
     winner is checked."""
     rungs: Rungs = ()
     """Successive halving: pairs (updates, survivors), with updates rising and survivors falling.
-    Then the survivors run in full. None: every setting runs in full."""
+    Then the survivors run in full. Without any pair, every setting runs in full."""
     ranges: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
     """Lowest and highest value by name of the hyperparameter, in addition to the built-in ranges
     or in place of them. Values are positive; those of momentum, decay, b1 and b2 are in [0, 1), on

@@ -65,7 +65,7 @@ def observation_page(record: Any, title: str = "Observed optimizer") -> Observat
     if not isinstance(record, Observation):
         record = read(record)
     if not len(record.steps):
-        raise ValueError("`record` must have a record at least, got none: make an update first.")
+        raise ValueError("`record` must hold at least one record, got none: make an update first.")
     return ObservationPage(record, title)
 
 

@@ -5,5 +5,5 @@ from lrevopt.studies.audit.departures import catalogue
 from lrevopt.studies.audit.record import Audit as Audit
 
 DEPARTURES: dict[str, str] = catalogue()
-"""Departures of optimizers that an audit knows, by name, with a sentence about optimizers `{a}` and
-`{b}`, of which `{b}` departs."""
+"""Known departures of one optimizer from another, by name. Each is a sentence about two optimizers
+`{a}` and `{b}`, of which `{b}` departs from `{a}`."""

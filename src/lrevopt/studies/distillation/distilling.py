@@ -126,11 +126,11 @@ class Distilling:
     starts: int = 10
     """Random starts."""
     candidates: int = 64
-    """Random white boxes of which each start is the best."""
+    """Random white boxes drawn for each start, of which the best one is taken."""
     iterations: int = 200
-    """Most steps of Levenberg-Marquardt on the updates."""
+    """Largest number of Levenberg-Marquardt steps in the fit to updates."""
     refinement: int = 200
-    """Steps of Adam on the losses in closed loop; 0 leaves them out."""
+    """Steps of Adam in the fit to losses of the white box's own runs; 0 leaves this fit out."""
     problems: int = 64
     """Problems of the fit, and as many others for selection."""
     test_problems: int = 256

@@ -109,8 +109,14 @@ def grow_path(
 ) -> WhiteBoxPath:
     """White boxes of 1, 2, ... up to `numbers` free numbers, each grown from the one before.
 
-    `key` and `test_key` are as in `attribute`. Raises `ValueError` for what is no baseline, or
-    counts below 1.
+    A *move* adds one or two free numbers to a white box. In each round moves are tried, the
+    resulting white boxes are meta-trained, and the best one on selection problems is kept.
+
+    - `optimizer`: the learned optimizer that they are compared with.
+    - `baselines`: tuned optimizers by name; the best on problems from `key` is the reference.
+    - `key`: of training, selection and starts. `test_key`: of the `problems` test problems.
+
+    Raises `ValueError` where `baselines` are no optimizers by name, or for counts below 1.
     """
     mapping("baselines", baselines, "optimizers")
     instance("settings", settings, BoxTraining, "`BoxTraining` settings")

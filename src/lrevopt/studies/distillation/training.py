@@ -32,12 +32,13 @@ class BoxTraining:
     """Starts and settings of trained white boxes. Raises `ValueError` for counts below 1."""
 
     training: MetaTraining = TRAINING
+    """Settings of the meta-training of each white box."""
     starts: int = 4
     """Random starts, besides those that are given."""
     candidates: int = 128
-    """Random white boxes of which each start is the best."""
+    """Random white boxes drawn for each start, of which the best one is taken."""
     screening_problems: int = 64
-    """Problems that they are scored on."""
+    """Problems on which these white boxes are scored."""
 
     def __post_init__(self) -> None:
         for name in ("starts", "candidates", "screening_problems"):

@@ -102,15 +102,16 @@ def intervene(
     rest_analysis: RestAnalysis | None = None,
     interventions: Mapping[str, Intervention] = INTERVENTIONS,
 ) -> Interventions:
-    """Run an optimizer and its variants by interventions on the same `problems` draws.
+    """Run an optimizer, and its variant by each intervention, on the same `problems` problems.
 
-    These are the draws of `evaluate` with the same key. Without `rest_analysis` one is measured
-    first on other problems, and both keys are split from `key`. An intervention that cannot be
-    applied to this optimizer is left out and listed in `omitted`. An optimizer that takes x is
-    analysed at x = 0, and its variants take x as it does.
+    The problems are those of `evaluate` with the same `key`; without `rest_analysis` the key is
+    split first, and the analysis is measured on other problems. `interventions` are by name.
+
+    An intervention that cannot be applied is left out and listed in `omitted`. An optimizer that
+    takes x is analysed at x = 0, and its variants take x as it does.
 
     Raises `ValueError` for counts below 1, an intervention named `original`, or an optimizer that
-    diverges on every problem of the analysis.
+    always diverges in the analysis.
     """
     _check_interventions(interventions)
     problems = positive_integer("problems", problems)

@@ -55,7 +55,8 @@ def analyze_rest(
 ) -> RestAnalysis:
     """Find an optimizer's fixed point, modes and schedule on fresh problems.
 
-    An optimizer that takes x runs with it, and is analysed at x = `parameter`.
+    `parameter` is the value of x at which an `AbstractParameterOptimizer` is analysed. Its runs use
+    the parameters that they meet.
 
     Raises `ValueError` for counts below 1, or an optimizer that diverges on every problem.
     """

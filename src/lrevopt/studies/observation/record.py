@@ -55,7 +55,10 @@ class Observation(Printed, eqx.Module):
 
     @property
     def crossed(self) -> tuple[int, ...]:
-        """Records in which the edge of stability is crossed: sharp there, not in the one before."""
+        """Records at which the edge of stability is crossed, by index.
+
+        The sharpness exceeds what is stable there, and did not in the record before.
+        """
         if not self.watched:
             return ()
         beyond = self.top_sharpness > self.top_stable  # not where a bound is NaN

@@ -1,11 +1,10 @@
 """Whether and how fast a linearized optimizer converges on a quadratic, over its curvature.
 
-The gradient of `c (x - x*)^2 / 2` is `c (x - x*)`. Near the fixed point, with A, b and w as in
-`analysis.linearization`, state and parameter before one update go to those before the next by a
-matrix:
+The gradient of `c (x - x*)^2 / 2` is `c (x - x*)`. Near the fixed point, with J, B and w as in
+`analysis.linearization`, one update multiplies state and parameter by a matrix:
 
-    h' - h* = A (h - h*) + c b (x - x*)                       M(c) = [[A,    c b      ],
-    x' - x* = w . A (h - h*) + (1 + c w . b) (x - x*)                 [w A,  1 + c w.b]]
+    h' - h* = J (h - h*) + c B (x - x*)                       M(c) = [[J,    c B      ],
+    x' - x* = w . J (h - h*) + (1 + c w . B) (x - x*)                 [w J,  1 + c w.B]]
 
 At c = 0 the parameter does not move, which gives the eigenvalue 1. For momentum, the eigenvalues of
 M are the roots of `lambda^2 - (1 + momentum - learning_rate c) lambda + momentum = 0`.
@@ -39,12 +38,12 @@ HALVINGS = 60
 class CurvatureResponse(eqx.Module):
     """Spectral radius of M(c) over curvatures. Host arrays in float64.
 
-    - `curvatures`: ascending and log-spaced, from `1e-5 / sum_k |w A^k b|`, where converging takes
-      about 10^5 updates, to `1000 / max_k |w A^k b|`, where one update overshoots a thousandfold.
+    - `curvatures`: ascending and log-spaced, from `1e-5 / sum_k |w J^k B|`, where converging takes
+      about 10^5 updates, to `1000 / max_k |w J^k B|`, where one update overshoots a thousandfold.
     - `radii`: spectral radius at each.
-    - `stable_up_to`: curvature at which the radius first rises above 1; `largest_stable`: at which
-      it last does. An optimizer can converge on two separate ranges of curvatures. Infinite if
-      that is not within the axis, 0 if the radius is above 1 everywhere.
+    - `stable_up_to`: curvature at which the radius first rises above 1; `largest_stable`: curvature
+      at which it last does. They differ where an optimizer converges on two separate ranges.
+      Infinite if that is not within the axis, 0 if the radius is above 1 everywhere.
     - `fastest`, `fastest_radius`: the least radius, and the smallest curvature at which it occurs.
     """
 
@@ -58,10 +57,10 @@ class CurvatureResponse(eqx.Module):
 
 def coupled_map(model: Linearization, curvature: float) -> Float[np.ndarray, "both both"]:
     """M(c), which maps deviations of state and parameter before an update to those after it."""
-    A, b, w = model.recurrent, model.input, model.readout
+    J, B, w = model.recurrent, model.input, model.readout
     return np.block([
-        [A, curvature * b[:, None]],
-        [(w @ A)[None], np.array([[1 + curvature * (w @ b)]])],
+        [J, curvature * B[:, None]],
+        [(w @ J)[None], np.array([[1 + curvature * (w @ B)]])],
     ])  # fmt: skip
 
 

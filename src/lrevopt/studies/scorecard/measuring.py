@@ -68,9 +68,14 @@ def measure_scorecard(
 ) -> Scorecard:
     """Measure the scorecard of an optimizer on fresh problems of a task.
 
-    `at_rest` is the optimizer whose fixed points are analysed, by default `optimizer` itself; pass
-    one with step counters held where `optimizer` counts. An optimizer that takes x runs with it,
-    and is analysed at x = `parameter`. Numbers that do not exist are NaN and have a reason.
+    - `key`: draws the problems; `problems` and `steps`: how many, and the updates of each run.
+    - `at_rest`: the optimizer whose fixed points are analysed, by default `optimizer` itself. Where
+      `optimizer` has a live step counter, pass one whose counter is held: `from_optax(...,
+      at_step=k)`.
+    - `parameter`: value of x at which an `AbstractParameterOptimizer` is analysed. Its runs use the
+      parameters that they meet.
+
+    Numbers that do not exist are NaN and have a reason.
 
     Raises `ValueError` for counts below 1, or an optimizer that diverges on every problem.
     """
