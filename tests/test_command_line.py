@@ -1,6 +1,8 @@
 """The command `lrevopt`: what it imports, what it lists, names of tasks and optimizers."""
 
+import dataclasses
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,7 @@ from lrevopt import specs
 from lrevopt.__main__ import main
 from lrevopt.paper import commands as paper
 from lrevopt.runs import commands as general
+from lrevopt.runs.command_line import parse
 from lrevopt.runs.experiment import Named
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
@@ -74,6 +77,60 @@ def test_every_script_is_a_subcommand_that_is_listed(capsys):
     assert capsys.readouterr().out == f"lrevopt {lo.__version__}\n"
     assert main(["quantum"]) == 2
     assert "`COMMAND` must be one of train, tune," in capsys.readouterr().err
+
+
+@dataclasses.dataclass(frozen=True)
+class Nested:
+    """Options of a part."""
+
+    size: int = 3
+    """Size of the part, which is said
+    in two lines."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """A command."""
+
+    length: int | None = None
+    """Updates of each run (default: as many
+    as the run has)."""
+    names: tuple[str, ...] = ()
+    """Which of them (default: all)."""
+    part: Nested = Nested()
+
+
+@dataclasses.dataclass(frozen=True)
+class More(Options):
+    """A command with one more option."""
+
+    more: int = 1
+    """One more
+    option."""
+
+
+def test_help_texts_are_paragraphs_that_mark_what_a_default_stands_for(capsys, monkeypatch):
+    """tyro keeps line breaks of docstrings, and appends its own `(default: None)` to them."""
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit):
+        parse(More, words=["--help"], prog="more")
+    shown = capsys.readouterr().out
+    for text in (
+        "Updates of each run (None: as many as the run has). (default: None)",
+        "Which of them (without any: all). (default: )",
+        "Size of the part, which is said in two lines. (default: 3)",
+        "One more option. (default: 1)",
+    ):
+        assert text in shown
+    assert parse(More, words=["--part.size", "4"], prog="more") == More(part=Nested(4))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_help_text_has_two_defaults(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    assert not re.search(r"\(default: [^)]*\)\. \(default", capsys.readouterr().out)
 
 
 @pytest.fixture

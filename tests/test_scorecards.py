@@ -373,7 +373,7 @@ def call(monkeypatch, *arguments) -> int:
         ([], "Exactly one of `optimizer`, `optax` and `run` must be given, got none."),
         (["--optax", "adam", "--run", "nowhere"], "must be given, got optax and run."),
         (["--optax", "quantum", "--task", "rosenbrock"], "`optax` must be one of sgd, momentum,"),
-        (["--optax", "adam"], "`task` must name what the optimizer runs on, got none."),
+        (["--optax", "adam"], "`task` must name the task on which the optimizer runs, got none."),
         (["--optax", "adam", "--task", "quantum"], "quantum"),
         (["--optax", "adam", "--task", "rosenbrock", "--learning-rate", "0"], "`learning_rate`"),
         (["--optax", "adam", "--task", "rosenbrock", "--steps", "0"], "`steps` must be"),

@@ -9,12 +9,12 @@ from lrevopt.runs.stopping import Stopped, stoppable
 
 USAGE = """usage: lrevopt COMMAND ...
 
-Learned optimizers: meta-train them, take them apart, and any other optimizer with them.
+Meta-train learned optimizers, and analyse them and any other optimizer with the same tools.
 
 commands:
 {commands}
 
-lrevopt COMMAND --help says more of one; --version says which version this is.
+lrevopt COMMAND --help describes a command and its options; lrevopt --version prints the version.
 A task is a name (linear_regression, rosenbrock, two_moons, mnist) or module:factory; an
 optimizer is the folder of a run, a shipped name, optax:name or module:factory."""
 
@@ -31,7 +31,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _continuation(words: Sequence[str]) -> str:
-    """How to go on after a signal."""
+    """How to continue after a signal."""
     if words[0] == "train" and "--resume" not in words:
         named = dict(itertools.pairwise(words)).get("--output", "runs/meta_train")
         begun = os.path.isfile(os.path.join(named, "settings.json"))

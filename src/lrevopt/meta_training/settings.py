@@ -18,7 +18,7 @@ EARLY_SNAPSHOTS = (0, 1, 2, 5, 10, 20, 30, 40, 50, 75)
 
 @dataclasses.dataclass(frozen=True)
 class MetaTraining:
-    """How an optimizer is meta-trained. Raises `ValueError` for settings out of range."""
+    """How an optimizer is meta-trained (paper, D.2). `ValueError` for settings out of range."""
 
     steps: int = 1500
     """Meta-steps: updates of the optimizer's weights."""
@@ -34,26 +34,27 @@ class MetaTraining:
     """Meta-gradient: exact, clipped or first-order backpropagation, evolution strategies (es), or
     persistent ones (pes)."""
     cotangent_clip: float = 1.0
-    """Estimator "clipped": bound on the part of a parameter cotangent that comes through
+    """Estimator clipped: bound on the part of the parameters' cotangent that comes through
     Hessians, relative to the rest."""
     es_deviation: float = 0.01
     """Evolution strategies: standard deviation of the perturbations of the weights."""
     es_pairs: int = 1
-    """Estimator "es": antithetic pairs for each problem."""
+    """Estimator es: antithetic pairs for each problem."""
     es_window: int = 20
-    """Estimator "pes": inner updates in each meta-step, a divisor of `unroll`."""
+    """Estimator pes: inner updates in each meta-step, a divisor of `unroll`."""
     objective: Objective = "mean"
-    """What is minimised, averaged over the batch."""
+    """What is minimised, averaged over the batch: mean is mean(losses) / losses[0], log_mean its
+    logarithm, final losses[-1] / losses[0]."""
     learning_rate: float = 1e-3
     """Peak learning rate of Adam."""
     warm_up: int = 100
     """Meta-steps of linear warm-up to the peak."""
     schedule: Schedule = "cosine"
-    """What follows: cosine to 0 at the end, exponential decay, or constant."""
+    """After the warm-up: cosine to 0 at the end, exponential decay, or constant."""
     decay_factor: float = 0.8
-    """Exponential schedule: factor per `decay_steps`."""
+    """Exponential schedule: factor on the learning rate every `decay_steps`."""
     decay_steps: int = 500
-    """Exponential schedule: meta-steps per factor."""
+    """Exponential schedule: meta-steps in which the learning rate falls by `decay_factor`."""
     b1: float = 0.9
     """Adam's decay of the first moment."""
     b2: float = 0.999
@@ -75,9 +76,9 @@ class MetaTraining:
     penalty_form: Literal["squared_norm", "norm"] = "squared_norm"
     """Squared L2 norm, as in the paper, or the unsquared norm of the authors' code."""
     snapshot_every: int = 100
-    """Meta-steps between snapshots, after the dense first ones."""
+    """Meta-steps between snapshots, after the early ones."""
     early_snapshots: bool = True
-    """Whether the first snapshots are dense. Each takes a run on every selection problem."""
+    """Whether more snapshots are taken at the start. Each is run on every selection problem."""
     selection_problems: int = 512
     """Number of problems, separate from all others, on which the best snapshot is selected."""
     selection_unroll: int | None = None

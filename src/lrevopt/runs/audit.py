@@ -1,4 +1,4 @@
-"""The command `lrevopt audit`: two optimizers by name, told apart by their updates."""
+"""The command `lrevopt audit`: two optimizers by name, compared by their updates."""
 
 import dataclasses
 import inspect
@@ -14,23 +14,23 @@ Name = Annotated[str, tyro.conf.arg(metavar="OPTIMIZER")]
 
 @dataclasses.dataclass(frozen=True)
 class Audit:
-    """Tell two optimizers apart by their updates, and say what explains the difference."""
+    """Compare two optimizers by their updates, and say what explains a difference."""
 
     first: tyro.conf.Positional[Name]
     """optax:name, module:name, the folder of a run or a shipped name."""
     against: Name
-    """The other one. module:name is an optimizer, an optax transformation, a pair (init, update), a
-    function of `gradients`, or a function that makes one of these."""
+    """The other one. Of both, module:name is an optimizer, an optax transformation, a pair
+    (init, update), a function of `gradients`, or a function that makes one of these."""
     kwargs: tuple[str, ...] = ()
-    """Arguments of what makes the first, as name=value."""
+    """Arguments with which the first is made, as name=value."""
     against_kwargs: tuple[str, ...] = ()
-    """Arguments of what makes the other."""
+    """Arguments with which the other is made, as name=value."""
     learning_rate: float = 0.01
-    """Of each that takes one and is not told another."""
+    """Learning rate of each that takes one, unless its arguments give another."""
     tolerance: float = 1e-9
     """Relative difference up to which updates count as equal."""
     output: Path | None = None
-    """A file for the tables, as HTML."""
+    """File for the tables, as HTML."""
 
     def main(self) -> int:
         """Audit in double precision, print; exit code 1 where they differ."""

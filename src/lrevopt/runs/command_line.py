@@ -6,16 +6,20 @@ that help and refusals come at once. Exit code 2 stands for bad input, or for wh
 not have, and 128 + n for a run that signal n stopped.
 """
 
+import ast
 import dataclasses
+import inspect
 import io
 import itertools
 import os
 import signal
 import sys
+import textwrap
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
-from typing import Any, TypeVar
+from types import MappingProxyType
+from typing import Any, TypeVar, cast
 
 import tyro
 
@@ -67,6 +71,9 @@ def sentence(error: Exception) -> str | None:
 def _read(settings: type[Settings], **options: Any) -> Settings:
     """Settings by tyro, whose messages become one line and exit code 2."""
     said = io.StringIO()
+    words = options.get("args")
+    if {"-h", "--help"} & set(sys.argv[1:] if words is None else words):
+        _write_help(settings)
     try:
         with redirect_stderr(said):
             return tyro.cli(settings, **options)
@@ -77,6 +84,36 @@ def _read(settings: type[Settings], **options: Any) -> Settings:
             body = list(itertools.takewhile(bool, list(lines)[1:]))
             print(f"error: {' '.join(' '.join(body).split())}", file=sys.stderr)
         raise
+
+
+def _write_help(settings: type) -> None:
+    """Make the docstring of each field, inherited and nested ones too, the help text of its option.
+
+    tyro takes the text from the field's metadata and wraps it; in docstrings it keeps line breaks.
+    It appends the default, so what `None` or no word stands for is marked as that.
+    """
+    fields = {field.name: field for field in dataclasses.fields(settings)}
+    for name, text in _docstrings(settings):
+        said = " ".join(text.split())
+        for default, stands in ((None, "(None: "), ((), "(without any: ")):
+            if fields[name].default == default:
+                said = said.replace("(default: ", stands)
+        fields[name].metadata = MappingProxyType({**fields[name].metadata, "help": said})
+    for field in fields.values():
+        if isinstance(field.type, type) and dataclasses.is_dataclass(field.type):
+            _write_help(field.type)
+
+
+def _docstrings(settings: type) -> Iterator[tuple[str, str]]:
+    """Names of the fields of a class and of its bases, with their docstrings."""
+    for kind in settings.__mro__:
+        if not dataclasses.is_dataclass(kind):
+            continue
+        tree = ast.parse(textwrap.dedent(inspect.getsource(kind)))
+        for statement, text in itertools.pairwise(cast(ast.ClassDef, tree.body[0]).body):
+            match statement, text:
+                case ast.AnnAssign(target=ast.Name(name)), ast.Expr(ast.Constant(str(words))):
+                    yield name, words
 
 
 BOX = " \N{BOX DRAWINGS LIGHT VERTICAL}\N{BOX DRAWINGS LIGHT HORIZONTAL}"

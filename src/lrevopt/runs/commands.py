@@ -34,11 +34,11 @@ class Train(TrainingSettings):
     resume: bool = False
     """Continue the run in the folder; the result is the same as without the interruption."""
     seeds: int | None = None
-    """Train this many at once, with seeds from `seed` on: each becomes a run of its own in the
-    folder, `member_000` and so on."""
+    """Train this many optimizers at once, with seeds `seed`, `seed` + 1, ...: each becomes a run of
+    its own in the folder, `member_000` and so on."""
     distributed: bool = False
-    """Train in several processes, which may be on several machines, each of which is started with
-    this command. The first alone reads and writes the folder."""
+    """Train in several processes, on one machine or on several. Each process is started with this
+    command; the first alone reads and writes the folder."""
     hosts: Hosts = Hosts()
 
     def main(self) -> int:
@@ -67,15 +67,15 @@ class Tune:
     """Tune the baselines on one task by random search, and save the searches."""
 
     task: tyro.conf.Positional[Task]
-    """What they are tuned on: a task by name, or module:factory."""
+    """The task on which they are tuned: a name, or module:factory."""
     tuning: Tuning = Tuning()
     task_kwargs: tuple[str, ...] = ()
-    """Arguments of what makes the task, as name=value."""
+    """Arguments with which the task is made, as name=value."""
     images: Images = Images()
     output: Path = Path("runs/tune")
-    """Folder that gets `tuning/<baseline>.npz`; a run's folder, to evaluate against them."""
+    """Folder that gets `tuning/<baseline>.npz`: that of a run, to compare the run with them."""
     seed: int = 0
-    """Of the problems and of the settings drawn."""
+    """Seed of the problems and of the settings that are drawn."""
 
     def main(self) -> None:
         """Tune, save, say what came out."""
@@ -92,9 +92,9 @@ class Evaluate(RunSettings):
     """Run an optimizer and the tuned baselines on test problems that neither has seen."""
 
     problems: int | None = None
-    """Test problems (default: 256, or 64 of networks)."""
+    """Number of test problems (default: 256, or 64 on networks)."""
     steps: int = 200
-    """Inner updates."""
+    """Updates of each run."""
     baselines: Path | None = None
     """Folder whose tuned baselines to use, if the run has none of its own."""
 
@@ -110,12 +110,13 @@ class Evaluate(RunSettings):
 
 @dataclasses.dataclass(frozen=True)
 class Analyze(RunSettings):
-    """Take the optimizer of a run apart, and save the numbers of its figures."""
+    """Measure the mechanisms of a run's optimizer, and save the numbers of its figures."""
 
     problems: int | None = None
-    """Problems whose states and gradients are looked at (default: 64, or 8 of large networks)."""
+    """Number of problems on which states and gradients are sampled (default: 64, or 8 on large
+    networks)."""
     steps: int = 200
-    """Inner updates."""
+    """Updates of each run."""
 
     def main(self) -> None:
         """Analyse, save, say what came out."""
@@ -130,34 +131,35 @@ class Analyze(RunSettings):
 
 @dataclasses.dataclass(frozen=True)
 class Scorecard:
-    """One page of numbers for an optimizer on a task: timescales, clipping, schedule, curvature."""
+    """Measure a page of numbers for an optimizer on a task: timescales, clipping, schedule, ..."""
 
     optimizer: Annotated[str | None, tyro.conf.arg(metavar="OPTIMIZER")] = None
     """An optimizer: optax:name, module:factory, the folder of a run or a shipped name."""
     kwargs: tuple[str, ...] = ()
-    """Arguments of what makes that optimizer, as name=value."""
+    """Arguments with which that optimizer is made, as name=value."""
     optax: str | None = None
-    """Or a well-known optimizer of optax, by name, in its usual settings."""
+    """Or a well-known optimizer of optax, by name, with its usual settings."""
     run: Path | None = None
-    """Or folder of a run, for its own optimizer on its own task, which gets the scorecard."""
+    """Or the folder of a run: its own optimizer on its own task. The scorecard goes into it."""
     baseline: str | None = None
     """Instead of the run's optimizer, one of its tuned baselines."""
     task: Task | None = None
-    """What it runs on: a task by name, or module:factory (default: the run's task)."""
+    """The task on which it runs: a name, or module:factory (default: the run's task)."""
     task_kwargs: tuple[str, ...] = ()
-    """Arguments of what makes the task, as name=value."""
+    """Arguments with which the task is made, as name=value."""
     learning_rate: float | None = None
-    """Of an optimizer of optax (default: the best of those that are tried on the task)."""
+    """Learning rate of an optimizer of optax (default: the best of 43 tried on the task)."""
     output: Path | None = None
     """Folder that gets `scorecard.npz`, `.csv`, `.png`, `.svg` (default: in runs/scorecards)."""
     problems: int | None = None
-    """Problems that are looked at and tuned on (default: 64, or 8 of large networks)."""
+    """Number of problems for the measurement, and for tuning (default: 64, or 8 on large
+    networks)."""
     steps: int = 200
-    """Inner updates."""
+    """Updates of each run."""
     data_dir: Path | None = None
     """Folder with MNIST's files, for MNIST (default: $LREVOPT_DATA, the cache)."""
     seed: int = 0
-    """Of the problems."""
+    """Seed of the problems."""
 
     def main(self) -> None:
         """Measure, save, say what came out."""
@@ -201,19 +203,19 @@ class Scorecard:
             if getattr(self, name) not in (None, ()) and given[0] not in those:
                 raise ValueError(f"`{name}` must be left out without `{those[0]}`.")
         if self.run is None and self.task is None:
-            raise ValueError("`task` must name what the optimizer runs on, got none.")
+            raise ValueError("`task` must name the task on which the optimizer runs, got none.")
 
 
 @dataclasses.dataclass(frozen=True)
 class Intervene(RunSettings):
-    """Take one mechanism of a run's optimizer away after the other: what does it cost?"""
+    """Remove each mechanism of a run's optimizer by itself, and measure what that costs."""
 
     output: Path | None = None
-    """Another folder that gets the records instead of the run's."""
+    """Another folder for the records, instead of the run's."""
     problems: int | None = None
-    """Test problems (default: 256, or 64 of networks)."""
+    """Number of test problems (default: 256, or 64 on networks)."""
     steps: int = 200
-    """Inner updates."""
+    """Updates of each run."""
 
     def main(self) -> None:
         """Intervene, save, say what came out."""
@@ -227,22 +229,23 @@ class Intervene(RunSettings):
 
 @dataclasses.dataclass(frozen=True)
 class Gallery:
-    """Put well-known optimizers of optax under the microscope, on problems of one task."""
+    """Analyse well-known optimizers of optax on problems of one task."""
 
     task: tyro.conf.Positional[Task] = "rosenbrock"
-    """What they run on: a task by name, or module:factory."""
+    """The task on which they run: a name, or module:factory."""
     output: Path = Path("results/gallery")
     """Folder that gets `gallery.npz`, `.csv`, `.md`, `.png` and `.svg`."""
     names: tuple[str, ...] | None = None
     """Which optimizers (default: all fifteen)."""
     problems: int = 256
-    """Problems that learning rates are tuned on, and as many others to look at (networks: few)."""
+    """Number of problems for tuning learning rates, and of others for the analysis; few will do
+    on networks."""
     steps: int = 200
-    """Inner updates."""
+    """Updates of each run."""
     seed: int = 0
-    """Of the problems, those of tuning and those of the test."""
+    """Seed of the problems, both of tuning and of the analysis."""
     task_kwargs: tuple[str, ...] = ()
-    """Arguments of what makes the task, as name=value."""
+    """Arguments with which the task is made, as name=value."""
     images: Images = Images()
 
     def main(self) -> None:
@@ -264,23 +267,23 @@ class Explore:
     optimizer: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="OPTIMIZER")]]
     """Folder of a run, a shipped name, optax:name or module:factory."""
     kwargs: tuple[str, ...] = ()
-    """Arguments of what makes that optimizer, as name=value."""
+    """Arguments with which that optimizer is made, as name=value."""
     task: Task | None = None
-    """What it runs on: a task by name, or module:factory (default: the run's task)."""
+    """The task on which it runs: a name, or module:factory (default: the run's task)."""
     task_kwargs: tuple[str, ...] = ()
-    """Arguments of what makes the task, as name=value."""
+    """Arguments with which the task is made, as name=value."""
     output: Path = Path("explore.html")
-    """The page."""
+    """File of the page."""
     steps: int = 200
-    """Inner updates."""
+    """Updates of the run."""
     moments: int = 48
-    """About how many steps the slider goes through."""
+    """About how many positions the slider has."""
     parameters: int = 8
-    """Parameters whose states are shown."""
+    """Number of parameters whose states are shown."""
     data_dir: Path | None = None
     """Folder with MNIST's files, for MNIST (default: $LREVOPT_DATA, the cache)."""
     seed: int = 0
-    """Of the problem."""
+    """Seed of the problem."""
 
     def main(self) -> None:
         """Run, write the page, print its path."""
@@ -300,24 +303,25 @@ class Explore:
 
 @dataclasses.dataclass(frozen=True)
 class TuneScales:
-    """Search the two scales of a trained optimizer, which training does not change."""
+    """Search the input and output scale of a trained optimizer, which training does not change."""
 
     run: tyro.conf.Positional[Path]
     """Folder of a run."""
     output: Path
-    """New folder, for a run with the best scales."""
+    """New folder for a run with the best scales."""
     input_factors: tuple[float, ...] = (1.0,)
-    """Factors on the input scale that are tried, with each of those on the output scale."""
+    """Factors on the input scale; each is tried with each factor on the output scale."""
     output_factors: tuple[float, ...] = (0.5, 0.7, 1.0, 1.4)
     """Factors on the output scale."""
     problems: int = 8
-    """Selection problems that every pair runs on."""
+    """Number of selection problems on which every pair runs."""
     steps: int = 200
-    """Updates in each run."""
+    """Updates of each run."""
     seed: int = 0
-    """Of the problems, from the stream of training; take one that training has not used."""
+    """Seed of the problems, from the stream of training: take one that training has not used."""
     side: int | None = None
-    """Side of MNIST's images, if it is not that of the run: where training is to go on."""
+    """Side of MNIST's images in pixels, where training is to continue on another size than the
+    run's."""
     data_dir: Path | None = None
     """Folder with MNIST's files (default: $LREVOPT_DATA, the user's cache, a download)."""
 
@@ -335,12 +339,12 @@ class TuneScales:
 
 @dataclasses.dataclass(frozen=True)
 class SearchLearningRate(ExperimentSettings):
-    """Random search of the meta learning rate for one task, on selection problems."""
+    """Search the meta learning rate for one task at random, scored on selection problems."""
 
     candidates: int = 8
-    """Runs of `training.steps` meta-steps, one per learning rate."""
+    """Number of learning rates, each trained for `training.steps` meta-steps."""
     low: float = 1e-4
-    """Least learning rate."""
+    """Smallest learning rate."""
     high: float = 1e-2
     """Largest learning rate."""
 

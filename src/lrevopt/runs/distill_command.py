@@ -13,30 +13,30 @@ from lrevopt.runs.options import RunSettings
 
 @dataclasses.dataclass(frozen=True)
 class Distill(RunSettings):
-    """Distil a run's optimizer: a white box of a few numbers, and the worth of its parts."""
+    """Fit a white box of a few numbers to a run's optimizer, and measure the worth of its parts."""
 
     output: Path = Path("runs/distillation")
     """Folder that gets records, tables, figures, and the white box as JSON, optax and LaTeX."""
     studies: tuple[str, ...] = ("fit", "path", "parts")
-    """Which of: fit to the optimizer's updates and losses; path of 1, 2, ... numbers; worth of each
-    part, for which every subset of parts is trained."""
+    """Which studies: fit, to the optimizer's updates and losses; path, white boxes of 1, 2, ...
+    numbers; parts, the worth of each part, for which every subset of parts is trained."""
     white_box: Annotated[str | None, tyro.conf.arg(metavar="OPTIMIZER")] = None
     """module:factory of the white box for fit and parts (default: all parts, 13 numbers)."""
     starts: int = 4
     """Random starts of every white box that is trained."""
     seeds: int = 3
-    """Repetitions of the study of parts."""
+    """Training seeds of the study of parts."""
     numbers: int = 8
-    """Numbers at which the path ends."""
+    """Number of free numbers at which the path ends."""
     training_steps: int = 1000
     """Meta-steps of every white box that is trained."""
     problems: int | None = None
-    """Test problems (default: 256, or 64 of networks)."""
+    """Number of test problems (default: 256, or 64 on networks)."""
     steps: int = 200
-    """Inner updates."""
+    """Updates of each run."""
 
     def main(self) -> None:
-        """Distil, save, print tables. What was done before an interruption is not done again."""
+        """Distil, save, print tables. Work done before an interruption is not repeated."""
         for name in ("starts", "seeds", "numbers", "training_steps", "steps"):
             positive_integer(name, getattr(self, name))
         if self.problems is not None:

@@ -34,7 +34,7 @@ class Learned:
     """A recurrent optimizer before training. Raises `ValueError` for settings out of range."""
 
     units: int = 64
-    """Width of the state."""
+    """Number of units, which are the coordinates of the state."""
     input_scale: float = 1.0
     """Factor on each gradient before the cell sees it."""
     output_scale: float = 1.0
@@ -44,7 +44,7 @@ class Learned:
     bias: bool = False
     """Whether the readout has a bias, as in the authors' code but not in the paper's equations."""
     input_deviation: float | None = None
-    """Cell "gru": deviation of the input weights at the start (default: 1 / sqrt(units), as the
+    """Cell gru: standard deviation of the initial input weights (default: 1 / sqrt(units), as the
     authors draw them)."""
 
     def __post_init__(self) -> None:
@@ -123,9 +123,9 @@ class Experiment:
     optimizer: Learned | Named = Learned()
     training: MetaTraining = MetaTraining()
     seed: int = 0
-    """Of the initial weights and of training and selection problems."""
+    """Seed of the initial weights and of training and selection problems."""
     task_kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """Arguments of what makes the task."""
+    """Arguments with which the task is made."""
     data_dir: Path | None = None
     """Folder with the task's data, where it has any."""
 

@@ -34,14 +34,14 @@ LOST = (
 
 @dataclasses.dataclass(frozen=True)
 class Hosts:
-    """How the processes of a distributed run find each other (default: as Slurm says)."""
+    """How the processes of a distributed run find each other (default: from Slurm's variables)."""
 
     coordinator: str | None = None
     """Address of process 0 as name:port (default: $JAX_COORDINATOR_ADDRESS)."""
     processes: int | None = None
-    """How many processes there are (default: $JAX_NUM_PROCESSES)."""
+    """Number of processes (default: $JAX_NUM_PROCESSES)."""
     process: int | None = None
-    """Which of them this is, from 0 on (default: $JAX_PROCESS_ID)."""
+    """Number of this process, counted from 0 (default: $JAX_PROCESS_ID)."""
 
     def arguments(self) -> dict[str, Any]:
         """Arguments of `jax.distributed.initialize`; none where a scheduler knows them.

@@ -23,14 +23,14 @@ Spec = Annotated[str | None, tyro.conf.arg(name="optimizer", metavar="OPTIMIZER"
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """What a task of images is made of; other tasks have no use for it."""
+    """Images of the task mnist; other tasks do not use these options."""
 
     source: str = "mnist"
-    """The real images, or `digits`: scikit-learn's small ones, which need no files."""
+    """mnist, the real images, or digits, scikit-learn's small ones, which need no files."""
     data_dir: Path | None = None
     """Folder with MNIST's four files (default: $LREVOPT_DATA, the user's cache, a download)."""
     side: int = 28
-    """Height and width: 28, or a divisor of it for a smaller network to train on first."""
+    """Height and width in pixels: 28, 14 or 7; smaller images have a smaller network."""
 
     def kwargs(self) -> dict[str, Any]:
         """Arguments of the task: those that are not the defaults."""
@@ -45,23 +45,24 @@ class ExperimentSettings:
     """What commands that name an experiment have in common."""
 
     task: tyro.conf.Positional[Task]
-    """What the optimizer runs on: linear_regression, rosenbrock, two_moons, mnist, or
+    """The task on which the optimizer runs: linear_regression, rosenbrock, two_moons, mnist, or
     module:factory for a task of your own."""
     preset: Preset = "quick"
-    """Defaults for all else: minutes on two cores, the paper's D.2, the published configuration, or
-    the recipe of the authors' notebook. On a task of your own, quick without any option of
-    `optimizer` and `training` chooses scales and settings by short trainings."""
+    """Defaults of all other settings: quick takes minutes on two cores, paper is the paper's D.2,
+    released the configuration that its authors published, notebook that of their notebook. On a
+    task of your own, quick without any option of `optimizer` and `training` chooses scales and
+    settings by short trainings."""
     optimizer: Learned = Learned()
     named: Spec = None
-    """Another optimizer than a GRU: module:factory, optax:name, the folder of a run or a shipped
-    name."""
+    """Another optimizer than a GRU: module:factory, optax:name, the folder of a run, or the name of
+    a shipped one."""
     kwargs: tuple[str, ...] = ()
-    """Arguments of what makes that optimizer, as name=value."""
+    """Arguments with which that optimizer is made, as name=value."""
     task_kwargs: tuple[str, ...] = ()
-    """Arguments of what makes the task, as name=value."""
+    """Arguments with which the task is made, as name=value."""
     training: MetaTraining = MetaTraining()
     seed: int = 0
-    """Of the initial weights and of training and selection problems."""
+    """Seed of the initial weights and of training and selection problems."""
     images: Images = Images()
 
     def experiment(self) -> Experiment:
@@ -81,16 +82,16 @@ class TrainingSettings(ExperimentSettings):
     """What commands that keep a training run have in common."""
 
     overwrite: bool = False
-    """Start again even if the folder holds a run."""
+    """Start again, and replace the run in the folder."""
     time_limit: float | None = None
-    """Seconds after which training saves and stops; on a task of your own also the time that
-    settings are chosen for (default there: 120)."""
+    """Seconds after which training saves and stops. On a task of your own, settings are chosen for
+    a training of this length (default there: 120)."""
     save_every: float = 30.0
     """Seconds between saves of the whole state."""
     memory_limit: float | None = None
     """GiB that a meta-gradient may take (default: 80 % of what is free)."""
     start: Path | None = None
-    """Folder of a run whose trained optimizer is trained on, instead of random weights."""
+    """Folder of a run: training continues from its trained optimizer instead of random weights."""
 
     def running(self) -> dict[str, Any]:
         """How to run it, for `runs.train.train`."""
@@ -105,18 +106,18 @@ class RunSettings:
     run: tyro.conf.Positional[Path]
     """Folder of a run."""
     task: Task | None = None
-    """The task of the run as module:factory, if its settings do not say how to make it."""
+    """Task of the run as module:factory, if the run's settings do not say how to make it."""
     task_kwargs: tuple[str, ...] = ()
-    """Arguments of what makes the task, as name=value."""
+    """Arguments with which the task is made, as name=value."""
     optimizer: Annotated[str | None, tyro.conf.arg(metavar="OPTIMIZER")] = None
     """Make the folder a run of this optimizer as it is, on `task`: optax:name, module:factory, the
     folder of another run or a shipped name."""
     kwargs: tuple[str, ...] = ()
-    """Arguments of what makes that optimizer, as name=value."""
+    """Arguments with which that optimizer is made, as name=value."""
     data_dir: Path | None = None
     """Folder with MNIST's files, for a run on MNIST (default: $LREVOPT_DATA, the cache)."""
     seed: int = 0
-    """Of the problems."""
+    """Seed of the problems."""
 
     def open(self, steps: int = 200) -> "Run":
         """The run, set up first if an optimizer is named. Raises `ValueError` for no run."""
@@ -128,7 +129,7 @@ class RunSettings:
         arguments = specs.parse_kwargs("task_kwargs", self.task_kwargs)
         if chosen is not None:
             if self.task is None:
-                raise ValueError("`task` must name what the optimizer runs on, got none.")
+                raise ValueError("`task` must name the task on which the optimizer runs, got none.")
             experiment = Experiment(
                 self.task, chosen, seed=self.seed, task_kwargs=arguments, data_dir=self.data_dir
             )
@@ -165,5 +166,5 @@ def task_for(
     if spec is not None:
         return make_task(spec, specs.parse_kwargs("task_kwargs", words), data_dir)
     if source is None or ":" in source:
-        raise ValueError("`task` must name what the optimizer runs on, got none.")
+        raise ValueError("`task` must name the task on which the optimizer runs, got none.")
     return task_of(saved.load_settings(source), Path(source), data_dir)
