@@ -704,7 +704,7 @@ def test_the_table_covers_every_part():
 
 
 def test_what_is_right_is_accepted():
-    """The doors are open for NumPy's numbers and keys of the old kind."""
+    """NumPy's numbers and keys of the old kind are accepted."""
     adam = lo.Adam(0.1)
     old = jr.PRNGKey(0)
     new = jr.wrap_key_data(old, impl="threefry2x32")

@@ -173,7 +173,7 @@ def test_searches_of_other_settings_go_first_and_a_mixture_is_refused(
     assert not (run / "evaluation.npz").exists()
     assert not list((run / "tuning").glob("*.npz"))
     assert code_of(EVALUATE) == 2
-    assert "holds an unfinished search: momentum, rmsprop, adam is still" in capsys.readouterr().err
+    assert "holds an unfinished search: momentum, rmsprop, adam must" in capsys.readouterr().err
     for name in ("momentum", "rmsprop", "adam"):
         shutil.copy2(undisturbed / "run" / "tuning" / f"{name}.npz", run / "tuning")
     assert code_of(EVALUATE) == 2

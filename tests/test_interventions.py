@@ -419,7 +419,7 @@ def test_contexts_and_refusals():
         intervene(MOMENTUM, task, key=jr.key(0), interventions={"original": SOME["linear"]})
     with pytest.raises(ValueError, match="`problems` must be an integer of at least 1, got 0"):
         intervene(MOMENTUM, task, key=jr.key(0), problems=0)
-    with pytest.raises(ValueError, match="must name groups of parameters that can be compared"):
+    with pytest.raises(ValueError, match="must have at least two groups of parameters to compare"):
         measure_gradient_replay(MOMENTUM, task, key=jr.key(0))
     with pytest.raises(ValueError, match="`parameters` must be an integer of at least 1, got 0"):
         measure_gradient_replay(MOMENTUM, Groups(), key=jr.key(0), parameters=0)

@@ -22,7 +22,7 @@ SUPPORTED = ("float32", "float64")
 
 
 def required(record: Record | None) -> Record:
-    """A record that the caller has seen to be there."""
+    """Narrow `X | None` to `X`."""
     assert record is not None
     return record
 
@@ -61,7 +61,7 @@ def integer_of_at_least(least: int, name: str, value: object) -> int:
 
 
 def at_most_32_bits(name: str, value: int) -> int:
-    """`value`, if a 32-bit integer holds it: an axis of an array, or a step counter."""
+    """`value`, if it fits into a 32-bit integer, as lengths of axes and step counters must."""
     if abs(value) > MOST:
         raise ValueError(f"`{name}` must be an integer of at most {MOST}, got {value!r}.")
     return value

@@ -1,8 +1,8 @@
 """Learning rates that fall while gradients stay large (paper, 5.4 and A.4).
 
 Under a constant (*held*) gradient the state converges to a fixed point that depends on it; over a
-task's gradients these points form an S-curve. The effective learning rate at each is the one with
-which a small gradient would be answered there.
+task's gradients these points form an S-curve. The effective learning rate at each point is minus
+the slope of its update function at zero gradient.
 """
 
 import equinox as eqx

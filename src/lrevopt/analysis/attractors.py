@@ -3,8 +3,8 @@
     h' = F(h, g*)  with the gradient held, again and again
 
 A solver finds every root of F(h, g*) = h, saddles and repellers too, and which root it reaches from
-a state says nothing about where the optimizer goes from there. Here each state is iterated until
-it stands still, and only then Newton's method gives the point its digits. What is found attracts.
+a state says nothing about where the optimizer goes from there. Here each state is iterated until it
+no longer changes, and only then Newton's method refines the point. So every point found attracts.
 """
 
 import equinox as eqx

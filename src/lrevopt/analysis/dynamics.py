@@ -1,6 +1,6 @@
-"""Where an optimizer ends on its own, how many momenta it is there, and what large gradients do.
+"""Attractors without gradients, the number of momenta at each, and responses to large gradients.
 
-Sound measures beside those of the paper's figures:
+Measures that do not mislead where those of the paper's figures do:
 
 - attractors and basins, by iterating F(h, 0) from visited states, where the figures' search for
   fixed points also finds saddles;
@@ -11,8 +11,8 @@ Sound measures beside those of the paper's figures:
 - update functions on a logarithmic axis, at the initial state and in the steady state that each
   gradient would hold: gradients span decades, and on a linear axis all that happens near the knee
   lies between two points;
-- how fast the *learning rate* answers a held gradient. The state's own half-life is no adaptation:
-  plain momentum has one too, and a learning rate that never changes.
+- how fast the *learning rate* changes under a held gradient. The half-life of the state does not
+  measure adaptation: plain momentum has one too, although its learning rate never changes.
 """
 
 import contextlib
@@ -112,7 +112,7 @@ class Dynamics(eqx.Module):
 
 
 def measure_dynamics(optimizer: AbstractOptimizer, sampled: SampledStates) -> Dynamics:
-    """Measure where an optimizer ends and what it is there, from states of its test runs."""
+    """Measure an optimizer's attractors and responses, from sampled states of its test runs."""
     steps = sampled.gradients.shape[1]
     visited = evenly_spaced(sampled.states.reshape(-1, sampled.states.shape[-1]), VISITED)
     late, gradients = _late(sampled)

@@ -1,4 +1,4 @@
-"""Is there one fixed point at zero gradient, or a line of them? (paper, A.4 and Figure 13)
+"""Whether there is one fixed point at zero gradient, or a line of them (paper, A.4 and Figure 13).
 
 The paper's optimizer for MNIST has a line of fixed points, along which its learning rate varies.
 Such a line is rarely exact: a solver that requires a speed of 0 moves along it to the few exact

@@ -1,4 +1,4 @@
-"""Are layers, weights and biases treated differently? (paper, section 5.5 and Figure 7)
+"""Whether layers, weights and biases are treated differently (paper, section 5.5 and Figure 7).
 
 States are averaged over the parameters of a group (`conv1.weight`, `conv1.bias`, ...) and over
 test problems during the run: the states of all 82,250 parameters of a network would not fit.

@@ -1,4 +1,4 @@
-"""Spearman's rank correlation, without round-off, and what it is worth."""
+"""Spearman's rank correlation, without round-off, and its probability by chance."""
 
 import itertools
 import math

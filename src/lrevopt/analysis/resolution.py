@@ -1,4 +1,4 @@
-"""A transition expanded at points, and what it loses to round-off there.
+"""A transition linearized at points, and the size of its round-off there.
 
 A residual `F(h, g) - h` counts as 0 where it is no larger than what F itself loses to round-off:
 

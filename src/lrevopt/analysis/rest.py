@@ -1,4 +1,4 @@
-"""Whether F rests at the points that a search found, and if not, why.
+"""Whether the points that a search found are fixed points of F, and if not, why.
 
 A point counts as a fixed point where
 
@@ -7,9 +7,9 @@ A point counts as a fixed point where
 - it lies within 10 max(1, ||start||) of 0 or, further out, is determined: round-off in F moves the
   solution of `F(h, g) = h` by less than a tenth of ||h||.
 
-The last condition refuses what a rounded matrix has and the optimizer has not. An integrator under
-a constant input, `h' = A h + b` with an eigenvalue 1 of A, has no fixed point, but with a rounded A
-one at a norm of 1e15, where F cannot tell its steps from 0.
+The last condition refuses points that exist only through round-off. An integrator under a constant
+input, `h' = A h + b` with an eigenvalue 1 of A, has no fixed point. With a rounded A it has one at
+a norm of 1e15, where the steps of F are below its resolution.
 """
 
 from functools import partial

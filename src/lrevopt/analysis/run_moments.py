@@ -1,4 +1,4 @@
-"""One run, analysed at selected steps: what an optimizer does as its states move.
+"""One run, analysed at selected steps: update functions, learning rates and modes along it.
 
 At each selected step k, and for each sampled parameter with state h^k and gradient g^k:
 
@@ -24,7 +24,7 @@ from lrevopt.analysis.linearization import Linearization, eigenmodes, local_mode
 from lrevopt.analysis.spacing import evenly_spaced
 from lrevopt.analysis.update_functions import rate_table, transition_table, update_table
 from lrevopt.checks import positive_integer, random_key
-from lrevopt.inner_loop.doors import check_run
+from lrevopt.inner_loop.run_checks import check_run
 from lrevopt.inner_loop.sampled_states import choose
 from lrevopt.inner_loop.steps import run_on_problems, start_of_runs
 from lrevopt.optimizers.interface import (

@@ -31,8 +31,8 @@ from jax import lax
 from jaxtyping import Array, Float, PyTree
 
 from lrevopt.checks import positive_integer, shown
-from lrevopt.inner_loop.doors import check_fit, check_stacked, first_of
 from lrevopt.inner_loop.pullbacks import Lanes, pull_back
+from lrevopt.inner_loop.run_checks import check_fit, check_stacked, first_of
 from lrevopt.inner_loop.steps import (
     Carry,
     losses_and_gradients,

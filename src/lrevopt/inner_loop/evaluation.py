@@ -23,8 +23,8 @@ from jaxtyping import Array, Float, Int, Key
 from lrevopt import storage
 from lrevopt.checks import instance, mapping, one_of, positive_integer, random_key
 from lrevopt.inner_loop.devices import check_mesh, over_problems
-from lrevopt.inner_loop.doors import check_run
 from lrevopt.inner_loop.objectives import Objective, meta_objective
+from lrevopt.inner_loop.run_checks import check_run
 from lrevopt.inner_loop.sizes import check_runs
 from lrevopt.inner_loop.unroll import run_all
 from lrevopt.optimizers.interface import AbstractOptimizer

@@ -1,8 +1,8 @@
 """Several processes that compute one thing: on one machine, or on several.
 
 JAX runs one program on the devices of all of them, and every process must start the same programs
-in the same order. So whatever one process alone knows (its clock, its signals, what is on disk) has
-to be agreed on first. All functions here cost nothing in a process that is alone.
+in the same order. So whatever only one process knows (its clock, its signals, the content of files)
+has to be sent to the others first. In a process that is alone, these functions cost nothing.
 """
 
 import zlib

@@ -1,4 +1,4 @@
-"""One transition of many lanes and its vector-Jacobian product, the inner part of a step back.
+"""Vector-Jacobian product of one transition of many lanes, the inner part of a step back in time.
 
 Lanes are independent, so they are worked on in blocks whose arrays stay in the cache. `GRUCell`,
 on which most time is spent, has its product written out: it forms each matrix product once, without

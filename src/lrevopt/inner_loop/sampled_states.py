@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from lrevopt import storage
 from lrevopt.checks import positive_integer, random_key
-from lrevopt.inner_loop.doors import check_fit, check_run
+from lrevopt.inner_loop.run_checks import check_fit, check_run
 from lrevopt.inner_loop.sizes import check_runs
 from lrevopt.inner_loop.steps import run_on_problems, start_of_runs
 from lrevopt.inner_loop.unroll import batch_size

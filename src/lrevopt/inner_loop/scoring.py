@@ -26,8 +26,8 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from lrevopt.checks import one_of, positive_integer
 from lrevopt.inner_loop.adjoint import unroll_losses
 from lrevopt.inner_loop.devices import check_mesh, over_problems
-from lrevopt.inner_loop.doors import check_fit, check_stacked, first_of
 from lrevopt.inner_loop.objectives import OBJECTIVES, Objective, objective_of_summary
+from lrevopt.inner_loop.run_checks import check_fit, check_stacked, first_of
 from lrevopt.inner_loop.steps import step_loop
 from lrevopt.inner_loop.unroll import batch_size
 from lrevopt.optimizers.interface import AbstractOptimizer, moved_at, start_at, state_size

@@ -24,11 +24,11 @@ def available_bytes() -> float:
 
 
 def check_fits(what: str, size: float) -> None:
-    """Raise `ValueError` if `size` bytes are more than there are. `what` takes them."""
+    """Raise `ValueError` if `size` bytes, needed for `what`, are more than are available."""
     if size > (limit := available_bytes()):
         raise ValueError(
-            f"{what} would take {size / GIBIBYTE:.3g} GiB of memory, of which "
-            f"{limit / GIBIBYTE:.3g} are there."
+            f"{what} would take {size / GIBIBYTE:.3g} GiB of memory, but only "
+            f"{limit / GIBIBYTE:.3g} GiB are available."
         )
 
 

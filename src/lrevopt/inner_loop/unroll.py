@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from lrevopt.checks import positive_integer
 from lrevopt.inner_loop.devices import over_problems
-from lrevopt.inner_loop.doors import check_fit, first_of
+from lrevopt.inner_loop.run_checks import check_fit, first_of
 from lrevopt.inner_loop.steps import Carry, losses_of, run_on_problems, start_of_runs
 from lrevopt.optimizers.interface import AbstractOptimizer, state_size
 from lrevopt.tasks.interface import AbstractTask

@@ -24,7 +24,6 @@ from lrevopt import storage
 from lrevopt.checks import finite, random_key, yes_or_no
 from lrevopt.inner_loop.devices import on_every_device, training_mesh
 from lrevopt.inner_loop.hosts import fetched, is_first, largest
-from lrevopt.meta_training.door import check_training
 from lrevopt.meta_training.estimators import first_particles
 from lrevopt.meta_training.memory import plan_memory
 from lrevopt.meta_training.outer_step import (
@@ -49,6 +48,7 @@ from lrevopt.meta_training.settings import (
     of_each_step,
     snapshot_steps,
 )
+from lrevopt.meta_training.training_checks import check_training
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.storage.signals import stop_requests
 from lrevopt.tasks.interface import AbstractTask, sample_problems

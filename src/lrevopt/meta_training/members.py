@@ -8,7 +8,7 @@ import jax
 from jaxtyping import PyTree
 
 from lrevopt.checks import sequence
-from lrevopt.inner_loop.doors import check_stacked
+from lrevopt.inner_loop.run_checks import check_stacked
 from lrevopt.optimizers.interface import AbstractOptimizer, check_optimizer
 from lrevopt.optimizers.recurrent import RecurrentOptimizer
 from lrevopt.optimizers.scales import scales_as_data

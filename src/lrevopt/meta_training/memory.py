@@ -22,7 +22,7 @@ import jax.random as jr
 
 from lrevopt.checks import finite, instance, positive_integer
 from lrevopt.inner_loop.adjoint import unroll_losses
-from lrevopt.inner_loop.doors import check_run
+from lrevopt.inner_loop.run_checks import check_run
 from lrevopt.inner_loop.sizes import GIBIBYTE, available_bytes, check_fits, check_runs
 from lrevopt.inner_loop.unroll import batch_size
 from lrevopt.meta_training.estimators import first_particles, meta_gradient

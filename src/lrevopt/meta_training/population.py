@@ -28,7 +28,6 @@ from lrevopt.inner_loop.devices import (
     population_mesh,
 )
 from lrevopt.inner_loop.hosts import fetched
-from lrevopt.meta_training.door import check_training
 from lrevopt.meta_training.estimators import first_particles
 from lrevopt.meta_training.loop import check_running, identity, train_on
 from lrevopt.meta_training.members import Members, members_of
@@ -55,6 +54,7 @@ from lrevopt.meta_training.settings import (
     of_each_step,
     snapshot_steps,
 )
+from lrevopt.meta_training.training_checks import check_training
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.tasks.interface import AbstractTask
 

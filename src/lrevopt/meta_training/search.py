@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from lrevopt.checks import finite, increasing_pair, positive_integer, random_key, yes_or_no
-from lrevopt.meta_training.door import check_training
 from lrevopt.meta_training.population import meta_train_population
 from lrevopt.meta_training.settings import MetaTraining
+from lrevopt.meta_training.training_checks import check_training
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.tasks.interface import AbstractTask
 

@@ -1,17 +1,18 @@
-"""Settings to begin with on a task that nobody has trained on yet: scales, sizes, length.
+"""Initial settings for a task on which nothing was trained yet: scales, sizes, length.
 
-A GRU acts alike on small and large gradients only within the range that its input scale brings
-to about 1, and steps about as far as its output scale. Both are read off runs of Adam, whose
-learning rate is tuned first:
+A GRU saturates for inputs well above 1, so that its input scale decides which gradients it can tell
+apart by their size. Its steps are about as large as its output scale. Both scales are chosen from
+runs of Adam, whose learning rate is tuned first:
 
     input scale     3 sqrt(N) / q   q: 99 % quantile of |gradient| along Adam's runs, without zeros
     output scale    alpha           alpha: the best learning rate of Adam
 
-sqrt(N), of a GRU of N units, makes up for its input weights, whose deviation is 1 / sqrt(N).
+The factor sqrt(N), for a GRU of N units, compensates its input weights, whose standard deviation is
+1 / sqrt(N).
 
-Short trainings with these and with neighbours, three times larger or smaller, decide. Batches
-have about as many parameters in all as keep the noise of a meta-gradient low, and the number of
-meta-steps is what fits into the time given.
+Short trainings with these scales and with three times larger and smaller ones decide. A batch has
+as many problems as keep the noise of a meta-gradient low, by their number of parameters. The number
+of meta-steps is what fits into the time given.
 """
 
 import dataclasses
@@ -78,7 +79,7 @@ problem contributes alike."""
 
 
 class Suggestion(eqx.Module):
-    """A learned optimizer to train, how, and what that was chosen from.
+    """A learned optimizer to train, settings of its training, and what they were chosen from.
 
     - `units`, `input_scale`, `output_scale`: of the GRU, which `optimizer(key)` builds.
     - `settings`: of its meta-training.
@@ -139,11 +140,11 @@ def suggest_training(
         suggestion = suggest_training(task, key=search_key, time_limit=120)
         run = meta_train(task, suggestion.optimizer(init_key), suggestion.settings, key=key)
 
-    - `key`: of the problems that choose; others than those of training and of tests.
+    - `key`: draws the problems of this choice; use other keys for training and for tests.
     - `time_limit`: seconds that training may take on this machine. Choosing takes about half as
-      long, and compiling comes to it. What was measured ends up as a number of meta-steps, so
+      long, and compilation is added to both. The time is converted into a number of meta-steps, so
       that the settings give the same run anywhere.
-    - `steps`: inner updates of the runs that the optimizer is made for.
+    - `steps`: inner updates of the runs for which the optimizer is trained.
 
     Raises `ValueError` for a time limit that is not positive, steps below 1, a task that does not
     fit (see `unroll`), or one on which Adam diverges with every learning rate.

@@ -45,12 +45,12 @@ class GRUCell(AbstractCell):
         c = tanh(Wc (r h) + ac g + bc)
         h' = z h + (1 - z) c
 
-    All weights are normal with deviation 1 / sqrt(units), and biases are 0, as in the authors'
-    code. For the input weights that is the fan-in of the matrix read the other way round: by the
-    usual rule (variance 1 / fan-in, as `flax.linen.GRUCell` draws them) one input has deviation 1.
-    `input_deviation` chooses another deviation of the input weights. PyTorch and Equinox draw all
-    weights and biases uniformly from +-1 / sqrt(units). The start matters: from deviation 1 a GRU
-    saturates early, learns faster for the first hundred meta-steps and worse after them.
+    All weights are normal with standard deviation 1 / sqrt(units), and biases are 0, as in the
+    authors' code. The usual rule (variance 1 / fan-in, as in `flax.linen.GRUCell`) would give input
+    weights the deviation 1, because there is one input. `input_deviation` chooses another deviation
+    of the input weights. PyTorch and Equinox draw all weights and biases uniformly from
+    +-1 / sqrt(units). The choice matters: with deviation 1 a GRU saturates early, learns faster for
+    the first hundred meta-steps and worse after them.
 
     `gates` stacks the matrices of z and r; `inputs` and `bias` stack z, r and c. Raises
     `ValueError` for a width below 1 or a deviation that is not positive and finite.

@@ -13,11 +13,11 @@ from lrevopt.optimizers.recurrent import RecurrentOptimizer, beside_cell
 
 
 class Scaled(AbstractOptimizer):
-    """An optimizer between two scales that are data: `h' = F(h, a g)`, `x' = x + b w . h'`.
+    """An optimizer whose two scales are arrays: `h' = F(h, a g)`, `x' = x + b w . h'`.
 
-    The scales of a `RecurrentOptimizer` are written into a compiled program. Here optimizers that
-    differ in them share one, and can be stacked. `bits` holds a and b bit by bit, as integers:
-    training leaves integers alone, and nothing is rounded.
+    The scales of a `RecurrentOptimizer` are constants of a compiled program. Here optimizers that
+    differ in them share one program, and can be stacked. `bits` holds a and b bit by bit, as
+    integers, because training does not change integers, and nothing is rounded.
     """
 
     optimizer: AbstractOptimizer

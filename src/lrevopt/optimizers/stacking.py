@@ -27,8 +27,8 @@ def unstacked(module: Kind) -> tuple[Kind, ...]:
 
 
 def first_different(modules: Sequence[Any]) -> int | None:
-    """Number of the first module whose structure, shapes or settings differ from those of the
-    first; None if all can be stacked.
+    """Index of the first module whose structure, shapes or settings differ from those of module 0;
+    None if all can be stacked.
     """
     shapes = [jax.tree.map(_shape, one) for one in modules]
     places = range(1, len(shapes))

@@ -15,10 +15,10 @@ from lrevopt.optimizers.classical import as_float
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """How a number is held: `outward` takes a coordinate to the number, `inward` back.
+    """Map between a number within bounds and its coordinate without bounds.
 
-    Bounds are not met. A far coordinate, of which the number would round to a bound, gives the
-    number nearest to it.
+    `outward` maps the coordinate to the number, `inward` back. Bounds are excluded: where the
+    number would round to a bound, the nearest number inside is taken.
     """
 
     low: float

@@ -1,4 +1,4 @@
-"""A figure is panels times runs: what it draws, its numbers and its caption follow from its panels.
+"""Figures as panels times runs: what one draws, its numbers and its caption follow from its panels.
 
 A `Panel` says how one thing is drawn, which records it is drawn from, and how to read it. A layout
 puts panels side by side for one run (`side_by_side`), in a column for each run (`column_per_run`),

@@ -1,4 +1,4 @@
-"""How well optimizers do on test problems, and what a task looks like (paper, 3.2 and D.2)."""
+"""Losses of optimizers on test problems, and pictures of tasks (paper, 3.2 and D.2)."""
 
 import textwrap
 from collections.abc import Callable, Mapping, Sequence

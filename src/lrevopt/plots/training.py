@@ -1,4 +1,4 @@
-"""How meta-training went: objective, selection scores, size of the meta-gradient (paper, D.2)."""
+"""Course of meta-training: objective, selection scores, norm of the meta-gradient (paper, D.2)."""
 
 import numpy as np
 import pandas as pd

@@ -37,7 +37,7 @@ of problems with more parameters than the last number, whose runs take 7 s each.
 def analyze_run(
     run: Run, *, problems: int | None = None, steps: int = 200, seed: int = 0
 ) -> Mechanisms:
-    """Take the optimizer of a run apart, and save the numbers of its figures.
+    """Measure the mechanisms of a run's optimizer, and save the numbers of its figures.
 
     Without `problems`, as many as `analysed_problems` says. What was measured when a call was
     interrupted is not measured again. Raises `ValueError` for a run without
@@ -93,7 +93,7 @@ def at_rest_of(run: Run, steps: int) -> tuple[AbstractOptimizer, AbstractOptimiz
 
 
 def analysed_problems(task: AbstractTask) -> int:
-    """How many problems of a task to look at."""
+    """Number of problems of a task on which states are sampled."""
     problem = eqx.filter_eval_shape(task.sample, key_stream("analysis", 0))
     large = problem.initial_parameters.size > LARGE_NETWORK
     return ANALYSED_LARGE_PROBLEMS if large else ANALYSED_PROBLEMS

@@ -42,21 +42,21 @@ class DistillSettings:
     studies: tuple[str, ...] = STUDIES
     """Which of fit, path and parts."""
     distilling: Distilling = Distilling()
-    """Of the fit."""
+    """Settings of the fit."""
     training: MetaTraining = distillation.TRAINING
-    """Of white boxes."""
+    """Settings of the meta-training of white boxes."""
     starts: int = 4
     """Random starts of every white box that is trained."""
     candidates: int = 128
-    """Random white boxes of which each start is the best."""
+    """Random white boxes drawn for each start, of which the best one is taken."""
     seeds: int = 3
     """Repetitions of the study of parts."""
     numbers: int = 8
     """Numbers at which the path ends."""
     problems: int | None = None
-    """Test problems (default: 256, or 64 of networks)."""
+    """Number of test problems (default: 256, or 64 on networks)."""
     seed: int = 0
-    """Of all problems and starts."""
+    """Seed of all problems and starts."""
 
     def __post_init__(self) -> None:
         for name in self.studies:

@@ -1,7 +1,7 @@
-"""Numbers on the command line that no run can have, refused before anything is imported.
+"""Numbers on the command line that no run can use, refused before anything is imported.
 
-Programs compute in single precision and count in 32 bits: a larger seed would be that of other
-problems, a rate of 1e300 infinite, an epsilon of 1e-50 zero.
+Programs compute in single precision and count in 32 bits: a larger seed would draw the problems of
+a smaller one, a rate of 1e300 would be infinite, an epsilon of 1e-50 zero.
 """
 
 import dataclasses

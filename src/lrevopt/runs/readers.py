@@ -21,7 +21,7 @@ def read_tuning(directory: Path) -> dict[str, TuningResult]:
         raise ValueError(f"`{directory / storage.SETTINGS}` must have a list as `baselines`.")
     if lost := [name for name in order if name not in files and "baselines" in settings]:
         raise ValueError(
-            f"`{directory}` holds an unfinished search: {', '.join(lost)} is still to be tuned."
+            f"`{directory}` holds an unfinished search: {', '.join(lost)} must still be tuned."
         )
     for file in files.values():
         made_from = (storage.load_source(file) or {}).get("tuning", settings)

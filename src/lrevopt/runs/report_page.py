@@ -89,7 +89,7 @@ def _evaluation(run: Run) -> Evaluation:
         raise ValueError(f"`{run.path}` has no evaluation to report: evaluate it first.")
     if LEARNED not in run.evaluation.names:
         names = ", ".join(run.evaluation.names)
-        raise ValueError(f"`evaluation` must be of {LEARNED!r} among others, got {names}.")
+        raise ValueError(f"`evaluation` must include the optimizer {LEARNED!r}, got {names}.")
     return run.evaluation
 
 

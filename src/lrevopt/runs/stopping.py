@@ -1,6 +1,6 @@
-"""Signals that stop a command: an exception that nothing swallows, one sentence, exit code 128 + n.
+"""Signals that stop a command: raised as an exception, reported in one sentence, exit code 128 + n.
 
-Training takes signals itself while it runs: it saves its state and ends in good order.
+Training handles signals itself while it runs: it saves its state and stops.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ class Stopped(KeyboardInterrupt):
         return 128 + self.number
 
     def sentence(self, then: str) -> str:
-        """What happened, and how to go on."""
+        """What happened, and how to continue."""
         return f"stopped ({signal.Signals(self.number).name}); {then}"
 
 

@@ -1,4 +1,4 @@
-"""What is trained on a task of one's own where the command line leaves the settings open."""
+"""Choice of scales and settings on a user's own task, where the command line leaves them open."""
 
 import dataclasses
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""How the stages of a run write into its folder, and what they remove by that."""
+"""Writing records into the folder of a run, and removal of what they make stale."""
 
 from pathlib import Path
 from typing import Any

@@ -7,8 +7,6 @@ Loaders raise `ValueError` with one sentence for what is missing, damaged or som
 
 from lrevopt.storage.checkpoints import load_arrays as load_arrays
 from lrevopt.storage.checkpoints import save_arrays as save_arrays
-from lrevopt.storage.claims import LOCK as LOCK
-from lrevopt.storage.claims import claimed as claimed
 from lrevopt.storage.documents import json_text as json_text
 from lrevopt.storage.documents import load_json as load_json
 from lrevopt.storage.documents import save_json as save_json
@@ -18,6 +16,8 @@ from lrevopt.storage.files import remove_leftovers as remove_leftovers
 from lrevopt.storage.files import replace_together as replace_together
 from lrevopt.storage.files import writable_directory as writable_directory
 from lrevopt.storage.files import write_atomically as write_atomically
+from lrevopt.storage.locks import LOCK as LOCK
+from lrevopt.storage.locks import claimed as claimed
 from lrevopt.storage.packed import DIGEST as DIGEST
 from lrevopt.storage.packed import digest_of_arrays as digest_of_arrays
 from lrevopt.storage.packed import load_npz as load_npz

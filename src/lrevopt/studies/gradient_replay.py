@@ -18,8 +18,8 @@ from jaxtyping import Array, Float, Key
 from lrevopt.analysis.precision import as_double, double_precision
 from lrevopt.analysis.resolution import need_limits
 from lrevopt.checks import positive_integer, random_key
-from lrevopt.inner_loop.doors import check_run
 from lrevopt.inner_loop.evaluation import paired_interval
+from lrevopt.inner_loop.run_checks import check_run
 from lrevopt.inner_loop.sampled_states import choose, diverged_on_all, follow, over_problems
 from lrevopt.inner_loop.steps import run_on_gradients
 from lrevopt.inner_loop.unroll import batch_size

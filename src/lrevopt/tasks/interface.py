@@ -148,7 +148,7 @@ def compared_spans(task: AbstractTask, dim: int) -> dict[str, range]:
     spans = group_spans(task, dim)
     if len(spans) < 2:
         raise ValueError(
-            f"`task` must name groups of parameters that can be compared, but "
+            f"`task` must have at least two groups of parameters to compare, but "
             f"{type(task).__name__} has one."
         )
     return spans

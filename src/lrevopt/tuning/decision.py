@@ -1,8 +1,9 @@
 """How a search decides among its finalists.
 
-The best of many scores is an optimistic one, on few problems by much. So the winner is run on
-further problems, on which nothing was chosen: if its score there differs by more than 10 %, all
-finalists run on these problems, too, and are decided on all of them together, until it holds.
+The best of many scores is optimistic, most of all on few problems. So the winner is run on further
+problems, which were not used to choose it. If its score there differs by more than 10 %, all
+finalists run on these problems, too, and are compared on all problems together, until the score of
+the winner holds.
 """
 
 from collections.abc import Callable
@@ -33,7 +34,7 @@ def decide(
     finalists: Int[np.ndarray, " finalist"],
     problems: int,
 ) -> Decided:
-    """The finalist with the least mean, decided on more problems until its score holds.
+    """The finalist with the least mean, compared on more problems until its score holds.
 
     `score(places, decision)` is the mean of each over the problems of that decision, `problems`
     each time.

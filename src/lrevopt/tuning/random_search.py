@@ -60,9 +60,9 @@ class TuningResult(eqx.Module):
     value is at an end that cannot be widened, such as momentum 0.
 
     `checked_score` is the winner's mean over as many further problems, on which nothing was chosen,
-    and `decided_on` the number of fresh problems on which it was decided: more than were asked for
-    where a winner's score did not hold, of which `decisions` has a sentence each. NaN and 0 in
-    records of before this was checked.
+    and `decided_on` the number of fresh problems on which it was chosen: more than were asked for
+    where a winner's score did not hold, of which `decisions` has a sentence each. They are NaN and
+    0 in records of older versions.
     """
 
     name: str
@@ -274,7 +274,7 @@ def search_axes(
 
 
 def name_of(constructor: Any) -> str:
-    """The name of what makes an optimizer; `ValueError` for what does not."""
+    """The name of a constructor of optimizers; `ValueError` for anything else."""
     if not callable(constructor) or isinstance(constructor, AbstractOptimizer):
         hint = ": pass its class" if isinstance(constructor, AbstractOptimizer) else ""
         raise ValueError(

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from lrevopt.checks import finite, random_key, sequence
-from lrevopt.inner_loop.doors import check_run
+from lrevopt.inner_loop.run_checks import check_run
 from lrevopt.inner_loop.scoring import score_settings
 from lrevopt.inner_loop.sizes import check_runs
 from lrevopt.optimizers import RecurrentOptimizer, rescaled

@@ -15,8 +15,8 @@ from jaxtyping import Array, Float, Int, Key
 
 from lrevopt.checks import finite, one_of, positive_integer, random_key, sequence, shown
 from lrevopt.inner_loop.adjoint import unroll_losses
-from lrevopt.inner_loop.doors import check_run
 from lrevopt.inner_loop.objectives import OBJECTIVES, Objective, meta_objective
+from lrevopt.inner_loop.run_checks import check_run
 from lrevopt.optimizers import from_optax
 from lrevopt.tasks.interface import AbstractTask, sample_problems
 

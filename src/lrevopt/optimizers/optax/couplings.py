@@ -1,6 +1,7 @@
 """Whether a transformation updates each parameter on its own, seen in trial runs.
 
-The second witness beside `proof`: it runs, and also sees what depends on the shape of an array.
+A second check beside `proof`: it runs the transformation, and so also notices a dependence on the
+shape of an array.
 """
 
 from functools import lru_cache

@@ -1,7 +1,7 @@
-"""Optax transformations as optimizers: what is taken, and what is refused.
+"""Optax transformations as optimizers: which are accepted, and which are refused.
 
-Component-wise is a property of the traced program (`proof`), for any number of updates and any
-values of the hyperparameters. Trial runs (`couplings`) are the second witness.
+Whether a transformation is component-wise is read off the traced program (`proof`), for any number
+of updates and any values of the hyperparameters. Trial runs (`couplings`) are a second check.
 """
 
 import operator
@@ -106,7 +106,7 @@ def _state(
 def _judge(
     recipe: Recipe, values: list[Array], assume_component_wise: bool, assume_finite: bool
 ) -> Verdict:
-    """What the traced program shows; refuses couplings that it or trial runs show."""
+    """The verdict on the traced program. `ValueError` for couplings in it or in trial runs."""
     # Computed at once, inside `jit` too. In double precision, because in single precision another
     # order of operations could change how an accumulator of half precision is rounded.
     with (
@@ -132,7 +132,7 @@ def _refuse(recipe: Recipe, values: list[Array], coupling: str) -> None:
         )
     raise ValueError(
         "`transformation` must update every parameter on its own, got one that couples them: "
-        f"{coupling}. `assume_component_wise=True` takes it all the same."
+        f"{coupling}. `assume_component_wise=True` accepts it all the same."
     )
 
 

@@ -91,15 +91,18 @@ def explore(
 
         lo.explore(lo.Adam(0.1), lo.Rosenbrock(), key=jr.key(0)).save("page.html")
 
-    A slider goes through about `moments` moments of the `steps` updates. At each, linked panels
-    show the update functions of sampled parameters, eigenvalues and learning rates of the
-    optimizer linearized there at zero gradient, effective learning rates, the distribution of
-    gradients, and the loss. Any optimizer and any task will do; a run that diverges is shown as
-    far as it is finite. The title names optimizer and task unless `title` is given.
+    A slider goes through the `steps` updates. At each position, linked panels show the update
+    functions of sampled parameters, eigenvalues and learning rates of the optimizer linearized
+    there at zero gradient, effective learning rates, the distribution of gradients, and the loss.
+    Any optimizer and any task will do; a run that diverges is shown as far as it is finite.
 
-    The page is one file with everything inside and needs no network. Eigenvalues take most of the
-    time: with states of hundreds of coordinates, ask for fewer `moments`. Raises `ValueError` as
-    `measure_run_moments` does.
+    - `key`: draws the problem and the parameters shown, at most `parameters` of them.
+    - `moments`: about how many positions the slider has. Eigenvalues take most of the time: with
+      states of hundreds of coordinates, ask for fewer.
+    - `title`: heading of the page (default: names of optimizer and task).
+
+    The page is one file with everything inside and needs no network. Raises `ValueError` for counts
+    below 1, more than 12 `parameters`, and a task whose loss is not finite at the start.
     """
     if title is not None:
         text("title", title)

@@ -1,4 +1,4 @@
-"""Audits: two optimizers told apart by their updates, and departures that explain it."""
+"""Audits: two optimizers compared by their updates, and departures that explain a difference."""
 
 from lrevopt.studies.audit.comparison import audit as audit
 from lrevopt.studies.audit.departures import catalogue

@@ -21,11 +21,11 @@ def audit(
     names: tuple[str, str] | None = None,
     tolerance: float | None = None,
 ) -> Audit:
-    """Tell two optimizers apart by their updates alone, and say what explains the difference.
+    """Compare two optimizers by their updates alone, and say what explains a difference.
 
         lo.audit(optax.adam(1e-3), my_adam)
 
-    Each of both is one of these:
+    Each of the two is one of these:
 
     - an optimizer of this package, or an optax transformation (or anything with `init` and
       `update`), which is run by JAX in double precision;
@@ -34,13 +34,13 @@ def audit(
       those as well, from before each update;
     - a pair of plain functions `(init, update)`: `init(parameters) -> state` and
       `update(gradients, state, parameters) -> (updates, state)`, called with NumPy arrays of shape
-      (1,) and (3,). So an optimizer of another library is audited, too.
+      (1,) and (3,). With such a pair an optimizer of another library can be audited.
 
     Updates are what is added to the parameter. Seventeen experiments go from the first update at
     gradient 1 to 1,000 updates, and to arrays of three parameters. Both get the same gradients and
-    parameters, whatever they do: to agree on all is evidence, not a proof. Updates count as equal
-    if they differ by at most `tolerance` of the largest update of their history so far: by default
-    1e-9, or 1e-5 without double precision (`jax_enable_x64`).
+    parameters, whatever their updates. Agreement in all is evidence, not a proof. Updates count as
+    equal if they differ by at most `tolerance` of the largest update of their history so far: by
+    default 1e-9, or 1e-5 without double precision (`jax_enable_x64`).
 
     Where they differ, departures of the catalogue (`lo.DEPARTURES`) are tried, and those count that
     turn one optimizer's updates into the other's to the tolerance.

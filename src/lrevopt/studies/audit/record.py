@@ -19,7 +19,7 @@ class Answer(NamedTuple):
 
 
 class Audit(Printed):
-    """Two optimizers told apart by their updates, as `audit` returns it. Prints as a table.
+    """Comparison of two optimizers by their updates, as `audit` returns it. Prints as a table.
 
     - `equal`: whether all updates agree to the tolerance, relative to the largest of their trace.
     - `experiment`: the first experiment in which they differ, the simplest and earliest, or None.

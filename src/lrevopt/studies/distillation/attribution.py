@@ -23,8 +23,8 @@ from jaxtyping import Array, Bool, Float, Key
 
 from lrevopt import storage
 from lrevopt.checks import instance, mapping, positive_integer, random_key
-from lrevopt.inner_loop.doors import check_run
 from lrevopt.inner_loop.evaluation import BOOTSTRAP_SEED, CONFIDENCE, evaluate
+from lrevopt.inner_loop.run_checks import check_run
 from lrevopt.optimizers import AbstractOptimizer
 from lrevopt.optimizers.white_box import WhiteBox
 from lrevopt.optimizers.white_box_documents import box_of, document_of, with_parts

@@ -15,8 +15,8 @@ from jaxtyping import Array, Bool, Float, Key
 from lrevopt import storage
 from lrevopt.analysis.precision import as_double, double_precision
 from lrevopt.checks import instance, integer_of_at_least, mapping, positive_integer, random_key
-from lrevopt.inner_loop.doors import check_run
 from lrevopt.inner_loop.evaluation import evaluate
+from lrevopt.inner_loop.run_checks import check_run
 from lrevopt.inner_loop.sizes import check_runs
 from lrevopt.inner_loop.unroll import run_all
 from lrevopt.optimizers import AbstractOptimizer

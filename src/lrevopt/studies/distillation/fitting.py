@@ -97,9 +97,9 @@ def fit_from_starts(
 ) -> WhiteBox:
     """Stacked white boxes fitted to the updates; where fits remain, with other modes as well.
 
-    Two modes that meet are a trap: the fit cannot take them apart again. Starts of several modes
-    that leave more than round-off are fitted a second time, from modes that are drawn anew, and
-    the better of both fits is kept.
+    Where two modes become equal, the fit cannot separate them again. So a start with several modes
+    whose residual is more than round-off is fitted a second time, from new random modes, and the
+    better of the two fits is kept.
     """
     fits, costs = fit_updates(boxes, streams, iterations)
     whole = 0.5 * float(jnp.sum((streams.updates / streams.scale[:, None]) ** 2))

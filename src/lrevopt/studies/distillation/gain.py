@@ -1,4 +1,4 @@
-"""How much of a learned optimizer's gain over a baseline another optimizer keeps."""
+"""Share of a learned optimizer's gain over a baseline that another optimizer keeps."""
 
 from collections.abc import Mapping
 from typing import NamedTuple

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from lrevopt import storage
 from lrevopt.checks import instance, mapping, positive_integer, random_key
-from lrevopt.inner_loop.doors import check_run
+from lrevopt.inner_loop.run_checks import check_run
 from lrevopt.optimizers import AbstractOptimizer
 from lrevopt.optimizers.stacking import unstacked
 from lrevopt.optimizers.white_box import WhiteBox

@@ -1,4 +1,4 @@
-"""What an optimizer does along its own runs: the gradients it meets and the updates it makes."""
+"""Gradients and updates of sampled parameters along an optimizer's own runs."""
 
 from typing import Any
 

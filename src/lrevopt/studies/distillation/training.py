@@ -24,7 +24,7 @@ TRAINING = MetaTraining(
     steps=1000, problems=64, objective="log_mean", learning_rate=3e-2, warm_up=20, clip=1.0,
     penalty=0.0, early_snapshots=False, selection_problems=256,
 )  # fmt: skip
-"""How white boxes are trained: few numbers of size 1 bear a large learning rate and no penalty."""
+"""How white boxes are trained. Few numbers of size 1 allow a large learning rate and no penalty."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from lrevopt.checks import instance, mapping, positive_integer, random_key
-from lrevopt.inner_loop.doors import check_run
 from lrevopt.inner_loop.evaluation import evaluate, paired_interval
+from lrevopt.inner_loop.run_checks import check_run
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.optimizers.wrappers import wrapped
 from lrevopt.studies.interventions.registry import INTERVENTIONS, Intervention

@@ -79,15 +79,15 @@ def observe(
         print(lo.observation(state))
         lo.plot.observation(state)
 
-    Updates are those of `transformation`. Couplings are allowed, and more arguments of `update`.
+    Updates are those of `transformation`, which may couple parameters and take more arguments.
 
-    - `every`: an update in so many is measured, the first of them first.
-    - `groups`: an array's group from its path, `layers.0.weight`; by default it is its own.
+    - `every`: one update in this many is measured, beginning with the first.
+    - `groups`: maps an array's path, `layers.0.weight`, to its group; by default it is its own.
     - `length`: how many records are kept; older ones are overwritten.
     - `sharpness`: whether curvature is measured. Then `update` needs `loss=`, a function of the
       parameters alone (close over the batch), and takes two Hessian-vector products per record.
     - `announce`: a function such as `print` that gets a sentence, while the loop runs, whenever the
-      sharpness comes to exceed what is stable.
+      sharpness begins to exceed what is stable.
 
     The state is an `ObserveState`, arrays of fixed shapes. Raises `ValueError` for bad arguments,
     and, in `update`, without the parameters or the loss that the sharpness needs.
@@ -210,7 +210,7 @@ def _written(
 
 
 def sentence(step: int, sharpness: float, stable: float) -> str:
-    """That the edge of stability is crossed."""
+    """The sentence that announces that the edge of stability is crossed."""
     return (
         f"In update {step + 1} the sharpness {sharpness:.4g} exceeds {stable:.4g}, up to which the "
         "optimizer is stable: the edge of stability is crossed."

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Key
 
 from lrevopt.checks import instance
-from lrevopt.inner_loop.doors import check_run
+from lrevopt.inner_loop.run_checks import check_run
 from lrevopt.meta_training.settings import MetaTraining
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.tasks.interface import AbstractTask

@@ -1,4 +1,4 @@
-"""A folder for one process at a time."""
+"""Locks of folders: one process writes into a folder at a time."""
 
 import contextlib
 import os
@@ -22,12 +22,11 @@ _HELD: set[Path] = set()
 
 @contextlib.contextmanager
 def claimed(directory: Path | str) -> Iterator[None]:
-    """A folder that no other process writes into as long as the block runs; made if need be.
+    """Lock a folder for this process while the block runs; make it if it is missing.
 
-    The claim is a lock of the operating system, which ends with the process: what a dead process
-    has left claimed is free. Within a process, a claim inside a claim is none. What a killed
-    process left half-written is removed. A folder that was made for the claim and stays empty is
-    removed again.
+    The lock is one of the operating system, which releases it when the process ends. Inside a block
+    of the same process and folder it does nothing. Files that a killed process left half-written
+    are removed. A folder that was made for the lock and stays empty is removed again.
 
     Raises `ValueError` for a folder that another process has claimed, naming that process, and for
     one that cannot be written.
@@ -56,7 +55,7 @@ def claimed(directory: Path | str) -> Iterator[None]:
 
 
 def _missing(path: Path) -> list[Path]:
-    """The folders, innermost first, that are not there yet."""
+    """The folders that do not exist yet, innermost first."""
     try:
         return [folder for folder in (path, *path.parents) if not folder.exists()]
     except OSError:
