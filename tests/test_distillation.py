@@ -17,10 +17,10 @@ from lrevopt.studies.distillation import fitting
 from lrevopt.studies.distillation.distilling import CLOSED, FITTED
 from lrevopt.studies.distillation.embedding import embedded
 from lrevopt.studies.distillation.gain import gain_kept
-from lrevopt.studies.distillation.streams import (
+from lrevopt.studies.distillation.recorded_runs import (
     Typical,
     r_squared,
-    record_streams,
+    record_runs,
     replayed,
     typical_of,
 )
@@ -106,16 +106,16 @@ def test_fit_to_losses_lowers_the_mismatch():
 
 def test_streams_are_what_unroll_does():
     box = PLANTED["clipping"]
-    streams = record_streams(box, TASK, key=KEY, problems=3, steps=20)
+    recorded = record_runs(box, TASK, key=KEY, problems=3, steps=20)
     problems = [TASK.sample(key) for key in jr.split(jr.split(KEY)[0], 3)]
     runs = [lo.unroll(box, TASK, problem, 20) for problem in problems]
     gradients = jnp.concatenate([run.gradients for run in runs], axis=1)
     updates = jnp.concatenate([jnp.diff(run.parameters, axis=0) for run in runs], axis=1)
-    np.testing.assert_allclose(streams.gradients, gradients, rtol=1e-12)
-    np.testing.assert_allclose(streams.updates, updates, rtol=1e-8, atol=1e-14)
-    np.testing.assert_allclose(replayed(box, streams.gradients), streams.updates, rtol=1e-12)
-    assert float(r_squared(box, streams)) == pytest.approx(1.0, abs=1e-14)
-    typical = typical_of(streams.gradients)
+    np.testing.assert_allclose(recorded.gradients, gradients, rtol=1e-12)
+    np.testing.assert_allclose(recorded.updates, updates, rtol=1e-8, atol=1e-14)
+    np.testing.assert_allclose(replayed(box, recorded.gradients), recorded.updates, rtol=1e-12)
+    assert float(r_squared(box, recorded)) == pytest.approx(1.0, abs=1e-14)
+    typical = typical_of(recorded.gradients)
     assert 0 < typical.gradient <= np.abs(gradients).max()
 
 

@@ -77,7 +77,7 @@ class Planted(AbstractOptimizer):
         return jnp.stack([velocity, schedule / 2, squares, step])
 
 
-def context_of(opt: AbstractOptimizer, steps: int = 30) -> RestAnalysis:
+def rest_of(opt: AbstractOptimizer, steps: int = 30) -> RestAnalysis:
     """As `analyze_rest` does it, without the search: all that is planted rests at 0."""
     fixed_point = np.zeros(opt.initial_state().size)
     found = FixedPoints(
@@ -115,7 +115,7 @@ def updates(opt: AbstractOptimizer) -> np.ndarray:
 
 
 def changed(opt: AbstractOptimizer, name: str) -> np.ndarray:
-    return updates(INTERVENTIONS[name].apply(opt, context_of(opt)))
+    return updates(INTERVENTIONS[name].apply(opt, rest_of(opt)))
 
 
 MOMENTUM = lo.Momentum(RATE, MEMORY)
@@ -204,11 +204,11 @@ def test_what_an_optimizer_does_not_admit_is_said():
     )  # fmt: skip
     for name in ("one_mode", "replayed"):
         with pytest.raises(ValueError, match="near-defective"):
-            INTERVENTIONS[name].apply(double, context_of(double))
+            INTERVENTIONS[name].apply(double, rest_of(double))
     with pytest.raises(ValueError, match="its gain is infinite"):
-        INTERVENTIONS["gain_at_once"].apply(lo.Momentum(0.1, 1.0), context_of(lo.Momentum(0.1, 1)))
+        INTERVENTIONS["gain_at_once"].apply(lo.Momentum(0.1, 1.0), rest_of(lo.Momentum(0.1, 1)))
     with pytest.raises(ValueError, match="a schedule needs a rate to scale"):
-        INTERVENTIONS["replayed"].apply(lo.Momentum(0.0, 0.9), context_of(lo.Momentum(0.0, 0.9)))
+        INTERVENTIONS["replayed"].apply(lo.Momentum(0.0, 0.9), rest_of(lo.Momentum(0.0, 0.9)))
 
 
 SOME = {name: INTERVENTIONS[name] for name in ("no_slow_memory", "gain_at_once", "linear")}
@@ -263,7 +263,7 @@ def test_costs_are_paired_and_divergence_is_counted(record):
 
 def test_where_everything_diverges_there_is_no_ratio():
     steep = Quadratic(jnp.array([1e9]), jnp.array([1.0]))
-    rest_analysis = context_of(MOMENTUM)
+    rest_analysis = rest_of(MOMENTUM)
     stays = lo.GradientDescent(1e-9)
     explode = {"explode": Intervention("all", "none", lambda opt, _: lo.GradientDescent(1e9))}
     found = intervene(
@@ -412,7 +412,7 @@ def test_streams_are_kept_and_drawn(replay, tmp_path):
 def test_contexts_and_refusals():
     task = lo.LinearRegression(dim=2)
     rest_analysis = analyze_rest(MOMENTUM, task, key=jr.key(0), problems=2, steps=5)
-    by_hand = context_of(MOMENTUM, 5)
+    by_hand = rest_of(MOMENTUM, 5)
     for name in ("fixed_point", "slow", "rates", "projector"):
         np.testing.assert_allclose(getattr(rest_analysis, name), getattr(by_hand, name), atol=1e-12)
     with pytest.raises(ValueError, match="must not contain 'original'"):

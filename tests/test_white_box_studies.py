@@ -27,7 +27,7 @@ from lrevopt.studies.distillation import (
 from lrevopt.studies.distillation import attribution as attribution_module
 from lrevopt.studies.distillation.attribution import all_subsets, explained, shapley_values
 from lrevopt.studies.distillation.moves import moves_from, simplest
-from lrevopt.studies.distillation.streams import Typical
+from lrevopt.studies.distillation.recorded_runs import Typical
 from lrevopt.studies.distillation.training import train_boxes
 
 ROOT = Path(__file__).parents[1]

@@ -69,7 +69,7 @@ LABELS = {
     "one_sign": "of one sign",
     "own": "as they are",
 }
-"""Names of interventions and of changed streams, short."""
+"""Short names of interventions and of changes of recorded gradients."""
 
 
 def costs(ax: Axes, record: Interventions, names: Sequence[str] | None = None) -> None:
@@ -201,7 +201,7 @@ def remaining_separation(ax: Axes, record: GradientReplay) -> None:
 
 
 def following(ax: Axes, record: GradientReplay) -> None:
-    """How fast groups take over the rates of a stream that they are given halfway."""
+    """How fast groups take over the rates of another group whose gradients they get halfway."""
     shares = record.followed[EXCHANGED_HALFWAY]
     steps = np.arange(shares.size)
     ax.axhline(1, color=BLACK, linewidth=0.8, zorder=1)

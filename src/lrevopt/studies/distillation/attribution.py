@@ -30,7 +30,7 @@ from lrevopt.optimizers.white_box import WhiteBox
 from lrevopt.optimizers.white_box_documents import box_of, document_of, with_parts
 from lrevopt.studies.distillation.embedding import embedded
 from lrevopt.studies.distillation.gain import RESAMPLES, best_baseline
-from lrevopt.studies.distillation.streams import Typical, record_streams, typical_of
+from lrevopt.studies.distillation.recorded_runs import Typical, record_runs, typical_of
 from lrevopt.studies.distillation.training import (
     BOX_TRAINING,
     BoxTraining,
@@ -280,7 +280,7 @@ def typical_sizes(
     optimizer: AbstractOptimizer, task: AbstractTask, steps: int, *, key: Key[Array, ""]
 ) -> Typical:
     """Sizes of gradients along runs of a learned optimizer, around which random starts lie."""
-    return typical_of(record_streams(optimizer, task, key=key, problems=16, steps=steps).gradients)
+    return typical_of(record_runs(optimizer, task, key=key, problems=16, steps=steps).gradients)
 
 
 def _train_subsets(

@@ -25,7 +25,7 @@ from lrevopt.optimizers.white_box import WhiteBox
 from lrevopt.optimizers.white_box_documents import box_of, document_of
 from lrevopt.studies.distillation import fitting
 from lrevopt.studies.distillation.gain import Share, best_baseline, gain_kept
-from lrevopt.studies.distillation.streams import Streams, r_squared, record_streams
+from lrevopt.studies.distillation.recorded_runs import RecordedRuns, r_squared, record_runs
 from lrevopt.tasks.interface import AbstractTask, sample_problems
 from lrevopt.text import Printed, Table, number, percent
 from lrevopt.tuning.baselines import BASELINES
@@ -224,7 +224,7 @@ def _tested(
     steps = settings.steps
     contestants = {**baselines, LEARNED: optimizer, FITTED: both[0], CLOSED: both[1]}
     tested = evaluate(contestants, task, problems=settings.test_problems, steps=steps, key=key)
-    test = record_streams(optimizer, task, key=key, problems=settings.problems, steps=steps)
+    test = record_runs(optimizer, task, key=key, problems=settings.problems, steps=steps)
     return {
         "test_r_squared": _r_squared(stacked(both), test),
         "contestants": tested.names,
@@ -264,28 +264,28 @@ def _fits(
     """Both fits from all starts."""
     fit_key, selection_key, start_key = keys
     counts = {"problems": settings.problems, "steps": settings.steps}
-    streams, selection = (
-        record_streams(optimizer, task, key=key, **counts) for key in (fit_key, selection_key)
+    recorded, selection = (
+        record_runs(optimizer, task, key=key, **counts) for key in (fit_key, selection_key)
     )
     with double_precision():
         # Fits to 1e-3 of planted numbers need residuals below single precision.
-        box, streams = as_double(white_box), as_double(streams)
+        box, recorded = as_double(white_box), as_double(recorded)
         starts = fitting.best_starts(
-            box, streams, starts=settings.starts, candidates=settings.candidates, key=start_key
+            box, recorded, starts=settings.starts, candidates=settings.candidates, key=start_key
         )
         fits = fitting.fit_from_starts(
-            starts, streams, candidates=settings.candidates, iterations=settings.iterations,
+            starts, recorded, candidates=settings.candidates, iterations=settings.iterations,
             key=jr.fold_in(start_key, 1),
         )  # fmt: skip
         fits = fitting.sorted_modes(fits)
-        known = [fitting.identify(one, streams) for one in unstacked(fits)]
+        known = [fitting.identify(one, recorded) for one in unstacked(fits)]
         fitted = _values(fits)
     own = stacked([_in_precision_of(white_box, one) for one in unstacked(fits)])
     closed, mismatch = _closed(own, optimizer, task, settings, keys=(fit_key, selection_key))
     return _Fits(
         fitted=fitted,
         closed=_values(fitting.sorted_modes(closed)),
-        r_squared=_r_squared(fits, streams),
+        r_squared=_r_squared(fits, recorded),
         selection_r_squared=_r_squared(fits, selection),
         mismatch=mismatch,
         standard_errors=np.stack([each.standard_errors for each in known]),
@@ -338,8 +338,8 @@ def _values(boxes: WhiteBox) -> Float[np.ndarray, "start number"]:
     return np.stack([np.asarray(numbers[name], float) for name in sorted(numbers)], axis=1)
 
 
-def _r_squared(boxes: WhiteBox, streams: Streams) -> Float[np.ndarray, " start"]:
+def _r_squared(boxes: WhiteBox, recorded: RecordedRuns) -> Float[np.ndarray, " start"]:
     with double_precision():
-        boxes, streams = as_double(boxes), as_double(streams)
-        found = [float(eqx.filter_jit(r_squared)(one, streams)) for one in unstacked(boxes)]
+        boxes, recorded = as_double(boxes), as_double(recorded)
+        found = [float(eqx.filter_jit(r_squared)(one, recorded)) for one in unstacked(boxes)]
         return np.array(found)

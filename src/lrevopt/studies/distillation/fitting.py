@@ -20,8 +20,8 @@ from lrevopt.optimizers.stacking import stacked, unstacked
 from lrevopt.optimizers.white_box import WhiteBox
 from lrevopt.optimizers.white_box_documents import NUMBERS_OF, reordered
 from lrevopt.optimizers.white_box_numbers import head_of
+from lrevopt.studies.distillation.recorded_runs import RecordedRuns, replayed, residuals, typical_of
 from lrevopt.studies.distillation.starts import random_boxes
-from lrevopt.studies.distillation.streams import Streams, replayed, residuals, typical_of
 from lrevopt.tasks.interface import AbstractTask
 
 LONGEST = 2.0
@@ -46,22 +46,22 @@ CLOSE = 1e-3
 
 
 def best_starts(
-    box: WhiteBox, streams: Streams, *, starts: int, candidates: int, key: Key[Array, ""]
+    box: WhiteBox, recorded: RecordedRuns, *, starts: int, candidates: int, key: Key[Array, ""]
 ) -> WhiteBox:
     """Random white boxes to fit from, stacked, one for each start.
 
     A start draws `candidates` white boxes, each with the learning rate that fits the updates best.
     The best `FINALISTS` of them take `TRIAL` steps of the fit, and the best of these is the start.
     """
-    drawn = random_boxes(box, starts * candidates, typical_of(streams.gradients), key=key)
-    return _selected(drawn, streams, starts, candidates)
+    drawn = random_boxes(box, starts * candidates, typical_of(recorded.gradients), key=key)
+    return _selected(drawn, recorded, starts, candidates)
 
 
-def _selected(drawn: WhiteBox, streams: Streams, starts: int, candidates: int) -> WhiteBox:
+def _selected(drawn: WhiteBox, recorded: RecordedRuns, starts: int, candidates: int) -> WhiteBox:
     """The start that `candidates` drawn white boxes each lead to."""
-    drawn, costs = _with_best_rates(drawn, streams)
+    drawn, costs = _with_best_rates(drawn, recorded)
     few = _best_of_each(drawn, costs, starts, min(FINALISTS, candidates))
-    return _best_of_each(*fit_updates(few, streams, TRIAL), starts, 1)
+    return _best_of_each(*fit_updates(few, recorded, TRIAL), starts, 1)
 
 
 def _best_of_each(boxes: WhiteBox, costs: Float[Array, " box"], starts: int, count: int) -> Any:
@@ -73,13 +73,13 @@ def _best_of_each(boxes: WhiteBox, costs: Float[Array, " box"], starts: int, cou
 
 
 @eqx.filter_jit
-def _with_best_rates(boxes: WhiteBox, streams: Streams) -> tuple[WhiteBox, Array]:
+def _with_best_rates(boxes: WhiteBox, recorded: RecordedRuns) -> tuple[WhiteBox, Array]:
     arrays, others = eqx.partition(boxes, eqx.is_array)
 
     def one(leaves: PyTree) -> tuple[PyTree, Array]:
         box = eqx.combine(leaves, others)
-        found = replayed(box, streams.gradients) / streams.scale[:, None]
-        wanted = streams.updates / streams.scale[:, None]
+        found = replayed(box, recorded.gradients) / recorded.scale[:, None]
+        wanted = recorded.updates / recorded.scale[:, None]
         factor = jnp.sum(found * wanted) / jnp.sum(found**2)
         factor = jnp.where(factor > 0, factor, 1.0)
         rate = box.coordinates["learning_rate"]
@@ -93,7 +93,12 @@ def _with_best_rates(boxes: WhiteBox, streams: Streams) -> tuple[WhiteBox, Array
 
 
 def fit_from_starts(
-    boxes: WhiteBox, streams: Streams, *, candidates: int, iterations: int, key: Key[Array, ""]
+    boxes: WhiteBox,
+    recorded: RecordedRuns,
+    *,
+    candidates: int,
+    iterations: int,
+    key: Key[Array, ""],
 ) -> WhiteBox:
     """Stacked white boxes fitted to the updates; where fits remain, with other modes as well.
 
@@ -101,14 +106,14 @@ def fit_from_starts(
     whose residual is more than round-off is fitted a second time, from new random modes, and the
     better of the two fits is kept.
     """
-    fits, costs = fit_updates(boxes, streams, iterations)
-    whole = 0.5 * float(jnp.sum((streams.updates / streams.scale[:, None]) ** 2))
+    fits, costs = fit_updates(boxes, recorded, iterations)
+    whole = 0.5 * float(jnp.sum((recorded.updates / recorded.scale[:, None]) ** 2))
     open_ones = np.flatnonzero(~(np.asarray(costs) <= ROUND_OFF * whole))
     if not open_ones.size or fits.real_modes + 2 * fits.complex_modes < 2:
         return fits
     left = jax.tree.map(lambda leaf: leaf[open_ones] if eqx.is_array(leaf) else leaf, fits)
     count = open_ones.size * candidates
-    drawn = random_boxes(left, count, typical_of(streams.gradients), key=key)
+    drawn = random_boxes(left, count, typical_of(recorded.gradients), key=key)
     modes = NUMBERS_OF["momentum"]
     mixed = {
         name: value if not eqx.is_array(value) or head_of(name) in modes
@@ -116,8 +121,8 @@ def fit_from_starts(
         for name, value in drawn.coordinates.items()
     }  # fmt: skip
     drawn = eqx.tree_at(lambda b: b.coordinates, drawn, mixed)
-    again = _selected(drawn, streams, open_ones.size, candidates)
-    again, new = fit_updates(again, streams, iterations)
+    again = _selected(drawn, recorded, open_ones.size, candidates)
+    again, new = fit_updates(again, recorded, iterations)
     better = np.asarray(new) < np.asarray(costs)[open_ones]
 
     def merged(old: Array, fresh: Array) -> Array:
@@ -126,20 +131,22 @@ def fit_from_starts(
     return jax.tree.map(merged, fits, again)
 
 
-def fit_updates(boxes: WhiteBox, streams: Streams, iterations: int) -> tuple[WhiteBox, Array]:
+def fit_updates(boxes: WhiteBox, recorded: RecordedRuns, iterations: int) -> tuple[WhiteBox, Array]:
     """Stacked white boxes after Levenberg-Marquardt on their replayed updates, and their costs."""
-    return _fit_updates(boxes, streams, iterations)
+    return _fit_updates(boxes, recorded, iterations)
 
 
 @eqx.filter_jit
-def _fit_updates(boxes: WhiteBox, streams: Streams, iterations: int) -> tuple[WhiteBox, Array]:
+def _fit_updates(
+    boxes: WhiteBox, recorded: RecordedRuns, iterations: int
+) -> tuple[WhiteBox, Array]:
     arrays, others = eqx.partition(boxes, eqx.is_array)
 
     def one(leaves: PyTree) -> tuple[PyTree, Array]:
         start, unravel = ravel_pytree(leaves)
 
         def departures(flat: Array) -> Array:
-            return residuals(eqx.combine(unravel(flat), others), streams).reshape(-1)
+            return residuals(eqx.combine(unravel(flat), others), recorded).reshape(-1)
 
         flat, cost = marquardt(departures, start, iterations)
         return unravel(flat), cost
@@ -199,13 +206,13 @@ class Identification(eqx.Module):
     identifiable: Bool[np.ndarray, " number"]
 
 
-def identify(box: WhiteBox, streams: Streams) -> Identification:
+def identify(box: WhiteBox, recorded: RecordedRuns) -> Identification:
     """What the Jacobian of the replayed updates in the numbers says about each of them."""
     leaves, others = eqx.partition(box, eqx.is_array)
     start, unravel = ravel_pytree(leaves)
 
     def departures(flat: Array) -> Array:
-        return residuals(eqx.combine(unravel(flat), others), streams).reshape(-1)
+        return residuals(eqx.combine(unravel(flat), others), recorded).reshape(-1)
 
     R, J = (np.asarray(part) for part in eqx.filter_jit(_with_jacobian)(departures, start))
     _, sizes, directions = np.linalg.svd(J, full_matrices=False)

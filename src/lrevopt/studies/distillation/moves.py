@@ -9,7 +9,7 @@ import numpy as np
 
 from lrevopt.optimizers.white_box_documents import Document
 from lrevopt.studies.distillation.embedding import FAR
-from lrevopt.studies.distillation.streams import Typical
+from lrevopt.studies.distillation.recorded_runs import Typical
 
 HELD = {"exponent": 0.5, "sharpness": 2.0}
 """Values of numbers that a part begins with, held."""

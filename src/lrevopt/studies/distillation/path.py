@@ -26,8 +26,8 @@ from lrevopt.optimizers.white_box_documents import Document, box_of, document_of
 from lrevopt.studies.distillation.attribution import LEARNED, tested_beside, typical_sizes
 from lrevopt.studies.distillation.gain import Share, gain_kept
 from lrevopt.studies.distillation.moves import moves_from, simplest
+from lrevopt.studies.distillation.recorded_runs import Typical
 from lrevopt.studies.distillation.starts import random_boxes
-from lrevopt.studies.distillation.streams import Typical
 from lrevopt.studies.distillation.training import (
     BOX_TRAINING,
     BoxTraining,

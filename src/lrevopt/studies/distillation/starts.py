@@ -16,7 +16,7 @@ from lrevopt.optimizers.white_box_parts import (
     BoxSaturation,
     BoxSchedule,
 )
-from lrevopt.studies.distillation.streams import Typical
+from lrevopt.studies.distillation.recorded_runs import Typical
 
 FORGETTING = ("momentum", "radius", "memory")
 """Numbers of which 1 - value is drawn, log-uniformly."""

@@ -16,8 +16,8 @@ from lrevopt.meta_training import MetaTraining, meta_train_population
 from lrevopt.optimizers.stacking import stacked, unstacked
 from lrevopt.optimizers.white_box import WhiteBox
 from lrevopt.optimizers.white_box_documents import reordered
+from lrevopt.studies.distillation.recorded_runs import Typical
 from lrevopt.studies.distillation.starts import random_boxes
-from lrevopt.studies.distillation.streams import Typical
 from lrevopt.tasks.interface import AbstractTask, sample_problems
 
 TRAINING = MetaTraining(

@@ -120,8 +120,8 @@ def intervene(
     if rest_analysis is not None:
         instance("rest_analysis", rest_analysis, RestAnalysis, "a RestAnalysis or None")
     else:
-        context_key, key = jr.split(key)
-        rest_analysis = analyze_rest(optimizer, task, key=context_key, steps=steps)
+        analysis_key, key = jr.split(key)
+        rest_analysis = analyze_rest(optimizer, task, key=analysis_key, steps=steps)
     optimizers: dict[str, AbstractOptimizer] = {ORIGINAL: optimizer}
     omitted = []
     for name, intervention in interventions.items():

@@ -1,10 +1,10 @@
 """Whether and how fast a linearized optimizer converges on a quadratic, over its curvature.
 
-The gradient of `c (x - x*)^2 / 2` is `c (x - x*)`. Near the fixed point, with J, B and w as in
-`analysis.linearization`, one update multiplies state and parameter by a matrix:
+On the loss `c (x - x*)^2 / 2` an update near the fixed point multiplies the deviations of state and
+parameter by the matrix M(c) of `analysis.on_quadratics`:
 
-    h' - h* = J (h - h*) + c B (x - x*)                       M(c) = [[J,    c B      ],
-    x' - x* = w . J (h - h*) + (1 + c w . B) (x - x*)                 [w J,  1 + c w.B]]
+    M(c) = [[J,    c B      ],
+            [w J,  1 + c w.B]]
 
 At c = 0 the parameter does not move, which gives the eigenvalue 1. For momentum, the eigenvalues of
 M are the roots of `lambda^2 - (1 + momentum - learning_rate c) lambda + momentum = 0`.
@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Float
 
 from lrevopt.analysis.linearization import Linearization, impulse_response
+from lrevopt.analysis.on_quadratics import QuadraticMap
 
 POINTS = 161
 """Curvatures on the axis."""
@@ -57,11 +58,8 @@ class CurvatureResponse(eqx.Module):
 
 def coupled_map(model: Linearization, curvature: float) -> Float[np.ndarray, "both both"]:
     """M(c), which maps deviations of state and parameter before an update to those after it."""
-    J, B, w = model.recurrent, model.input, model.readout
-    return np.block([
-        [J, curvature * B[:, None]],
-        [(w @ J)[None], np.array([[1 + curvature * (w @ B)]])],
-    ])  # fmt: skip
+    zeros = np.zeros_like(model.input)  # F does not take x here
+    return QuadraticMap(model.recurrent, model.input, zeros, model.readout, curvature).matrix
 
 
 def spectral_radius(model: Linearization, curvature: float) -> float:

@@ -20,7 +20,7 @@ FAINT = 1e-3
 """Updates of a step weigh less where their size is below this share of that of all steps."""
 
 
-class Streams(eqx.Module):
+class RecordedRuns(eqx.Module):
     """Gradients and updates of sampled parameters, a *lane* each, along runs.
 
     `scale` is the size of the updates of a step: fits and R^2 weigh all steps alike.
@@ -39,7 +39,7 @@ class Typical(eqx.Module):
     steps: int
 
 
-def record_streams(
+def record_runs(
     optimizer: AbstractOptimizer,
     task: AbstractTask,
     *,
@@ -47,7 +47,7 @@ def record_streams(
     problems: int,
     steps: int,
     lanes: int = LANES,
-) -> Streams:
+) -> RecordedRuns:
     """Gradients and updates of at most `lanes` sampled parameters along an optimizer's own runs.
 
     Raises `ValueError` if all runs diverge.
@@ -60,7 +60,7 @@ def record_streams(
     order = np.asarray(jr.permutation(lane_key, sound.size))[:lanes]
     chosen = sound[np.sort(order)]
     gradients, updates = gradients[:, chosen], updates[:, chosen]
-    return Streams(gradients, updates, _size_of_steps(updates))
+    return RecordedRuns(gradients, updates, _size_of_steps(updates))
 
 
 def _size_of_steps(updates: Float[Array, "step lane"]) -> Float[Array, " step"]:
@@ -111,13 +111,13 @@ def replayed(
     return jax.vmap(one, -1, -1)(gradients)
 
 
-def residuals(box: AbstractOptimizer, streams: Streams) -> Float[Array, "step lane"]:
-    """Departure of replayed updates from those of the streams, in sizes of the step."""
-    found = replayed(box, streams.gradients)
-    return (found - streams.updates) / streams.scale[:, None]
+def residuals(box: AbstractOptimizer, recorded: RecordedRuns) -> Float[Array, "step lane"]:
+    """Departure of replayed updates from the recorded ones, in units of the step's size."""
+    found = replayed(box, recorded.gradients)
+    return (found - recorded.updates) / recorded.scale[:, None]
 
 
-def r_squared(box: AbstractOptimizer, streams: Streams) -> Float[Array, ""]:
+def r_squared(box: AbstractOptimizer, recorded: RecordedRuns) -> Float[Array, ""]:
     """Share of the updates that is explained, all steps weighing alike: 1 for all of them."""
-    whole = jnp.sum((streams.updates / streams.scale[:, None]) ** 2)
-    return 1 - jnp.sum(residuals(box, streams) ** 2) / whole
+    whole = jnp.sum((recorded.updates / recorded.scale[:, None]) ** 2)
+    return 1 - jnp.sum(residuals(box, recorded) ** 2) / whole
