@@ -25,7 +25,7 @@ number."""
 
 
 def tested_problems(task: AbstractTask) -> int:
-    """How many problems of a task to test on."""
+    """Number of test problems of a task."""
     problem = eqx.filter_eval_shape(task.sample, key_stream("test", 0))
     return TESTED_NETWORKS if problem.initial_parameters.size > NETWORK else TESTED_PROBLEMS
 

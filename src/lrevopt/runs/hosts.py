@@ -168,7 +168,7 @@ def _said(error: Exception) -> int:
 
 
 def _quiet_runtime() -> list[IO[str]]:
-    """Leave the two outputs to Python; compiled code writes into a file that nobody keeps."""
+    """Keep both outputs for Python; what compiled code prints goes to a temporary file."""
     sink = tempfile.TemporaryFile()  # noqa: SIM115  # for as long as the process lives
     streams: list[IO[str]] = []
     for number, name in ((1, "stdout"), (2, "stderr")):

@@ -25,7 +25,7 @@ def intervene_run(
     seed: int = 0,
     say: Say = print,
 ) -> Interventions:
-    """Prove what can be proved, remove one mechanism after the other, and save what that costs.
+    """Certify the fixed points, measure the cost of removing each mechanism, and save both.
 
     - `output`: another folder that gets the records instead of the run's.
     - `problems`: test problems, by default as many as `tested_problems` says.

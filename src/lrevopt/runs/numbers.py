@@ -23,7 +23,7 @@ COUNTS = ("problems", "test_problems", "steps", "parameters", "candidates", "see
 
 
 def check_numbers(settings: Any) -> None:
-    """Raise `ValueError` for a number among the options of a command that no run can have."""
+    """Raise `ValueError` for a number among the options of a command that no run can use."""
     for name, value in _numbers("", settings):
         last = name.rpartition(".")[2]
         if last == "seed":
@@ -40,7 +40,7 @@ def check_numbers(settings: Any) -> None:
 
 
 def check_seed(seed: Any) -> int:
-    """`seed`, if it is an integer that no other one stands for."""
+    """`seed`, if it is an integer within the range of seeds."""
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < SEEDS:
         raise ValueError(f"`seed` must be an integer from 0 to {SEEDS - 1}, got {seed!r}.")
     return seed

@@ -2,7 +2,7 @@
 
 At each rung the remaining settings run again from the start, on the same problems and for more
 updates than before. The best by last loss over first loss survive. Survivors of all rungs run in
-full and are scored with the meta-objective, and the best of these are decided on fresh problems.
+full and are scored with the meta-objective, and the best of these are compared on fresh problems.
 The criterion is the last loss, because a mean over few updates is dominated by the first of them:
 it would stop good settings that overshoot at the start, as RMSProp does without bias correction. A
 setting that diverged never survives one that did not.
