@@ -674,6 +674,25 @@ def _studies() -> dict[str, tuple[Callable[..., Any], str]]:
             lambda: lo.optax_text(lo.WhiteBox(0.1), "a b"), "`name` must be a name in Python"),
         "studies: waterfall": (lambda: lo.plot.waterfall(1), "`record` must be an attribution"),
         "studies: path plot": (lambda: lo.plot.path(1), "`record` must be a path"),
+        "studies: distances, none": (
+            lambda: lo.response_distances({}, np.ones((2, 3))), "`optimizers` must"),
+        "studies: distances, list": (
+            lambda: lo.response_distances([MOMENTUM], np.ones((2, 3))), "`optimizers` must"),
+        "studies: distances, kind": (
+            lambda: lo.response_distances({"a": 3}, np.ones((2, 3))), r"`optimizers\['a'\]` must"),
+        "studies: distances, axes": (
+            lambda: lo.response_distances({"a": MOMENTUM}, np.ones(3)),
+            r"`gradients` must be a table .* shape \(3,\)"),
+        "studies: distances, words": (
+            lambda: lo.response_distances({"a": MOMENTUM}, "g"), "`gradients` must"),
+        "studies: distances, NaN": (
+            lambda: lo.response_distances({"a": MOMENTUM}, [[1.0, np.nan]]), "`gradients` must"),
+        "studies: distances, window": (
+            lambda: lo.response_distances({"a": MOMENTUM}, np.ones((2, 3)), window=0),
+            "`window` must be an integer of at least 1"),
+        "studies: distances, skip": (
+            lambda: lo.response_distances({"a": MOMENTUM}, np.ones((2, 3)), skip=3),
+            "`skip` must be less than the 3 updates"),
         "studies: distilled": (lambda: lo.distilled("x"), "`name` must be one of .*, got 'x'"),
         "studies: distilled, type": (lambda: lo.distilled(3), "`name` must be a string, got 3"),
         "studies: distill, starts": (lambda: lo.Distilling(starts=0), "`starts` must be an int"),

@@ -26,6 +26,7 @@ EXPLORE = ["explore", "rosenbrock", "--output", "new.html"]
 SCALES = ["tune-scales", "run", "new", "--input-factors", "1", "--output-factors", "1"]
 
 DISTILL = ["distill", "run", "--output", "new"]
+UNIVERSALITY = ["universality", "--output", "new"]
 
 COMMAND_LINES: list[list[str]] = [
     ["quantum"],
@@ -108,6 +109,11 @@ COMMAND_LINES: list[list[str]] = [
     *([*EXPLORE, *more] for more in (
         ["--steps", "0"], ["--parameters", "0"], ["--seed", HUGE], ["--task", "quantum"])),
     [*SCALES, "--problems", "0"],
+    *([*UNIVERSALITY, *more] for more in (
+        *([f"--{name}", "0"] for name in ("seeds", "units", "problems", "test-problems", "steps")),
+        ["--tasks", "quantum"], ["--cells", "quantum"], ["--cells", "gru", "gru"],
+        ["--cells", "nowhere:make"], ["--baselines", "run"], ["--baselines", "run", "run"],
+        ["--seed", HUGE])),
     ["tune-scales", "nowhere", "new", "--input-factors", "1", "--output-factors", "1"],
     ["search-learning-rate", "rosenbrock", "--candidates", "0"],
     [*REPRODUCE, "--test-problems", "0"],

@@ -114,6 +114,7 @@ if TYPE_CHECKING:
     from lrevopt.studies.scorecard import measure_scorecard as measure_scorecard
     from lrevopt.studies.transfer import Transfer as Transfer
     from lrevopt.studies.transfer import measure_transfer as measure_transfer
+    from lrevopt.studies.universality import response_distances as response_distances
     from lrevopt.tasks import MNIST as MNIST
     from lrevopt.tasks import AbstractProblem as AbstractProblem
     from lrevopt.tasks import AbstractTask as AbstractTask

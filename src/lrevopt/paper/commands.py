@@ -6,6 +6,7 @@ from typing import Any
 
 import tyro
 
+from lrevopt.meta_training.settings import MetaTraining
 from lrevopt.paper import experiments
 from lrevopt.runs.command_line import exit_code
 from lrevopt.runs.experiment import Named
@@ -146,6 +147,58 @@ class Transfer:
 
 
 @dataclasses.dataclass(frozen=True)
+class Universality:
+    """Train populations of several cells and say which of the paper's sentences hold for all."""
+
+    tasks: tuple[str, ...] = ("linear_regression", "rosenbrock")
+    """Tasks of the paper."""
+    cells: tuple[str, ...] = ("gru", "equinox_gru", "vanilla", "lstm")
+    """Recurrent cells, of those four, or module:factory of an optimizer that takes `units`,
+    `input_scale`, `output_scale` and `key`."""
+    seeds: int = 20
+    """Members of each population."""
+    units: int = 8
+    """Width of the cells."""
+    training: MetaTraining = experiments.POPULATION_TRAINING
+    clipping: Tuning = experiments.CLIPPING_TUNING
+    baselines: tuple[Path, ...] = ()
+    """For each task, a folder with its tuned baselines (default: that in `results/`)."""
+    problems: int = 8
+    """Problems on which a member is taken apart."""
+    test_problems: int = 256
+    """Problems on which meta-objectives are measured."""
+    steps: int = 200
+    """Inner updates of these runs."""
+    output: Path = Path("runs/universality")
+    """Folder that gets a folder for each population, record, tables and figures."""
+    time_limit: float | None = None
+    """Seconds after which the training of a population saves and stops."""
+    seed: int = 0
+    """Of the first member, and of all problems."""
+
+    def main(self) -> int:
+        """Train, measure, draw; the same command goes on after an interruption."""
+        from lrevopt.paper.universality import UniversalitySettings, universality
+
+        names = {field.name for field in dataclasses.fields(UniversalitySettings)}
+        settings = UniversalitySettings(**{name: getattr(self, name) for name in names})
+        folders = self.baselines or tuple(RESULTS / name for name in self.tasks)
+        if len(folders) != len(self.tasks):
+            raise ValueError(
+                f"`baselines` must be a folder for each of the {len(self.tasks)} tasks, got "
+                f"{len(folders)}."
+            )
+        baselines = dict(zip(self.tasks, folders, strict=True))
+        record, outcome = universality(self.output, baselines, settings, time_limit=self.time_limit)
+        if record is None:
+            print(f"stopped ({outcome}); the same command goes on")
+        else:
+            print(record)
+            print(f"written to {self.output}")
+        return exit_code(outcome)
+
+
+@dataclasses.dataclass(frozen=True)
 class AppendixB:
     """Choose the snapshot of a run that is momentum, and take it and its history apart."""
 
@@ -231,6 +284,7 @@ COMMANDS = {
     "claims": Claims,
     "front-page": FrontPage,
     "transfer": Transfer,
+    "universality": Universality,
     "appendix-b": AppendixB,
     "appendix-c": AppendixC,
     "ship": Ship,

@@ -47,6 +47,26 @@ TUNING_BY_TASK: dict[str, Tuning] = {
 """How baselines are tuned where runs are too expensive for the default, all settings in full."""
 
 
+POPULATION_TRAINING = dataclasses.replace(
+    PRESETS["released"],
+    steps=1500,
+    problems=32,
+    learning_rate=3e-3,
+    warm_up=50,
+    rollback_ratio=2.0,
+    snapshot_every=100,
+    early_snapshots=False,
+    selection_problems=128,
+)
+"""Meta-training of populations of small cells: the published configuration, shorter, at a rate that
+suits a few hundred weights, and with a way back where a member falls apart."""
+
+CLIPPING_TUNING = Tuning(
+    settings=600, problems=64, fresh_problems=128, finalists=10, ranges={"threshold": (1e-3, 1e4)}
+)
+"""Search of clipped gradient descent, which the paper does not tune."""
+
+
 def suggested(task: str, preset: Preset) -> Suggestion:
     """Settings for one of the four tasks."""
     learned, training = LEARNED_BY_TASK.get(task, Learned(64)), PRESETS[preset]

@@ -171,7 +171,8 @@ def parse_by_task(
 def run_command(command: type[Any], words: Sequence[str], prog: str) -> int:
     """Read a command's options and run it; its exit code."""
     names = {field.name for field in dataclasses.fields(command)}
-    read = parse_by_task if names & {"training", "tuning"} else parse
+    by_task = "task" in names and names & {"training", "tuning"}
+    read = parse_by_task if by_task else parse
     settings: Any = read(command, words=words, prog=prog)
     with plain_errors():
         check_numbers(settings)

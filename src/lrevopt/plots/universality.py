@@ -1,0 +1,143 @@
+"""Populations of optimizers: a map of their distances, and shares of seeds for each statement."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from lrevopt.plots.panel import letter_panels
+from lrevopt.plots.style import (
+    BLACK,
+    BLUE,
+    GREEN,
+    ORANGE,
+    PAGE,
+    PALE,
+    PURPLE,
+    SKY,
+    VERMILLION,
+    grid_of_panels,
+    journal_style,
+    looks,
+    short,
+)
+from lrevopt.plots.transfers import titled
+from lrevopt.studies.universality.cells import title_of_cell
+from lrevopt.studies.universality.record import TEXTBOOK, Universality
+
+MARKS = (("o", BLUE), ("s", ORANGE), ("^", GREEN), ("D", PURPLE), ("v", VERMILLION), ("P", SKY))
+"""Marker and colour of each cell, in order; they repeat beyond six."""
+
+APART = 0.17
+"""Distance of two cells in a row of the figure of shares."""
+
+ROW = 0.3
+"""Height of a statement in inches."""
+
+
+def cell_marks(record: Universality) -> dict[str, tuple[str, str]]:
+    """Marker and colour of each cell of a record."""
+    cells = dict.fromkeys(kind for kind in record.kinds if kind != TEXTBOOK)
+    return {cell: MARKS[place % len(MARKS)] for place, cell in enumerate(cells)}
+
+
+@journal_style
+def figure_map(record: Universality, titles: Mapping[str, str] = {}) -> Figure:
+    """One panel a task: optimizers in a plane, near where they answer gradients alike."""
+    tasks = record.task_names
+    figure, axes = grid_of_panels(1, len(tasks), height=3.1, width=PAGE * min(1, len(tasks) / 2))
+    for ax, task in zip(axes[0], tasks, strict=True):
+        _map(ax, record, task)
+        ax.set_title(titled(task, titles))
+    if len(tasks) > 1:
+        letter_panels(axes[0])
+    _legend(figure, record)
+    return figure
+
+
+def _map(ax: Axes, record: Universality, task: str) -> None:
+    rows, plane = record.map_of(task)
+    for cell, (marker, color) in cell_marks(record).items():
+        own = plane.points[[record.kinds[row] == cell for row in rows]]
+        ax.plot(*own.T, marker, color=color, markersize=4, alpha=0.85, linestyle="none",
+                markeredgecolor="white", markeredgewidth=0.3)  # fmt: skip
+    middle = plane.points[:, 0].mean() if len(rows) else 0.0
+    for row, point in zip(rows.tolist(), plane.points, strict=True):
+        if record.kinds[row] == TEXTBOOK:
+            name = record.names[row]
+            side = 1 if point[0] <= middle else -1
+            ax.plot(*point, "X", color=BLACK, markersize=5.5, markeredgecolor="white",
+                    markeredgewidth=0.4, zorder=3)  # fmt: skip
+            ax.annotate(looks([name])[name].label, point, xytext=(4 * side, 4),
+                        textcoords="offset points", ha="left" if side > 0 else "right",
+                        zorder=4)  # fmt: skip
+    ax.set_aspect("equal", adjustable="datalim")
+    ax.margins(0.08)
+    ax.set(xlabel="first coordinate", ylabel="second coordinate")
+    ax.text(1, 1.01, f"shows {short(100 * plane.shown)} %, stress {short(plane.stress)}",
+            transform=ax.transAxes, ha="right", va="bottom")  # fmt: skip
+
+
+@journal_style
+def figure_shares(record: Universality, titles: Mapping[str, str] = {}) -> Figure:
+    """One panel a task: for each statement and cell, the share of seeds in which it holds.
+
+    Bars are 95 % intervals; a pale bar reaches on by the share of seeds that cannot tell.
+    """
+    tasks = record.task_names
+    rows = max(len(record.asked_of(task)) for task in tasks)
+    height = 0.7 + ROW * rows + 0.07 * len(cell_marks(record)) * rows
+    figure, axes = grid_of_panels(1, len(tasks), height=height, width=PAGE)
+    for ax, task in zip(axes[0], tasks, strict=True):
+        _shares(ax, record, task)
+        ax.set_title(titled(task, titles))
+    if len(tasks) > 1:
+        letter_panels(axes[0])
+    _legend(figure, record, textbook=False)
+    return figure
+
+
+def _shares(ax: Axes, record: Universality, task: str) -> None:
+    marks, cells = cell_marks(record), record.cells_of(task)
+    places = {record.statements[place]: row for row, place in enumerate(record.asked_of(task))}
+    labels = dict.fromkeys(places, "")
+    for one in record.shares():
+        if one.task != task:
+            continue
+        labels[one.statement] = _label(one.statement, one.expected)
+        offset = (cells.index(one.cell) - (len(cells) - 1) / 2) * APART
+        height = places[one.statement] + offset
+        marker, color = marks[one.cell]
+        if one.undecided:
+            ax.plot([one.share, one.share + one.undecided / one.seeds], [height] * 2,
+                    color=PALE, linewidth=3.2, solid_capstyle="butt", zorder=1)  # fmt: skip
+        ax.plot([one.low, one.high], [height] * 2, color=color, linewidth=0.9, zorder=2)
+        ax.plot(one.share, height, marker, color=color, markersize=3.6, clip_on=False,
+                markeredgecolor="white", markeredgewidth=0.3, zorder=3)  # fmt: skip
+    ax.set_yticks(list(places.values()), list(labels.values()))
+    ax.set_ylim(len(places) - 0.5, -0.5)
+    for row in range(1, len(places)):
+        ax.axhline(row - 0.5, color=PALE, linewidth=0.4, zorder=0)
+    ax.set_xticks(np.linspace(0, 1, 5), ["0", "25", "50", "75", "100"])
+    ax.set(xlim=(-0.02, 1.02), xlabel="% of seeds in which it holds")
+    ax.tick_params(axis="y", length=0)
+
+
+def _label(statement: str, expected: bool) -> str:
+    plain = statement.replace("-", " ")
+    return plain if expected else f"no {plain}"
+
+
+def _legend(figure: Figure, record: Universality, *, textbook: bool = True) -> None:
+    handles = [
+        Line2D([], [], marker=marker, color=color, linestyle="none", markersize=4,
+               label=title_of_cell(cell))
+        for cell, (marker, color) in cell_marks(record).items()
+    ]  # fmt: skip
+    if textbook:
+        handles.append(Line2D([], [], marker="X", color=BLACK, linestyle="none", markersize=5,
+                              label="textbook, tuned"))  # fmt: skip
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles),
+                  columnspacing=1.4, handletextpad=0.3)  # fmt: skip

@@ -1,0 +1,305 @@
+"""Universality: distances between maps, the plane, shares of seeds, and the whole study, tiny."""
+
+import itertools
+from pathlib import Path
+
+import equinox as eqx
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from jaxtyping import Array, Float
+from scipy import stats
+from tables import awake
+
+import lrevopt as lo
+from lrevopt import storage
+from lrevopt.__main__ import main
+from lrevopt.analysis.spacing import evenly_spaced
+from lrevopt.optimizers import AbstractOptimizer
+from lrevopt.paper.population_members import Entrants, Measuring, asked_claims, measure_member
+from lrevopt.plots.universality import figure_map, figure_shares
+from lrevopt.runs.tune import tune_baselines
+from lrevopt.studies.universality import CELLS, Universality, plane_map, response_distances
+from lrevopt.studies.universality.cells import TanhCell, factory_of
+from lrevopt.studies.universality.record import TEXTBOOK, conclusion, wilson_interval
+from lrevopt.studies.universality.tables import (
+    kind_distances,
+    members_table,
+    shares_table,
+    universality_markdown,
+    verdicts_table,
+)
+from lrevopt.tuning.settings import Tuning
+
+GRADIENTS = np.random.default_rng(0).normal(size=(5, 43)) * 10.0 ** -np.arange(5)[:, None]
+
+
+class Changed(AbstractOptimizer):
+    """The same optimizer in other coordinates, `s = T h`."""
+
+    optimizer: AbstractOptimizer
+    matrix: Float[Array, "state state"]
+
+    @property
+    def readout(self) -> Float[Array, " state"]:
+        return jnp.linalg.solve(self.matrix.T, self.optimizer.readout)
+
+    def initial_state(self) -> Float[Array, " state"]:
+        return self.matrix @ self.optimizer.initial_state()
+
+    def transition(
+        self, state: Float[Array, " state"], gradient: Float[Array, ""]
+    ) -> Float[Array, " state"]:
+        own = jnp.linalg.solve(self.matrix, state)
+        return self.matrix @ self.optimizer.transition(own, gradient)
+
+
+def recurrent(cell: str, seed: int = 0) -> lo.RecurrentOptimizer:
+    return awake(CELLS[cell](3, key=jr.key(seed), input_scale=0.5, output_scale=0.1), 0.1)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_distances_do_not_depend_on_coordinates_of_the_state(cell):
+    one = recurrent(cell)
+    size = one.start.size
+    matrix = jnp.eye(size) + 0.3 * jr.normal(jr.key(1), (size, size))
+    found = response_distances(
+        {"a": one, "changed": Changed(one, matrix), "b": lo.Momentum(0.1, 0.9)}, GRADIENTS
+    )
+    # Round-off of 43 updates with matrices of condition below 100.
+    np.testing.assert_allclose(found[0, 1], 0.0, atol=1e-12)
+    np.testing.assert_allclose(found[0, 2], found[1, 2], rtol=1e-10)
+    assert found[0, 2] > 0.1
+
+
+def test_distances_are_a_metric_without_a_unit():
+    each = {cell: recurrent(cell) for cell in CELLS}
+    each |= {"momentum": lo.Momentum(0.1, 0.9), "adam": lo.Adam(0.1), "far": lo.Momentum(1e4, 0.9)}
+    found = response_distances(each, GRADIENTS)
+    np.testing.assert_array_equal(found, found.T)
+    np.testing.assert_array_equal(np.diagonal(found), 0.0)
+    assert (found[~np.eye(len(each), dtype=bool)] > 0).all()
+    assert (found <= np.sqrt(2) + 1e-12).all()
+    for a, b, c in itertools.permutations(range(len(each)), 3):
+        assert found[a, c] <= found[a, b] + found[b, c] + 1e-12
+    # Twice the gradients and half the updates for each: the same picture.
+    linear = {"a": lo.Momentum(0.1, 0.9), "b": lo.Momentum(0.1, 0.5)}
+    np.testing.assert_allclose(
+        response_distances(linear, GRADIENTS), response_distances(linear, 1e6 * GRADIENTS),
+        rtol=1e-12,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.5, 2.0, 10.0])
+def test_distance_of_two_learning_rates_is_a_closed_form(factor):
+    pair = {"a": lo.Momentum(0.1, 0.9), "b": lo.Momentum(factor * 0.1, 0.9)}
+    wanted = abs(1 - factor) / np.sqrt(1 + factor**2)
+    found = response_distances(pair, GRADIENTS)[0, 1]
+    np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-12)
+
+
+def test_distance_grows_with_the_difference_of_momenta():
+    betas = (0.9, 0.88, 0.8, 0.5, 0.0)
+    found = response_distances({str(b): lo.Momentum(0.1, b) for b in betas}, GRADIENTS)
+    assert (np.diff(found[0]) > 0).all()
+
+
+def test_windows_weigh_the_same_and_skipped_updates_do_not_count():
+    """Of two windows, in one of which updates are equal, the distance is that of the other."""
+
+    class Late(AbstractOptimizer):
+        """Gradient descent whose updates are turned round from its tenth on."""
+
+        @property
+        def readout(self) -> Float[Array, "2"]:
+            return jnp.array([-1.0, 0.0])
+
+        def initial_state(self) -> Float[Array, "2"]:
+            return jnp.zeros(2)
+
+        def transition(
+            self, state: Float[Array, "2"], gradient: Float[Array, ""]
+        ) -> Float[Array, "2"]:
+            sign = jnp.where(state[1] < 10, 1.0, -1.0)
+            return jnp.stack([sign * gradient, state[1] + 1])
+
+    pair = {"a": lo.GradientDescent(1.0), "b": Late()}
+    given = GRADIENTS[:, :20] * 10.0 ** -np.arange(20)
+    found = response_distances(pair, given, window=10)[0, 1]
+    np.testing.assert_allclose(found, np.sqrt(2 / 2), rtol=1e-12)
+    skipped = response_distances(pair, given, window=10, skip=10)[0, 1]
+    np.testing.assert_allclose(skipped, np.sqrt(2), rtol=1e-12)
+
+
+def test_a_map_of_points_in_a_plane_is_these_points():
+    points = np.random.default_rng(1).normal(size=(7, 2))
+    distances = np.linalg.norm(points[:, None] - points[None], axis=-1)
+    found = plane_map(distances)
+    again = np.linalg.norm(found.points[:, None] - found.points[None], axis=-1)
+    np.testing.assert_allclose(again, distances, atol=1e-12)
+    assert found.shown == pytest.approx(1.0)
+    assert found.stress < 1e-12
+
+
+def test_a_map_of_a_simplex_shows_two_of_its_axes():
+    """n points with equal distances have n - 1 equal eigenvalues."""
+    found = plane_map(1.0 - np.eye(6))
+    assert found.shown == pytest.approx(2 / 5)
+    assert found.stress > 0.1
+
+
+def test_a_map_of_one_or_two_points():
+    assert plane_map(np.zeros((1, 1))).stress == 0.0
+    np.testing.assert_allclose(
+        np.abs(plane_map(np.array([[0.0, 2.0], [2.0, 0.0]])).points[:, 0]), 1.0
+    )
+
+
+@pytest.mark.parametrize(("count", "total"), [(0, 5), (1, 20), (19, 20), (20, 20), (33, 50)])
+def test_intervals_are_those_of_scipy(count, total):
+    wanted = stats.binomtest(count, total).proportion_ci(method="wilson")
+    np.testing.assert_allclose(wilson_interval(count, total), tuple(wanted), atol=1e-7)
+
+
+def test_the_tanh_cell_is_its_equation():
+    cell = TanhCell(4, key=jr.key(0))
+    hidden = jnp.array([0.1, -0.2, 0.3, 0.0])
+    wanted = np.tanh(cell.recurrent @ hidden + 0.7 * cell.inputs + cell.bias)
+    np.testing.assert_allclose(cell(jnp.array([0.7]), hidden), wanted, atol=1e-15)
+
+
+def test_cells_have_the_states_of_their_architectures():
+    sizes = {name: make(3, key=jr.key(0)).start.size for name, make in CELLS.items()}
+    assert sizes == {"gru": 3, "equinox_gru": 3, "vanilla": 3, "lstm": 6}
+    assert factory_of("lstm") == "lrevopt.studies.universality.cells:lstm"
+    assert factory_of("my:cell") == "my:cell"
+
+
+def planted_record() -> Universality:
+    """Two cells of three seeds on two tasks; one statement of each kind."""
+    kinds = [TEXTBOOK] * 2 + ["gru"] * 3 + ["lstm"] * 3
+    verdicts = np.array([[-2, -2, -2]] * 2 + [[1, 1, 1], [1, 0, 1], [1, -1, 1]] + [[1, -1, -1]] * 3)
+    points = np.random.default_rng(2).normal(size=(8, 2))
+    own = np.linalg.norm(points[:, None] - points[None], axis=-1)
+    distances = np.full((16, 16), np.nan)
+    distances[:8, :8] = distances[8:, 8:] = own
+    return Universality(
+        tasks=("linear_regression",) * 8 + ("rosenbrock",) * 8,
+        kinds=tuple(kinds * 2),
+        names=tuple(["momentum", "adam", *(f"{k:03d}" for k in (0, 1, 2, 0, 1, 2))] * 2),
+        seeds=np.array([-1, -1, 0, 1, 2, 0, 1, 2] * 2),
+        objectives=np.linspace(0.1, 0.5, 16)[:, None] * np.ones((16, 4)),
+        distances=distances,
+        statements=("always", "never", "gated"),
+        says=("It is always there.", "It is there.", "It is there with gates."),
+        task_names=("linear_regression", "rosenbrock"),
+        expected=np.array([[1, 1, 1], [1, 0, -1]]),
+        statistics=np.tile(np.where(verdicts == -2, np.nan, 0.5), (2, 1)),
+        verdicts=np.tile(verdicts, (2, 1)),
+    )  # fmt: skip
+
+
+def test_shares_count_seeds():
+    record = planted_record()
+    shares = {(one.task, one.statement, one.cell): one for one in record.shares()}
+    assert len(shares) == 3 * 2 + 2 * 2  # the third statement says nothing of Rosenbrock
+    one = shares["linear_regression", "never", "gru"]
+    assert (one.holds, one.undecided, one.not_so, one.seeds) == (1, 1, 1, 3)
+    assert (one.low, one.high) == wilson_interval(1, 3)
+    assert not shares["rosenbrock", "never", "gru"].expected
+    said = record.conclusions()
+    assert said["linear_regression", "always"] == "universal"
+    assert said["linear_regression", "gated"] == "depends on the cell"
+    assert said["linear_regression", "never"] == "depends on cell and seed"
+    lost = [one for one in record.shares() if (one.statement, one.cell) == ("never", "lstm")]
+    assert conclusion(lost) == "nowhere"
+
+
+def test_tables_say_what_the_record_holds(tmp_path):
+    record = planted_record()
+    storage.save_record(tmp_path / "record.npz", record)
+    again = storage.load_record(Universality, tmp_path / "record.npz")
+    assert eqx.tree_equal(record, again)
+    assert shares_table(record).count("\n") == 1 + 10
+    assert members_table(record).count("\n") == 1 + 16
+    assert verdicts_table(record).count("\n") == 1 + 6 * 3 + 6 * 2
+    text = universality_markdown(record, {})
+    assert "| always | 3 of 3 [0.44, 1] | 3 of 3 [0.44, 1] | universal |" in text
+    assert "never (absent)" in text
+    names, means = kind_distances(record, "rosenbrock")
+    assert names == (TEXTBOOK, "gru", "lstm")
+    np.testing.assert_allclose(means[0, 0], record.distances[8, 9])
+    np.testing.assert_allclose(means[1, 2], record.distances[10:13, 13:].mean())
+    assert "universal" in str(record)
+
+
+def test_figures_show_every_optimizer_and_every_share():
+    record = planted_record()
+    maps, shares = figure_map(record), figure_shares(record)
+    assert [len(ax.texts) for ax in maps.axes] == [3, 3]  # two textbook ones, and the stress
+    drawn = sum(len(line.get_xdata()) for line in maps.axes[0].lines)
+    assert drawn == 8
+    assert [len(ax.get_yticklabels()) for ax in shares.axes] == [3, 2]
+    assert shares.axes[1].get_yticklabels()[1].get_text() == "no never"
+
+
+def test_verdicts_on_momentum_are_those_of_momentum():
+    """One fixed point, linear, one mode, no clipping, no schedule: judged as a trained member."""
+    task, momentum = lo.LinearRegression(), lo.Momentum(3.0, 0.88)
+    measuring = Measuring(jr.key(0), jr.key(1), test_problems=4, problems=2, steps=100)
+    tuning = {"momentum": lo.tune(task, lo.Momentum, TINY, key=jr.key(2))}
+    books = {"momentum": momentum, "slow": lo.GradientDescent(0.1)}
+    entrants = Entrants("linear_regression", task, books, tuning, {"cell": (momentum,)}, 0)
+    claims = asked_claims(("linear_regression", "rosenbrock"))
+    found = measure_member(entrants, momentum, claims, measuring.scored(books, task), measuring)
+    said = {claim.name: int(code) for claim, code in zip(claims, found.verdicts, strict=True)}
+    value = {claim.name: float(v) for claim, v in zip(claims, found.statistics, strict=True)}
+    for name in ("one-fixed-point", "linear-near-fixed-point", "dominant-mode", "momentum-offset",
+                 "saturation", "affine-centre"):  # fmt: skip
+        assert said[name] == 1, name
+    assert said["schedule"] == -1
+    assert said["threshold-constant"] == -2  # says nothing of linear regression
+    assert value["saturation"] == pytest.approx(1.0)
+    assert value["performance"] == 0.0  # against itself
+    np.testing.assert_array_equal(
+        found.gradients, evenly_spaced(measuring.sampled(momentum, task).gradients, 4)
+    )
+
+
+TINY = Tuning(settings=6, problems=2, steps=20, grid=5, finalists=1, fresh_problems=2)
+
+SHORT = ["--training.steps", "2", "--training.unroll", "5", "--training.problems", "2",
+         "--training.selection-problems", "2", "--training.snapshot-every", "2",
+         "--clipping.settings", "6", "--clipping.problems", "2", "--clipping.finalists", "1",
+         "--clipping.fresh-problems", "2", "--clipping.steps", "20"]  # fmt: skip
+
+
+def test_the_study_from_the_command_line(tmp_path: Path, monkeypatch, capsys):
+    """Two members of one cell; a second call with other figures to draw measures nothing again."""
+    monkeypatch.chdir(tmp_path)
+    baselines = {"momentum": lo.Momentum}
+    tune_baselines(lo.Rosenbrock(), TINY, tmp_path / "tuned", baselines=baselines,
+                   say=lambda _: None)  # fmt: skip
+    words = ["universality", "--tasks", "rosenbrock", "--cells", "lstm", "--seeds", "2", "--units",
+             "2", "--baselines", "tuned", "--problems", "2", "--test-problems", "3", "--steps",
+             "20", "--output", "out", *SHORT]  # fmt: skip
+    assert main(words) == 0
+    path = tmp_path / "out" / "universality.npz"
+    record = storage.load_record(Universality, path)
+    assert record.names == ("momentum", "clipped_descent", "000", "001")
+    assert record.kinds == (TEXTBOOK, TEXTBOOK, "lstm", "lstm")
+    assert np.isfinite(record.distances).all()
+    assert record.objectives.shape == (4, 3)
+    asked = record.asked_of("rosenbrock")
+    assert (record.verdicts[:2] == -2).all()
+    assert np.isin(record.verdicts[2:][:, asked], (-1, 0, 1)).all()
+    member = lo.load(tmp_path / "out" / "rosenbrock_lstm" / "member_001")
+    assert member.start.shape == (4,)
+    for name in ("universality.md", "universality_members.csv", "universality_map.png",
+                 "universality_shares.svg", "universality_verdicts.csv"):  # fmt: skip
+        assert (tmp_path / "out" / name).is_file()
+    before = path.stat().st_mtime_ns
+    assert main(words) == 0
+    assert "measured before" in capsys.readouterr().out
+    assert path.stat().st_mtime_ns == before
