@@ -1,9 +1,9 @@
 """Universality: distances between maps, the plane, shares of seeds, and the whole study, tiny."""
 
+import dataclasses
 import itertools
 from pathlib import Path
 
-import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
@@ -220,7 +220,8 @@ def test_tables_say_what_the_record_holds(tmp_path):
     record = planted_record()
     storage.save_record(tmp_path / "record.npz", record)
     again = storage.load_record(Universality, tmp_path / "record.npz")
-    assert eqx.tree_equal(record, again)
+    for field in dataclasses.fields(record):
+        np.testing.assert_array_equal(getattr(record, field.name), getattr(again, field.name))
     assert shares_table(record).count("\n") == 1 + 10
     assert members_table(record).count("\n") == 1 + 16
     assert verdicts_table(record).count("\n") == 1 + 6 * 3 + 6 * 2
@@ -240,8 +241,8 @@ def test_figures_show_every_optimizer_and_every_share():
     assert [len(ax.texts) for ax in maps.axes] == [3, 3]  # two textbook ones, and the stress
     drawn = sum(len(line.get_xdata()) for line in maps.axes[0].lines)
     assert drawn == 8
-    assert [len(ax.get_yticklabels()) for ax in shares.axes] == [3, 2]
-    assert shares.axes[1].get_yticklabels()[1].get_text() == "no never"
+    labels = [[label.get_text() for label in ax.get_yticklabels()] for ax in shares.axes]
+    assert labels == [["always", "never", "gated"], ["always", "no never", ""]]
 
 
 def test_verdicts_on_momentum_are_those_of_momentum():

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import numpy as np
+from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -30,11 +31,11 @@ from lrevopt.studies.universality.record import TEXTBOOK, Universality
 MARKS = (("o", BLUE), ("s", ORANGE), ("^", GREEN), ("D", PURPLE), ("v", VERMILLION), ("P", SKY))
 """Marker and colour of each cell, in order; they repeat beyond six."""
 
-APART = 0.17
-"""Distance of two cells in a row of the figure of shares."""
+ROW, LINE = 0.14, 0.07
+"""Height of a statement in the figure of shares, in inches, and what each of its cells adds."""
 
-ROW = 0.3
-"""Height of a statement in inches."""
+HALO = [patheffects.withStroke(linewidth=1.8, foreground="white")]
+"""Around names, so that they can be read over points."""
 
 
 def cell_marks(record: Universality) -> dict[str, tuple[str, str]]:
@@ -50,9 +51,7 @@ def figure_map(record: Universality, titles: Mapping[str, str] = {}) -> Figure:
     figure, axes = grid_of_panels(1, len(tasks), height=3.1, width=PAGE * min(1, len(tasks) / 2))
     for ax, task in zip(axes[0], tasks, strict=True):
         _map(ax, record, task)
-        ax.set_title(titled(task, titles))
-    if len(tasks) > 1:
-        letter_panels(axes[0])
+    letter_panels(axes[0], [titled(task, titles) for task in tasks])
     _legend(figure, record)
     return figure
 
@@ -69,10 +68,10 @@ def _map(ax: Axes, record: Universality, task: str) -> None:
             name = record.names[row]
             side = 1 if point[0] <= middle else -1
             ax.plot(*point, "X", color=BLACK, markersize=5.5, markeredgecolor="white",
-                    markeredgewidth=0.4, zorder=3)  # fmt: skip
+                    markeredgewidth=0.4, zorder=5)  # fmt: skip
             ax.annotate(looks([name])[name].label, point, xytext=(4 * side, 4),
                         textcoords="offset points", ha="left" if side > 0 else "right",
-                        zorder=4)  # fmt: skip
+                        zorder=4, path_effects=HALO)  # fmt: skip
     ax.set_aspect("equal", adjustable="datalim")
     ax.margins(0.08)
     ax.set(xlabel="first coordinate", ylabel="second coordinate")
@@ -84,30 +83,31 @@ def _map(ax: Axes, record: Universality, task: str) -> None:
 def figure_shares(record: Universality, titles: Mapping[str, str] = {}) -> Figure:
     """One panel a task: for each statement and cell, the share of seeds in which it holds.
 
-    Bars are 95 % intervals; a pale bar reaches on by the share of seeds that cannot tell.
+    A statement stands in one row of all panels, which is empty where it says nothing of the task.
+    Lines are 95 % intervals; a pale bar reaches on by the share of seeds that cannot tell.
     """
     tasks = record.task_names
-    rows = max(len(record.asked_of(task)) for task in tasks)
-    height = 0.7 + ROW * rows + 0.07 * len(cell_marks(record)) * rows
+    asked = sorted({place for task in tasks for place in record.asked_of(task).tolist()})
+    height = 0.7 + len(asked) * (ROW + LINE * len(cell_marks(record)))
     figure, axes = grid_of_panels(1, len(tasks), height=height, width=PAGE)
     for ax, task in zip(axes[0], tasks, strict=True):
-        _shares(ax, record, task)
-        ax.set_title(titled(task, titles))
-    if len(tasks) > 1:
-        letter_panels(axes[0])
+        _shares(
+            ax, record, task, {record.statements[place]: row for row, place in enumerate(asked)}
+        )
+    letter_panels(axes[0], [titled(task, titles) for task in tasks])
     _legend(figure, record, textbook=False)
     return figure
 
 
-def _shares(ax: Axes, record: Universality, task: str) -> None:
+def _shares(ax: Axes, record: Universality, task: str, places: Mapping[str, int]) -> None:
     marks, cells = cell_marks(record), record.cells_of(task)
-    places = {record.statements[place]: row for row, place in enumerate(record.asked_of(task))}
+    apart = LINE / (ROW + LINE * len(marks))
     labels = dict.fromkeys(places, "")
     for one in record.shares():
         if one.task != task:
             continue
         labels[one.statement] = _label(one.statement, one.expected)
-        offset = (cells.index(one.cell) - (len(cells) - 1) / 2) * APART
+        offset = (cells.index(one.cell) - (len(cells) - 1) / 2) * apart
         height = places[one.statement] + offset
         marker, color = marks[one.cell]
         if one.undecided:
