@@ -74,7 +74,7 @@ def test_distances_do_not_depend_on_coordinates_of_the_state(cell):
 
 
 def test_distances_are_a_metric_without_a_unit():
-    each = {cell: recurrent(cell) for cell in CELLS}
+    each: dict[str, AbstractOptimizer] = {cell: recurrent(cell) for cell in CELLS}
     each |= {"momentum": lo.Momentum(0.1, 0.9), "adam": lo.Adam(0.1), "far": lo.Momentum(1e4, 0.9)}
     found = response_distances(each, GRADIENTS)
     np.testing.assert_array_equal(found, found.T)
@@ -239,8 +239,7 @@ def test_figures_show_every_optimizer_and_every_share():
     record = planted_record()
     maps, shares = figure_map(record), figure_shares(record)
     assert [len(ax.texts) for ax in maps.axes] == [3, 3]  # two textbook ones, and the stress
-    drawn = sum(len(line.get_xdata()) for line in maps.axes[0].lines)
-    assert drawn == 8
+    assert sum(line.get_xydata().shape[0] for line in maps.axes[0].lines) == 8
     labels = [[label.get_text() for label in ax.get_yticklabels()] for ax in shares.axes]
     assert labels == [["always", "never", "gated"], ["always", "no never", ""]]
 
@@ -296,7 +295,7 @@ def test_the_study_from_the_command_line(tmp_path: Path, monkeypatch, capsys):
     assert (record.verdicts[:2] == -2).all()
     assert np.isin(record.verdicts[2:][:, asked], (-1, 0, 1)).all()
     member = lo.load(tmp_path / "out" / "rosenbrock_lstm" / "member_001")
-    assert member.start.shape == (4,)
+    assert member.initial_state().shape == (4,)
     for name in ("universality.md", "universality_members.csv", "universality_map.png",
                  "universality_shares.svg", "universality_verdicts.csv"):  # fmt: skip
         assert (tmp_path / "out" / name).is_file()

@@ -1,6 +1,7 @@
 """One task of the study of universality: each member measured, distances of all to each other."""
 
 import dataclasses
+import functools
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -122,12 +123,8 @@ def task_record(
     members = []
     for cell, seed, one in entrants.trained():
         begun = time.monotonic()
-        members.append(
-            storage.part(
-                f"{entrants.name} {cell} {seed}", Member,
-                lambda one=one: measure_member(entrants, one, claims, rivals, measuring), of=one,
-            )
-        )  # fmt: skip
+        measure = functools.partial(measure_member, entrants, one, claims, rivals, measuring)
+        members.append(storage.part(f"{entrants.name} {cell} {seed}", Member, measure, of=one))
         say(f"{entrants.name}, {cell} {seed}: meta-objective "
             f"{members[-1].objectives.mean():.4f}, {time.monotonic() - begun:.1f} s")  # fmt: skip
     pool += [member.gradients for member in members]
@@ -198,15 +195,13 @@ def joined(parts: list[Universality]) -> Universality:
     distances = np.full((ends[-1], ends[-1]), np.nan)
     for part, first, last in zip(parts, ends[:-1], ends[1:], strict=True):
         distances[first:last, first:last] = part.distances
-    whole = {
+    whole: dict[str, Any] = {
         name: tuple(value for part in parts for value in getattr(part, name))
         for name in ("tasks", "kinds", "names", "task_names")
     }
-    stacked = {
+    whole |= {
         name: np.concatenate([getattr(part, name) for part in parts])
         for name in ("seeds", "objectives", "expected", "statistics", "verdicts")
     }
     one = parts[0]
-    return Universality(
-        **whole, **stacked, distances=distances, statements=one.statements, says=one.says
-    )
+    return Universality(**whole, distances=distances, statements=one.statements, says=one.says)

@@ -68,13 +68,13 @@ class UniversalitySettings:
     def __post_init__(self) -> None:
         for name in ("seeds", "units", "problems", "test_problems", "steps"):
             positive_integer(name, getattr(self, name))
-        for name, known in {"tasks": TITLES, "cells": CELLS}.items():
+        for name, known in {"tasks": tuple(TITLES), "cells": tuple(CELLS)}.items():
             given = getattr(self, name)
             if not given or len(set(given)) < len(given):
                 raise ValueError(f"`{name}` must be different names, at least one, got {given!r}.")
             for each in given:
                 if name == "tasks" or ":" not in each:
-                    one_of(name, each, tuple(known))
+                    one_of(name, each, known)
 
 
 def universality(
