@@ -239,7 +239,7 @@ def test_figures_show_every_optimizer_and_every_share():
     record = planted_record()
     maps, shares = figure_map(record), figure_shares(record)
     assert [len(ax.texts) for ax in maps.axes] == [3, 3]  # two textbook ones, and the stress
-    assert sum(line.get_xydata().shape[0] for line in maps.axes[0].lines) == 8
+    assert sum(len(np.asarray(line.get_xdata())) for line in maps.axes[0].lines) == 8
     labels = [[label.get_text() for label in ax.get_yticklabels()] for ax in shares.axes]
     assert labels == [["always", "never", "gated"], ["always", "no never", ""]]
 
