@@ -102,9 +102,9 @@ def certify(
 ) -> Certificates:
     """Certify every distinct fixed point of a search, and estimate its basin of attraction.
 
-    `visited` are states of which the basin is determined, by default those from which the search
-    began; of more than `VISITED`, evenly spaced ones. Each is iterated for at most `steps`, or
-    until it is as close to a point as two copies of one point may be (`SAME_POINT`).
+    The basin is estimated by iterating the states `visited`, by default those from which the search
+    began; of more than 500, evenly spaced ones. A state is iterated for at most `steps` updates, or
+    until it comes within 1e-5 max(1, ||h||) of a point.
 
     Raises `ValueError` for states of another optimizer, an empty `visited`, or fewer than 1 step.
     """

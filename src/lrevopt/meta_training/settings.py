@@ -248,8 +248,8 @@ PRESETS: dict[Preset, MetaTraining] = {
         penalty_form="norm",
     ),
 }
-"""Settings by name: a run of minutes on two cores, the paper's D.2, the configuration published
-with the authors' weights, and the recipe of the authors' notebook."""
+"""Settings by name: `quick` takes minutes on two cores, `paper` is the paper's D.2, `released` the
+configuration published with the authors' weights, `notebook` the recipe of their notebook."""
 
 WITH_BIAS: tuple[Preset, ...] = ("released", "notebook")
 """Presets that follow the authors' code, whose readout has a bias."""

@@ -353,7 +353,7 @@ def losses(runs: Evaluation | Mapping[str, Trajectory], *, ax: Axes | None = Non
 
 
 def scorecard(card: Scorecard, title: str = "Scorecard") -> Figure:
-    """One optimizer on one task: six panels and all numbers with their units."""
+    """A scorecard of one optimizer on one task: six panels and all numbers with their units."""
     instance("card", card, Scorecard, "a scorecard of `measure_scorecard`")
     return figure_scorecard(card, text("title", title))
 

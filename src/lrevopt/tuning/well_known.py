@@ -58,8 +58,8 @@ so it may be large."""
 class TunedRate(eqx.Module):
     """Learning rates with their scores.
 
-    `scores` are mean meta-objectives over the same problems, inf where a run diverged; `diverged`
-    counts these runs.
+    `scores` are mean meta-objectives over the same problems, less is better, inf where a run
+    diverged; `diverged` counts these runs.
     """
 
     learning_rates: Float[np.ndarray, " rate"]
@@ -88,6 +88,10 @@ def tune_rate(
     rates: tuple[float, ...] = LEARNING_RATES,
 ) -> TunedRate:
     """Score `make(rate)` for every learning rate in `rates` on the same problems.
+
+    - `make`: a function from a learning rate to an optax transformation, such as `optax.adam`.
+    - `key`: draws the `problems` problems; test problems must come from another key.
+    - `steps`: updates of each run. `objective`: the meta-objective that is averaged.
 
     Raises `ValueError` for counts below 1, an unknown objective, no rates, or a transformation
     that `from_optax` refuses.
