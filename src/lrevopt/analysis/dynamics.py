@@ -42,7 +42,7 @@ VISITED, LATE = 300, 500
 """Sampled states of which the basin is determined, of whole runs and of their last quarters."""
 
 KEPT = 8
-"""Attractors that are taken apart, those with the largest basins."""
+"""Attractors that are analysed, those with the largest basins."""
 
 WIDE = 81
 """Points of a logarithmic gradient axis, from 10^-4 of the largest gradient to the largest."""

@@ -1,4 +1,4 @@
-"""A stage: the optimizer of a run taken apart."""
+"""A stage: the mechanisms of a run's optimizer, measured."""
 
 from typing import Any
 
