@@ -20,7 +20,13 @@ from lrevopt.optimizers import AbstractOptimizer
 from lrevopt.paper.population_members import Entrants, Measuring, asked_claims, measure_member
 from lrevopt.plots.universality import figure_map, figure_shares
 from lrevopt.runs.tune import tune_baselines
-from lrevopt.studies.universality import CELLS, Universality, plane_map, response_distances
+from lrevopt.studies.universality import (
+    CELLS,
+    Share,
+    Universality,
+    plane_map,
+    response_distances,
+)
 from lrevopt.studies.universality.cells import TanhCell, factory_of
 from lrevopt.studies.universality.record import TEXTBOOK, conclusion, wilson_interval
 from lrevopt.studies.universality.tables import (
@@ -211,9 +217,32 @@ def test_shares_count_seeds():
     said = record.conclusions()
     assert said["linear_regression", "always"] == "universal"
     assert said["linear_regression", "gated"] == "depends on the cell"
-    assert said["linear_regression", "never"] == "depends on cell and seed"
-    lost = [one for one in record.shares() if (one.statement, one.cell) == ("never", "lstm")]
-    assert conclusion(lost) == "nowhere"
+    assert said["linear_regression", "never"] == "mixed"
+
+
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        ([(16, 4, 0), (20, 0, 0)], "universal"),
+        ([(15, 0, 5), (20, 0, 0)], "mixed"),
+        ([(0, 4, 16), (4, 0, 16)], "nowhere"),
+        ([(16, 0, 4), (0, 4, 16)], "depends on the cell"),
+        ([(0, 20, 0), (9, 11, 0)], "not shown"),
+        ([(10, 10, 0), (0, 20, 0)], "mixed"),
+        ([(0, 5, 15), (0, 5, 15)], "mixed"),
+    ],
+)
+def test_conclusions_follow_the_rule(counts, said):
+    """Of (holds, cannot tell, not so) in each cell of 20 seeds."""
+    planted = [
+        Share(
+            task="t", statement="s", expected=True, cell=str(cell), seeds=20, holds=holds,
+            not_so=not_so, undecided=undecided, share=holds / 20, low=0.0, high=1.0,
+            median=0.0, least=0.0, largest=0.0,
+        )
+        for cell, (holds, undecided, not_so) in enumerate(counts)
+    ]  # fmt: skip
+    assert conclusion(planted) == said
 
 
 def test_tables_say_what_the_record_holds(tmp_path):

@@ -163,7 +163,7 @@ class Universality:
     clipping: Tuning = experiments.CLIPPING_TUNING
     baselines: tuple[Path, ...] = ()
     """For each task, a folder with its tuned baselines (default: that in `results/`)."""
-    problems: int = 8
+    problems: int = 16
     """Problems on which a member is taken apart."""
     test_problems: int = 256
     """Problems on which meta-objectives are measured."""

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import numpy as np
+from jaxtyping import Float
 from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -34,6 +35,9 @@ MARKS = (("o", BLUE), ("s", ORANGE), ("^", GREEN), ("D", PURPLE), ("v", VERMILLI
 ROW, LINE = 0.14, 0.07
 """Height of a statement in the figure of shares, in inches, and what each of its cells adds."""
 
+CLOSE = 0.07
+"""Share of the height of a map within which names of two points would meet."""
+
 HALO = [patheffects.withStroke(linewidth=1.8, foreground="white")]
 """Around names, so that they can be read over points."""
 
@@ -62,21 +66,40 @@ def _map(ax: Axes, record: Universality, task: str) -> None:
         own = plane.points[[record.kinds[row] == cell for row in rows]]
         ax.plot(*own.T, marker, color=color, markersize=4, alpha=0.85, linestyle="none",
                 markeredgecolor="white", markeredgewidth=0.3)  # fmt: skip
-    middle = plane.points[:, 0].mean() if len(rows) else 0.0
-    for row, point in zip(rows.tolist(), plane.points, strict=True):
-        if record.kinds[row] == TEXTBOOK:
-            name = record.names[row]
-            side = 1 if point[0] <= middle else -1
-            ax.plot(*point, "X", color=BLACK, markersize=5.5, markeredgecolor="white",
-                    markeredgewidth=0.4, zorder=5)  # fmt: skip
-            ax.annotate(looks([name])[name].label, point, xytext=(4 * side, 4),
-                        textcoords="offset points", ha="left" if side > 0 else "right",
-                        zorder=4, path_effects=HALO)  # fmt: skip
+    books = [place for place, row in enumerate(rows.tolist()) if record.kinds[row] == TEXTBOOK]
+    names = [looks([record.names[rows[place]]])[record.names[rows[place]]].label for place in books]
+    for place, name, (side, up) in zip(books, names, _sides(plane.points, books), strict=True):
+        point = plane.points[place]
+        ax.plot(*point, "X", color=BLACK, markersize=5.5, markeredgecolor="white",
+                markeredgewidth=0.4, zorder=5)  # fmt: skip
+        ax.annotate(name, point, xytext=(5 * side, 3 if up > 0 else -9), zorder=4,
+                    textcoords="offset points", ha="left" if side > 0 else "right",
+                    path_effects=HALO)  # fmt: skip
     ax.set_aspect("equal", adjustable="datalim")
     ax.margins(0.08)
     ax.set(xlabel="first coordinate", ylabel="second coordinate")
     ax.text(1, 1.01, f"shows {short(100 * plane.shown)} %, stress {short(plane.stress)}",
             transform=ax.transAxes, ha="right", va="bottom")  # fmt: skip
+
+
+def _sides(points: Float[np.ndarray, "entrant 2"], books: list[int]) -> list[tuple[int, int]]:
+    """On which side of each textbook optimizer its name stands: inwards, and away from the last.
+
+    Pairs (1 or -1 for right or left, 1 or -1 for above or below), lowest point first below.
+    """
+    low, high = points.min(axis=0), points.max(axis=0)
+    span = np.maximum(high - low, 1e-12)
+    places = (points - low) / span
+    found = []
+    for book in books:
+        below = any(
+            other != book
+            and abs(places[other, 1] - places[book, 1]) < CLOSE
+            and (places[other, 1], other) > (places[book, 1], book)
+            for other in books
+        )
+        found.append((1 if places[book, 0] <= 0.5 else -1, -1 if below else 1))
+    return found
 
 
 @journal_style

@@ -11,11 +11,10 @@ from the gradients that a parameter has met to its next update. So all optimizer
 same recorded gradients, and their updates are compared. Coordinates do not enter: two optimizers
 that do the same have distance 0, whatever they keep in their states.
 
-Gradients and updates of a run fall by orders of magnitude, and a norm over a whole run is that of
-its first few updates. Therefore runs are cut into windows, and each window of each run has the
-same weight:
+Updates of a run are compared as one vector, relative to their own size, and runs have equal weight,
+so that heavy-tailed gradients of a few runs do not decide:
 
-    d(a, b)^2 = mean over runs and windows of ||u_a - u_b||^2 / (||u_a||^2 + ||u_b||^2)
+    d(a, b)^2 = mean over runs of ||u_a - u_b||^2 / (||u_a||^2 + ||u_b||^2)
 
 Each term is the square of a relative distance, ||x - y|| / (||x||^2 + ||y||^2)^(1/2), which is
 symmetric, has no unit and is a metric (Hästö 2002, "A new weighted metric: the relative metric I",
@@ -24,9 +23,13 @@ equal updates, 1 unrelated ones (orthogonal, or of different orders of magnitude
 ones. Updates that differ by a factor c have the distance |1 - c| / sqrt(1 + c^2), 0.45 for c = 2.
 
 Nothing is removed from the runs unless `skip` says so: warm-up and other autonomous schedules are
-in the first updates and nowhere else. Two limits: gradients are replayed and do not answer, so
-that small differences which build up in a run of one's own do not show; and d speaks of gradients
-like the recorded ones.
+in the first updates and nowhere else. Updates fall by orders of magnitude in a run, so that the
+large ones, which move the parameter, decide. With `window` the pieces of a run have equal weight
+instead. Late pieces then say how optimizers come to rest, and for networks that is mostly a drift
+of a few percent of their first updates, which differs from seed to seed.
+
+Two limits: gradients are replayed and do not answer, so that small differences which build up in a
+run of one's own do not show; and d speaks of gradients like the recorded ones.
 """
 
 from collections.abc import Mapping
@@ -50,9 +53,6 @@ from lrevopt.inner_loop.steps import visited_states
 from lrevopt.optimizers.interface import AbstractOptimizer, check_optimizer
 from lrevopt.optimizers.wrappers import at_parameter
 
-WINDOW = 20
-"""Updates in a window."""
-
 PATHS = 4
 """Recorded runs of single parameters that each optimizer brings into the pool."""
 
@@ -69,7 +69,7 @@ def response_distances(
     optimizers: Mapping[str, AbstractOptimizer],
     gradients: Float[np.ndarray, "run step"],
     *,
-    window: int = WINDOW,
+    window: int | None = None,
     skip: int = 0,
 ) -> Float[np.ndarray, "optimizer optimizer"]:
     """Distances between optimizers as maps from gradients to updates, from 0 to sqrt(2).
@@ -84,10 +84,11 @@ def response_distances(
       x = 0.
     - `gradients`: of single parameters, a row for each run; every optimizer gets every row, from
       its initial state.
-    - `window`: updates that are compared together. The last window of a run may be shorter.
+    - `window`: number of updates in pieces of equal weight, of which the last may be shorter; by
+      default a run is one piece.
     - `skip`: first updates of every run that are left out.
 
-    A window in which neither optimizer moves counts as 0, and one whose updates are not finite
+    A piece in which neither optimizer moves counts as 0, and one whose updates are not finite
     makes the distance NaN. Host float64. Raises `ValueError` for no optimizers, gradients that are
     no table of finite numbers, a window below 1, or as much skipped as there is.
     """
@@ -95,7 +96,7 @@ def response_distances(
     for name, one in optimizers.items():
         check_optimizer(one, f"optimizers[{name!r}]")
     held = [at_parameter(one, 0.0) for one in optimizers.values()]
-    window = positive_integer("window", window)
+    window = None if window is None else positive_integer("window", window)
     skip = integer_of_at_least(0, "skip", skip)
     given = np.asarray(real_array("gradients", gradients), float)
     if given.ndim != 2 or not given.size or not np.isfinite(given).all():
@@ -105,7 +106,8 @@ def response_distances(
     if skip >= given.shape[1]:
         raise ValueError(f"`skip` must be less than the {given.shape[1]} updates, got {skip}.")
     updates = [updates_under(one, given)[:, skip:] for one in held]
-    return _distances(np.stack([_in_windows(each, window) for each in updates]))
+    length = updates[0].shape[1] if window is None else window
+    return _distances(np.stack([_in_windows(each, length) for each in updates]))
 
 
 def updates_under(

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 
 from lrevopt.studies.universality.cells import title_of_cell
 from lrevopt.studies.universality.scaling import PlaneMap, plane_map
-from lrevopt.text import Printed, Table, number
+from lrevopt.text import Printed, Table
 
 TEXTBOOK = "textbook"
 """Kind of the entrants that were not trained."""
@@ -23,10 +23,8 @@ TEXTBOOK = "textbook"
 AS_SAID, UNDECIDED, OTHERWISE, NOT_ASKED = 1, 0, -1, -2
 """Codes of verdicts: as the statement says, cannot tell, not so, and not asked of this entrant."""
 
-MOST, FEW = 0.8, 0.2
-"""A statement is universal if it holds in at least this share of the seeds of every cell, and holds
-nowhere if in at most the second share of every cell. The first is the share of seeds that the
-paper's sentences are judged by in this package."""
+MOST = 0.8
+"""Share of seeds that decides for a cell, as it does for the paper's sentences in this package."""
 
 WIDTH = 1.959964
 """Half width of a 95 % interval, in deviations of a normal variable."""
@@ -160,34 +158,43 @@ class Universality(Printed, eqx.Module):
         return {key: conclusion(shares) for key, shares in found.items()}
 
     def table(self) -> Table:
-        """Shares of seeds by statement and cell."""
-        said = self.conclusions()
-        rows = [
-            (one.task, one.statement, "there" if one.expected else "absent",
-             title_of_cell(one.cell), f"{one.holds} of {one.seeds}", str(one.undecided),
-             number(one.share), f"{number(one.low)} to {number(one.high)}", number(one.median),
-             said[one.task, one.statement])
-            for one in self.shares()
-        ]  # fmt: skip
-        notes = [
-            "Holds: seeds with the verdict that the statement claims, there or absent; a seed that "
-            "cannot tell counts against it. The interval is Wilson's, 95 %. Universal: it holds in "
-            f"at least {100 * MOST:.0f} % of the seeds of every cell; nowhere: in at most "
-            f"{100 * FEW:.0f} % of every cell."
-        ]
-        heads = ("task", "statement", "says", "cell", "holds", "cannot tell", "share",
-                 "interval", "statistic, median", "together")  # fmt: skip
+        """In how many seeds statements hold, with a column for each cell."""
+        cells = tuple(dict.fromkeys(kind for kind in self.kinds if kind != TEXTBOOK))
+        each = {(one.task, one.statement, one.cell): one for one in self.shares()}
+        rows = []
+        for (task, statement), said in self.conclusions().items():
+            own = [each.get((task, statement, cell)) for cell in cells]
+            found = [one for one in own if one is not None]
+            counts = ["" if one is None else f"{one.holds} of {one.seeds}" for one in own]
+            undecided = str(sum(one.undecided for one in found))
+            says = "there" if found[0].expected else "absent"
+            rows.append((task, statement, says, *counts, undecided, said))
+        heads = ("task", "statement", "says", *map(title_of_cell, cells), "cannot tell", "together")
+        notes = ["Seeds in which it is as the statement says, there or absent; a seed that cannot "
+                 f"tell does not count for it. {RULE}"]  # fmt: skip
         count = sum(kind != TEXTBOOK for kind in self.kinds)
         return Table(f"Statements on {count} trained optimizers", heads, rows, notes)
 
 
+RULE = (
+    f"Universal: it holds in at least {100 * MOST:.0f} % of the seeds of every cell. Nowhere: it "
+    "does not hold in as many of every cell. Depends on the cell: the one in some cells and the "
+    "other in others. Not shown: in no cell it holds in half of the seeds, and mostly they cannot "
+    "tell. Mixed: all else."
+)
+"""What the words for all cells together mean."""
+
+
 def conclusion(shares: list[Share]) -> str:
-    """What the shares of all cells say together."""
-    each = [one.share for one in shares]
-    if min(each) >= MOST:
+    """What the shares of all cells say together; see `RULE`."""
+    for_it = [one.share >= MOST for one in shares]
+    against = [one.not_so >= MOST * one.seeds for one in shares]
+    if all(for_it):
         return "universal"
-    if max(each) <= FEW:
+    if all(against):
         return "nowhere"
-    if max(each) >= MOST and min(each) <= FEW:
+    if any(for_it) and any(against):
         return "depends on the cell"
-    return "depends on cell and seed"
+    few = all(2 * one.holds < one.seeds for one in shares)
+    silent = sum(one.undecided for one in shares) > sum(one.not_so for one in shares)
+    return "not shown" if few and silent else "mixed"

@@ -9,10 +9,9 @@ from jaxtyping import Float
 from lrevopt.studies.universality.cells import title_of_cell
 from lrevopt.studies.universality.record import (
     AS_SAID,
-    FEW,
-    MOST,
     NOT_ASKED,
     OTHERWISE,
+    RULE,
     TEXTBOOK,
     UNDECIDED,
     Share,
@@ -113,10 +112,8 @@ def universality_markdown(record: Universality, titles: Mapping[str, str]) -> st
             *_statements(record, task), "",
         ]  # fmt: skip
     lines += [
-        "Shares are of all seeds of a cell: a seed that cannot tell counts against the statement. "
-        "Brackets: Wilson's 95 % interval. Universal: it holds in at least "
-        f"{100 * MOST:.0f} % of the seeds of every cell; nowhere: in at most {100 * FEW:.0f} % of "
-        "every cell.",
+        "Shares are of all seeds of a cell: a seed that cannot tell does not count for the "
+        f"statement. Brackets: Wilson's 95 % interval. {RULE}",
         "",
         "Statements:",
         "",
