@@ -155,7 +155,8 @@ def _measured(
     """The record that is there, if it was made from the same, or else a new one."""
     facts = json.loads(json.dumps(
         dataclasses.asdict(settings)
-        | {"described": {one.name: storage.describe(one.task) for one in each},
+        | {"distances": "whole runs",
+           "described": {one.name: storage.describe(one.task) for one in each},
            "weights": {one.name: one.digests() for one in each}}
     ))  # fmt: skip
     path = output / f"{NAME}.npz"
