@@ -163,8 +163,9 @@ class Universality:
     clipping: Tuning = experiments.CLIPPING_TUNING
     baselines: tuple[Path, ...] = ()
     """For each task, a folder with its tuned baselines (default: that in `results/`)."""
-    problems: int = 16
-    """Problems on which a member is taken apart."""
+    problems: int = 64
+    """Problems on which a member is taken apart: as many as `analyze` takes, since verdicts on few
+    draws of a heavy-tailed task differ."""
     test_problems: int = 256
     """Problems on which meta-objectives are measured."""
     steps: int = 200

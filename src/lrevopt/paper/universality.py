@@ -1,6 +1,6 @@
 """Which of the paper's sentences hold for populations of other cells and seeds: trained, measured.
 
-Members of a population are trained together and taken apart one by one on few problems. Each of the
+Members of a population are trained together and taken apart one by one. Each of the
 paper's sentences that speaks of a task is measured on each of its members, as `claims` does on one
 run, with the same functions and thresholds.
 """
