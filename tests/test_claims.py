@@ -227,6 +227,18 @@ def test_closed_forms():
     assert BY_NAME["backward-bend"].measure(analysed("momentum")).value == 0
 
 
+def test_a_mode_may_shift_updates_up_or_down():
+    """A learning rate of the other sign, or another phase of a complex mode, turns them over."""
+    offset, found = BY_NAME["momentum-offset"], analysed("momentum").mechanisms
+    assert found is not None
+    turned = dataclasses.replace(found.momentum, updates=found.momentum.updates[::-1])
+    crossed = found.momentum.updates[[0, 1, 3, 2, 4]]
+    mixed = dataclasses.replace(found.momentum, updates=crossed)
+    for record, share in ((turned, 1), (mixed, 0)):
+        run = Run.of("own", mechanisms=dataclasses.replace(found, momentum=record))
+        assert offset.measure(run).value == share
+
+
 def test_edges_are_counted_in_grid_steps():
     one, found = BY_NAME["baseline-edge"], tuning("momentum")
     grid = np.unique(np.append(found.values["momentum"], found.ranges["momentum"]))

@@ -131,8 +131,10 @@ def momentum_offset(mechanisms: Mechanisms) -> Statistic:
     rise = float(np.ptp(record.updates[len(slopes) // 2]))
     if lift <= 1e-9 * max(rise, np.finfo(float).tiny):
         return Statistic(0.0, "Moving along the mode does not shift updates at all.", also=False)
-    # A state further along the mode holds more gradient, and moves the parameter further down.
-    in_order = np.all(np.diff(record.updates, axis=0) < 0, axis=0)
+    # Up or down: the real part of a complex mode has no sense of its own, and a mode whose learning
+    # rate is negative shifts updates up.
+    apart = np.diff(record.updates, axis=0)
+    in_order = max(np.all(apart < 0, axis=0), np.all(apart > 0, axis=0), key=np.sum)
     change = float(np.abs(slopes - centre).max() / abs(centre)) if centre else math.inf
     return Statistic(
         value=float(in_order.mean()),
