@@ -13,14 +13,15 @@ from matplotlib.figure import Figure
 
 import lrevopt as lo
 from lrevopt.plots import style
+from lrevopt.plots.panel import letter_panels
 
 ROOT = Path(__file__).parent.parent
 
 # Tuned on Rosenbrock, `results/rosenbrock/tuning`, rounded.
 BASELINES = {
     "momentum": lo.Momentum(6.31e-4, 0.822),
-    "rmsprop": lo.RMSProp(0.0158, 0.9894),
-    "adam": lo.Adam(0.0794, 0.8, 0.8587),
+    "rmsprop": lo.RMSProp(0.00891, 0.995),
+    "adam": lo.Adam(0.0562, 0.832, 0.8415),
 }
 
 
@@ -29,7 +30,7 @@ def draw_losses(ax: Axes, evaluation: lo.Evaluation) -> None:
     for name, curve in zip(evaluation.names, evaluation.mean_curve(), strict=True):
         look = style.LOOKS[name]
         ax.plot(curve, label=look.label, **look.line)
-    ax.set(yscale="log", xlabel="updates", ylabel="loss", xlim=(0, 200), ylim=(3e-5, 2e4))
+    ax.set(yscale="log", xlabel="updates", ylabel="loss", xlim=(0, 200), ylim=(1e-6, 2e4))
     ax.legend(loc="upper right", ncols=2, columnspacing=1.0, handlelength=1.8)
 
 
@@ -70,7 +71,7 @@ def draw(rows: int, columns: int) -> Figure:
     draw_losses(losses, evaluation)
     draw_updates(updates, learned, run)
     draw_modes(eigenvalues, learned, modes)
-    style.letter_panels(axes.flat, ["How well it does", "What it does", "What it remembers"])
+    letter_panels(axes.flat, ["How well it does", "What it does", "What it remembers"])
     return figure
 
 
