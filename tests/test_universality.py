@@ -18,7 +18,7 @@ from lrevopt.__main__ import main
 from lrevopt.analysis.spacing import evenly_spaced
 from lrevopt.optimizers import AbstractOptimizer
 from lrevopt.paper.population_members import Entrants, Measuring, asked_claims, measure_member
-from lrevopt.plots.universality import figure_map, figure_shares
+from lrevopt.plots.universality import CLOSE, _places_of_names, figure_map, figure_shares
 from lrevopt.runs.tune import tune_baselines
 from lrevopt.studies.universality import (
     CELLS,
@@ -332,3 +332,15 @@ def test_the_study_from_the_command_line(tmp_path: Path, monkeypatch, capsys):
     assert main(words) == 0
     assert "measured before" in capsys.readouterr().out
     assert path.stat().st_mtime_ns == before
+
+
+def test_names_on_a_map_do_not_meet():
+    """Four textbook optimizers, three of them at almost one place."""
+    points = np.array([[0.0, 0.0], [1.0, 1.0], [0.5, 0.90], [0.48, 0.91], [0.52, 0.9], [0.6, 0.2]])
+    books = [2, 3, 4, 5]
+    places = _places_of_names(points, books)
+    gaps = np.diff(np.sort(places[:, 1]))
+    assert np.all(gaps >= CLOSE * (1 - 1e-12))
+    assert places[:, 1].mean() == pytest.approx(points[books, 1].mean())
+    inwards = np.sign(places[:, 0] - points[books, 0])
+    assert inwards.tolist() == [1, 1, -1, -1]

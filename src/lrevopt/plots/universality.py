@@ -14,6 +14,7 @@ from lrevopt.plots.style import (
     BLACK,
     BLUE,
     GREEN,
+    GREY,
     ORANGE,
     PAGE,
     PALE,
@@ -35,8 +36,9 @@ MARKS = (("o", BLUE), ("s", ORANGE), ("^", GREEN), ("D", PURPLE), ("v", VERMILLI
 ROW, LINE = 0.14, 0.07
 """Height of a statement in the figure of shares, in inches, and what each of its cells adds."""
 
-CLOSE = 0.07
-"""Share of the height of a map within which names of two points would meet."""
+CLOSE, BESIDE = 0.08, 0.05
+"""Shares of the height of a map within which names of two points would meet, and of its width by
+which a name stands beside its point."""
 
 HALO = [patheffects.withStroke(linewidth=1.8, foreground="white")]
 """Around names, so that they can be read over points."""
@@ -68,13 +70,13 @@ def _map(ax: Axes, record: Universality, task: str) -> None:
                 markeredgecolor="white", markeredgewidth=0.3)  # fmt: skip
     books = [place for place, row in enumerate(rows.tolist()) if record.kinds[row] == TEXTBOOK]
     names = [looks([record.names[rows[place]]])[record.names[rows[place]]].label for place in books]
-    for place, name, (side, up) in zip(books, names, _sides(plane.points, books), strict=True):
+    for place, name, at in zip(books, names, _places_of_names(plane.points, books), strict=True):
         point = plane.points[place]
         ax.plot(*point, "X", color=BLACK, markersize=5.5, markeredgecolor="white",
                 markeredgewidth=0.4, zorder=5)  # fmt: skip
-        ax.annotate(name, point, xytext=(5 * side, 3 if up > 0 else -9), zorder=4,
-                    textcoords="offset points", ha="left" if side > 0 else "right",
-                    path_effects=HALO)  # fmt: skip
+        ax.annotate(name, point, xytext=at, zorder=4, va="center", path_effects=HALO,
+                    ha="left" if at[0] > point[0] else "right",
+                    arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.5})  # fmt: skip
     ax.set_aspect("equal", adjustable="datalim")
     ax.margins(0.08)
     ax.set(xlabel="first coordinate", ylabel="second coordinate")
@@ -82,23 +84,25 @@ def _map(ax: Axes, record: Universality, task: str) -> None:
             transform=ax.transAxes, ha="right", va="bottom")  # fmt: skip
 
 
-def _sides(points: Float[np.ndarray, "entrant 2"], books: list[int]) -> list[tuple[int, int]]:
-    """On which side of each textbook optimizer its name stands: inwards, and away from the last.
+def _places_of_names(
+    points: Float[np.ndarray, "entrant 2"], books: list[int]
+) -> Float[np.ndarray, "book 2"]:
+    """Where the name of each textbook optimizer stands: beside it, inwards, clear of the others.
 
-    Pairs (1 or -1 for right or left, 1 or -1 for above or below), lowest point first below.
+    Where names would meet, their heights move apart, evenly up and down.
     """
     low, high = points.min(axis=0), points.max(axis=0)
     span = np.maximum(high - low, 1e-12)
-    places = (points - low) / span
-    found = []
-    for book in books:
-        below = any(
-            other != book
-            and abs(places[other, 1] - places[book, 1]) < CLOSE
-            and (places[other, 1], other) > (places[book, 1], book)
-            for other in books
-        )
-        found.append((1 if places[book, 0] <= 0.5 else -1, -1 if below else 1))
+    own = points[books]
+    order = np.argsort(own[:, 1], kind="stable")
+    heights = own[order, 1].copy()
+    for place in range(1, len(heights)):
+        heights[place] = max(heights[place], heights[place - 1] + CLOSE * span[1])
+    heights -= np.mean(heights - own[order, 1]) if len(heights) else 0.0
+    found = own.copy()
+    found[order, 1] = heights
+    inwards = np.where(own[:, 0] <= low[0] + span[0] / 2, 1.0, -1.0)
+    found[:, 0] += BESIDE * inwards * span[0]
     return found
 
 
