@@ -336,7 +336,7 @@ def test_the_study_from_the_command_line(tmp_path: Path, monkeypatch, capsys):
 
 def test_names_on_a_map_do_not_meet():
     """Four textbook optimizers, three of them at almost one place."""
-    points = np.array([[0.0, 0.0], [1.0, 1.0], [0.5, 0.90], [0.48, 0.91], [0.52, 0.9], [0.6, 0.2]])
+    points = np.array([[0.0, 0.0], [1.0, 1.1], [0.5, 0.90], [0.48, 0.91], [0.52, 0.9], [0.6, 0.2]])
     books = [2, 3, 4, 5]
     places = _places_of_names(points, books)
     gaps = np.diff(np.sort(places[:, 1]))
@@ -344,3 +344,6 @@ def test_names_on_a_map_do_not_meet():
     assert places[:, 1].mean() == pytest.approx(points[books, 1].mean())
     inwards = np.sign(places[:, 0] - points[books, 0])
     assert inwards.tolist() == [1, 1, -1, -1]
+    lower = points - [0.0, 0.2] * (points > 0.95)
+    top = lower[:, 1].max() + CLOSE / 3 * np.ptp(lower[:, 1])
+    assert _places_of_names(lower, books)[:, 1].max() == pytest.approx(top)

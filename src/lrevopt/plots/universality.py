@@ -89,7 +89,7 @@ def _places_of_names(
 ) -> Float[np.ndarray, "book 2"]:
     """Where the name of each textbook optimizer stands: beside it, inwards, clear of the others.
 
-    Where names would meet, their heights move apart, evenly up and down.
+    Where names would meet, their heights move apart, evenly up and down, not far above all points.
     """
     low, high = points.min(axis=0), points.max(axis=0)
     span = np.maximum(high - low, 1e-12)
@@ -99,6 +99,8 @@ def _places_of_names(
     for place in range(1, len(heights)):
         heights[place] = max(heights[place], heights[place - 1] + CLOSE * span[1])
     heights -= np.mean(heights - own[order, 1]) if len(heights) else 0.0
+    top = high[1] + CLOSE / 3 * span[1]  # the title stands above
+    heights -= max(0.0, heights.max(initial=-np.inf) - top)
     found = own.copy()
     found[order, 1] = heights
     inwards = np.where(own[:, 0] <= low[0] + span[0] / 2, 1.0, -1.0)
