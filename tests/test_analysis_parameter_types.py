@@ -133,7 +133,9 @@ def test_problems_that_diverge_are_left_out():
 
 @pytest.mark.usefixtures("as_user")
 def test_refusals():
-    with pytest.raises(ValueError, match="`task` must name groups .* Rosenbrock has one"):
+    with pytest.raises(
+        ValueError, match="`task` must have at least two groups .* Rosenbrock has one"
+    ):
         measure_parameter_types(lo.Momentum(0.1, 0.9), lo.Rosenbrock(), key=jr.key(0))
     with pytest.raises(ValueError, match="`problems` must be an integer of at least 1, got 0"):
         measure_parameter_types(lo.Momentum(0.1, 0.9), TASK, key=jr.key(0), problems=0)

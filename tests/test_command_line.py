@@ -172,7 +172,7 @@ def test_optimizers_are_found_by_every_kind_of_name(module):
     assert gru.initial_state().shape == (3,)
     assert isinstance(Named("own_module:chain").build(key), lo.OptaxOptimizer)
     assert isinstance(Named("optax:sgd", {"learning_rate": 0.1}).build(key), lo.OptaxOptimizer)
-    assert Named("rosenbrock").build(key).initial_state().shape == (128,)
+    assert Named("rosenbrock").build(key).initial_state().shape == (65,)
     assert [Named(spec).trainable for spec in ("own_module:make", "optax:sgd", "mnist")] == [
         True, False, False,
     ]  # fmt: skip

@@ -209,7 +209,7 @@ def test_an_optimizer_that_takes_x_is_drawn_at_its_values():
     assert "rate 0.1" in modes.axes[0].get_title(loc="left")
     with pytest.raises(ValueError, match="^`x` must be"):
         lo.plot.update_functions(decayed, x=[0.0, np.nan])
-    with pytest.raises(ValueError, match="^`x` must hold a number"):
+    with pytest.raises(ValueError, match="^`x` must hold at least one number"):
         lo.plot.update_functions(decayed, x=[])
 
 

@@ -252,7 +252,9 @@ def test_a_report_is_written_from_the_files_of_a_run(tmp_path):
 
 def test_bad_inputs_are_refused(run):
     foreign = dataclasses.replace(evaluation(), names=("gru", "momentum", "rmsprop", "adam"))
-    with pytest.raises(ValueError, match=r"`evaluation` must be of 'learned' .* got gru, mom"):
+    with pytest.raises(
+        ValueError, match=r"`evaluation` must include the optimizer 'learned', got gru, mom"
+    ):
         render_report(made_run(evaluation=foreign))
     with pytest.raises(ValueError, match="`figures` must be PNG"):
         rendered(run, figures=[Picture(FIGURES[0], b"GIF89a")])
