@@ -66,10 +66,24 @@ LONGEST = [
 """Test files that take long, the longest first."""
 
 
+LONGEST_SLOW = (
+    "every_stage_continues_after_every_signal",
+    "killed_runs_end_with_the_same_bits",
+    "digits_go_through_everything_without_data_and_network",
+)
+"""Slow tests that take minutes. A worker is given two at first: a shorter one parts the longest."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest files: at the end no worker waits for another that is in one."""
+    """Begin with the longest: at the end no worker waits for another that is in one of them."""
     order = {f"test_{name}": place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+    slow = {f"test_{name}": place for place, name in enumerate(LONGEST_SLOW)}
+    items.sort(
+        key=lambda item: (
+            slow.get(item.name, len(slow)),
+            order.get(item.path.stem, len(order)),
+        )
+    )
 
 
 def pytest_collection_finish() -> None:
