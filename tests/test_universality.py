@@ -163,9 +163,13 @@ def test_a_map_of_one_or_two_points():
 
 
 @pytest.mark.parametrize(("count", "total"), [(0, 5), (1, 20), (19, 20), (20, 20), (33, 50)])
-def test_intervals_are_those_of_scipy(count, total):
-    wanted = stats.binomtest(count, total).proportion_ci(method="wilson")
-    np.testing.assert_allclose(wilson_interval(count, total), tuple(wanted), atol=1e-7)
+def test_intervals_end_where_a_share_is_two_deviations_off(count, total):
+    """Its ends p solve (share - p)^2 = z^2 p (1 - p) / n; of none or all, one end is 0 or 1."""
+    low, high = wilson_interval(count, total)
+    for end in (low, high):
+        off, variance = count / total - end, end * (1 - end) / total
+        np.testing.assert_allclose(off**2, stats.norm.ppf(0.975) ** 2 * variance, atol=1e-12)
+    assert (low == 0, high == 1) == (count == 0, count == total)
 
 
 def test_the_tanh_cell_is_its_equation():

@@ -126,6 +126,16 @@ def visited_states(
     return jnp.concatenate([before, last[None]])
 
 
+def updates_on_gradients(
+    optimizer: AbstractOptimizer, gradients: Float[Array, " step"]
+) -> Float[Array, " step"]:
+    """Updates `w . h'` under given gradients, from the initial state."""
+    last, before = run_on_gradients(
+        optimizer, gradients, keep=lambda state, gradient: optimizer.readout @ state
+    )
+    return jnp.append(before[1:], optimizer.readout @ last)
+
+
 def start_of_runs(optimizer: AbstractOptimizer, problems: Any) -> Carry:
     """Parameters and states before the first step, on stacked problems."""
     parameters = problems.initial_parameters

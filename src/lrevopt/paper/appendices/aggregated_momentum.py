@@ -36,7 +36,7 @@ from lrevopt.analysis.linearization import (
 from lrevopt.analysis.precision import AnyArray, double_precision
 from lrevopt.analysis.update_functions import transition_table
 from lrevopt.checks import finite, positive_integer
-from lrevopt.inner_loop.steps import visited_states
+from lrevopt.inner_loop.steps import updates_on_gradients
 from lrevopt.optimizers.interface import AbstractOptimizer
 
 PRINTED, CORRECTED = "as printed", "corrected"
@@ -255,9 +255,4 @@ def _updates(
     opt: AbstractOptimizer, gradients: Float[np.ndarray, " step"]
 ) -> Float[np.ndarray, " step"]:
     """Updates `w . h'` for given gradients."""
-    return np.asarray(_scan_updates(opt, jnp.asarray(gradients)))
-
-
-@eqx.filter_jit
-def _scan_updates(opt, gradients):
-    return visited_states(opt, gradients)[1:] @ opt.readout
+    return np.asarray(eqx.filter_jit(updates_on_gradients)(opt, jnp.asarray(gradients)))

@@ -1,5 +1,6 @@
 """Gradients and updates of sampled parameters along an optimizer's own runs."""
 
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -9,7 +10,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from lrevopt.inner_loop.steps import run_on_gradients, run_on_problems, start_of_runs
+from lrevopt.inner_loop.steps import run_on_problems, start_of_runs, updates_on_gradients
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.tasks.interface import AbstractTask, sample_problems
 
@@ -101,14 +102,7 @@ def replayed(
     box: AbstractOptimizer, gradients: Float[Array, "step lane"]
 ) -> Float[Array, "step lane"]:
     """Updates that an optimizer makes under given gradients, from its own initial state."""
-
-    def one(given: Array) -> Array:
-        last, before = run_on_gradients(
-            box, given, keep=lambda state, gradient: box.readout @ state
-        )
-        return jnp.append(before[1:], box.readout @ last)
-
-    return jax.vmap(one, -1, -1)(gradients)
+    return jax.vmap(partial(updates_on_gradients, box), -1, -1)(gradients)
 
 
 def residuals(box: AbstractOptimizer, recorded: RecordedRuns) -> Float[Array, "step lane"]:

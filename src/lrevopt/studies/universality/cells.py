@@ -6,7 +6,6 @@ readout of all begins at 0, so that none moves before it is trained.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -14,7 +13,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, Key
 
 from lrevopt.checks import positive_integer, random_key
-from lrevopt.optimizers.recurrent import AbstractCell, GRUCell, RecurrentOptimizer
+from lrevopt.optimizers.recurrent import AbstractCell, GRUOptimizer, RecurrentOptimizer
 
 
 class TanhCell(AbstractCell):
@@ -46,7 +45,7 @@ def gru(
     units: int, *, key: Key[Array, ""], input_scale: float = 1.0, output_scale: float = 1.0
 ) -> RecurrentOptimizer:
     """The paper's GRU, of Cho et al. (2014): the reset gate before the recurrent product."""
-    return _optimizer(GRUCell(units, key=key), units, input_scale, output_scale)
+    return GRUOptimizer(units, key=key, input_scale=input_scale, output_scale=output_scale)
 
 
 def equinox_gru(
@@ -54,14 +53,16 @@ def equinox_gru(
 ) -> RecurrentOptimizer:
     """`eqx.nn.GRUCell`: the reset gate after the recurrent product, weights drawn uniformly."""
     units = positive_integer("units", units)
-    return _optimizer(eqx.nn.GRUCell(1, units, key=key), units, input_scale, output_scale)
+    cell = eqx.nn.GRUCell(1, units, key=key)
+    return RecurrentOptimizer(cell, units, input_scale=input_scale, output_scale=output_scale)
 
 
 def vanilla(
     units: int, *, key: Key[Array, ""], input_scale: float = 1.0, output_scale: float = 1.0
 ) -> RecurrentOptimizer:
     """`TanhCell`: no gates at all."""
-    return _optimizer(TanhCell(units, key=key), units, input_scale, output_scale)
+    cell = TanhCell(units, key=key)
+    return RecurrentOptimizer(cell, units, input_scale=input_scale, output_scale=output_scale)
 
 
 def lstm(
@@ -69,12 +70,7 @@ def lstm(
 ) -> RecurrentOptimizer:
     """`eqx.nn.LSTMCell`: its pair of hidden and cell state is a state of 2 `units` coordinates."""
     units = positive_integer("units", units)
-    return _optimizer(eqx.nn.LSTMCell(1, units, key=key), units, input_scale, output_scale)
-
-
-def _optimizer(
-    cell: Any, units: int, input_scale: float, output_scale: float
-) -> RecurrentOptimizer:
+    cell = eqx.nn.LSTMCell(1, units, key=key)
     return RecurrentOptimizer(cell, units, input_scale=input_scale, output_scale=output_scale)
 
 

@@ -33,6 +33,7 @@ run of one's own do not show; and d speaks of gradients like the recorded ones.
 """
 
 from collections.abc import Mapping
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -49,7 +50,7 @@ from lrevopt.checks import (
     real_array,
 )
 from lrevopt.inner_loop.sampled_states import SampledStates
-from lrevopt.inner_loop.steps import visited_states
+from lrevopt.inner_loop.steps import updates_on_gradients
 from lrevopt.optimizers.interface import AbstractOptimizer, check_optimizer
 from lrevopt.optimizers.wrappers import at_parameter
 
@@ -120,7 +121,7 @@ def updates_under(
 
 @eqx.filter_jit
 def _updates(opt, gradients):
-    return jax.vmap(lambda row: visited_states(opt, row)[1:] @ opt.readout)(gradients)
+    return jax.vmap(partial(updates_on_gradients, opt))(gradients)
 
 
 def _in_windows(

@@ -26,22 +26,18 @@ AS_SAID, UNDECIDED, OTHERWISE, NOT_ASKED = 1, 0, -1, -2
 MOST = 0.8
 """Share of seeds that decides for a cell, as it does for the paper's sentences in this package."""
 
-WIDTH = 1.959964
-"""Half width of a 95 % interval, in deviations of a normal variable."""
-
 
 def wilson_interval(count: int, total: int) -> tuple[float, float]:
     """95 % interval of a share, from `count` of `total` (Wilson 1927); (0, 1) of none.
 
     Unlike a normal interval it stays within 0 and 1, and has a width where all or none agree.
     """
+    from scipy.stats import binomtest  # slow to import
+
     if not total:
         return 0.0, 1.0
-    share, squared = count / total, WIDTH**2
-    centre = (share + squared / (2 * total)) / (1 + squared / total)
-    spread = share * (1 - share) / total + squared / (4 * total**2)
-    half = WIDTH * np.sqrt(spread) / (1 + squared / total)
-    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
+    found = binomtest(count, total).proportion_ci(method="wilson")
+    return float(found.low), float(found.high)
 
 
 @dataclasses.dataclass(frozen=True)
