@@ -217,12 +217,13 @@ def test_devices_that_factorize_batches_at_once_do_not_wait_for_each_other(tmp_p
     assert run.returncode == 0, run.stderr
 
 
-def started(environment, code=""):
-    """What `start_host_devices` makes of XLA's flags in a fresh process."""
+def started(environment, code="", shown="XLA_FLAGS"):
+    """What `start_host_devices` makes of a variable of the environment in a fresh process."""
     start = "import os; from lrevopt.host_devices import start_host_devices as start; start()"
     run = subprocess.run(
-        [sys.executable, "-c", f"{code}; {start}; print(os.environ.get('XLA_FLAGS', ''))"],
-        capture_output=True, text=True, env=os.environ | {"XLA_FLAGS": ""} | environment,
+        [sys.executable, "-c", f"{code}; {start}; print(os.environ.get('{shown}', ''))"],
+        capture_output=True, text=True,
+        env=os.environ | {"XLA_FLAGS": "", "NPROC": ""} | environment,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     return run.stdout.strip()
@@ -239,6 +240,20 @@ def started(environment, code=""):
 )
 def test_commands_start_a_device_per_core(environment, code, flags):
     assert started(environment, code or "pass") == flags
+
+
+@pytest.mark.parametrize(
+    ("environment", "found"),
+    [
+        ({"LREVOPT_DEVICES": "3"}, max(cores(), 3) + 3),
+        ({"LREVOPT_DEVICES": "1", "XLA_FLAGS": f"{FLAG}=4"}, max(cores(), 4) + 4),
+        ({"LREVOPT_DEVICES": "3", "NPROC": "2"}, 2),
+        ({"LREVOPT_DEVICES": "1"}, ""),
+    ],
+)
+def test_commands_have_more_threads_than_devices(environment, found):
+    """Also where the devices were set by XLA's own flag; a number of the user's stands."""
+    assert started(environment, "pass", "NPROC") == str(found)
 
 
 def test_refusals(as_user):

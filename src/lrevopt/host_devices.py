@@ -1,6 +1,7 @@
 """How many devices a process uses: decided before JAX starts, so JAX is not imported here."""
 
 import os
+import re
 import sys
 
 DEVICES = "LREVOPT_DEVICES"
@@ -49,13 +50,15 @@ def start_host_devices() -> None:
     """Give a process that has not started JAX one CPU device per core, or as many as are asked for.
 
     XLA uses a second core poorly within the steps of a run, and well for a second device with
-    problems of its own. Processes that have imported JAX, and those that set XLA's flag, are left
-    alone.
+    problems of its own. XLA's flag stands where it is set; there are as many threads as devices
+    need in any case. Processes that have imported JAX are left alone.
     """
-    flags = os.environ.get("XLA_FLAGS", "")
-    if "jax" in sys.modules or FLAG in flags:
+    if "jax" in sys.modules:
         return
-    count = asked_devices() or cores()
-    if count > 1:
-        os.environ.setdefault(THREADS, str(max(cores(), count) + count))  # see `threads`
-    os.environ["XLA_FLAGS"] = f"{flags} {FLAG}={count}".strip()
+    flags = os.environ.get("XLA_FLAGS", "")
+    given = re.findall(rf"{FLAG}=(\d+)", flags)
+    count = int(given[-1]) if given else asked_devices() or cores()
+    if count > 1 and not os.environ.get(THREADS):
+        os.environ[THREADS] = str(max(cores(), count) + count)  # see `threads`
+    if not given:
+        os.environ["XLA_FLAGS"] = f"{flags} {FLAG}={count}".strip()
