@@ -44,6 +44,18 @@ if PROGRAMS not in os.environ:
     atexit.register(shutil.rmtree, os.environ[PROGRAMS], ignore_errors=True)
 jax.config.update("jax_compilation_cache_dir", os.environ[PROGRAMS])
 
+# JAX writes a program without a lock: who reads it meanwhile gets a part, warns and compiles it
+# himself. pyproject.toml ignores that warning; scripts that tests start ignore it by this variable.
+os.environ["PYTHONWARNINGS"] = ",".join(
+    filter(
+        None,
+        [
+            os.environ.get("PYTHONWARNINGS"),
+            "ignore:Error reading persistent compilation cache entry:UserWarning",
+        ],
+    )
+)
+
 # Stays installed, so that modules which are first imported inside a test are checked as well.
 # The numeric tower lets an int pass for a float, as it does for every type checker.
 jaxtyping.install_import_hook(

@@ -232,3 +232,25 @@ def test_user_code_passes_a_strict_type_check(tmp_path, monkeypatch):
     errors = [line for line in checked.stdout.splitlines() if ": error: " in line]
     lines = [line.split(": error: ")[0] for line in errors]
     assert lines == ["wrong.py:4", "wrong.py:5", "wrong.py:6"], checked.stdout
+
+
+def test_a_program_written_in_part_is_compiled_again_without_a_word(tmp_path):
+    """Two workers share compiled programs, and JAX neither locks nor renames what it writes."""
+    script = "import jax; print(jax.jit(lambda x: 3 * x + 1)(2.0))"
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(tmp_path)}
+
+    def run() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", script], env=environment, capture_output=True, text=True
+        )
+
+    whole = run()
+    programs = list(tmp_path.glob("*-cache"))
+    assert programs
+    for program in programs:
+        program.write_bytes(program.read_bytes()[:50])
+    again = run()
+    assert (again.returncode, again.stderr) == (0, "")
+    assert again.stdout == whole.stdout
+    del environment["PYTHONWARNINGS"]
+    assert "Error reading persistent compilation cache entry" in run().stderr
