@@ -15,10 +15,10 @@ from jaxtyping import Array, Float, Key
 
 import lrevopt as lo
 from lrevopt import storage
-from lrevopt.meta_training.outer_step import first_state, outer_step
+from lrevopt.meta_training.outer_step import first_state, outer_step, selection_score
 from lrevopt.meta_training.settings import learning_rate_at, snapshot_steps
 from lrevopt.runs.experiment import Learned, suggestion
-from lrevopt.tasks.interface import Step
+from lrevopt.tasks.interface import Step, sample_problems
 
 SMALL = lo.MetaTraining(
     steps=12, unroll=20, problems=6, snapshot_every=6, selection_problems=8, warm_up=4
@@ -96,6 +96,70 @@ def test_outer_step_is_adam_on_the_clipped_penalised_gradient():
     # Adam divides entries by their size plus 1e-8, which magnifies round-off of tiny ones.
     np.testing.assert_allclose(flat(state.weights), flat(weights) + updates, rtol=0, atol=1e-9)
     np.testing.assert_allclose(state.gradient_norms[0], np.linalg.norm(flat(gradient)), rtol=1e-6)
+
+
+def drifting_gru() -> lo.RecurrentOptimizer:
+    """A GRU whose gates hold it far from where its readout is blind."""
+    optimizer = moving_gru()
+    bias = jr.normal(jr.key(8), optimizer.cell.bias.shape)
+    return eqx.tree_at(lambda o: o.cell.bias, optimizer, bias)
+
+
+def drift_by_hand(optimizer: lo.RecurrentOptimizer, steps: int) -> float:
+    state, updates = optimizer.initial_state(), []
+    for _ in range(steps):
+        state = optimizer.transition(state, jnp.zeros(()))
+        updates.append(float(optimizer.readout @ state))
+    return float(np.mean(np.square(updates)) / np.sum(np.square(optimizer.readout)))
+
+
+@pytest.mark.parametrize("penalty_form", ["squared_norm", "norm"])
+def test_the_penalty_on_drift_adds_its_gradient(penalty_form):
+    """By central differences, at a learning rate that makes Adam's first step its direction."""
+    task, optimizer, key = lo.LinearRegression(), drifting_gru(), jr.key(3)
+    plain = dataclasses.replace(
+        SMALL, clip=1e9, penalty=1e-3, penalty_form=penalty_form, outlier_ratio=None
+    )
+    weights, fixed = eqx.partition(optimizer, eqx.is_inexact_array)
+    inputs = (fixed, task, key, jnp.asarray(0, jnp.int32), jnp.asarray(0.0))
+    moments = [
+        flat(outer_step(inputs, first_state(weights, settings), settings).moments.mu)
+        for settings in (plain, dataclasses.replace(plain, drift_penalty=3.0))
+    ]
+    direction = jax.tree.map(lambda leaf: jr.normal(jr.key(leaf.size), leaf.shape), weights)
+
+    def along(h: float) -> float:
+        moved = jax.tree.map(lambda leaf, step: leaf + h * step, weights, direction)
+        return drift_by_hand(eqx.combine(moved, fixed), plain.unroll)
+
+    slope = 3.0 * (along(1e-5) - along(-1e-5)) / 2e-5
+    added = (moments[1] - moments[0]) / (1 - plain.b1)
+    np.testing.assert_allclose(added @ flat(direction), slope, rtol=1e-6)
+
+
+def test_training_with_a_penalty_on_drift_brings_the_optimizer_to_rest():
+    """The score on selection problems is the plain one and the penalty of the snapshot."""
+    settings = dataclasses.replace(
+        SMALL, steps=60, learning_rate=3e-3, warm_up=0, clip=1.0, drift_penalty=100.0,
+        snapshot_every=60, early_snapshots=False,
+    )  # fmt: skip
+    task, optimizer = lo.LinearRegression(dim=2, log10_eigenvalues=(-1, 0)), drifting_gru()
+    run = lo.meta_train(task, optimizer, settings, key=jr.key(1), progress=False)
+    drifts = [drift_by_hand(snapshot, settings.unroll) for snapshot in (optimizer, run.optimizer)]
+    assert drifts[1] < 0.01 * drifts[0]
+    selection = sample_problems(task, jr.split(jr.key(1))[1], settings.selection_problems)
+    without = dataclasses.replace(settings, drift_penalty=0.0)
+    plain = selection_score(optimizer, task, selection, without)
+    np.testing.assert_allclose(
+        run.history.selection_scores[0], plain + 100.0 * drifts[0], rtol=1e-7
+    )
+
+
+def test_a_penalty_on_drift_needs_updates_that_do_not_depend_on_the_parameter(as_user):
+    decayed = lo.from_optax(optax.adamw(1e-2))
+    settings = dataclasses.replace(SMALL, drift_penalty=1.0)
+    with pytest.raises(ValueError, match="`drift_penalty` must be 0 for this .*, got 1"):
+        lo.meta_train(lo.LinearRegression(), decayed, settings, key=jr.key(0), progress=False)
 
 
 def test_outliers_are_shrunk_to_a_multiple_of_the_median_norm():
@@ -272,6 +336,7 @@ def test_objectives():
         ("clip", -1.0),
         ("b1", 1.0),
         ("penalty", math.inf),
+        ("drift_penalty", -1.0),
         ("rollback_ratio", 1.0),
         ("outlier_ratio", 0.0),
         ("objective", "median"),

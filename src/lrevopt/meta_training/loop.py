@@ -46,6 +46,7 @@ from lrevopt.meta_training.settings import (
     MetaTraining,
     learning_rate_at,
     of_each_step,
+    of_selection,
     snapshot_steps,
 )
 from lrevopt.meta_training.training_checks import check_training
@@ -266,9 +267,8 @@ class Training:
         for array, leaf in zip(kept, weights, strict=True):
             array[index] = leaf
         optimizer = eqx.combine(self.state.weights, self.fixed)
-        steps = settings.selection_unroll or settings.unroll
         progress.scores[index] = selection_score(
-            optimizer, self.task, self.selection, steps, self.mesh
+            optimizer, self.task, self.selection, of_selection(settings), self.mesh
         )
         best = int(np.nanargmin(progress.scores))
         bound = np.inf if settings.rollback_ratio is None else settings.rollback_ratio

@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from lrevopt.inner_loop.devices import over_members
 from lrevopt.inner_loop.objectives import meta_objective
+from lrevopt.inner_loop.steps import updates_on_gradients
 from lrevopt.inner_loop.unroll import run_all
 from lrevopt.meta_training.estimators import Particles, estimate
 from lrevopt.meta_training.settings import MetaTraining
@@ -100,7 +101,7 @@ def step_taken(
     total = jax.tree.map(
         lambda leaf, penalty: shrink * leaf + penalty,
         gradient,
-        _penalty_gradient(state.weights, settings),
+        _penalty_gradient(state.weights, fixed, settings),
     )
     clipped = jax.tree.map(lambda leaf: jnp.clip(leaf, -settings.clip, settings.clip), total)
     with jax.numpy_dtype_promotion("standard"):  # optax raises floats to integer powers
@@ -175,12 +176,33 @@ def _shrinkage(
     return jnp.minimum(1.0, jnp.where(norms[step] > 0, bound / norms[step], 1.0))
 
 
-def _penalty_gradient(weights: PyTree[Array], settings: MetaTraining) -> PyTree[Array]:
+def _penalty_gradient(
+    weights: PyTree[Array], fixed: PyTree, settings: MetaTraining
+) -> PyTree[Array]:
+    """Gradient of the penalties, on the weights and on drift."""
     if settings.penalty_form == "squared_norm":
-        return jax.tree.map(lambda leaf: 2 * settings.penalty * leaf, weights)
-    norm = optax.tree.norm(weights)
-    safe = jnp.where(norm > 0, norm, 1)
-    return jax.tree.map(lambda leaf: settings.penalty * leaf / safe, weights)
+        of_norm = jax.tree.map(lambda leaf: 2 * settings.penalty * leaf, weights)
+    else:
+        norm = optax.tree.norm(weights)
+        safe = jnp.where(norm > 0, norm, 1)
+        of_norm = jax.tree.map(lambda leaf: settings.penalty * leaf / safe, weights)
+    if not settings.drift_penalty:
+        return of_norm
+    of_drift = jax.grad(lambda weights: drift(eqx.combine(weights, fixed), settings.unroll))(
+        weights
+    )
+    return jax.tree.map(lambda a, b: a + settings.drift_penalty * b, of_norm, of_drift)
+
+
+def drift(optimizer: AbstractOptimizer, steps: int) -> Float[Array, ""]:
+    """Mean of (w . h' / |w|)^2 over `steps` updates without gradient from the initial state.
+
+    Relative to the length of the readout w, because updates grow with it. 0 for an optimizer that
+    rests where it starts, and where the readout is 0.
+    """
+    updates = updates_on_gradients(optimizer, jnp.zeros(steps, optimizer.readout.dtype))
+    squared = jnp.sum(optimizer.readout**2)
+    return jnp.mean(updates**2) / jnp.where(squared > 0, squared, 1)
 
 
 @eqx.filter_jit
@@ -188,12 +210,19 @@ def selection_score(
     optimizer: AbstractOptimizer,
     task: AbstractTask,
     problems: PyTree[Array],
-    steps: int,
+    settings: MetaTraining,
     mesh: Mesh | None = None,
 ) -> Float[Array, ""]:
-    """Mean of mean(losses) / losses[0] over stacked problems; infinite if one diverges."""
+    """Mean of mean(losses) / losses[0] over stacked problems; infinite if one diverges.
+
+    The penalty on drift, if there is one, is added.
+    """
+    steps = settings.selection_unroll or settings.unroll
     scores = meta_objective(run_all(optimizer, task, problems, steps, mesh)[0])
-    return jnp.where(jnp.all(jnp.isfinite(scores)), scores.mean(), jnp.inf)
+    score = jnp.where(jnp.all(jnp.isfinite(scores)), scores.mean(), jnp.inf)
+    if not settings.drift_penalty:
+        return score
+    return score + (settings.drift_penalty * drift(optimizer, settings.unroll)).astype(score.dtype)
 
 
 @eqx.filter_jit
@@ -206,10 +235,9 @@ def population_scores(
 ) -> Float[Array, " seed"]:
     """`selection_score` of each of stacked optimizers, on problems drawn from its own key."""
     arrays, rest = eqx.partition(optimizers, eqx.is_array)
-    steps = settings.selection_unroll or settings.unroll
 
     def one(arrays: PyTree, key: Any) -> Float[Array, ""]:
         problems = sample_problems(task, key, settings.selection_problems)
-        return selection_score(eqx.combine(arrays, rest), task, problems, steps, mesh)
+        return selection_score(eqx.combine(arrays, rest), task, problems, settings, mesh)
 
     return over_members(one, mesh)(arrays, keys)

@@ -24,7 +24,8 @@ class History(eqx.Module):
     - `skipped`: number of steps whose meta-gradient was not finite, which changed nothing.
       `rollbacks`: how often training returned to the best snapshot.
     - `snapshot_steps`: number of meta-steps before each snapshot of the weights;
-      `selection_scores`: mean(losses) / losses[0] of each over the selection problems;
+      `selection_scores`: mean(losses) / losses[0] of each over the selection problems, plus the
+      penalty on drift, if there is one;
       `selected`: index of the best one.
     - `steps`: meta-steps taken, `seconds` of them, and `outcome`: "finished", "time limit" or the
       name of the signal that stopped the training.

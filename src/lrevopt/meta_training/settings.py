@@ -75,6 +75,9 @@ class MetaTraining:
     """Strength of the penalty on the weights."""
     penalty_form: Literal["squared_norm", "norm"] = "squared_norm"
     """Squared L2 norm, as in the paper, or the unsquared norm of the authors' code."""
+    drift_penalty: float = 0.0
+    """Strength of the penalty on drift, the mean of (w . h' / |w|)^2 over `unroll` updates without
+    gradient from the initial state. Also added to scores on selection problems."""
     snapshot_every: int = 100
     """Meta-steps between snapshots, after the early ones."""
     early_snapshots: bool = True
@@ -106,7 +109,8 @@ class MetaTraining:
             finite("outlier_ratio", self.outlier_ratio, above=0.0)
         if self.rollback_ratio is not None:
             finite("rollback_ratio", self.rollback_ratio, above=1.0)
-        finite("penalty", self.penalty, at_least=0.0)
+        for name in ("penalty", "drift_penalty"):
+            finite(name, getattr(self, name), at_least=0.0)
         for name in ("b1", "b2"):
             finite(name, getattr(self, name), at_least=0.0, below=1.0)
         yes_or_no("early_snapshots", self.early_snapshots)
@@ -198,6 +202,15 @@ def without_schedule(settings: MetaTraining) -> MetaTraining:
         selection_problems=plain.selection_problems,
         selection_unroll=plain.selection_unroll,
         rollback_ratio=plain.rollback_ratio,
+    )
+
+
+def of_selection(settings: MetaTraining) -> MetaTraining:
+    """Settings with defaults for all that does not change scores on selection problems."""
+    return MetaTraining(
+        unroll=settings.unroll,
+        selection_unroll=settings.selection_unroll,
+        drift_penalty=settings.drift_penalty,
     )
 
 

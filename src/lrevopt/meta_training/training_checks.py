@@ -8,7 +8,7 @@ from jaxtyping import Array, Key
 from lrevopt.checks import instance
 from lrevopt.inner_loop.run_checks import check_run
 from lrevopt.meta_training.settings import MetaTraining
-from lrevopt.optimizers.interface import AbstractOptimizer
+from lrevopt.optimizers.interface import AbstractOptimizer, AbstractParameterOptimizer
 from lrevopt.tasks.interface import AbstractTask
 
 
@@ -23,10 +23,16 @@ def check_training(
 
     It must have floating-point arrays with at least one number among its leaves. One problem is
     drawn: its first loss must be finite and above 0, because the objective is relative to it.
-    `name` is what the message calls the optimizer.
+    A penalty on drift needs updates that do not depend on the parameter. `name` is what the message
+    calls the optimizer.
     """
     instance("settings", settings, MetaTraining, "MetaTraining settings")
     check_run(optimizer, task, key, name)
+    if settings.drift_penalty and isinstance(optimizer, AbstractParameterOptimizer):
+        raise ValueError(
+            f"`drift_penalty` must be 0 for this {type(optimizer).__name__}, whose updates depend "
+            f"on the value of x, got {settings.drift_penalty:g}."
+        )
     weights = [leaf for leaf in jax.tree.leaves(optimizer) if eqx.is_inexact_array(leaf)]
     if not sum(leaf.size for leaf in weights):
         raise ValueError(
