@@ -17,6 +17,7 @@ import lrevopt as lo
 from lrevopt import storage
 from lrevopt.meta_training.outer_step import first_state, outer_step, selection_score
 from lrevopt.meta_training.settings import learning_rate_at, snapshot_steps
+from lrevopt.optimizers.recurrent import GRUCell
 from lrevopt.runs.experiment import Learned, suggestion
 from lrevopt.tasks.interface import Step, sample_problems
 
@@ -101,11 +102,12 @@ def test_outer_step_is_adam_on_the_clipped_penalised_gradient():
 def drifting_gru() -> lo.RecurrentOptimizer:
     """A GRU whose gates hold it far from where its readout is blind."""
     optimizer = moving_gru()
+    assert isinstance(optimizer.cell, GRUCell)
     bias = jr.normal(jr.key(8), optimizer.cell.bias.shape)
     return eqx.tree_at(lambda o: o.cell.bias, optimizer, bias)
 
 
-def drift_by_hand(optimizer: lo.RecurrentOptimizer, steps: int) -> float:
+def drift_by_hand(optimizer: lo.AbstractOptimizer, steps: int) -> float:
     state, updates = optimizer.initial_state(), []
     for _ in range(steps):
         state = optimizer.transition(state, jnp.zeros(()))
