@@ -7,6 +7,7 @@ import numpy as np
 
 from lrevopt.analysis import Dynamics, Mechanisms
 from lrevopt.paper.claims.verdicts import L, M, R, Statistic, between, claim
+from lrevopt.studies.interventions import Interventions
 from lrevopt.text import number
 from lrevopt.tuning.random_search import TuningResult
 
@@ -105,8 +106,14 @@ def rate_falls(mechanisms: Mechanisms) -> Statistic:
     there=f"within a factor of {MATCHES}",
     absent=f"beyond {FAR}",
     causes="The slope at zero gradient of a state that only large gradients hold is rarely used.",
+    shown_by="updates without saturation (`interventions.csv`). Tuned momentum has no saturation, "
+    "and its learning rate must suit the largest gradients, too.",
 )
-def rate_floor(mechanisms: Mechanisms, tuning: Mapping[str, TuningResult]) -> Statistic:
+def rate_floor(
+    mechanisms: Mechanisms,
+    tuning: Mapping[str, TuningResult],
+    interventions: Interventions | None = None,
+) -> Statistic:
     """Least learning rate at converged held points over that of tuned momentum."""
     record = mechanisms.adaptation
     if not record.converged.any():
@@ -118,8 +125,21 @@ def rate_floor(mechanisms: Mechanisms, tuning: Mapping[str, TuningResult]) -> St
     return Statistic(
         value=ratio,
         also=between(factor, MATCHES, FAR),
-        detail=f"{number(least)} against {number(tuned)}.",
+        detail=f"{number(least)} against {number(tuned)}.{_without_saturation(interventions)}",
     )
+
+
+def _without_saturation(interventions: Interventions | None) -> str:
+    """What straight updates cost, as a sentence after a space; "" where it was not measured."""
+    if interventions is None or "straight_updates" not in interventions.names:
+        return ""
+    place = interventions.names.index("straight_updates")
+    diverged, ratio = int(interventions.diverged[place]), float(interventions.log_ratios[place])
+    costs = [f"{diverged} of {len(interventions.original)} test problems diverge"] * bool(diverged)
+    if math.isfinite(ratio):
+        on = "on the others " * bool(diverged)
+        costs.append(f"{on}the meta-objective is {number(math.exp(ratio))} times as large")
+    return f" Without saturation of its updates {', and '.join(costs)}."
 
 
 @claim(
