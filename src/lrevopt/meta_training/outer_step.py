@@ -188,7 +188,7 @@ def _penalty_gradient(
         of_norm = jax.tree.map(lambda leaf: settings.penalty * leaf / safe, weights)
     if not settings.drift_penalty:
         return of_norm
-    of_drift = jax.grad(lambda weights: drift(eqx.combine(weights, fixed), settings.unroll))(
+    of_drift = jax.grad(lambda weights: drift(eqx.combine(weights, fixed), settings.drift_steps))(
         weights
     )
     return jax.tree.map(lambda a, b: a + settings.drift_penalty * b, of_norm, of_drift)
@@ -222,7 +222,8 @@ def selection_score(
     score = jnp.where(jnp.all(jnp.isfinite(scores)), scores.mean(), jnp.inf)
     if not settings.drift_penalty:
         return score
-    return score + (settings.drift_penalty * drift(optimizer, settings.unroll)).astype(score.dtype)
+    penalty = settings.drift_penalty * drift(optimizer, settings.drift_steps)
+    return score + penalty.astype(score.dtype)
 
 
 @eqx.filter_jit

@@ -76,8 +76,11 @@ class MetaTraining:
     penalty_form: Literal["squared_norm", "norm"] = "squared_norm"
     """Squared L2 norm, as in the paper, or the unsquared norm of the authors' code."""
     drift_penalty: float = 0.0
-    """Strength of the penalty on drift, the mean of (w . h' / |w|)^2 over `unroll` updates without
-    gradient from the initial state. Also added to scores on selection problems."""
+    """Strength of the penalty on drift, the mean of (w . h' / |w|)^2 over `drift_steps` updates
+    without gradient from the initial state. Also added to scores on selection problems."""
+    drift_steps: int = 1000
+    """Updates over which drift is measured. A state can stay near an unstable fixed point for
+    hundreds of updates before it leaves."""
     snapshot_every: int = 100
     """Meta-steps between snapshots, after the early ones."""
     early_snapshots: bool = True
@@ -92,7 +95,8 @@ class MetaTraining:
             positive_integer(name, getattr(self, name))
         for name in ("es_pairs", "es_window"):
             positive_integer(name, getattr(self, name))
-        positive_integer("selection_problems", self.selection_problems)
+        for name in ("selection_problems", "drift_steps"):
+            positive_integer(name, getattr(self, name))
         for name in ("micro_batch", "checkpoint_every", "selection_unroll"):
             if getattr(self, name) is not None:
                 positive_integer(name, getattr(self, name))
@@ -211,6 +215,7 @@ def of_selection(settings: MetaTraining) -> MetaTraining:
         unroll=settings.unroll,
         selection_unroll=settings.selection_unroll,
         drift_penalty=settings.drift_penalty,
+        drift_steps=settings.drift_steps,
     )
 
 
