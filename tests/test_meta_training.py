@@ -108,11 +108,19 @@ def drifting_gru() -> lo.RecurrentOptimizer:
 
 
 def drift_by_hand(optimizer: lo.AbstractOptimizer, steps: int) -> float:
-    state, updates = optimizer.initial_state(), []
-    for _ in range(steps):
-        state = optimizer.transition(state, jnp.zeros(()))
-        updates.append(float(optimizer.readout @ state))
-    return float(np.mean(np.square(updates)) / np.sum(np.square(optimizer.readout)))
+    transition = eqx.filter_jit(optimizer.transition)
+
+    def updates_after(gradient: float, held: int) -> np.ndarray:
+        state, updates = optimizer.initial_state(), []
+        for step in range(held + steps):
+            state = transition(state, jnp.asarray(gradient * (step < held)))
+            updates.append(float(optimizer.readout @ state))
+        return np.square(updates[held:])
+
+    led = [sign * 10.0**power for power in range(-8, 5) for sign in (1, -1)]
+    late = [updates_after(gradient, 10)[steps // 2 :].mean() for gradient in led]
+    mean = (updates_after(0.0, 0).mean() + np.mean(late)) / 2
+    return float(mean / np.sum(np.square(optimizer.readout)))
 
 
 @pytest.mark.parametrize("penalty_form", ["squared_norm", "norm"])

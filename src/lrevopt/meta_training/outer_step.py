@@ -1,6 +1,7 @@
 """The outer step: a meta-gradient, its clipping, and Adam (paper, D.2)."""
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -13,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from lrevopt.inner_loop.devices import over_members
 from lrevopt.inner_loop.objectives import meta_objective
-from lrevopt.inner_loop.steps import updates_on_gradients
+from lrevopt.inner_loop.steps import run_on_gradients, visited_states
 from lrevopt.inner_loop.unroll import run_all
 from lrevopt.meta_training.estimators import Particles, estimate
 from lrevopt.meta_training.settings import MetaTraining
@@ -22,6 +23,13 @@ from lrevopt.tasks.interface import AbstractTask, sample_problems
 
 MEDIAN_WINDOW = 100
 """Last meta-steps whose median gradient norm is the reference for outliers."""
+
+SCATTERING_SIZES = (-8, 5)
+"""Powers of ten from the first to before the last: sizes of gradients that lead states away from
+the initial state, where drift is measured."""
+
+SCATTERING_UPDATES = 10
+"""Updates for which each of them is held."""
 
 
 class OuterState(eqx.Module):
@@ -195,14 +203,24 @@ def _penalty_gradient(
 
 
 def drift(optimizer: AbstractOptimizer, steps: int) -> Float[Array, ""]:
-    """Mean of (w . h' / |w|)^2 over `steps` updates without gradient from the initial state.
+    """Mean of (w . h' / |w|)^2 over updates without gradient.
 
-    Relative to the length of the readout w, because updates grow with it. 0 for an optimizer that
-    rests where it starts, and where the readout is 0.
+    Half of it is the path of `steps` updates from the initial state. That may stay near an unstable
+    fixed point, so the other half is the last half of such paths from states to which gradients of
+    both signs and all sizes have led: there states are at an attractor. Relative to the length of
+    the readout w, because updates grow with it. 0 for an optimizer that comes to rest, and where
+    the readout is 0.
     """
-    updates = updates_on_gradients(optimizer, jnp.zeros(steps, optimizer.readout.dtype))
-    squared = jnp.sum(optimizer.readout**2)
-    return jnp.mean(updates**2) / jnp.where(squared > 0, squared, 1)
+    sizes = 10.0 ** jnp.arange(*SCATTERING_SIZES).astype(optimizer.readout.dtype)
+    led = jnp.concatenate([sizes, -sizes])[:, None] * jnp.ones(SCATTERING_UPDATES, sizes.dtype)
+    scattered, _ = jax.vmap(partial(run_on_gradients, optimizer))(led)
+    starts = jnp.concatenate([optimizer.initial_state()[None], scattered])
+    still = jnp.zeros(steps, sizes.dtype)
+    paths = jax.vmap(lambda start: visited_states(optimizer, still, start=start))(starts)
+    squared = (paths[:, 1:] @ optimizer.readout) ** 2
+    mean = (squared[0].mean() + squared[1:, steps // 2 :].mean()) / 2
+    length = jnp.sum(optimizer.readout**2)
+    return mean / jnp.where(length > 0, length, 1)
 
 
 @eqx.filter_jit

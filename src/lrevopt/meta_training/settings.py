@@ -77,10 +77,10 @@ class MetaTraining:
     """Squared L2 norm, as in the paper, or the unsquared norm of the authors' code."""
     drift_penalty: float = 0.0
     """Strength of the penalty on drift, the mean of (w . h' / |w|)^2 over `drift_steps` updates
-    without gradient from the initial state. Also added to scores on selection problems."""
+    without gradient, from the initial state and from states to which gradients have led. Also
+    added to scores on selection problems."""
     drift_steps: int = 1000
-    """Updates over which drift is measured. A state can stay near an unstable fixed point for
-    hundreds of updates before it leaves."""
+    """Updates without gradient over which drift is measured."""
     snapshot_every: int = 100
     """Meta-steps between snapshots, after the early ones."""
     early_snapshots: bool = True
