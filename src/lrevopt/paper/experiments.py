@@ -61,6 +61,15 @@ POPULATION_TRAINING = dataclasses.replace(
 """Meta-training of populations of small cells: the published configuration, shorter, at a rate that
 suits a few hundred weights, and with a way back where a member falls apart."""
 
+FACTORIAL_TRAINING = dataclasses.replace(
+    PRESETS["released"],
+    problems=16,
+    selection_problems=64,
+)
+"""Meta-training of the cells of a factorial: the published configuration on fewer problems. Its
+schedule does not depend on the number of meta-steps, so that the snapshot after 500 is what a
+training of 500 gives; nothing is selected, and no run goes back."""
+
 CLIPPING_TUNING = Tuning(
     settings=600, problems=64, fresh_problems=128, finalists=10, ranges={"threshold": (1e-3, 1e4)}
 )
