@@ -2,11 +2,11 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 
-from lrevopt.meta_training.settings import MetaTraining
+from lrevopt.meta_training.settings import Estimator, MetaTraining
 from lrevopt.paper import experiments
 from lrevopt.runs.command_line import exit_code
 from lrevopt.runs.experiment import Named
@@ -183,13 +183,7 @@ class Universality:
 
         names = {field.name for field in dataclasses.fields(UniversalitySettings)}
         settings = UniversalitySettings(**{name: getattr(self, name) for name in names})
-        folders = self.baselines or tuple(RESULTS / name for name in self.tasks)
-        if len(folders) != len(self.tasks):
-            raise ValueError(
-                f"`baselines` must be a folder for each of the {len(self.tasks)} tasks, got "
-                f"{len(folders)}."
-            )
-        baselines = dict(zip(self.tasks, folders, strict=True))
+        baselines = _baselines(self.tasks, self.baselines)
         record, outcome = universality(self.output, baselines, settings, time_limit=self.time_limit)
         if record is None:
             print(f"stopped ({outcome}); the same command goes on")
@@ -197,6 +191,75 @@ class Universality:
             print(record)
             print(f"written to {self.output}")
         return exit_code(outcome)
+
+
+@dataclasses.dataclass(frozen=True)
+class Factorial:
+    """Train optimizers at crossed levels of four factors: what each of the paper's sentences needs.
+
+    Factors are initialisation, width, number of meta-steps (snapshots of one run) and estimator of
+    the meta-gradient.
+    """
+
+    tasks: tuple[str, ...] = ("linear_regression", "rosenbrock")
+    """Tasks of the paper."""
+    initialisations: tuple[Literal["unit", "scaled"], ...] = ("unit", "scaled")
+    """Deviation of the initial input weights: 1 (unit), or 1 / sqrt(units) (scaled), as the authors
+    draw them."""
+    widths: tuple[int, ...] = (16, 64, 256)
+    """Units of the GRU."""
+    meta_steps: tuple[int, ...] = (500, 2000, 5000)
+    """Numbers of meta-steps after which a run is looked at."""
+    estimators: tuple[Estimator, ...] = ("exact", "first_order")
+    """Estimators of the meta-gradient."""
+    leave_out: tuple[str, ...] = ()
+    """Cells that are not made, as a width and a number of meta-steps: 256x5000."""
+    seeds: int = 3
+    """Training seeds of each cell."""
+    training: MetaTraining = experiments.FACTORIAL_TRAINING
+    """All else about training (`training.problems` are those in a batch). Steps, snapshots and
+    estimator are those of the factors."""
+    baselines: tuple[Path, ...] = ()
+    """For each task, a folder with its tuned baselines (default: that in `results/`)."""
+    problems: int = 64
+    """Problems on which a member is taken apart."""
+    test_problems: int = 256
+    """Problems on which meta-objectives are measured."""
+    steps: int = 200
+    """Inner updates of these runs."""
+    output: Path = Path("runs/factorial")
+    """Folder that gets a folder for each training, records of cells, tables and the figure."""
+    time_limit: float | None = None
+    """Seconds after which training saves and stops. What is trained by then is measured, and the
+    tables say which cells are missing."""
+    seed: int = 0
+    """Of the first member, and of all problems."""
+
+    def main(self) -> int:
+        """Train, measure, draw; the same command goes on after an interruption."""
+        from lrevopt.paper.factorial import factorial
+        from lrevopt.paper.factorial_cells import FactorialSettings
+
+        names = {field.name for field in dataclasses.fields(FactorialSettings)}
+        settings = FactorialSettings(**{name: getattr(self, name) for name in names})
+        baselines = _baselines(self.tasks, self.baselines)
+        record, outcome = factorial(self.output, baselines, settings, time_limit=self.time_limit)
+        if record is not None:
+            print(record)
+            print(f"written to {self.output}")
+        if outcome != "finished":
+            print(f"stopped ({outcome}); the same command goes on")
+        return exit_code(outcome)
+
+
+def _baselines(tasks: tuple[str, ...], given: tuple[Path, ...]) -> dict[str, Path]:
+    """For each task, a folder with its tuned baselines. Raises `ValueError` for too few."""
+    folders = given or tuple(RESULTS / name for name in tasks)
+    if len(folders) != len(tasks):
+        raise ValueError(
+            f"`baselines` must be a folder for each of the {len(tasks)} tasks, got {len(folders)}."
+        )
+    return dict(zip(tasks, folders, strict=True))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -286,6 +349,7 @@ COMMANDS = {
     "front-page": FrontPage,
     "transfer": Transfer,
     "universality": Universality,
+    "factorial": Factorial,
     "appendix-b": AppendixB,
     "appendix-c": AppendixC,
     "ship": Ship,

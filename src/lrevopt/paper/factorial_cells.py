@@ -8,7 +8,7 @@ import dataclasses
 import math
 import re
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from lrevopt import storage
 from lrevopt.checks import one_of, positive_integer
@@ -120,10 +120,10 @@ class CellTraining:
             units=self.width,
             input_deviation=DEVIATIONS[self.initialisation],
         )
-        training: Any = dataclasses.replace(
+        training = dataclasses.replace(
             settings.training,
             steps=self.meta_steps[-1],
-            estimator=self.estimator,
+            estimator=cast(Estimator, self.estimator),
             snapshot_every=math.gcd(*self.meta_steps),
             early_snapshots=False,
         )
