@@ -27,6 +27,7 @@ SCALES = ["tune-scales", "run", "new", "--input-factors", "1", "--output-factors
 
 DISTILL = ["distill", "run", "--output", "new"]
 UNIVERSALITY = ["universality", "--output", "new"]
+FACTORIAL = ["factorial", "--output", "new"]
 
 COMMAND_LINES: list[list[str]] = [
     ["quantum"],
@@ -114,6 +115,12 @@ COMMAND_LINES: list[list[str]] = [
         ["--tasks", "quantum"], ["--cells", "quantum"], ["--cells", "gru", "gru"],
         ["--cells", "nowhere:make"], ["--baselines", "run"], ["--baselines", "run", "run"],
         ["--seed", HUGE])),
+    *([*FACTORIAL, *more] for more in (
+        *([f"--{name}", "0"] for name in ("seeds", "widths", "problems", "test-problems", "steps")),
+        ["--tasks", "quantum"], ["--estimators", "newton"], ["--widths", "16", "16"],
+        ["--meta-steps", "0"], ["--leave-out", "16"], ["--leave-out", "17x500"],
+        ["--initialisations", "zero"], ["--baselines", "run"], ["--baselines", "run", "run"],
+        ["--seed", HUGE], ["--time-limit", "0"])),
     ["tune-scales", "nowhere", "new", "--input-factors", "1", "--output-factors", "1"],
     ["search-learning-rate", "rosenbrock", "--candidates", "0"],
     [*REPRODUCE, "--test-problems", "0"],

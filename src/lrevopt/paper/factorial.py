@@ -106,8 +106,8 @@ def factorial(
     end = None
     if time_limit is not None:
         end = time.monotonic() + finite("time_limit", time_limit, above=0.0)
+    benches = {name: _bench(name, baselines[name], settings) for name in settings.tasks}
     with storage.claimed(output):
-        benches = {name: _bench(name, baselines[name], settings) for name in settings.tasks}
         cells, outcome = Cells(), "finished"
         for training in settings.trainings():
             bench = benches[training.task]
