@@ -123,7 +123,7 @@ def factorial(
                         found |= _measured(
                             training, run, bench, output, settings, known=found, say=say
                         )
-            cells |= {(training, step): cell for step, cell in found.items()}
+            cells |= {(training, step): found[step] for step in sorted(found)}
         record = _joined(cells, benches, settings)
         if record is not None:
             _write(record, output)
