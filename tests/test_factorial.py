@@ -12,7 +12,7 @@ import pytest
 import lrevopt as lo
 from lrevopt import storage
 from lrevopt.__main__ import main
-from lrevopt.optimizers import RecurrentOptimizer
+from lrevopt.optimizers import GRUCell, RecurrentOptimizer
 from lrevopt.paper.experiments import FACTORIAL_TRAINING
 from lrevopt.paper.factorial import _snapshot
 from lrevopt.paper.factorial_cells import CellTraining, FactorialSettings, train_cells
@@ -47,9 +47,12 @@ RULES: dict[str, Rule] = {
 }
 
 
-def planted(seeds: int = 3, there: Callable[..., bool] = lambda *cell: True) -> Factorial:
+def planted(
+    seeds: int = 3, there: Callable[[int, int, int, int], bool] = lambda i, w, s, e: True
+) -> Factorial:
     """Verdicts by rule on all cells that are `there`, of one task."""
-    cells = [cell for cell in itertools.product(*map(range, SIZES)) if there(*cell)]
+    axes = map(range, SIZES)
+    cells = [(i, w, s, e) for i, w, s, e in itertools.product(*axes) if there(i, w, s, e)]
     members = [(cell, seed) for cell in cells for seed in range(seeds)]
     verdicts = np.array([[rule(*cell, seed) for rule in RULES.values()] for cell, seed in members])
     names = {"initialisation": ("1", "1/sqrt"), "width": ("16", "64", "256"),
@@ -262,16 +265,17 @@ def test_bad_settings_are_refused(change, named):
 
 def test_initialisations_differ_by_the_scale_of_input_weights_alone():
     """The same draw, times sqrt(units)."""
-    built = {}
+    built: dict[str, GRUCell] = {}
     for start in ("unit", "scaled"):
         training = CellTraining("rosenbrock", start, 4, "exact", (2,))
         optimizer = training.experiment(SETTINGS).optimizer.build(jax.random.key(0))
         assert isinstance(optimizer, RecurrentOptimizer)
-        built[start] = optimizer
-    ratios = built["unit"].cell.inputs / built["scaled"].cell.inputs
+        assert isinstance(optimizer.cell, GRUCell)
+        assert optimizer.bias is not None
+        built[start] = optimizer.cell
+    ratios = built["unit"].inputs / built["scaled"].inputs
     np.testing.assert_allclose(ratios, 2.0, rtol=1e-12)
-    np.testing.assert_array_equal(built["unit"].cell.gates, built["scaled"].cell.gates)
-    assert built["unit"].bias is not None
+    np.testing.assert_array_equal(built["unit"].gates, built["scaled"].gates)
 
 
 def test_a_snapshot_is_what_a_training_of_that_length_gives(tmp_path):
