@@ -19,7 +19,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Complex, Float, Int
 
-from lrevopt.analysis.newton import marquardt_step
+from lrevopt.analysis.levenberg_marquardt import Damping, Fit, equations_of, marquardt_step
 from lrevopt.analysis.precision import as_double, double_precision
 from lrevopt.analysis.projections import fit_projection
 from lrevopt.analysis.resolution import BLOCK, expand, need_limits
@@ -36,8 +36,10 @@ SLOW = 1e-8
 """Speed, per unit of max(1, ||h||^2), of an approximate fixed point: in 200 steps the state moves
 by about 3 % of its size. The authors' search stops at this mean speed, too."""
 
-DAMPING, RELAXATION = 1e-2, 0.9
-"""First damping of a step, per mean squared singular value, and its factor at each step."""
+FIRST_DAMPING = 1e-2
+"""Of a step, per mean squared singular value."""
+
+DAMPING = Damping(decrease=1 / 0.9, increase=10)
 
 ITERATIONS = 200
 
@@ -224,20 +226,16 @@ def _descend(
     def moving(state: Array, q: Array) -> Array:
         return q > SLOW * jnp.maximum(1.0, state @ state)
 
-    def step(carry: tuple[Array, Array, Array, Any]) -> tuple[Array, Array, Array, Any]:
-        state, q, damping, iteration = carry
-        jacobian = jax.jacfwd(residual)
+    def step(carry: tuple[Fit, Any]) -> tuple[Fit, Any]:
+        fit, iteration = carry
+        state, jacobian = fit.point, jax.jacfwd(residual)
         R, A = residual(state), with_limits(jacobian, state) if limits else jacobian(state)
-        following = state + marquardt_step(R, A, damping)
-        reached = speed(following)
-        better = reached < q  # false for NaN
-        state, q = jnp.where(better, following, state), jnp.where(better, reached, q)
-        return state, q, jnp.where(better, RELAXATION, 10.0) * damping, iteration + 1
+        return marquardt_step(fit, equations_of(R, A), speed, DAMPING), iteration + 1
 
     def search(start: Array) -> tuple[Array, Array, Array]:
-        begin = start, speed(start), jnp.asarray(DAMPING, start.dtype), 0
-        state, q, _, _ = lax.while_loop(
-            lambda carry: moving(*carry[:2]) & (carry[3] < ITERATIONS), step, begin
+        begin = Fit(start, speed(start), jnp.asarray(FIRST_DAMPING, start.dtype)), 0
+        (state, q, _), _ = lax.while_loop(
+            lambda carry: moving(*carry[0][:2]) & (carry[1] < ITERATIONS), step, begin
         )
         return state, q, ~moving(state, q)
 

@@ -4,8 +4,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
 
+from lrevopt.analysis.levenberg_marquardt import Damping, Fit, equations_of, marquardt_step
 from lrevopt.optimizers.limits import with_limits
 
 ROUND_OFF = 1e-26
@@ -16,20 +16,8 @@ SHRINK = 0.9
 
 FIRST_ITERATIONS = 12
 ITERATIONS = 50
+DAMPING = Damping(decrease=10, increase=10, least=1e-14, most=1e14)
 SIMPLIFIED_ITERATIONS = 60
-
-
-def marquardt_step(
-    R: Float[Array, " state"], A: Float[Array, "state state"], damping: Float[Array, ""]
-) -> Float[Array, " state"]:
-    """The Levenberg-Marquardt step `-(A'A + mu I)^-1 A'R` for residual R and its Jacobian A.
-
-    `mu` is `damping` times the mean squared singular value of A. NaN where A'A + mu I is singular
-    to round-off.
-    """
-    normal = A.T @ A
-    scaled = normal + damping * jnp.trace(normal) / len(A) * jnp.eye(len(A))
-    return -jax.scipy.linalg.cho_solve((jnp.linalg.cholesky(scaled), True), A.T @ R)
 
 
 @eqx.filter_jit
@@ -52,19 +40,21 @@ def solve(opt, starts, gradients, reach, *, iterations=ITERATIONS, limits=False)
         return change @ change / 2
 
     def iterate(state, gradient, q, damping, reach):
+        def cost_of(point):
+            near = jnp.linalg.norm(point) <= reach  # false for NaN
+            return jnp.where(near, speed(point, gradient), jnp.inf)
+
         R, A = residual(state, gradient), jacobian(state, gradient)
-        marquardt = state + marquardt_step(R, A, damping)
+        fit = marquardt_step(Fit(state, q, damping), equations_of(R, A), cost_of, DAMPING)
         newton = state - jnp.linalg.solve(A, R)
         # Coordinates that are functions of the others, like a step direction, are set by one
         # transition: Newton's linear model may get them so wrong that the step would be refused.
-        candidates = jnp.stack([state, marquardt, newton, opt.transition(newton, gradient)])
-        speeds = jax.vmap(speed, (0, None))(candidates, gradient)
+        others = jnp.stack([newton, opt.transition(newton, gradient)])
+        costs = jax.vmap(cost_of)(others)
         # A singular matrix yields NaN, which never is the least.
-        refused = jnp.isnan(speeds) | ~(jnp.linalg.norm(candidates, axis=1) <= reach)
-        speeds = jnp.where(refused, jnp.inf, speeds).at[0].set(q)
-        best = jnp.argmin(speeds)
-        damping = jnp.where(speeds[1] < q, damping / 10, damping * 10)
-        return candidates[best], speeds[best], jnp.clip(damping, 1e-14, 1e14)
+        costs = jnp.concatenate([fit.cost[None], jnp.where(jnp.isnan(costs), jnp.inf, costs)])
+        best = jnp.argmin(costs)
+        return jnp.concatenate([fit.point[None], others])[best], costs[best], fit.damping
 
     def active(state, q, damping):
         return (q > ROUND_OFF * jnp.maximum(1.0, state @ state)) & (damping < 1e12)

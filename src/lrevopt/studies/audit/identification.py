@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lrevopt.analysis.levenberg_marquardt import Damping, Equations, Fit, marquardt_step
 from lrevopt.studies.audit.experiments import (
     ABOUT_X,
     SHORT,
@@ -54,6 +55,10 @@ FITTED = ("random", "impulse", "constant")
 
 STEPS = 40
 """Steps of a fit, at most."""
+
+DAMPING = Damping(
+    decrease=1, increase=1, least=1e-6, most=1e3, multiples=(1e-8, 1e-4, 1e-2, 1.0, 1e2, 1e4)
+)
 
 DECIMALS = 1e-6
 """Relative distance within which a fitted number is taken for one of few digits."""
@@ -172,33 +177,39 @@ def _fitted(form: Form, subject: Subject, known: Answers) -> Numbers | None:
 def least_squares(
     model: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]], places: np.ndarray
 ) -> np.ndarray:
-    """Where the second value of `model` is smallest, by Levenberg and Marquardt's method.
+    """Where the second value of `model` is smallest, by the Levenberg-Marquardt method.
 
-    `places` are where it may begin, one a row; the best of them does.
+    `places` are where it may begin, one a row; the best of them does. Derivatives are central
+    differences. `model` is NumPy's and takes many places at once, so each step tries several
+    dampings, and the search ends when none of them helps.
     """
-    costs = np.square(model(places)[1]).sum(axis=1)
-    best, cost = places[int(np.argmin(costs))], costs.min()
-    if not best.size:
-        return best
-    step = 1e-5 * np.eye(best.size)
-    damping = 1e-3
+
+    def cost_of(points: np.ndarray) -> np.ndarray:
+        return np.square(model(points)[1]).sum(axis=1)
+
+    costs = cost_of(places)
+    first = int(np.argmin(costs))
+    fit = Fit(places[first], costs[first], np.asarray(1e-3))
+    if not fit.point.size:
+        return fit.point
+    step = 1e-5 * np.eye(fit.point.size)
     for _ in range(STEPS):
-        rests = model(np.concatenate([best[None], best + step, best - step]))[1]
-        slopes = (rests[1 : 1 + best.size] - rests[1 + best.size :]) / 2e-5
-        square, right = slopes @ slopes.T, slopes @ rests[0]
-        dampings = damping * np.array([1e-8, 1e-4, 1e-2, 1.0, 1e2, 1e4])
-        moves = [
-            np.linalg.lstsq(square + each * np.diag(np.diag(square) + 1e-300), -right)[0]
-            for each in dampings
-        ]
-        tried = best + np.clip(moves, -3.0, 3.0)
-        costs = np.square(model(tried)[1]).sum(axis=1)
-        at = int(np.nanargmin(costs))
-        if not costs[at] < cost:
+        rests = model(np.concatenate([fit.point[None], fit.point + step, fit.point - step]))[1]
+        slopes = (rests[1 : 1 + len(step)] - rests[1 + len(step) :]) / 2e-5
+        square = slopes @ slopes.T
+        equations = Equations(square, slopes @ rests[0], np.diag(square) + 1e-300)
+        before = fit.cost
+        fit = marquardt_step(
+            fit, equations, cost_of, DAMPING, solve=_shortest, limit=lambda d: np.clip(d, -3.0, 3.0)
+        )
+        if not fit.cost < before:
             break
-        best, cost = tried[at], costs[at]
-        damping = float(np.clip(dampings[at], 1e-6, 1e3))
-    return best
+    return fit.point
+
+
+def _shortest(matrices: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Solutions of least norm, also where a number does not matter and a matrix is singular."""
+    return np.stack([np.linalg.lstsq(matrix, right)[0] for matrix in matrices])
 
 
 STARTS: dict[str, list[float]] = {

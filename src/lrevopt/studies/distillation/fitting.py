@@ -14,6 +14,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Key, PyTree
 
+from lrevopt.analysis.levenberg_marquardt import Damping, Equations, Fit, marquardt_step
 from lrevopt.inner_loop.adjoint import unroll_losses
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.optimizers.stacking import stacked, unstacked
@@ -26,6 +27,8 @@ from lrevopt.tasks.interface import AbstractTask
 
 LONGEST = 2.0
 """Largest change of a coordinate in one step of a fit."""
+
+DAMPING = Damping(decrease=5, increase=4, least=1e-14, most=1e12)
 
 FINALISTS, TRIAL = 8, 25
 """Random white boxes of each start that are tried, and steps of the fit that each of them takes."""
@@ -161,37 +164,37 @@ def marquardt(
 ) -> tuple[Float[Array, " number"], Float[Array, ""]]:
     """Least squares of `departures` by Levenberg-Marquardt from one start, and half their squares.
 
-    The damping is relative to the diagonal; a step is taken if it lowers the cost.
+    The damping is relative to the diagonal, since the numbers of a white box are of different
+    kinds; a step is taken if it lowers the cost.
     """
 
     def cost_of(flat: Array) -> Array:
         cost = 0.5 * jnp.sum(departures(flat) ** 2)
-        return jnp.where(jnp.isfinite(cost), cost, jnp.inf)
+        return jnp.where(jnp.isfinite(cost) & jnp.isfinite(flat).all(), cost, jnp.inf)
 
-    def iterate(carry: Any) -> Any:
-        flat, cost, damping, count = carry
-        R, push = jax.linearize(departures, flat)
-        J = jax.vmap(push)(jnp.eye(flat.size, dtype=flat.dtype))
-        normal, slope = J @ J.T, J @ R
-        diagonal = jnp.diag(normal)
-        diagonal = diagonal + 1e-9 * diagonal.max() + jnp.finfo(flat.dtype).tiny
-        step = -jnp.linalg.solve(normal + damping * jnp.diag(diagonal), slope)
+    def shortened(step: Array) -> Array:
         longest = jnp.abs(step).max()
-        step = step * jnp.minimum(1.0, LONGEST / jnp.where(longest > 0, longest, 1.0))
-        trial = jnp.where(jnp.isfinite(step).all(), flat + step, flat)
-        new = cost_of(trial)
-        better = new < cost
-        damping = jnp.clip(jnp.where(better, damping / 5, damping * 4), 1e-14, 1e12)
-        return (
-            jnp.where(better, trial, flat), jnp.where(better, new, cost), damping, count + 1,
-        )  # fmt: skip
+        return step * jnp.minimum(1.0, LONGEST / jnp.where(longest > 0, longest, 1.0))
 
-    def unfinished(carry: Any) -> Array:
-        _, cost, damping, count = carry
+    def iterate(carry: tuple[Fit, Any]) -> tuple[Fit, Any]:
+        fit, count = carry
+        R, push = jax.linearize(departures, fit.point)
+        J = jax.vmap(push)(jnp.eye(fit.point.size, dtype=fit.point.dtype))
+        normal = J @ J.T
+        diagonal = jnp.diag(normal)
+        diagonal = diagonal + 1e-9 * diagonal.max() + jnp.finfo(normal.dtype).tiny
+        equations = Equations(normal, J @ R, diagonal)
+        fit = marquardt_step(
+            fit, equations, cost_of, DAMPING, solve=jnp.linalg.solve, limit=shortened
+        )
+        return fit, count + 1
+
+    def unfinished(carry: tuple[Fit, Any]) -> Array:
+        (_, cost, damping), count = carry
         return (count < iterations) & (damping < 1e11) & (cost > 0)
 
-    begin = (start, cost_of(start), jnp.asarray(1e-2, start.dtype), 0)
-    flat, cost, _, _ = lax.while_loop(unfinished, iterate, begin)
+    begin = Fit(start, cost_of(start), jnp.asarray(1e-2, start.dtype)), 0
+    (flat, cost, _), _ = lax.while_loop(unfinished, iterate, begin)
     return flat, cost
 
 
