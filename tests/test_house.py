@@ -6,6 +6,8 @@ above it, and there is no circle among modules.
 
 import ast
 import graphlib
+import inspect
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -140,3 +142,29 @@ def test_files_are_short():
         name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in SOURCES.items()
     }
     assert {name: count for name, count in lines.items() if count > LONGEST_FILE} == {}
+
+
+def test_what_public_functions_return_is_public():
+    """Whoever gets an object can name its type: classes of ours in their annotations are exported.
+
+    Annotations of parameters count as well, where the class is what a caller has to make.
+    """
+    classes = {
+        node.name
+        for path in SOURCES.values()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    }
+    missing = {}
+    for name in [name for name in lrevopt.__all__ if name != "plot"]:
+        value = getattr(lrevopt, name)
+        if inspect.isfunction(inspect.unwrap(value)):
+            written = inspect.unwrap(value).__annotations__.values()
+            words = set(re.findall(r"\b[A-Z]\w+", " ".join(map(_spelled, written))))
+            if hidden := (words & classes) - set(lrevopt.__all__):
+                missing[name] = hidden
+    assert missing == {}
+
+
+def _spelled(annotation: object) -> str:
+    return annotation.__name__ if isinstance(annotation, type) else str(annotation)

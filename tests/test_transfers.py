@@ -1,4 +1,4 @@
-"""Optimizers away from home: matrices and sweeps, against runs made one by one."""
+"""Optimizers on tasks not trained for: matrices and sweeps, against runs made one by one."""
 
 import csv
 import shutil

@@ -87,6 +87,8 @@ if TYPE_CHECKING:
     from lrevopt.optimizers.saved import shipped as shipped
     from lrevopt.optimizers.white_box_documents import distilled as distilled
     from lrevopt.plots import plot as plot
+    from lrevopt.plots.explore import ExplorePage as ExplorePage
+    from lrevopt.plots.explore import ObservationPage as ObservationPage
     from lrevopt.plots.explore import explore as explore
     from lrevopt.plots.explore import observation_page as observation_page
     from lrevopt.runs.contents import Run as Run
@@ -104,7 +106,9 @@ if TYPE_CHECKING:
     from lrevopt.studies.distillation import latex_text as latex_text
     from lrevopt.studies.distillation import optax_text as optax_text
     from lrevopt.studies.interventions import INTERVENTIONS as INTERVENTIONS
+    from lrevopt.studies.interventions import Intervention as Intervention
     from lrevopt.studies.interventions import Interventions as Interventions
+    from lrevopt.studies.interventions import RestAnalysis as RestAnalysis
     from lrevopt.studies.interventions import intervene as intervene
     from lrevopt.studies.observation import Observation as Observation
     from lrevopt.studies.observation import ObserveState as ObserveState
@@ -132,6 +136,7 @@ if TYPE_CHECKING:
     from lrevopt.tuning.scales import search_scales as search_scales
     from lrevopt.tuning.settings import Tuning as Tuning
     from lrevopt.tuning.well_known import WELL_KNOWN as WELL_KNOWN
+    from lrevopt.tuning.well_known import TunedRate as TunedRate
     from lrevopt.tuning.well_known import tune_rate as tune_rate
 else:
     __getattr__, __dir__, __all__ = lazy.exports(__name__, __file__)

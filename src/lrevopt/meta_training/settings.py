@@ -18,7 +18,10 @@ EARLY_SNAPSHOTS = (0, 1, 2, 5, 10, 20, 30, 40, 50, 75)
 
 @dataclasses.dataclass(frozen=True)
 class MetaTraining:
-    """How an optimizer is meta-trained (paper, D.2). `ValueError` for settings out of range."""
+    """How an optimizer is meta-trained (paper, D.2).
+
+    Raises `ValueError` for settings out of range.
+    """
 
     steps: int = 1500
     """Meta-steps: updates of the optimizer's weights."""

@@ -19,7 +19,7 @@ RESULTS = Path("results")
 
 @dataclasses.dataclass(frozen=True)
 class Reproduce(TrainingSettings):
-    """Everything for one task: train, tune, evaluate, analyse, intervene, draw, and report."""
+    """Run all stages on one task: train, tune, evaluate, analyse, intervene, draw, and report."""
 
     tuning: Tuning = Tuning()
     test_problems: int | None = None
@@ -128,7 +128,7 @@ class FrontPage:
 
 @dataclasses.dataclass(frozen=True)
 class Transfer:
-    """Every shipped optimizer and every tuned baseline on every task, and sweeps of one thing."""
+    """Evaluate every shipped optimizer and tuned baseline on tasks and scales not trained for."""
 
     runs: Path = RESULTS
     """Folder of runs, named as their tasks are, each with tuned baselines."""
@@ -148,7 +148,7 @@ class Transfer:
 
 @dataclasses.dataclass(frozen=True)
 class Universality:
-    """Train populations of several cells and say which of the paper's sentences hold for all."""
+    """Train populations of several recurrent cells, and count how many show each mechanism."""
 
     tasks: tuple[str, ...] = ("linear_regression", "rosenbrock")
     """Tasks of the paper."""
@@ -264,7 +264,7 @@ def _baselines(tasks: tuple[str, ...], given: tuple[Path, ...]) -> dict[str, Pat
 
 @dataclasses.dataclass(frozen=True)
 class AppendixB:
-    """Choose the snapshot of a run that is momentum, and take it and its history apart."""
+    """Analyse the training snapshot that is closest to momentum (appendix B)."""
 
     run: tyro.conf.Positional[Path]
     """Folder of a run on linear regression, with its snapshots."""

@@ -6,7 +6,7 @@ import functools
 from lrevopt.checks import finite, positive_integer
 from lrevopt.meta_training.settings import PRESETS, WITH_BIAS, Preset
 from lrevopt.paper.tasks import TITLES
-from lrevopt.runs.experiment import SUGGESTIONS, Learned, Suggestion
+from lrevopt.runs.experiment import TASK_DEFAULTS, Learned, TaskDefaults
 from lrevopt.tuning.settings import LARGE_NETWORK_TUNING, NETWORK_TUNING, Tuning
 
 LEARNED_BY_TASK: dict[str, Learned] = {
@@ -76,7 +76,7 @@ CLIPPING_TUNING = Tuning(
 """Search of clipped gradient descent, which the paper does not tune."""
 
 
-def suggested(task: str, preset: Preset) -> Suggestion:
+def defaults_of(task: str, preset: Preset) -> TaskDefaults:
     """Settings for one of the four tasks."""
     learned, training = LEARNED_BY_TASK.get(task, Learned(64)), PRESETS[preset]
     learned = dataclasses.replace(learned, bias=preset in WITH_BIAS)
@@ -84,10 +84,10 @@ def suggested(task: str, preset: Preset) -> Suggestion:
         training = NETWORK_TRAINING
     if preset == "released":
         learned = dataclasses.replace(learned, units=256)
-    return Suggestion(learned, training, TUNING_BY_TASK.get(task, Tuning()))
+    return TaskDefaults(learned, training, TUNING_BY_TASK.get(task, Tuning()))
 
 
-SUGGESTIONS |= {task: functools.partial(suggested, task) for task in TITLES}
+TASK_DEFAULTS |= {task: functools.partial(defaults_of, task) for task in TITLES}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -119,7 +119,9 @@ MICROSCOPE = {
     "gallery/gallery.png": FigureText(
         "gallery", "Well-known optimizers under the microscope", GALLERY_CAPTION
     ),
-    "transfer/figure_transfer.png": FigureText("transfer", "Away from home", TRANSFER_CAPTION),
+    "transfer/figure_transfer.png": FigureText(
+        "transfer", "Performance on other tasks", TRANSFER_CAPTION
+    ),
     "transfer/figure_sweeps.png": FigureText(
         "sweeps", "Other scales of the gradient, and other lengths", SWEEPS_CAPTION
     ),

@@ -208,7 +208,7 @@ def following(ax: Axes, record: GradientReplay) -> None:
     zero_lines(ax)
     ax.axvline((shares.size - 1) // 2, color=GREY, linewidth=0.8, linestyle=(0, (1, 1.5)))
     ax.plot(steps, shares, color=BLUE)
-    ax.set(xlabel="inner step", ylabel="share of the new stream's rate")
+    ax.set(xlabel="inner step", ylabel="relative learning rate")
     ax.set_xlim(0, shares.size - 1)
     low, high = (float(end(shares[np.isfinite(shares)], initial=1.0)) for end in (np.min, np.max))
     ax.set_ylim(min(-0.15, 1.05 * low), max(1.25, 1.05 * high))
@@ -257,6 +257,6 @@ EXCHANGED = Panel(
     of("gradient_replay", following),
     ("gradient_replay.followed",),
     "Groups that are given another group's gradients from the middle of the run (dotted line) on: "
-    "0 is the rate of their own gradients, 1 that of the new ones.",
+    "0 is the learning rate with their own gradients, 1 with those of the other group.",
     "Exchanged halfway",
 )

@@ -151,7 +151,7 @@ def figure_transfer(
     beside = np.atleast_1d(right.subplots(panels - 1, 1))
     matrix(whole, transfers, titles)
     likeness(beside[0], transfers, titles)
-    headings = ["Away from home", "Alike and as good?"]
+    headings = ["Performance on other tasks", "Similarity and performance"]
     if dimensions is not None:
         curves(beside[1], dimensions, "dimension")
         beside[1].set_ylabel("meta-objective")
@@ -199,11 +199,11 @@ def figure_sweeps(
 
 TRANSFER_CAPTION = (
     "(a) Every learned optimizer and every tuned baseline, on every task: geometric mean over test "
-    "problems of its meta-objective over that of the task's own learned optimizer. Framed: at "
-    "home. A number with a cross counts the problems on which a run diverged. (b) The same ratio "
-    "against the distance between scorecards, both measured on that task: if being alike meant "
-    "being as good, points would rise from the lower left. (c) Mean meta-objective on linear "
-    "regression with other numbers of parameters."
+    "problems of its meta-objective over that of the task's own learned optimizer. Framed: the "
+    "task that they were trained or tuned on. A number with a cross counts the problems on which a "
+    "run diverged. (b) The same ratio against the distance between scorecards, both measured on "
+    "that task: if similar optimizers performed similarly, points would rise from the lower left. "
+    "(c) Mean meta-objective on linear regression with other numbers of parameters."
 )
 SWEEPS_CAPTION = (
     "Each task's learned optimizer and baselines, one column per task. Top: every gradient is "

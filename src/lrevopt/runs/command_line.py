@@ -12,6 +12,7 @@ import inspect
 import io
 import itertools
 import os
+import re
 import signal
 import sys
 import textwrap
@@ -25,7 +26,7 @@ import tyro
 
 from lrevopt.host_devices import start_host_devices
 from lrevopt.meta_training.settings import Preset
-from lrevopt.runs.experiment import suggestion
+from lrevopt.runs.experiment import task_defaults
 from lrevopt.runs.numbers import check_numbers
 
 Settings = TypeVar("Settings")
@@ -102,6 +103,17 @@ def _write_help(settings: type) -> None:
     for field in fields.values():
         if isinstance(field.type, type) and dataclasses.is_dataclass(field.type):
             _write_help(field.type)
+            said = _for_users(field.type)
+            field.metadata = MappingProxyType({"help": said, **field.metadata})
+
+
+RAISES = re.compile(r"\s*\bRaises `.*?(?=\n\n|\Z)", re.DOTALL)
+"""What a docstring says, up to the end of its paragraph, about exceptions."""
+
+
+def _for_users(settings: type) -> str:
+    """The docstring of settings without exceptions, which a command turns into sentences."""
+    return RAISES.sub("", inspect.cleandoc(settings.__doc__ or ""))
 
 
 def _docstrings(settings: type) -> Iterator[tuple[str, str]]:
@@ -159,7 +171,7 @@ def parse_by_task(
             raise
         return parse(settings, words=words, prog=prog)
     preset: Preset = getattr(named, "preset", "quick")
-    chosen = suggestion(named.task, preset)
+    chosen = task_defaults(named.task, preset)
     known: dict[str, Any] = {"preset": preset} | {
         field.name: getattr(chosen, field.name) for field in dataclasses.fields(chosen)
     }

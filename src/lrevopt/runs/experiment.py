@@ -31,7 +31,10 @@ BYTES_OF_A_PAIR = 48.0
 
 @dataclasses.dataclass(frozen=True)
 class Learned:
-    """A recurrent optimizer before training. Raises `ValueError` for settings out of range."""
+    """A recurrent optimizer before training.
+
+    Raises `ValueError` for settings out of range.
+    """
 
     units: int = 64
     """Number of units, which are the coordinates of the state."""
@@ -148,24 +151,24 @@ class Experiment:
 
 
 @dataclasses.dataclass(frozen=True)
-class Suggestion:
-    """Settings that work for a task."""
+class TaskDefaults:
+    """Defaults of the options of a task that settle how it is trained and tuned on."""
 
     optimizer: Learned = Learned()
     training: MetaTraining = MetaTraining()
     tuning: Tuning = Tuning()
 
 
-SUGGESTIONS: dict[str, Callable[[Preset], Suggestion]] = {}
+TASK_DEFAULTS: dict[str, Callable[[Preset], TaskDefaults]] = {}
 """Settings by name of the task, where somebody knows better than the defaults."""
 
 
-def suggestion(task: str, preset: Preset = "quick") -> Suggestion:
+def task_defaults(task: str, preset: Preset = "quick") -> TaskDefaults:
     """Settings for a task by name and preset. Raises `ValueError` for an unknown preset."""
     one_of("preset", preset, tuple(PRESETS))
-    if task in SUGGESTIONS:
-        return SUGGESTIONS[task](preset)
-    return Suggestion(Learned(bias=preset in WITH_BIAS), PRESETS[preset])
+    if task in TASK_DEFAULTS:
+        return TASK_DEFAULTS[task](preset)
+    return TaskDefaults(Learned(bias=preset in WITH_BIAS), PRESETS[preset])
 
 
 def key_stream(name: Stream, seed: int) -> "Key[Array, '']":

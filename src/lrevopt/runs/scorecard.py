@@ -13,15 +13,15 @@ from lrevopt.runs.contents import Run
 from lrevopt.runs.experiment import Named, key_stream
 from lrevopt.runs.tune import (
     Say,
+    best_rate,
     load_tuning,
-    rate_sentence,
     tuned_baselines,
     with_learning_rate,
 )
 from lrevopt.runs.writing import write
 from lrevopt.studies.scorecard import Scorecard, measure_scorecard, scorecard_table
 from lrevopt.tasks import AbstractTask
-from lrevopt.tuning.well_known import WELL_KNOWN, tune_rate
+from lrevopt.tuning.well_known import WELL_KNOWN
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,10 +140,7 @@ def well_known_entrant(
     make = WELL_KNOWN[one_of("optax", name, tuple(WELL_KNOWN))]
     if learning_rate is None:
         count = analysed_problems(task) if problems is None else problems
-        key = key_stream("tuning", seed)
-        found = tune_rate(make, task, key=key, problems=count, steps=steps)
-        say(rate_sentence(name, found, count))
-        learning_rate = found.best
+        learning_rate = best_rate(name, make, task, problems=count, steps=steps, seed=seed, say=say)
     made = make(finite("learning_rate", learning_rate, above=0.0))
     return Entrant(name, from_optax(made), from_optax(made, at_step=steps))
 

@@ -11,7 +11,7 @@ from lrevopt.meta_training.run_directory import member_folders
 from lrevopt.meta_training.settings import MetaTraining, saved_training
 from lrevopt.meta_training.suggestion import suggest_training
 from lrevopt.optimizers import GRUCell
-from lrevopt.runs.experiment import SUGGESTIONS, Experiment, Learned, key_stream, suggestion
+from lrevopt.runs.experiment import TASK_DEFAULTS, Experiment, Learned, key_stream, task_defaults
 from lrevopt.runs.options import TrainingSettings
 
 SECONDS = 120.0
@@ -56,9 +56,9 @@ def experiment_to_train(
 
 def left_open(options: TrainingSettings) -> bool:
     """Whether a command line says nothing of how to train on a task of one's own."""
-    usual = suggestion(options.task, options.preset)
+    usual = task_defaults(options.task, options.preset)
     return (
-        options.task not in SUGGESTIONS
+        options.task not in TASK_DEFAULTS
         and options.preset == "quick"
         and options.named is None
         and options.start is None

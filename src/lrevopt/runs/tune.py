@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optax
+from jaxtyping import Array, Float
 
 from lrevopt import storage
 from lrevopt.inner_loop.sizes import check_fits, check_runs
@@ -21,7 +23,7 @@ from lrevopt.tasks.named import differences
 from lrevopt.tuning.baselines import BASELINES
 from lrevopt.tuning.random_search import TuningResult, search_axes, tune
 from lrevopt.tuning.settings import Tuning
-from lrevopt.tuning.well_known import TunedRate, tune_rate
+from lrevopt.tuning.well_known import MakeOptax, tune_rate
 
 Say = Callable[[str], None]
 
@@ -180,24 +182,36 @@ def with_learning_rate(
     if chosen.stored or not named.needs_learning_rate(chosen.spec, chosen.kwargs):
         return chosen
     kwargs = dict(chosen.kwargs)
-    found = tune_rate(
-        lambda rate: named.make_transformation(chosen.spec, kwargs | {"learning_rate": rate}),
-        task,
-        key=key_stream("tuning", seed),
-        problems=problems,
-        steps=steps,
-    )
-    say(rate_sentence(chosen.spec, found, problems))
-    return dataclasses.replace(chosen, kwargs=kwargs | {"learning_rate": found.best})
+
+    def make(rate: float | Float[Array, ""]) -> optax.GradientTransformation:
+        return named.make_transformation(chosen.spec, kwargs | {"learning_rate": rate})
+
+    best = best_rate(chosen.spec, make, task, problems=problems, steps=steps, seed=seed, say=say)
+    return dataclasses.replace(chosen, kwargs=kwargs | {"learning_rate": best})
 
 
-def rate_sentence(name: str, found: TunedRate, problems: int) -> str:
-    """What a search of a learning rate found."""
+def best_rate(
+    name: str,
+    make: MakeOptax,
+    task: AbstractTask,
+    *,
+    problems: int,
+    steps: int,
+    seed: int,
+    say: Say = print,
+) -> float:
+    """The best learning rate for `make` on problems of the tuning stream of `seed`.
+
+    `say` gets a sentence about the search, which begins with `name`.
+    """
+    key = key_stream("tuning", seed)
+    found = tune_rate(make, task, key=key, problems=problems, steps=steps)
     edge = ", at an edge of those tried" if found.on_edge else ""
-    return (
+    say(
         f"{name}: learning rate {found.best:.4g}, score {found.scores.min():.4g} on {problems} "
         f"tuning problems, best of {found.scores.size}{edge}"
     )
+    return found.best
 
 
 def check_same_task(settings: dict[str, Any], task: AbstractTask, directory: Path) -> None:

@@ -72,15 +72,7 @@ class Distillation(Printed, eqx.Module):
     @property
     def white_box(self) -> WhiteBox:
         """The white box fitted to losses, of the start that is best on selection problems."""
-        return self._with(self.closed[self.closed_chosen])
-
-    @property
-    def white_box_of_updates(self) -> WhiteBox:
-        """The white box that was fitted to the updates alone."""
-        return self._with(self.fitted[self.chosen])
-
-    def _with(self, row: Float[np.ndarray, " number"]) -> WhiteBox:
-        return _with(box_of(json.loads(self.document)), row)
+        return _with(box_of(json.loads(self.document)), self.closed[self.closed_chosen])
 
     def gain_kept(self, name: str = CLOSED) -> Share:
         """Share of the learned optimizer's gain over the best baseline that one of them keeps."""
