@@ -48,7 +48,7 @@ def test_the_minimum_of_rosenbrock_is_found_downhill(xp):
     """With either kind of array; the costs never rise, and the damping follows them."""
     start = xp.asarray([-1.2, 1.0])
     begin = Fit(start, cost_of(start), xp.asarray(1e-3))
-    options = {} if xp is jnp else {"solve": np.linalg.solve}
+    options: dict[str, Any] = {} if xp is jnp else {"solve": np.linalg.solve}
     found = searched(begin, 40, **options)
     # Where the cost is 0 to round-off, no step lowers it further.
     np.testing.assert_allclose(found[-1].point, [1.0, 1.0], rtol=1e-12)
