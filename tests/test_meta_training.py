@@ -18,7 +18,7 @@ from lrevopt import storage
 from lrevopt.meta_training.outer_step import first_state, outer_step, selection_score
 from lrevopt.meta_training.settings import learning_rate_at, snapshot_steps
 from lrevopt.optimizers.recurrent import GRUCell
-from lrevopt.runs.experiment import Learned, suggestion
+from lrevopt.runs.experiment import Learned, task_defaults
 from lrevopt.tasks.interface import Step, sample_problems
 
 SMALL = lo.MetaTraining(
@@ -302,9 +302,9 @@ def test_schedules():
 
 @pytest.mark.parametrize("task", ["linear_regression", "my_module:make_task"])
 def test_presets_that_follow_the_authors_code_have_a_readout_bias(task):
-    biases = {preset: suggestion(task, preset).optimizer.bias for preset in lo.PRESETS}
+    biases = {preset: task_defaults(task, preset).optimizer.bias for preset in lo.PRESETS}
     assert biases == {"quick": False, "paper": False, "released": True, "notebook": True}
-    optimizer = suggestion(task, "notebook").optimizer.build(jr.key(0))
+    optimizer = task_defaults(task, "notebook").optimizer.build(jr.key(0))
     assert isinstance(optimizer, lo.RecurrentOptimizer)
     assert optimizer.bias == 0.0
     assert optimizer.start.shape == (64,)
