@@ -76,7 +76,7 @@ CLIPPING_TUNING = Tuning(
 """Search of clipped gradient descent, which the paper does not tune."""
 
 
-def defaults_of(task: str, preset: Preset) -> TaskDefaults:
+def suggested(task: str, preset: Preset) -> TaskDefaults:
     """Settings for one of the four tasks."""
     learned, training = LEARNED_BY_TASK.get(task, Learned(64)), PRESETS[preset]
     learned = dataclasses.replace(learned, bias=preset in WITH_BIAS)
@@ -87,7 +87,7 @@ def defaults_of(task: str, preset: Preset) -> TaskDefaults:
     return TaskDefaults(learned, training, TUNING_BY_TASK.get(task, Tuning()))
 
 
-TASK_DEFAULTS |= {task: functools.partial(defaults_of, task) for task in TITLES}
+TASK_DEFAULTS |= {task: functools.partial(suggested, task) for task in TITLES}
 
 
 @dataclasses.dataclass(frozen=True)

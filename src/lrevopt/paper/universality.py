@@ -17,7 +17,7 @@ from lrevopt.inner_loop.sizes import check_runs
 from lrevopt.meta_training import PopulationRun
 from lrevopt.meta_training.settings import MetaTraining
 from lrevopt.optimizers import ClippedGradientDescent
-from lrevopt.paper.experiments import defaults_of
+from lrevopt.paper.experiments import suggested
 from lrevopt.paper.population_members import (
     Entrants,
     Measuring,
@@ -121,7 +121,7 @@ def train_population(
     task: str, cell: str, output: Path, settings: UniversalitySettings, **running: Any
 ) -> PopulationRun:
     """Members of one cell on one task, with the scales of the paper's optimizer there."""
-    suits = defaults_of(task, "quick").optimizer
+    suits = suggested(task, "quick").optimizer
     kwargs = {"units": settings.units, "input_scale": suits.input_scale,
               "output_scale": suits.output_scale}  # fmt: skip
     chosen = Experiment(
