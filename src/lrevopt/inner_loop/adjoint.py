@@ -16,6 +16,9 @@ also takes x, the vjp of F has a cotangent of x as well, which is added to X. Ke
 each step. With `checkpoint_every`, g of each step is kept, and (x, h) every so many steps; the
 others follow from these without a gradient of the task.
 
+Parameters may be spread over devices (see `inner_loop.lanes`): each device then goes back over its
+own, and cotangents of weights are its part of sums over devices.
+
 The term `hess f(x) G` is what makes meta-gradients explode: it is the derivative through the
 gradients that the optimizer meets. `cotangent_clip` bounds its share.
 """
@@ -31,10 +34,12 @@ from jax import lax
 from jaxtyping import Array, Float, PyTree
 
 from lrevopt.checks import positive_integer, shown
+from lrevopt.inner_loop.lanes import Shard
 from lrevopt.inner_loop.pullbacks import Lanes, pull_back
 from lrevopt.inner_loop.run_checks import check_fit, check_stacked, first_of
 from lrevopt.inner_loop.steps import (
     Carry,
+    hessian_products,
     losses_and_gradients,
     losses_of,
     rerun,
@@ -52,14 +57,40 @@ from lrevopt.optimizers.interface import AbstractOptimizer, AbstractParameterOpt
 from lrevopt.tasks.interface import AbstractTask
 
 
-class _Runs(eqx.Module):
-    """What is run beside the optimizer, and how: steps, checkpoints, bound on cotangents."""
+class Runs(eqx.Module):
+    """What is run beside the optimizer, and how: steps, checkpoints, bound on cotangents.
+
+    With a `shard`, within a program that is mapped over the axis `lane`, parameters are spread.
+    """
 
     task: AbstractTask
     problems: PyTree[Array]
     steps: int = eqx.field(static=True)
     every: int = eqx.field(static=True)
     clip: float = eqx.field(static=True)
+    shard: Shard | None = eqx.field(static=True, default=None)
+
+    def losses_and_gradients(self, parameters: Array, step: Any) -> tuple[Array, Array]:
+        return losses_and_gradients(self.task, self.problems, parameters, step, shard=self.shard)
+
+    def counted(self, own: Float[Array, "problem dim"]) -> Float[Array, "problem dim"]:
+        """What parameters contribute to cotangents: nothing where they are copies."""
+        return own if self.shard is None else self.shard.counted(own)
+
+    def norms(self, own: Float[Array, "problem dim"]) -> Float[Array, "problem 1"]:
+        """Norm over all parameters of each problem."""
+        if self.shard is None:
+            return jnp.linalg.norm(own, axis=1, keepdims=True)
+        return jnp.sqrt(self.shard.total(jnp.sum(own**2, axis=1, keepdims=True)))
+
+    def bounded(
+        self, part: Float[Array, "problem dim"], other: Float[Array, "problem dim"]
+    ) -> Float[Array, "problem dim"]:
+        """`part`, scaled down problem by problem to at most `clip` times the norm of `other`."""
+        if math.isinf(self.clip):
+            return part
+        size, most = (self.norms(a) for a in (part, self.clip * other))
+        return part * jnp.where(size > most, most / jnp.where(size > 0, size, 1.0), 1.0)
 
 
 def unroll_losses(
@@ -94,18 +125,22 @@ def unroll_losses(
         )
     check_stacked("problems", problems)
     check_fit(optimizer, task, first_of(problems))
-    return _unroll_losses(optimizer, _Runs(task, problems, steps, every, float(cotangent_clip)))
+    return losses_of_runs(optimizer, Runs(task, problems, steps, every, float(cotangent_clip)))
 
 
 @eqx.filter_custom_vjp
-def _unroll_losses(optimizer, runs):
-    return run_to_the_end(optimizer, runs.task, runs.problems, runs.steps)[0]
+def losses_of_runs(optimizer, runs):
+    """`unroll_losses` without its checks, also of runs that are spread over devices.
+
+    There each device has all losses, and of the derivative its part of a sum over devices.
+    """
+    return run_to_the_end(optimizer, runs.task, runs.problems, runs.steps, shard=runs.shard)[0]
 
 
-@_unroll_losses.def_fwd
-def _unroll_losses_forward(perturbed, optimizer, runs):
+@losses_of_runs.def_fwd
+def _losses_forward(perturbed, optimizer, runs):
     """Losses, and (end, kept): kept are all steps, or segments' starts and all gradients."""
-    task, problems, steps = runs.task, runs.problems, runs.steps
+    task, problems, steps, shard = runs.task, runs.problems, runs.steps, runs.shard
     all_kept = runs.every == steps
 
     def keep(carry: Carry, losses: Array, gradients: Array) -> tuple[Array, Any]:
@@ -113,26 +148,27 @@ def _unroll_losses_forward(perturbed, optimizer, runs):
 
     def run(carry: Carry, first: Any, length: int) -> Any:
         following, kept = run_on_problems(
-            optimizer, task, problems, carry, first=first, length=length, keep=keep
+            optimizer, task, problems, carry, first=first, length=length, keep=keep, shard=shard
         )
         return following, (carry, *kept)
 
-    begin = start_of_runs(optimizer, problems)
+    begin = start_of_runs(optimizer, problems, shard)
     end, whole, rest = in_segments(run, begin, steps, runs.every)
-    last = losses_of(task, problems, end[0], steps)
+    last = losses_of(task, problems, end[0], steps, shard=shard)
     losses = jnp.concatenate([join_segments(whole[1], rest[1]), last[None]]).T
+    losses = losses if shard is None else shard.total(losses)
     if all_kept:
         return losses, (end, jax.tree.map(lambda kept: kept[0], whole[2]))
     return losses, (end, (whole[0], whole[2], rest[0], rest[2]))
 
 
-@_unroll_losses.def_bwd
-def _unroll_losses_backward(residuals, cotangent, perturbed, optimizer, runs):
+@losses_of_runs.def_bwd
+def _losses_backward(residuals, cotangent, perturbed, optimizer, runs):
     end, kept = residuals
     weights, fixed = eqx.partition(optimizer, eqx.is_inexact_array)
     readout, readout_vjp = jax.vjp(lambda w: eqx.combine(w, fixed).readout, weights)
     over_losses, over_last = cotangent.T[:-1], cotangent.T[-1]
-    last_gradients = losses_and_gradients(runs.task, runs.problems, end[0], runs.steps)[1]
+    last_gradients = runs.counted(runs.losses_and_gradients(end[0], runs.steps)[1])
     adjoint = _Adjoint(runs, weights, fixed, readout)
     dtype = readout.dtype
     from_losses = (over_last[:, None] * last_gradients).astype(dtype)
@@ -148,7 +184,9 @@ def _unroll_losses_backward(residuals, cotangent, perturbed, optimizer, runs):
         carry = adjoint.over_segments(carry, over_losses, kept)
     _, over_states, over_weights, over_readout = carry
     (from_readout,) = readout_vjp(over_readout)
-    from_start = _from_start(weights, fixed, runs.problems.initial_parameters, over_states)
+    starts = runs.problems.initial_parameters
+    own_starts = starts if runs.shard is None else runs.shard.own(starts)
+    from_start = _from_start(weights, fixed, own_starts, over_states)
     total = jax.tree.map(lambda a, b, c: a + b + c, over_weights, from_readout, from_start)
     # Integers among the leaves have no cotangent, but say that they are not perturbed.
     return jax.tree.map(
@@ -162,7 +200,7 @@ class _Adjoint:
     Hessians), of states, of weights and of the readout.
     """
 
-    runs: _Runs
+    runs: Runs
     weights: PyTree[Array]
     fixed: PyTree
     readout: Float[Array, " state"]
@@ -189,17 +227,18 @@ class _Adjoint:
         pulled, (over_weights, over_readout) = pull_back(
             (self.weights, self.fixed), self.readout, lanes, (over_weights, over_readout)
         )
-        from_losses = from_losses + over_loss[:, None].astype(dtype) * gradients
+        from_losses = from_losses + over_loss[:, None].astype(dtype) * runs.counted(gradients)
         if isinstance(self.fixed, AbstractParameterOptimizer):
             from_losses = from_losses + pulled.to_parameters.reshape(parameters.shape)
         if runs.clip > 0:
-            _, curved = jax.jvp(
-                lambda x: losses_and_gradients(runs.task, runs.problems, x, step)[1],
-                (parameters,),
-                (pulled.to_gradients.reshape(parameters.shape).astype(parameters.dtype),),
+            directions = pulled.to_gradients.reshape(parameters.shape).astype(parameters.dtype)
+            curved = runs.counted(
+                hessian_products(
+                    runs.task, runs.problems, (parameters, directions), step, shard=runs.shard
+                )
             )
             from_hessians = from_hessians + curved.astype(dtype)
-            from_hessians = _bounded(from_hessians, from_losses, runs.clip)
+            from_hessians = runs.bounded(from_hessians, from_losses)
         cotangents = (from_losses, from_hessians), pulled.to_states
         return (*cotangents, over_weights, over_readout), None
 
@@ -242,13 +281,3 @@ def _from_start(
 
     at_start, pull = jax.vjp(start, weights)
     return pull(over_states if at_start.ndim == 2 else over_states.sum(axis=1))[0]
-
-
-def _bounded(
-    part: Float[Array, "problem dim"], other: Float[Array, "problem dim"], bound: float
-) -> Float[Array, "problem dim"]:
-    """`part`, scaled down problem by problem to at most `bound` times the norm of `other`."""
-    if math.isinf(bound):
-        return part
-    size, most = (jnp.linalg.norm(a, axis=1, keepdims=True) for a in (part, bound * other))
-    return part * jnp.where(size > most, most / jnp.where(size > 0, size, 1.0), 1.0)

@@ -2,6 +2,8 @@
 
 An optimizer and its task are on every device, and each device runs its share of the problems. Keys
 are drawn before problems are spread, so results depend on the number of devices only by round-off.
+Where there are fewer problems than devices, the parameters of each may be spread instead, over an
+axis `lane` that `with_lanes` adds (`inner_loop.lanes` says how).
 Where several optimizers are trained at once, the mesh also has an axis `seed`, over which they are
 spread.
 """
@@ -24,6 +26,13 @@ from lrevopt.host_devices import THREADS, asked_devices, cores, threads
 
 PROBLEM = "problem"
 """Axis of a mesh over which problems are spread."""
+
+LANE = "lane"
+"""Axis of a mesh over which the parameters of each problem are spread."""
+
+LEAST_LANES = 1024
+"""Parameters of a problem that a device has at least. With fewer, sending them takes longer than
+what is saved."""
 
 SEED = "seed"
 """Axis of a mesh over which the members of a population are spread."""
@@ -48,35 +57,80 @@ def problem_mesh(devices: int | None = None) -> Mesh:
     return Mesh(np.array(there[:count]), (PROBLEM,))
 
 
-def training_mesh(mesh: Mesh | None, problems: int | None = None) -> Mesh | None:
+def training_mesh(
+    mesh: Mesh | None, problems: int | None = None, parameters: int = 0
+) -> Mesh | None:
     """As `check_mesh`, but by default with the devices of all processes where there are several."""
     if mesh is None and jax.process_count() > 1:
         most = asked_devices() or jax.device_count()
         owners = [device.process_index for device in jax.devices()]
         chosen = [d for k, d in enumerate(jax.devices()) if owners[:k].count(owners[k]) < most]
         mesh = Mesh(np.array(chosen), (PROBLEM,))
-    return check_mesh(mesh, problems)
+    return check_mesh(mesh, problems, parameters)
 
 
-def check_mesh(mesh: Mesh | None, problems: int | None = None) -> Mesh | None:
+def check_mesh(mesh: Mesh | None, problems: int | None = None, parameters: int = 0) -> Mesh | None:
     """The mesh to run on, the default one for None; None stands for a single device.
 
-    The default one has no more devices than there are `problems`: a device without one would run
-    another's again, while a single problem is run by all cores of its device.
+    The default one has no more devices than `problems` with so many `parameters` each can be spread
+    over (see `with_lanes`): a device without a share would run another's problem again, while a
+    single problem is run by all cores of its device. Without `parameters` these are not spread.
 
     Raises `ValueError` for anything but a mesh with the one axis `problem`, or an environment
     variable that is no number of devices.
     """
     if mesh is None:
-        asked = asked_devices()
-        most = min(jax.local_device_count(), problems or sys.maxsize)
-        mesh = problem_mesh(min(asked or most, most))
+        most = _available()
+        if problems is not None and problems < most:
+            most = problems * max(1, min(most // problems, parameters // LEAST_LANES))
+        mesh = problem_mesh(most)
     if not isinstance(mesh, Mesh) or mesh.axis_names != (PROBLEM,):
         raise ValueError(
             f"`mesh` must be a jax.sharding.Mesh with the one axis {PROBLEM}, as problem_mesh "
             f"makes it, got {mesh!r}."
         )
     return None if _first_alone(mesh) else mesh
+
+
+def with_lanes(mesh: Mesh | None, problems: int, parameters: int) -> Mesh | None:
+    """The devices of a mesh with a further axis `lane`, where that serves; else the same mesh.
+
+    It does where there are fewer `problems` than devices, their number divides that of the devices,
+    and each device has at least `LEAST_LANES` of a problem's `parameters`.
+    """
+    if mesh is None:
+        return None
+    devices = mesh.shape[PROBLEM]
+    lanes, rest = divmod(devices, problems)
+    if rest or lanes < 2 or parameters // lanes < LEAST_LANES:
+        return mesh
+    shape = (*mesh.devices.shape[:-1], problems, lanes)
+    return Mesh(mesh.devices.reshape(shape), (*mesh.axis_names, LANE))
+
+
+def spread_in_words(mesh: Mesh | None, problems: int, parameters: int) -> str:
+    """What is spread where there are fewer problems than devices; empty where there are not."""
+    devices = _available() if mesh is None else max(_available(), mesh.size)
+    if problems >= devices:
+        return ""
+    counts = f"{problems} problem{'s' * (problems > 1)} at once on {devices} devices"
+    spread = with_lanes(mesh, problems, parameters)
+    if spread is not None and LANE in spread.shape:
+        return (
+            f"{counts}: the {parameters:,} parameters of each are spread over {spread.shape[LANE]}"
+        )
+    if not parameters:
+        why = "evolution strategies spread runs alone"
+    elif parameters < 2 * LEAST_LANES:
+        why = f"a device would have fewer than {LEAST_LANES:,} of {parameters:,}"
+    else:
+        why = "the number of problems does not divide that of the devices"
+    return f"{counts}: their parameters are not spread, because {why}"
+
+
+def _available() -> int:
+    """Local devices that may be used by default."""
+    return min(asked_devices() or sys.maxsize, jax.local_device_count())
 
 
 def population_mesh(members: int, mesh: Mesh | None) -> Mesh | None:
@@ -205,15 +259,16 @@ def mean_over_problems(
 
     `shares` is 1 over the number of problems, and 0 for those that only fill up a device. `run`
     gives one result for the problems that it is given: their mean if it adds up share times
-    result.
+    result. If the mesh has an axis `lane`, the sum is over this, too.
     """
     arrays, rest = eqx.partition(shared, eqx.is_array)
     count = _count(problems)
     places = _even_places(count, mesh)
     shares = jnp.where(jnp.arange(places.size) < count, 1 / count, 0.0)
+    summed = tuple(axis for axis in (PROBLEM, LANE) if axis in mesh.shape)
 
     def part(arrays: Any, problems: Any, shares: Any) -> Result:
-        return lax.psum(run(eqx.combine(arrays, rest), problems, shares), PROBLEM)
+        return lax.psum(run(eqx.combine(arrays, rest), problems, shares), summed)
 
     spread = jax.shard_map(
         part,

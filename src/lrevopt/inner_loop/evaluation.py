@@ -216,7 +216,8 @@ def evaluate(
 
     `key` must not be one from which an optimizer was trained or tuned. Optimizers of one structure
     (the same class and shapes) share one compiled program, also across calls. Problems are spread
-    over the devices of `mesh` (default: see `problem_mesh`).
+    over the devices of `mesh` (default: see `problem_mesh`), or their parameters where there are
+    fewer problems than devices and many parameters.
 
     Raises `ValueError` if there are no optimizers, for fewer than one problem or step, for what
     does not fit together (see `unroll`), and for a task whose first loss is negative: the
@@ -225,10 +226,10 @@ def evaluate(
     mapping("optimizers", optimizers, "optimizers")
     problems = positive_integer("problems", problems)
     steps = positive_integer("steps", steps)
-    mesh = check_mesh(mesh, problems)
     key = random_key("key", key)
     for name, own in optimizers.items():
-        check_run(own, task, key, f"optimizers[{name!r}]")
+        parameters = check_run(own, task, key, f"optimizers[{name!r}]")
+    mesh = check_mesh(mesh, problems, parameters.size)
     check_runs(task, problems=problems, steps=steps, optimizers=len(optimizers))
     draws = _sample(task, key, problems)
     # All runs are dispatched before the first result is fetched, unless they are kept one by one.

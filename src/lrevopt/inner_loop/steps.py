@@ -8,6 +8,9 @@ of all problems stand side by side on the last axis, one *lane* each, so that a 
 for one parameter becomes a few large matrix products. On given gradients (`run_on_gradients`) one
 state follows one sequence.
 
+Within a program that spreads parameters over devices (`inner_loop.lanes`), a `shard` says so: carry
+and gradients have the parameters of the device at hand, and losses are parts that add up.
+
 States have the optimizer's dtype. Gradients and parameters of lower precision are converted to it,
 and each step is rounded once, to the dtype of the parameters.
 """
@@ -20,6 +23,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from lrevopt.inner_loop.devices import LANE
+from lrevopt.inner_loop.lanes import Shard
 from lrevopt.optimizers.interface import (
     AbstractOptimizer,
     AbstractParameterOptimizer,
@@ -66,11 +71,12 @@ def run_on_problems(
     first: Int[Array, ""] | int,
     length: int,
     keep: Keep,
+    shard: Shard | None = None,
 ) -> tuple[Carry, Any]:
     """`length` inner steps on stacked problems, from step `first` on."""
 
     def gradients_at(parameters: Array, step: Array) -> tuple[Array, Array]:
-        return losses_and_gradients(task, problems, parameters, step)
+        return losses_and_gradients(task, problems, parameters, step, shard=shard)
 
     def move(carry: Carry, losses: Array, gradients: Array) -> Carry:
         return moved(optimizer, carry, gradients)
@@ -136,9 +142,11 @@ def updates_on_gradients(
     return jnp.append(before[1:], optimizer.readout @ last)
 
 
-def start_of_runs(optimizer: AbstractOptimizer, problems: Any) -> Carry:
+def start_of_runs(optimizer: AbstractOptimizer, problems: Any, shard: Shard | None = None) -> Carry:
     """Parameters and states before the first step, on stacked problems."""
     parameters = problems.initial_parameters
+    if shard is not None:
+        parameters = shard.own(parameters)
     state_size(optimizer)
     if isinstance(optimizer, AbstractParameterOptimizer):
         return parameters, start_of_lanes(optimizer, parameters)
@@ -154,18 +162,62 @@ def start_of_lanes(
 
 
 def losses_of(
-    task: AbstractTask, problems: Any, parameters: Float[Array, "problem dim"], step: Any
+    task: AbstractTask,
+    problems: Any,
+    parameters: Float[Array, "problem dim"],
+    step: Any,
+    *,
+    shard: Shard | None = None,
 ) -> Float[Array, " problem"]:
     """Loss of each of the stacked problems."""
-    return jax.vmap(task.loss, (0, 0, None))(problems, parameters, step)
+    whole = parameters if shard is None else shard.whole(parameters)
+    return jax.vmap(_own_loss(task, shard), (0, 0, None))(problems, whole, step)
 
 
 def losses_and_gradients(
-    task: AbstractTask, problems: Any, parameters: Float[Array, "problem dim"], step: Any
+    task: AbstractTask,
+    problems: Any,
+    parameters: Float[Array, "problem dim"],
+    step: Any,
+    *,
+    shard: Shard | None = None,
 ) -> tuple[Float[Array, " problem"], Float[Array, "problem dim"]]:
     """Loss of each of the stacked problems, and its gradient."""
-    both = jax.value_and_grad(task.loss, argnums=1)
-    return jax.vmap(both, (0, 0, None))(problems, parameters, step)
+    if shard is not None:
+        parameters = shard.whole(parameters)
+    both = jax.value_and_grad(_own_loss(task, shard), argnums=1)
+    losses, gradients = jax.vmap(both, (0, 0, None))(problems, parameters, step)
+    return losses, gradients if shard is None else shard.own_sum(gradients)
+
+
+def hessian_products(
+    task: AbstractTask,
+    problems: Any,
+    points: tuple[Float[Array, "problem dim"], Float[Array, "problem dim"]],
+    step: Any,
+    *,
+    shard: Shard | None = None,
+) -> Float[Array, "problem dim"]:
+    """Hessian of each loss times a direction. `points` are parameters and directions."""
+    if shard is not None:
+        parameters, directions = shard.whole(jnp.stack(points))
+        points = parameters, directions
+    slope = jax.vmap(jax.grad(_own_loss(task, shard), argnums=1), (0, 0, None))
+    products = jax.jvp(lambda x: slope(problems, x, step), points[:1], points[1:])[1]
+    return products if shard is None else shard.own_sum(products)
+
+
+def _own_loss(task: AbstractTask, shard: Shard | None) -> Callable[[Any, Array, Any], Array]:
+    """The loss of a problem, or this device's part of it."""
+    if shard is None:
+        return task.loss
+    device, devices = lax.axis_index(LANE), shard.devices
+
+    def own(problem: Any, parameters: Array, step: Any) -> Array:
+        part = task.part_of_loss(problem, parameters, step, device, devices)
+        return task.loss(problem, parameters, step) / devices if part is None else part
+
+    return own
 
 
 def transitions(

@@ -16,7 +16,8 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PyTree
 
 from lrevopt.checks import positive_integer
-from lrevopt.inner_loop.devices import over_problems
+from lrevopt.inner_loop.devices import over_problems, with_lanes
+from lrevopt.inner_loop.lanes import Shard, shard_of
 from lrevopt.inner_loop.run_checks import check_fit, first_of
 from lrevopt.inner_loop.steps import Carry, losses_of, run_on_problems, start_of_runs
 from lrevopt.optimizers.interface import AbstractOptimizer, state_size
@@ -97,14 +98,25 @@ def _unroll(
 
 
 def run_to_the_end(
-    optimizer: AbstractOptimizer, task: AbstractTask, problems: PyTree[Array], steps: int
+    optimizer: AbstractOptimizer,
+    task: AbstractTask,
+    problems: PyTree[Array],
+    steps: int,
+    *,
+    shard: Shard | None = None,
 ) -> tuple[Float[Array, "problem visited"], Float[Array, "problem dim"]]:
-    """Losses of runs on stacked problems, and their last parameters. Raises as `unroll` does."""
+    """Losses of runs on stacked problems, and their last parameters. Raises as `unroll` does.
+
+    With a `shard`, every device has all of both.
+    """
     steps = positive_integer("steps", steps)
     check_fit(optimizer, task, first_of(problems))
-    begin = start_of_runs(optimizer, problems)
-    end, losses, last = advance_losses(optimizer, task, problems, begin, first=0, steps=steps)
-    return jnp.concatenate([losses, last[None]]).T, end[0]
+    begin = start_of_runs(optimizer, problems, shard)
+    end, losses, last = advance_losses(
+        optimizer, task, problems, begin, first=0, steps=steps, shard=shard
+    )
+    losses = jnp.concatenate([losses, last[None]]).T
+    return (losses, end[0]) if shard is None else (shard.total(losses), shard.whole(end[0]))
 
 
 def run_all(
@@ -116,11 +128,17 @@ def run_all(
 ) -> tuple[Float[Array, "problem visited"], Float[Array, "problem dim"]]:
     """As `run_to_the_end`, over the devices of a mesh if one is given (see `over_problems`).
 
-    On each device as many problems are run side by side as `batch_size` advises.
+    On each device as many problems are run side by side as `batch_size` advises. Where there are
+    fewer problems than devices, parameters may be spread (see `with_lanes`).
     """
+    count, dim = problems.initial_parameters.shape
+    mesh = with_lanes(mesh, count, dim)
+    shard = shard_of(mesh, dim)
 
     def run(shared: Any, problems: Any) -> tuple[Array, Array]:
         optimizer, task = shared
+        if shard is not None:  # one problem
+            return run_to_the_end(optimizer, task, problems, steps, shard=shard)
         return _in_batches(optimizer, task, problems, steps)
 
     return over_problems(run, (optimizer, task), problems, mesh)
@@ -160,19 +178,21 @@ def advance_losses(
     *,
     first: Int[Array, ""] | int,
     steps: int,
+    shard: Shard | None = None,
 ) -> tuple[Carry, Float[Array, "step problem"], Float[Array, " problem"]]:
     """Continue runs for `steps` updates from update `first` on.
 
     Returns the carry after them, the losses before each of them, and the losses after the last.
+    With a `shard`, losses are parts that add up.
     """
 
     def keep(carry: Carry, losses: Array, gradients: Array) -> Array:
         return losses
 
     end, losses = run_on_problems(
-        optimizer, task, problems, carry, first=first, length=steps, keep=keep
+        optimizer, task, problems, carry, first=first, length=steps, keep=keep, shard=shard
     )
-    return end, losses, losses_of(task, problems, end[0], first + steps)
+    return end, losses, losses_of(task, problems, end[0], first + steps, shard=shard)
 
 
 def checkpoint_interval(checkpoint_every: int | None, steps: int) -> int:

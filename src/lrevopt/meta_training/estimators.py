@@ -31,11 +31,13 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from lrevopt.checks import instance, random_keys
-from lrevopt.inner_loop.adjoint import unroll_losses
-from lrevopt.inner_loop.devices import PROBLEM, mean_over_problems, over_problems
+from lrevopt.inner_loop.adjoint import Runs, losses_of_runs, unroll_losses
+from lrevopt.inner_loop.devices import PROBLEM, mean_over_problems, over_problems, with_lanes
+from lrevopt.inner_loop.lanes import Shard, shard_of
 from lrevopt.inner_loop.objectives import meta_objective
+from lrevopt.inner_loop.run_checks import check_fit, first_of
 from lrevopt.inner_loop.steps import start_of_runs
-from lrevopt.inner_loop.unroll import advance_losses
+from lrevopt.inner_loop.unroll import advance_losses, checkpoint_interval
 from lrevopt.meta_training.settings import MetaTraining
 from lrevopt.optimizers.interface import AbstractOptimizer, check_optimizer
 from lrevopt.tasks.interface import AbstractTask, is_task, sample_problems
@@ -65,6 +67,16 @@ def cotangent_clip(settings: MetaTraining) -> float:
     return bounds[settings.estimator]
 
 
+def independent(settings: MetaTraining, parameters: int) -> tuple[int, int]:
+    """How many runs a meta-step may spread over devices, and parameters of each, or 0 of these.
+
+    Evolution strategies have a run or more for each problem, and do not spread their parameters.
+    """
+    if settings.estimator in ("es", "pes"):
+        return settings.problems * (settings.es_pairs if settings.estimator == "es" else 1), 0
+    return settings.problems, parameters
+
+
 def meta_gradient(
     optimizer: AbstractOptimizer,
     task: AbstractTask,
@@ -81,7 +93,7 @@ def meta_gradient(
     neither this nor `settings.checkpoint_every` changes the result beyond round-off. The gradient
     is exact unless `settings.estimator` is "first_order" or "clipped". `keys` are as many as there
     are problems, one each. With a `mesh`, each device takes its share of the problems and of a
-    micro-batch.
+    micro-batch, or of the parameters where there are fewer problems than devices (`with_lanes`).
 
     Raises `ValueError` for the estimators "es" and "pes", which do not backpropagate, and where
     `keys` are not random keys.
@@ -99,12 +111,16 @@ def meta_gradient(
     if mesh is None:
         shares = jnp.full(count, 1 / count)
         return _summed_gradient((optimizer, task), keys, shares, settings, size)
+    dim = eqx.filter_eval_shape(task.sample, keys[0]).initial_parameters.size
+    spread = with_lanes(mesh, count, dim)
+    assert spread is not None  # with a mesh
+    shard = shard_of(spread, dim)
 
     def run(shared: Any, keys: Any, shares: Any) -> Gradient:
-        part = _largest_divisor(keys.shape[0], max(1, size // mesh.shape[PROBLEM]))
-        return _summed_gradient(shared, keys, shares, settings, part)
+        part = _largest_divisor(keys.shape[0], max(1, size // spread.shape[PROBLEM]))
+        return _summed_gradient(shared, keys, shares, settings, part, shard=shard)
 
-    return mean_over_problems(run, (optimizer, task), keys, mesh)
+    return mean_over_problems(run, (optimizer, task), keys, spread)
 
 
 def _summed_gradient(
@@ -113,28 +129,37 @@ def _summed_gradient(
     shares: Float[Array, " problem"],
     settings: MetaTraining,
     size: int,
+    *,
+    shard: Shard | None = None,
 ) -> Gradient:
-    """Sum of shares times objectives, and its gradient, `size` problems at a time."""
+    """Sum of shares times objectives, and its gradient, `size` problems at a time.
+
+    With a `shard`, both are parts of a sum over devices.
+    """
     optimizer, task = shared
+    unroll, devices = settings.unroll, 1 if shard is None else shard.devices
+    every = checkpoint_interval(settings.checkpoint_every, unroll)
 
     @eqx.filter_value_and_grad
     def both(optimizer: AbstractOptimizer, keys: Any, shares: Any) -> Float[Array, ""]:
         problems = jax.vmap(task.sample)(keys)
-        losses = unroll_losses(
-            optimizer, task, problems, settings.unroll,
-            checkpoint_every=settings.checkpoint_every,
-            cotangent_clip=cotangent_clip(settings),
-        )  # fmt: skip
+        check_fit(optimizer, task, first_of(problems))
+        runs = Runs(task, problems, unroll, every, cotangent_clip(settings), shard)
+        losses = losses_of_runs(optimizer, runs)
         objectives = meta_objective(losses, settings.objective)
         # Problems that fill up a device have share 0, whatever their objective is.
         return jnp.where(shares > 0, shares.astype(losses.dtype) * objectives, 0).sum()
 
+    def parts(*each: Any) -> Gradient:
+        objective, gradient = both(optimizer, *each)
+        return objective / devices, gradient
+
     if size == keys.shape[0]:
-        return both(optimizer, keys, shares)
-    parts = jax.lax.map(
-        lambda each: both(optimizer, *each), (keys.reshape(-1, size), shares.reshape(-1, size))
+        return parts(keys, shares)
+    several = jax.lax.map(
+        lambda each: parts(*each), (keys.reshape(-1, size), shares.reshape(-1, size))
     )
-    return jax.tree.map(lambda part: part.sum(axis=0), parts)
+    return jax.tree.map(lambda part: part.sum(axis=0), several)
 
 
 def _largest_divisor(number: int, most: int) -> int:

@@ -22,9 +22,9 @@ from jaxtyping import Array, Key, PyTree
 
 from lrevopt import storage
 from lrevopt.checks import finite, random_key, yes_or_no
-from lrevopt.inner_loop.devices import on_every_device, training_mesh
+from lrevopt.inner_loop.devices import on_every_device, spread_in_words, training_mesh
 from lrevopt.inner_loop.hosts import fetched, is_first, largest
-from lrevopt.meta_training.estimators import first_particles
+from lrevopt.meta_training.estimators import first_particles, independent
 from lrevopt.meta_training.memory import plan_memory
 from lrevopt.meta_training.outer_step import (
     OuterState,
@@ -52,7 +52,7 @@ from lrevopt.meta_training.settings import (
 from lrevopt.meta_training.training_checks import check_training
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.storage.signals import stop_requests
-from lrevopt.tasks.interface import AbstractTask, sample_problems
+from lrevopt.tasks.interface import AbstractTask, drawn_parameters, sample_problems
 
 
 def meta_train(
@@ -84,8 +84,9 @@ def meta_train(
     and kept for resumption.
 
     Problems are spread over the devices of `mesh` (default: see `problem_mesh`), which share a
-    micro-batch. Results depend on the number of devices only by round-off, and a run may be resumed
-    on another number of them.
+    micro-batch. Where there are fewer problems than devices, the parameters of each problem are
+    spread, if they are many; the plan says so. Results depend on the number of devices only by
+    round-off, and a run may be resumed on another number of them.
 
     Raises `ValueError` for a directory that holds another run (unless `overwrite`), that another
     process writes into, for one to resume that holds none, for a damaged checkpoint, times that are
@@ -101,7 +102,7 @@ def meta_train(
         training = Training.prepare(
             task, optimizer, settings, folder, key=key, resume=resume, overwrite=overwrite,
             memory_limit=memory_limit, report_plan=progress,
-            mesh=training_mesh(mesh, settings.problems),
+            mesh=training_mesh(mesh, *independent(settings, drawn_parameters(task, key).size)),
         )  # fmt: skip
         outcome = train_on(
             training, time_limit=time_limit, save_every=save_every, progress=progress
@@ -219,6 +220,9 @@ class Training:
         planned = folder.plan(
             lambda: plan_memory(task, optimizer, settings, memory_limit=memory_limit),
             resume=resume, overwrite=overwrite, report=report_plan,
+            heading=spread_in_words(
+                mesh, *independent(settings, drawn_parameters(task, key).size)
+            ),
         )  # fmt: skip
         weights, fixed = eqx.partition(optimizer, eqx.is_inexact_array)
         particles = None

@@ -32,6 +32,7 @@ from lrevopt.inner_loop.objectives import meta_objective
 from lrevopt.inner_loop.sampled_states import sample_states
 from lrevopt.inner_loop.scoring import score_settings
 from lrevopt.inner_loop.unroll import run_all
+from lrevopt.meta_training.estimators import independent
 from lrevopt.meta_training.memory import plan_memory
 from lrevopt.meta_training.outer_step import first_state, outer_step
 from lrevopt.meta_training.settings import PRESETS, MetaTraining, without_schedule
@@ -262,7 +263,9 @@ class _Trial:
         weights, fixed = eqx.partition(optimizer, eqx.is_inexact_array)
         # The length is part of the compiled step: the same for all.
         settings = dataclasses.replace(without_schedule(settings), steps=ENOUGH)
-        state, times, mesh = first_state(weights, settings), [], check_mesh(None, settings.problems)
+        parameters = drawn_parameters(self.task, self.key).size
+        mesh = check_mesh(None, *independent(settings, parameters))
+        state, times = first_state(weights, settings), []
         for step in range(steps):
             rate = TRAINING.learning_rate * min(1.0, (step + 1) / 5)
             inputs = (

@@ -6,6 +6,7 @@ fields of the problem. Both are pytrees and arguments of compiled functions.
 """
 
 import abc
+import math
 from typing import Any
 
 import equinox as eqx
@@ -52,6 +53,22 @@ class AbstractTask(eqx.Module):
         A stochastic loss takes its minibatch from `problem` and `step`.
         """
 
+    def part_of_loss(
+        self,
+        problem: Any,
+        parameters: Float[Array, " dim"],
+        step: Step,
+        part: Int[Array, ""],
+        parts: int,
+    ) -> Float[Array, ""] | None:
+        """Part 0, ..., `parts` - 1 of the loss, for devices that compute one gradient together.
+
+        Parts add up to `loss(problem, parameters, step)` and take about equal time: the mean over a
+        minibatch may give each device some of the examples. None, the default,
+        stands for a loss that is not divided; each device then computes all of it.
+        """
+        return None
+
     @property
     def title(self) -> str:
         """What reports and figures call the task; by default the name of its class in words."""
@@ -71,6 +88,17 @@ class AbstractTask(eqx.Module):
         By default none.
         """
         return {}
+
+
+def examples_of_part(count: int, part: Int[Array, ""], parts: int) -> Int[Array, " example"]:
+    """Which of `count` examples a part of a mean over them has: the loss is the mean of the parts'.
+
+    With c the greatest common divisor of `count` and `parts`, there are c sets of examples, and
+    each of them goes to `parts / c` of the parts.
+    """
+    sets = math.gcd(count, parts)
+    size = count // sets
+    return (part % sets) * size + jnp.arange(size, dtype=part.dtype)
 
 
 def sample_problems(task: AbstractTask, key: Key[Array, ""], count: int) -> Any:

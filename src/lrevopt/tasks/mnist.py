@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, Key, UInt8
 
 from lrevopt.checks import positive_integer
 from lrevopt.tasks.datasets import Source, load_images, shrink
-from lrevopt.tasks.interface import AbstractProblem, AbstractTask, Step
+from lrevopt.tasks.interface import AbstractProblem, AbstractTask, Step, examples_of_part
 from lrevopt.tasks.networks import KERNEL, convolve, draw_parameters, groups, unpack
 
 CHANNELS = 16
@@ -100,6 +100,17 @@ class MNIST(AbstractTask):
     ) -> Float[Array, ""]:
         chosen = self.minibatch(problem, step)
         return _cross_entropy(parameters, self.images[chosen], self.labels[chosen])
+
+    def part_of_loss(
+        self,
+        problem: MNISTProblem,
+        parameters: Float[Array, " dim"],
+        step: Step,
+        part: Int[Array, ""],
+        parts: int,
+    ) -> Float[Array, ""]:
+        chosen = self.minibatch(problem, step)[examples_of_part(self.batch, part, parts)]
+        return _cross_entropy(parameters, self.images[chosen], self.labels[chosen]) / parts
 
     def minibatch(self, problem: MNISTProblem, step: Step) -> Int[Array, " batch"]:
         """Indices of the examples of step `step`."""

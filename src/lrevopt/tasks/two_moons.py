@@ -4,10 +4,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from lrevopt.checks import finite
-from lrevopt.tasks.interface import AbstractProblem, AbstractTask, Step
+from lrevopt.tasks.interface import AbstractProblem, AbstractTask, Step, examples_of_part
 from lrevopt.tasks.networks import draw_parameters, groups, unpack
 
 EXAMPLES = 1024
@@ -68,8 +68,18 @@ class TwoMoons(AbstractTask):
     def loss(
         self, problem: TwoMoonsProblem, parameters: Float[Array, " dim"], step: Step
     ) -> Float[Array, ""]:
-        norm = jnp.linalg.norm(parameters)
-        return self._data_loss(parameters) + self.regularization * norm
+        return self._regularized(parameters, self.inputs, self.labels)
+
+    def part_of_loss(
+        self,
+        problem: TwoMoonsProblem,
+        parameters: Float[Array, " dim"],
+        step: Step,
+        part: Int[Array, ""],
+        parts: int,
+    ) -> Float[Array, ""]:
+        own = examples_of_part(EXAMPLES, part, parts)
+        return self._regularized(parameters, self.inputs[own], self.labels[own]) / parts
 
     def metrics(
         self, problem: TwoMoonsProblem, parameters: Float[Array, " dim"]
@@ -77,12 +87,12 @@ class TwoMoons(AbstractTask):
         correct = (_logits(parameters, self.test_inputs) > 0) == (self.test_labels > 0)
         return {
             "test_accuracy": jnp.mean(correct.astype(parameters.dtype)),
-            "data_loss": self._data_loss(parameters),
+            "data_loss": _data_loss(parameters, self.inputs, self.labels),
         }
 
-    def _data_loss(self, parameters: Float[Array, " dim"]) -> Float[Array, ""]:
-        logits = _logits(parameters, self.inputs)
-        return jnp.mean(jax.nn.softplus(logits) - self.labels * logits)
+    def _regularized(self, parameters: Array, inputs: Array, labels: Array) -> Float[Array, ""]:
+        norm = jnp.linalg.norm(parameters)
+        return _data_loss(parameters, inputs, labels) + self.regularization * norm
 
 
 def _moons(seed: int) -> tuple[Float[Array, "example 2"], Float[Array, " example"]]:
@@ -90,6 +100,15 @@ def _moons(seed: int) -> tuple[Float[Array, "example 2"], Float[Array, " example
 
     inputs, labels = make_moons(EXAMPLES, noise=NOISE, random_state=seed)
     return jnp.asarray(np.asarray(inputs, float)), jnp.asarray(np.asarray(labels, float))
+
+
+def _data_loss(
+    parameters: Float[Array, " dim"],
+    inputs: Float[Array, "example 2"],
+    labels: Float[Array, " example"],
+) -> Float[Array, ""]:
+    logits = _logits(parameters, inputs)
+    return jnp.mean(jax.nn.softplus(logits) - labels * logits)
 
 
 def _logits(
