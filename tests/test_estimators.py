@@ -53,7 +53,16 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize(("case", "given"), [("noisy", False), *((case, True) for case in CASES)])
+@pytest.mark.parametrize(
+    ("case", "given"),
+    [
+        ("noisy", False),
+        ("noisy", True),
+        ("rosenbrock", True),
+        ("two_moons", True),
+        pytest.param("mnist", True, marks=pytest.mark.slow),
+    ],
+)
 def test_backpropagation_is_that_of_a_plain_scan(case, given):
     """First-order where gradients are given; in segments and not; to 1e-9 of the largest entry.
 

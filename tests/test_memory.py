@@ -39,7 +39,10 @@ CASES: dict[str, tuple[AbstractTask, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case",
+    ["all states", "segments", pytest.param("long segments", marks=pytest.mark.slow)],
+)
 def test_prediction_is_within_a_quarter_of_what_is_taken(monkeypatch, case):
     monkeypatch.setattr(memory, "WORTH_KEEPING", 0)
     task, changes = CASES[case]
@@ -111,8 +114,10 @@ def flat(tree: object) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("task", "plans"),
-    [(lo.TwoMoons(), [(1, 2), (2, 4)]), (DIGITS, [(1, 4)])],
-    ids=["two_moons", "mnist"],
+    [
+        pytest.param(lo.TwoMoons(), [(1, 2), (2, 4)], id="two_moons"),
+        pytest.param(DIGITS, [(1, 4)], id="mnist", marks=pytest.mark.slow),
+    ],
 )
 def test_plans_do_not_change_the_meta_gradient(task, plans):
     """Of a network's optimizer: to 1e-9 of the largest entry."""

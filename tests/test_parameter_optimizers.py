@@ -1,6 +1,6 @@
 """Optimizers that take x: optax's own loop, the derivative in every leaf, and their limits."""
 
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import equinox as eqx
@@ -179,7 +179,11 @@ def test_decay_enters_the_map_of_a_quadratic():
         lo.quadratic_map(plain, np.nan, jnp.zeros(1))
 
 
-DECAYED = lo.from_optax(optax.chain(optax.add_decayed_weights(0.3), optax.sgd(0.1, momentum=0.9)))
+@cache
+def momentum_with_decay() -> Any:
+    return lo.from_optax(optax.chain(optax.add_decayed_weights(0.3), optax.sgd(0.1, momentum=0.9)))
+
+
 BOWL = Quadratic(jnp.array([1.0, 0.2]), jnp.array([1.0, -2.0]))
 
 
@@ -197,7 +201,8 @@ def test_a_linear_rule_has_nothing_to_straighten():
     """Momentum with decay: its updates are linear, so these three interventions cost nothing."""
     names = ("straight_updates", "straight_states", "one_update_function", "no_slow_memory")
     chosen = {name: lo.INTERVENTIONS[name] for name in names}
-    found = lo.intervene(DECAYED, BOWL, key=jr.key(0), problems=2, steps=12, interventions=chosen)
+    counts: dict[str, Any] = {"problems": 2, "steps": 12, "interventions": chosen}
+    found = lo.intervene(momentum_with_decay(), BOWL, key=jr.key(0), **counts)
     assert found.omitted == ()
     for objectives in found.objectives[:3]:
         np.testing.assert_allclose(objectives, found.original, rtol=1e-10)
@@ -209,7 +214,7 @@ def test_a_scorecard_is_that_of_the_rule_without_decay():
     settings: dict[str, Any] = {"key": jr.key(0), "problems": 2, "steps": 12}
     plain = lo.measure_scorecard(lo.Momentum(0.1, 0.9), BOWL, **settings)
     for parameter in (0.0, 2.0):
-        found = lo.measure_scorecard(DECAYED, BOWL, parameter=parameter, **settings)
+        found = lo.measure_scorecard(momentum_with_decay(), BOWL, parameter=parameter, **settings)
         for name in ("timescale", "rate", "gain"):
             np.testing.assert_allclose(getattr(found, name), getattr(plain, name), rtol=1e-8)
 
@@ -217,7 +222,8 @@ def test_a_scorecard_is_that_of_the_rule_without_decay():
 @pytest.mark.parametrize("x", [0.0, 2.0])
 def test_mechanisms_are_those_at_the_given_parameter(x):
     """Without a gradient, decay pulls at x: updates -0.1 0.3 x (1 + 0.9 + 0.81 + ...)."""
-    found = lo.analyze(DECAYED, BOWL, key=jr.key(0), problems=2, steps=12, parameter=x)
+    counts: dict[str, Any] = {"problems": 2, "steps": 12, "parameter": x}
+    found = lo.analyze(momentum_with_decay(), BOWL, key=jr.key(0), **counts)
     pulls = -0.1 * 0.3 * x * np.cumsum(0.9 ** np.arange(12))
     np.testing.assert_allclose(found.schedule.updates, pulls, rtol=1e-9, atol=1e-15)
     np.testing.assert_allclose(found.schedule.rates, 0.1, rtol=1e-9)

@@ -62,7 +62,10 @@ def assert_gradients_agree(ours, expected):
     ("name", "task_name"),
     [
         *((name, "rosenbrock") for name in OPTIMIZERS),  # its Hessian varies
-        *((name, "linear_regression") for name in ("nesterov", "adam", "gru")),
+        *(
+            pytest.param(name, "linear_regression", marks=pytest.mark.slow)
+            for name in ("nesterov", "adam", "gru")
+        ),
     ],
 )
 def test_the_meta_gradient_is_that_of_plain_autodiff(name, task_name):
@@ -85,7 +88,10 @@ def test_segments_do_not_change_the_meta_gradient(checkpoint_every):
     assert_gradients_agree(ours, expected)
 
 
-@pytest.mark.parametrize("task_name", TASKS)
+@pytest.mark.parametrize(
+    "task_name",
+    [pytest.param("linear_regression", marks=pytest.mark.slow), "rosenbrock", "noisy"],
+)
 @pytest.mark.parametrize("name", ["adam", "gru"])
 def test_the_meta_gradient_is_a_central_difference(name, task_name):
     """Along one random direction through all weights."""
