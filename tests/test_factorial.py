@@ -107,8 +107,10 @@ def test_planted_main_effects_come_back():
 def test_sentences_say_what_was_planted():
     record = planted()
     assert said(record, "always") == "Nothing: it holds at every level tried (108 of 108)."
-    assert said(record, "never") == "Nothing tried brings it about (0 of 108)."
-    assert said(record, "silent") == "Nothing tried shows it: most cannot tell (0 of 108)."
+    assert said(record, "never") == "Nothing tried brings it about (0 of 108, 108 not so)."
+    assert said(record, "silent") == (
+        "Nothing tried shows it: most cannot tell (0 of 108, 108 cannot tell)."
+    )
     assert said(record, "by-start") == (
         "Needs initialisation 1/sqrt (54 of 54 with 1/sqrt, 0 of 54 with 1)."
     )
@@ -117,7 +119,7 @@ def test_sentences_say_what_was_planted():
     )
     assert said(record, "both").startswith("More often with initialisation 1/sqrt (36 of 54")
     assert "; More often with width 64 or 256" in said(record, "both")
-    assert said(record, "either-or") == "No factor tried decides it (54 of 108)."
+    assert said(record, "either-or") == "No factor tried decides it (54 of 108, 54 not so)."
 
 
 def test_planted_interactions_come_back():

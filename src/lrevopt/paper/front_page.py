@@ -63,6 +63,8 @@ def _documents(results: Path) -> list[tuple[str, str]]:
         "README.md": "what is shipped, every training run, and the commands",
         "claims.md": "the paper's sentences, measured, as text",
         "transfer/matrix.csv": "every optimizer on every task, in numbers",
+        "universality/universality.md": "the sentences on populations of four cells",
+        "factorial/factorial.md": "what each sentence needs: initialisation, width, meta-steps",
     }
     return [(words, name) for name, words in known.items() if (results / name).is_file()]
 

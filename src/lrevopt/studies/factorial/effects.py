@@ -241,7 +241,10 @@ def what_must_hold(record: Factorial, task: str, place: int) -> str:
     cells = record.cells_of(task)
     rows = np.concatenate([record.rows_of(task, cell) for cell in cells] or [np.zeros(0, int)])
     count = Counter(record.verdicts[rows, place].tolist())
-    total = f"{count[AS_SAID]} of {len(rows)}"
+    others = {"not so": count[OTHERWISE], "cannot tell": count[UNDECIDED]}
+    total = f"{count[AS_SAID]} of {len(rows)}" + "".join(
+        f", {number} {words}" for words, number in others.items() if number
+    )
     every = [own for effect in effects for own in effect.shares if own is not None]
     if all(own.share >= MOST for own in every):
         return f"Nothing: it holds at every level tried ({total})."

@@ -105,7 +105,7 @@ def interaction_in_words(found: Interaction | None) -> str:
         return "none"
     factor, before, after = found.changed
     other, first, second = found.at
-    gains = [number(100 * gain, 2) for gain in found.gains]
+    gains = [f"{100 * gain:.0f}".replace("-", "\N{MINUS SIGN}") for gain in found.gains]
     return (
         f"{factor} {after} instead of {before} adds {gains[0]} points with {other} {first}, "
         f"{gains[1]} with {second}{'' if found.clear else ' (may be chance)'}"
@@ -136,8 +136,7 @@ def _effect_cells(effect: Effect) -> list[str]:
 
 
 def _percent(own: Share) -> str:
-    low, high = (number(100 * end, 2) for end in (own.low, own.high))
-    return f"{100 * own.share:.0f} [{low}, {high}]"
+    return f"{100 * own.share:.0f} [{100 * own.low:.0f}, {100 * own.high:.0f}]"
 
 
 def _objectives(record: Factorial, task: str) -> list[str]:
