@@ -117,8 +117,11 @@ def test_sentences_say_what_was_planted():
     assert said(record, "late") == (
         "Needs meta-steps 2,000 or 5,000 (36 of 36 with 2,000, 0 of 36 with 500)."
     )
-    assert said(record, "both").startswith("More often with initialisation 1/sqrt (36 of 54")
-    assert "; More often with width 64 or 256" in said(record, "both")
+    assert said(record, "both") == (
+        "Needs initialisation 1/sqrt and width 64 or 256 together (36 of 36, elsewhere 0 of 72)."
+    )
+    few = planted(seeds=1, there=lambda i, w, s, e: w < 2 and s == e == 0)
+    assert said(few, "both") == "No factor tried decides it (1 of 4, 3 not so)."
     assert said(record, "either-or") == "No factor tried decides it (54 of 108, 54 not so)."
 
 

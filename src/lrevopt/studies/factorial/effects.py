@@ -234,6 +234,8 @@ def _sum_interval(signed: list[tuple[int, Share]]) -> tuple[float, float, float]
 
 def what_must_hold(record: Factorial, task: str, place: int) -> str:
     """One sentence: which levels a statement needs, or that no factor tried decides it."""
+    if together := _needed_together(record, task, place):
+        return together
     effects = [main_effect(record, task, place, factor) for factor in record.factors]
     deciding = [effect for effect in effects if effect.decides]
     if deciding:
@@ -248,11 +250,41 @@ def what_must_hold(record: Factorial, task: str, place: int) -> str:
     every = [own for effect in effects for own in effect.shares if own is not None]
     if all(own.share >= MOST for own in every):
         return f"Nothing: it holds at every level tried ({total})."
-    if count[OTHERWISE] >= MOST * len(rows):
+    nowhere = not _cells_where(record, task, place)
+    if nowhere and count[OTHERWISE] >= MOST * len(rows):
         return f"Nothing tried brings it about ({total})."
-    if count[UNDECIDED] >= MOST * len(rows):
+    if nowhere and count[UNDECIDED] >= MOST * len(rows):
         return f"Nothing tried shows it: most cannot tell ({total})."
     return f"No factor tried decides it ({total})."
+
+
+def _cells_where(record: Factorial, task: str, place: int) -> list[Cell]:
+    """Cells in which a statement holds in most members."""
+    return [cell for cell in record.cells_of(task)
+            if share_of(record, task, place, [cell]).share >= MOST]  # fmt: skip
+
+
+def _needed_together(record: Factorial, task: str, place: int) -> str:
+    """Levels of several factors, if a statement holds in just the cells that have all of them.
+
+    That is, in most members of these cells and of no other, with intervals that are apart.
+    """
+    cells, good = record.cells_of(task), _cells_where(record, task, place)
+    needed = [{cell[axis] for cell in good} for axis in range(len(record.factors))]
+    inside = [cell for cell in cells if all(map(set.__contains__, needed, cell))]
+    named = [
+        f"{factor} {' or '.join(record.levels_of(factor)[level] for level in sorted(levels))}"
+        for axis, (factor, levels) in enumerate(zip(record.factors, needed, strict=True))
+        if levels != {cell[axis] for cell in cells}
+    ]
+    own = share_of(record, task, place, good)
+    rest = share_of(record, task, place, [cell for cell in cells if cell not in good])
+    if inside != good or len(named) < 2 or own.low <= rest.high:
+        return ""
+    return (
+        f"Needs {' and '.join(named)} together ({own.holds} of {own.members}, elsewhere "
+        f"{rest.holds} of {rest.members})."
+    )
 
 
 def _needed(effect: Effect) -> str:
