@@ -124,7 +124,7 @@ def main_effect(record: Factorial, task: str, place: int, factor: str) -> Effect
 def _most_comparisons(strata: Mapping[int, set[Cell]]) -> tuple[tuple[int, ...], set[Cell]]:
     """Levels, and the strata that all of them have, with the most comparisons with the first.
 
-    Of equal ones it is more levels on fewer strata. Where no two levels have a stratum in common,
+    Of equal ones it is fewer levels on more strata. Where no two levels have a stratum in common,
     it is the level with the most strata.
     """
     best: tuple[tuple[int, ...], set[Cell]] = ((), set())
@@ -132,7 +132,7 @@ def _most_comparisons(strata: Mapping[int, set[Cell]]) -> tuple[tuple[int, ...],
     for count in range(1, len(strata) + 1):
         for chosen in itertools.combinations(strata, count):
             common = set.intersection(*(strata[level] for level in chosen))
-            rank = ((count - 1) * len(common), count if common else 0, len(common))
+            rank = ((count - 1) * len(common), len(common), count if common else 0)
             if rank > most:
                 best, most = (chosen, common), rank
     return best

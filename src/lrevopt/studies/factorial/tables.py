@@ -14,7 +14,7 @@ from lrevopt.studies.factorial.effects import (
     share_of,
     what_must_hold,
 )
-from lrevopt.studies.factorial.record import Factorial
+from lrevopt.studies.factorial.record import Cell, Factorial
 from lrevopt.studies.universality.record import OTHERWISE, UNDECIDED
 from lrevopt.studies.universality.tables import WORDS
 from lrevopt.text import csv_text, number
@@ -42,7 +42,7 @@ def cells_table(record: Factorial) -> str:
             values = record.statistics[members, place]
             known = values[~np.isnan(values)]
             range_of = [known.mean(), known.min(), known.max()] if len(known) else [np.nan] * 3
-            rows.append([task, *record.level_names(cell), record.statements[place], expected,
+            rows.append([task, *_plain(record, cell), record.statements[place], expected,
                          own.members, own.holds, count[OTHERWISE], count[UNDECIDED],
                          *map(_short, (own.share, own.low, own.high, *range_of))])  # fmt: skip
     return csv_text(heads, rows)
@@ -54,13 +54,18 @@ def members_table(record: Factorial) -> str:
     heads = ["task", *record.factors, "seed", "objective", "diverged", *names,
              *(f"{name}_statistic" for name in names)]  # fmt: skip
     rows = [
-        [task, *record.level_names(tuple(record.design[row].tolist())), int(record.seeds[row]),
+        [task, *_plain(record, tuple(record.design[row].tolist())), int(record.seeds[row]),
          _short(float(record.objectives[row])), int(record.diverged[row]),
          *(WORDS[int(code)] for code in record.verdicts[row]),
          *(_short(float(value)) for value in record.statistics[row])]
         for row, task in enumerate(record.tasks)
     ]  # fmt: skip
     return csv_text(heads, rows)
+
+
+def _plain(record: Factorial, cell: Cell) -> list[str]:
+    """Names of the levels of a cell, numbers as programs read them."""
+    return [level.replace(",", "") for level in record.level_names(cell)]
 
 
 def _short(value: float) -> str:
