@@ -120,6 +120,10 @@ def test_sentences_say_what_was_planted():
     assert said(record, "both") == (
         "Needs initialisation 1/sqrt and width 64 or 256 together (36 of 36, elsewhere 0 of 72)."
     )
+    partly = planted(there=lambda i, w, s, e: e == 0 or w == 0)  # of wide ones, e is not known
+    assert said(partly, "both") == (
+        "Needs initialisation 1/sqrt and width 64 or 256 together (18 of 18, elsewhere 0 of 54)."
+    )
     few = planted(seeds=1, there=lambda i, w, s, e: w < 2 and s == e == 0)
     assert said(few, "both") == "No factor tried decides it (1 of 4, 3 not so)."
     assert said(record, "either-or") == "No factor tried decides it (54 of 108, 54 not so)."

@@ -271,15 +271,22 @@ def _needed_together(record: Factorial, task: str, place: int) -> str:
     """
     cells, good = record.cells_of(task), _cells_where(record, task, place)
     needed = [{cell[axis] for cell in good} for axis in range(len(record.factors))]
-    inside = [cell for cell in cells if all(map(set.__contains__, needed, cell))]
+
+    def inside(axes: Iterable[int]) -> list[Cell]:
+        return [cell for cell in cells if all(cell[axis] in needed[axis] for axis in axes)]
+
+    axes = list(range(len(record.factors)))
+    for axis in reversed(axes.copy()):  # leave out what no cell tried tells apart
+        others = [other for other in axes if other != axis]
+        axes = others if inside(others) == good else axes
     named = [
         f"{factor} {' or '.join(record.levels_of(factor)[level] for level in sorted(levels))}"
         for axis, (factor, levels) in enumerate(zip(record.factors, needed, strict=True))
-        if levels != {cell[axis] for cell in cells}
+        if axis in axes
     ]
     own = share_of(record, task, place, good)
     rest = share_of(record, task, place, [cell for cell in cells if cell not in good])
-    if inside != good or len(named) < 2 or own.low <= rest.high:
+    if inside(axes) != good or len(named) < 2 or own.low <= rest.high:
         return ""
     return (
         f"Needs {' and '.join(named)} together ({own.holds} of {own.members}, elsewhere "
