@@ -281,8 +281,11 @@ def test_single_precision_will_do(name):
     assert_close(gradient, expected_gradient, 1e-5)
 
 
-@pytest.mark.parametrize("convolve", [networks.convolve_by_patches, networks.convolve_by_xla])
-def test_both_convolutions_are_scipys_correlation(convolve):
+@pytest.mark.parametrize(
+    "convolve",
+    [networks.convolve_by_patches, networks.convolve_by_rows, networks.convolve_by_xla],
+)
+def test_all_convolutions_are_scipys_correlation(convolve):
     rng = np.random.default_rng(0)
     images, weight = rng.normal(size=(2, 7, 5, 3)), rng.normal(size=(3, 3, 3, 4))
     result = convolve(jnp.asarray(images), jnp.asarray(weight))
