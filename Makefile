@@ -23,6 +23,10 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constr
 
 .PHONY: test test-slow lint format reproduce figures claims gallery docs bench clean
 
+# Bytecode is kept, also where the environment says not to: workers, and commands that tests start,
+# import all of the package.
+test test-slow: export PYTHONDONTWRITEBYTECODE =
+
 # Whole files go to a worker, in the order of tests/conftest.py: what a file compiles and draws once
 # is not done twice.
 test: lint
