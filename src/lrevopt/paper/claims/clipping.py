@@ -7,7 +7,7 @@ import numpy as np
 
 from lrevopt.analysis import Dynamics, Mechanisms
 from lrevopt.analysis.ranks import chance_of_ranks, rank_correlation
-from lrevopt.paper.claims.verdicts import WIDTH, L, M, N, R, Statistic, claim
+from lrevopt.paper.claims.verdicts import NOT_THE_TRAINING, L, M, N, R, Statistic, claim
 from lrevopt.text import number
 
 FEW = 0.05
@@ -21,7 +21,7 @@ FEW = 0.05
     not_on=(L,),
     there=0.5,
     absent=0.8,
-    causes=f"Starting gradients of linear regression are heavy-tailed. {WIDTH}",
+    causes=f"Starting gradients of linear regression are heavy-tailed. {NOT_THE_TRAINING}",
     shown_by="the update with its saturation removed (`straight_updates` in `interventions.csv`).",
 )
 def saturation(mechanisms: Mechanisms) -> Statistic:
@@ -90,7 +90,7 @@ def threshold_constant(mechanisms: Mechanisms) -> Statistic:
     on=(L, R, M, N),
     there=0.99,
     absent=0.95,
-    causes=f"Most gradients may already saturate the GRU. {WIDTH}",
+    causes=f"Most gradients may already saturate the GRU. {NOT_THE_TRAINING}",
     shown_by="shares of gradients beyond the knee (Figures 4 and 10).",
 )
 def affine_centre(mechanisms: Mechanisms) -> Statistic:
@@ -104,7 +104,7 @@ def affine_centre(mechanisms: Mechanisms) -> Statistic:
     on=(N,),
     there=0.02,
     absent=1e-6,  # round-off of a plateau is no bend
-    causes=f"The paper calls its use a mystery; nothing need call for it. {WIDTH}",
+    causes=f"The paper calls its use a mystery; nothing need call for it. {NOT_THE_TRAINING}",
     shown_by="update functions on a logarithmic axis of 81 gradients (`dynamics.npz`).",
 )
 def backward_bend(dynamics: Dynamics) -> Statistic:

@@ -6,7 +6,17 @@ import numpy as np
 
 from lrevopt.analysis import Dynamics, Mechanisms
 from lrevopt.analysis.dynamics import order_in_words
-from lrevopt.paper.claims.verdicts import LENGTH, WIDTH, L, M, N, R, Statistic, between, claim
+from lrevopt.paper.claims.verdicts import (
+    LENGTH,
+    NOT_THE_TRAINING,
+    L,
+    M,
+    N,
+    R,
+    Statistic,
+    between,
+    claim,
+)
 from lrevopt.text import number
 
 REACHED = 0.95
@@ -115,7 +125,7 @@ def linear_near_fixed_point(dynamics: Dynamics) -> Statistic:
     there=IN_ORDER,
     absent=CROSSED,
     also=(f"and the slope changes by no more than {100 * TILTED:.0f} %", "or more"),
-    causes=f"Where states travel far, one mode does several things at once. {WIDTH}",
+    causes=f"Where states travel far, one mode does several things at once. {NOT_THE_TRAINING}",
     shown_by="the update functions of the displaced states themselves (Figures 3b and 8).",
 )
 def momentum_offset(mechanisms: Mechanisms) -> Statistic:

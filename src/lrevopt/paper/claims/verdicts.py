@@ -35,9 +35,9 @@ Outcome = Literal["reproduced", "differs", "cannot tell"]
 L, R, M, N = "linear_regression", "rosenbrock", "two_moons", "mnist"
 """The paper's tasks."""
 
-WIDTH = (
-    "Width, input scale and meta-training decide how far into its saturation the GRU works; the "
-    "paper's values are not printed."
+NOT_THE_TRAINING = (
+    "On linear regression and Rosenbrock neither initialisation nor width, meta-steps or estimator "
+    "decides it (`results/factorial`); the paper's input scales and values are not printed."
 )
 LENGTH = (
     "Ours was meta-trained for far fewer steps than the paper's 5,000, and optimizers of other "
