@@ -133,11 +133,14 @@ def visited_states(
 
 
 def updates_on_gradients(
-    optimizer: AbstractOptimizer, gradients: Float[Array, " step"]
+    optimizer: AbstractOptimizer,
+    gradients: Float[Array, " step"],
+    *,
+    start: Float[Array, " state"] | None = None,
 ) -> Float[Array, " step"]:
-    """Updates `w . h'` under given gradients, from the initial state."""
+    """Updates `w . h'` under given gradients, from `start`, by default the initial state."""
     last, before = run_on_gradients(
-        optimizer, gradients, keep=lambda state, gradient: optimizer.readout @ state
+        optimizer, gradients, start=start, keep=lambda state, gradient: optimizer.readout @ state
     )
     return jnp.append(before[1:], optimizer.readout @ last)
 

@@ -102,7 +102,7 @@ def meta_train(
         training = Training.prepare(
             task, optimizer, settings, folder, key=key, resume=resume, overwrite=overwrite,
             memory_limit=memory_limit, report_plan=progress,
-            mesh=training_mesh(mesh, *independent(settings, drawn_parameters(task, key).size)),
+            mesh=mesh,
         )  # fmt: skip
         outcome = train_on(
             training, time_limit=time_limit, save_every=save_every, progress=progress
@@ -217,12 +217,12 @@ class Training:
     ) -> "Training":
         """Plan the memory, open the folder, and begin or continue. Raises as `meta_train` does."""
         training_key, selection_key = jr.split(key)
+        spread = independent(settings, drawn_parameters(task, key).size)
+        mesh = training_mesh(mesh, *spread)
         planned = folder.plan(
             lambda: plan_memory(task, optimizer, settings, memory_limit=memory_limit),
             resume=resume, overwrite=overwrite, report=report_plan,
-            heading=spread_in_words(
-                mesh, *independent(settings, drawn_parameters(task, key).size)
-            ),
+            heading=spread_in_words(mesh, *spread),
         )  # fmt: skip
         weights, fixed = eqx.partition(optimizer, eqx.is_inexact_array)
         particles = None

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from lrevopt.inner_loop.devices import over_members
 from lrevopt.inner_loop.objectives import meta_objective
-from lrevopt.inner_loop.steps import run_on_gradients, visited_states
+from lrevopt.inner_loop.steps import run_on_gradients, updates_on_gradients
 from lrevopt.inner_loop.unroll import run_all
 from lrevopt.meta_training.estimators import Particles, estimate
 from lrevopt.meta_training.settings import MetaTraining
@@ -216,8 +216,8 @@ def drift(optimizer: AbstractOptimizer, steps: int) -> Float[Array, ""]:
     scattered, _ = jax.vmap(partial(run_on_gradients, optimizer))(led)
     starts = jnp.concatenate([optimizer.initial_state()[None], scattered])
     still = jnp.zeros(steps, sizes.dtype)
-    paths = jax.vmap(lambda start: visited_states(optimizer, still, start=start))(starts)
-    squared = (paths[:, 1:] @ optimizer.readout) ** 2
+    updates = jax.vmap(lambda start: updates_on_gradients(optimizer, still, start=start))(starts)
+    squared = updates**2
     mean = (squared[0].mean() + squared[1:, steps // 2 :].mean()) / 2
     length = jnp.sum(optimizer.readout**2)
     return mean / jnp.where(length > 0, length, 1)

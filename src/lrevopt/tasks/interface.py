@@ -64,8 +64,8 @@ class AbstractTask(eqx.Module):
         """Part 0, ..., `parts` - 1 of the loss, for devices that compute one gradient together.
 
         Parts add up to `loss(problem, parameters, step)` and take about equal time: the mean over a
-        minibatch may give each device some of the examples. None, the default,
-        stands for a loss that is not divided; each device then computes all of it.
+        minibatch may give each device some of the examples. None, the default, stands for a loss
+        that is not divided; each device then computes all of it.
         """
         return None
 
