@@ -4,13 +4,18 @@ import csv
 import shutil
 from pathlib import Path
 
+import jax
 import jax.random as jr
 import numpy as np
 import pytest
 from test_scripts import call
 
 import lrevopt as lo
+from lrevopt import storage
+from lrevopt.optimizers.saved import save_optimizer
 from lrevopt.optimizers.wrappers import ScaledGradients
+from lrevopt.paper.experiments import TransferSettings
+from lrevopt.paper.transfer import Rows, transfer
 from lrevopt.plots.transfers import figure_sweeps, figure_transfer
 from lrevopt.studies.transfer import (
     Sweep,
@@ -164,6 +169,56 @@ def test_the_script_measures_once_and_then_only_draws(runs, monkeypatch, capsys)
     assert (runs / "transfer" / "figure_transfer.png").is_file()
     assert call(monkeypatch, "transfer.py", "--runs", runs, *SMALL, "--measuring.steps", "9") == 2
     assert "whose `steps` differ" in capsys.readouterr().err
+
+
+FEW = TransferSettings(
+    problems=3, analysed=3, steps=8, scales=(1.0, 10.0), horizons=(2, 4), dimensions=(2, 3)
+)
+
+
+def weaken(runs):
+    """Another optimizer in the place of the run's."""
+    run = runs / SHIPPED.name
+    save_optimizer(run, jax.tree.map(lambda leaf: 0.9 * leaf, lo.load(run)))
+
+
+@pytest.mark.slow
+def test_only_what_has_changed_is_measured_again_and_it_is_as_if_all_were(runs, tmp_path):
+    transfer(runs, tmp_path / "kept", FEW, say=lambda line: None)
+    weaken(runs)
+    said: list[str] = []
+    transfer(runs, tmp_path / "kept", FEW, say=said.append)
+    counts = {line.split(":")[0]: line.split()[1] for line in said[:4]}
+    # Distances are those from the learned optimizer, so that all are other ones.
+    assert counts == {
+        "scales_linear_regression": "1", "horizons_linear_regression": "1",
+        "linear_regression": "4", "dimensions": "1",
+    }  # fmt: skip
+    transfer(runs, tmp_path / "fresh", FEW, say=lambda line: None)
+    for name in counts:
+        kind: type[Transfer] | type[Sweep] = Transfer if name == SHIPPED.name else Sweep
+        kept = storage.load_record(kind, tmp_path / "kept" / f"{name}.npz")
+        fresh = storage.load_record(kind, tmp_path / "fresh" / f"{name}.npz")
+        assert kept.names == fresh.names
+        np.testing.assert_allclose(kept.objectives, fresh.objectives, rtol=1e-10)
+    again: list[str] = []
+    transfer(runs, tmp_path / "kept", FEW, say=again.append)
+    assert not any("optimizers," in line for line in again)
+
+
+@pytest.mark.parametrize(
+    ("changed", "measured"),
+    [((), ()), (("fast",), ("slow", "fast")), (("slow",), ("slow", "fast", "wild"))],
+)
+def test_distances_need_the_home_optimizer(changed, measured):
+    before = dict.fromkeys(OPTIMIZERS, "old")
+    now = before | dict.fromkeys(changed, "new")
+    rows = Rows(OPTIMIZERS, home="slow", distances=True)
+    kept = Transfer(tuple(OPTIMIZERS), "slow", np.ones((3, 2)), np.zeros(3))
+    assert tuple(rows.to_measure(kept, before, now)) == measured
+    assert tuple(Rows(OPTIMIZERS).to_measure(kept, before, now)) == changed
+    without = Rows(OPTIMIZERS, home="slow").to_measure(kept, before, now)
+    assert set(without) == ({"slow", *changed} if changed else set())
 
 
 def record(task):

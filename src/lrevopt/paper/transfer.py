@@ -34,6 +34,8 @@ from lrevopt.text import csv_text
 SIZED = "linear_regression"
 """The task whose dimension is swept: the only one that has one to choose."""
 
+WEIGHTS = "weights"
+"""Among what a record was made from: digests of the optimizers' weights, by name."""
 
 Record = TypeVar("Record", Transfer, Sweep)
 
@@ -49,9 +51,11 @@ def transfer(
     """Measure what is not yet in `output`, then write tables and figures there.
 
     `TASK.npz`, `scales_TASK.npz`, `horizons_TASK.npz` and `dimensions.npz` are kept together with
-    `settings.json`. Raises `ValueError` for a folder without runs, runs without tuned baselines,
-    a folder that cannot be written, that another process writes into, or that was measured with
-    other settings or weights.
+    `settings.json`. In a folder that was measured before, only optimizers that are new, or whose
+    weights have changed since then, are run again.
+
+    Raises `ValueError` for a folder without runs, runs without tuned baselines, a folder that
+    cannot be written, that another process writes into, or that was measured with other settings.
     """
     with storage.claimed(output):
         _transfer(results, output, settings, data_dir=data_dir, say=say)
@@ -74,7 +78,9 @@ def _transfer(
         for home, own in by_home.items()
         for kind, optimizer in own.items()
     }
-    once = functools.partial(_once, say, _check_or_keep(output, settings, everyone))
+    made_from = _made_from(settings, everyone)
+    _check_settings(output / storage.SETTINGS, made_from)
+    once = functools.partial(_once, say=say, made_from=made_from)
     test, seen = (key_stream(name, settings.seed) for name in ("test", "analysis"))
     steps = settings.steps
     transfers: dict[str, Transfer] = {}
@@ -86,26 +92,28 @@ def _transfer(
         factors, lengths = settings.swept(name)
         shared: dict[str, Any] = {"key": test, "problems": count}
         scales[name] = once(
-            Sweep, output / f"scales_{name}.npz",
-            sweep_scales, own, task, factors, steps=steps, **shared,
+            Sweep, output / f"scales_{name}.npz", _of_home(own, name),
+            sweep_scales, task, factors, steps=steps, **shared,
         )  # fmt: skip
         horizons[name] = once(
-            Sweep, output / f"horizons_{name}.npz",
-            sweep_horizons, own, task, lengths, **shared,
+            Sweep, output / f"horizons_{name}.npz", _of_home(own, name),
+            sweep_horizons, task, lengths, **shared,
         )  # fmt: skip
+        analysed = settings.analysed_of(name)
         transfers[name] = once(
             Transfer, output / f"{name}.npz",
-            measure_transfer, everyone, task, f"{name}/{LEARNED}", analysis_key=seen,
-            analysed=settings.analysed_of(name), steps=steps, **shared,
+            Rows(everyone, home=f"{name}/{LEARNED}", distances=analysed > 0),
+            measure_transfer, task, f"{name}/{LEARNED}", analysis_key=seen,
+            analysed=analysed, steps=steps, **shared,
         )  # fmt: skip
     dimensions = None
     if SIZED in runs:
         variants = {float(dim): LinearRegression(dim) for dim in settings.dimensions}
         dimensions = once(
-            Sweep, output / "dimensions.npz",
-            sweep_tasks, by_home[SIZED], variants, key=test, problems=settings.problems,
-            steps=steps,
+            Sweep, output / "dimensions.npz", _of_home(by_home[SIZED], SIZED),
+            sweep_tasks, variants, key=test, problems=settings.problems, steps=steps,
         )  # fmt: skip
+    storage.save_json(output / storage.SETTINGS, made_from)
     storage.write_atomically(output / "matrix.csv", transfer_table(transfers))
     save_figure(figure_transfer(transfers, dimensions, TITLES), output, "transfer")
     save_figure(figure_sweeps(scales, horizons, TITLES), output, "sweeps")
@@ -113,56 +121,116 @@ def _transfer(
         say(line)
 
 
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """Optimizers of a record, by the names of its rows.
+
+    - `prefix`: what stands before those names among all weights.
+    - `home`: a row that is measured with any other, from which distances are taken, if any.
+    """
+
+    optimizers: Mapping[str, AbstractOptimizer]
+    prefix: str = ""
+    home: str | None = None
+    distances: bool = False
+
+    def to_measure(
+        self, kept: Transfer | Sweep, before: Mapping[str, str], now: Mapping[str, str]
+    ) -> dict[str, AbstractOptimizer]:
+        """Optimizers that are not in a record as they are now.
+
+        `before` and `now` have digests of weights. Where the home optimizer has changed, so have
+        all distances.
+        """
+        changed = {
+            name: optimizer
+            for name, optimizer in self.optimizers.items()
+            if name not in kept.names or before.get(self.prefix + name) != now[self.prefix + name]
+        }
+        if not changed or self.home is None:
+            return changed
+        if self.distances and self.home in changed:
+            return dict(self.optimizers)
+        return {self.home: self.optimizers[self.home], **changed}
+
+
+def _of_home(optimizers: Mapping[str, AbstractOptimizer], home: str) -> Rows:
+    return Rows(optimizers, prefix=f"{home}/")
+
+
 def _once(
-    say: Callable[[str], None],
-    made_from: dict[str, Any],
     kind: type[Record],
     path: Path,
+    rows: Rows,
     measure: Callable[..., Record],
     *inputs: Any,
+    say: Callable[[str], None],
+    made_from: dict[str, Any],
     **options: Any,
 ) -> Record:
     """The record that is there, or else measured and saved. Its cells are kept until it is whole.
 
-    Raises `ValueError` for a record that was made from other settings or weights.
+    Rows of optimizers that have not changed are taken from a record that is there. Raises
+    `ValueError` for a record that was made from other settings.
     """
+    names = tuple(rows.optimizers)
+    kept, measured = None, dict(rows.optimizers)
     if path.exists():
-        if (storage.load_source(path) or made_from) != made_from:
-            raise ValueError(f"`{path}` was made from other settings or weights: remove it.")
-        return storage.load_record(kind, path)
+        kept = storage.load_record(kind, path)
+        before = storage.load_source(path) or made_from
+        if _other_settings(before, made_from):
+            raise ValueError(f"`{path}` was made from other settings: remove it.")
+        measured = rows.to_measure(kept, before[WEIGHTS], made_from[WEIGHTS])
+        if not measured and kept.names == names:
+            return kept
     start = time.monotonic()
     with storage.resumable(path.parent, path.stem, made_from):
-        record = measure(*inputs, **options)
+        if kept is None:
+            record = measure(measured, *inputs, **options)
+        elif measured:
+            record = _joined(names, measure(measured, *inputs, **options), kept)
+        else:
+            record = _joined(names, kept, kept)
         storage.save_record(path, record, made_from)
-    say(f"{path.stem}: {time.monotonic() - start:.0f} s")
+    say(f"{path.stem}: {len(measured)} optimizers, {time.monotonic() - start:.0f} s")
     return record
 
 
-def _check_or_keep(
-    output: Path, settings: TransferSettings, optimizers: Mapping[str, AbstractOptimizer]
-) -> dict[str, Any]:
-    """Settings and weights that are measured, kept in a new folder.
+def _joined(names: tuple[str, ...], new: Record, old: Record) -> Record:
+    """Rows of two records in the order of `names`, where both have one the new one's."""
+    places = [
+        (new, new.names.index(name)) if name in new.names else (old, old.names.index(name))
+        for name in names
+    ]
+    arrays: dict[str, Any] = {
+        field: np.stack([getattr(record, field)[place] for record, place in places])
+        for field in ("objectives", "distances")
+        if hasattr(new, field)
+    }
+    return dataclasses.replace(new, names=names, **arrays)
 
-    Raises `ValueError` for a folder that was measured with others.
-    """
-    own = json.loads(
-        json.dumps(
-            dataclasses.asdict(settings)
-            | {"weights": {name: storage.digest_of(opt) for name, opt in optimizers.items()}}
+
+def _made_from(
+    settings: TransferSettings, optimizers: Mapping[str, AbstractOptimizer]
+) -> dict[str, Any]:
+    """Settings, and digests of the weights by optimizer, as they are read back from a file."""
+    weights = {name: storage.digest_of(optimizer) for name, optimizer in optimizers.items()}
+    return json.loads(json.dumps(dataclasses.asdict(settings) | {WEIGHTS: weights}))
+
+
+def _other_settings(found: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
+    return [key for key in own if key != WEIGHTS and found.get(key) != own[key]]
+
+
+def _check_settings(path: Path, made_from: dict[str, Any]) -> None:
+    """Keep what a new folder is made from. Raises `ValueError` for one of other settings."""
+    if not path.exists():
+        storage.save_json(path, made_from)
+    elif other := _other_settings(storage.load_json(path), made_from):
+        raise ValueError(
+            f"`output` must be a folder that was measured with the same settings, got "
+            f"`{path.parent}`, whose `{other[0]}` differ: choose another folder, or remove it."
         )
-    )
-    path = output / storage.SETTINGS
-    if path.exists():
-        found = storage.load_json(path)
-        other = [key for key in own if found.get(key) != own[key]]
-        if other:
-            raise ValueError(
-                f"`output` must be a folder that was measured with the same settings, got "
-                f"`{output}`, whose `{other[0]}` differ: choose another folder, or remove it."
-            )
-    else:
-        storage.save_json(path, own)
-    return own
 
 
 def transfer_table(transfers: Mapping[str, Transfer]) -> str:
