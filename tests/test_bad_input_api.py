@@ -665,6 +665,19 @@ def _studies() -> dict[str, tuple[Callable[..., Any], str]]:
             lambda: lo.grow_path(
                 MOMENTUM, TASK, key=KEY, test_key=KEY, baselines={"a": MOMENTUM}, settings=1),
             "`settings` must be `BoxTraining` settings"),
+        "studies: elimination, box": (
+            lambda: lo.prune_path(
+                MOMENTUM, 0.1, TASK, key=KEY, test_key=KEY, baselines={"a": MOMENTUM}),
+            "`white_box` must be a `WhiteBox`"),
+        "studies: elimination, modes": (
+            lambda: lo.prune_path(
+                MOMENTUM, lo.WhiteBox(0.1, momentum=lo.BoxMomentum((0.1, 0.2, 0.3))), TASK,
+                key=KEY, test_key=KEY, baselines={"a": MOMENTUM}),
+            "`white_box` must have at most 2 modes, got 3"),
+        "studies: elimination, problems": (
+            lambda: lo.prune_path(
+                MOMENTUM, lo.WhiteBox(0.1), TASK, key=KEY, test_key=KEY, baselines={"a": MOMENTUM},
+                problems=0), "`problems` must be an integer of at least 1"),
         "studies: box training": (lambda: lo.BoxTraining(starts=0), "`starts` must be an integer"),
         "studies: text": (lambda: lo.optax_text(MOMENTUM), "`white_box` must be a `WhiteBox`"),
         "studies: LaTeX": (lambda: lo.latex_text(1), "`white_box` must be a `WhiteBox`"),

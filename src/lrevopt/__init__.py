@@ -105,6 +105,7 @@ if TYPE_CHECKING:
     from lrevopt.studies.distillation import grow_path as grow_path
     from lrevopt.studies.distillation import latex_text as latex_text
     from lrevopt.studies.distillation import optax_text as optax_text
+    from lrevopt.studies.distillation import prune_path as prune_path
     from lrevopt.studies.interventions import INTERVENTIONS as INTERVENTIONS
     from lrevopt.studies.interventions import Intervention as Intervention
     from lrevopt.studies.interventions import Interventions as Interventions

@@ -1,6 +1,7 @@
 """White boxes as JSON, with other parts, and those that come with the package."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
@@ -131,6 +132,17 @@ def distilled_box(name: str) -> WhiteBox:
     """The white box behind `distilled`. Raises `ValueError` for a name without one."""
     one_of("name", text("name", name), distilled_names())
     return box_of(storage.load_json(DISTILLED / f"{name}.json"))
+
+
+def load_box(path: Path | str) -> WhiteBox:
+    """The white box of a JSON file that `lrevopt distill` wrote (`distilled.json`).
+
+    Raises `ValueError` for a file that is not there or holds something else.
+    """
+    try:
+        return box_of(storage.load_json(Path(path)))
+    except (OSError, KeyError, TypeError) as error:
+        raise ValueError(f"`{path}` must be a white box as JSON.") from error
 
 
 def distilled_names() -> tuple[str, ...]:

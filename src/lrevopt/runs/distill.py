@@ -29,18 +29,20 @@ from lrevopt.studies.distillation import (
 )
 from lrevopt.text import Table, csv_text
 
-Study = Literal["fit", "path", "parts"]
+Study = Literal["fit", "path", "elimination", "parts"]
 
 STUDIES: tuple[Study, ...] = get_args(Study)
-"""Fit to what the learned optimizer does; as few numbers as possible; worth of each part."""
+"""Fit to what the learned optimizer does; ever more numbers; ever fewer; worth of each part."""
+
+DEFAULT_STUDIES: tuple[str, ...] = ("fit", "path", "parts")
 
 
 @dataclasses.dataclass(frozen=True)
 class DistillSettings:
     """What a distillation consists of. Raises `ValueError` as its parts do."""
 
-    studies: tuple[str, ...] = STUDIES
-    """Which of fit, path and parts."""
+    studies: tuple[str, ...] = DEFAULT_STUDIES
+    """Which of fit, path, elimination and parts."""
     distilling: Distilling = Distilling()
     """Settings of the fit."""
     training: MetaTraining = distillation.TRAINING
@@ -78,8 +80,9 @@ def distill_run(
 ) -> dict[str, Any]:
     """Distil a run's optimizer, and write records, tables and figures into the folder `output`.
 
-    `white_box` has the parts and held numbers of the fit and of the study of parts (default: a
-    real and a complex mode, saturation, adaptation, schedule). Records come back by study. A call
+    `white_box` has the parts and held numbers of the fit, of the elimination, which starts from its
+    numbers too, and of the study of parts (default: a real and a complex mode, saturation,
+    adaptation, schedule). Records come back by study. A call
     that was interrupted goes on where it stopped: with the same command, white boxes that were
     trained are not trained again.
 
@@ -114,6 +117,15 @@ def distill_run(
             )  # fmt: skip
             _write(output, "path", found["path"], say, figure_path(found["path"]))
             _write_box(output, found["path"].white_box(settings.numbers), say)
+        if "elimination" in settings.studies:
+            found["elimination"] = storage.part(
+                "elimination", distillation.WhiteBoxPath,
+                lambda: distillation.prune_path(optimizer, box, task, **common), of=box,
+            )  # fmt: skip
+            record = found["elimination"]
+            _write(output, "elimination", record, say, figure_path(record))
+            if "path" not in settings.studies:
+                _write_box(output, record.white_box(settings.numbers), say)
         if "parts" in settings.studies:
             fit = found.get("fit")
             found["parts"] = storage.part(

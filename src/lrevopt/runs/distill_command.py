@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -19,9 +19,11 @@ class Distill(RunSettings):
     """Folder that gets records, tables, figures, and the white box as JSON, optax and LaTeX."""
     studies: tuple[str, ...] = ("fit", "path", "parts")
     """Which studies: fit, to the optimizer's updates and losses; path, white boxes of 1, 2, ...
-    numbers; parts, the worth of each part, for which every subset of parts is trained."""
+    numbers; elimination, from all numbers of the white box down to 1; parts, the worth of each
+    part, for which every subset of parts is trained."""
     white_box: Annotated[str | None, tyro.conf.arg(metavar="OPTIMIZER")] = None
-    """module:factory of the white box for fit and parts (default: all parts, 13 numbers)."""
+    """White box for fit, elimination and parts: module:factory, or JSON as in distilled.json
+    (default: all parts, 13 numbers)."""
     starts: int = 4
     """Random starts of every white box that is trained."""
     seeds: int = 3
@@ -54,9 +56,16 @@ class Distill(RunSettings):
             problems=self.problems,
             seed=self.seed,
         )
-        box = None
-        if self.white_box is not None:
-            made = specs.find_object("white_box", self.white_box)
-            box = specs.call("white_box", self.white_box, made, {}) if callable(made) else made
+        box = None if self.white_box is None else _white_box(self.white_box)
         distill_run(self.open(self.steps), self.output, settings, white_box=box)
         print(f"written to {self.output}")
+
+
+def _white_box(spec: str) -> Any:
+    """A white box from a JSON file or from `module:factory`."""
+    if spec.endswith(".json"):
+        from lrevopt.optimizers.white_box_documents import load_box
+
+        return load_box(spec)
+    made = specs.find_object("white_box", spec)
+    return specs.call("white_box", spec, made, {}) if callable(made) else made

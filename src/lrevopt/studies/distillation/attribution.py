@@ -252,7 +252,7 @@ def _check(
 
 
 def tested_beside(
-    boxes: Mapping[str, WhiteBox],
+    boxes: Mapping[str, AbstractOptimizer],
     optimizer: AbstractOptimizer,
     baselines: Mapping[str, AbstractOptimizer],
     task: AbstractTask,

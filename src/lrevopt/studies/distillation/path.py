@@ -8,7 +8,7 @@ added number was tried on Rosenbrock and ends in a worse place.
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -44,7 +44,7 @@ TRIED = 3
 
 
 class WhiteBoxPath(Printed, eqx.Module):
-    """White boxes of ever more numbers and what they keep of a learned optimizer's gain.
+    """White boxes of ever more or fewer numbers and what they keep of a learned optimizer's gain.
 
     `names` are the moves, `counts` the free numbers after each, `objectives` meta-objectives on
     test problems, `selection_scores` those on selection problems. `tried` has a line for every
@@ -84,16 +84,49 @@ class WhiteBoxPath(Printed, eqx.Module):
             f"Intervals: 95 %, bootstrap over problems. {len(self.tried)} white boxes were trained."
         ]
         heads = ("numbers", "move", "meta-objective", "gain kept", "low", "high")
-        return Table("White boxes of ever more numbers", heads, rows, notes)
+        grown = self.counts[-1] >= self.counts[0]
+        kind = "more" if grown else "fewer"
+        return Table(f"White boxes of ever {kind} numbers", heads, rows, notes)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Point:
-    """Where a path stands."""
+class PathPoint:
+    """A white box of a path: what was done last, JSON, what runs it, score, and what was tried."""
 
     name: str
-    trained: Trained
+    document: Document
+    optimizer: AbstractOptimizer
+    score: float
     tried: tuple[str, ...]
+
+
+def tested_path(
+    points: Sequence[PathPoint],
+    optimizer: AbstractOptimizer,
+    baselines: Mapping[str, AbstractOptimizer],
+    task: AbstractTask,
+    *,
+    settings: BoxTraining,
+    key: Key[Array, ""],
+    test_key: Key[Array, ""],
+    problems: int,
+) -> WhiteBoxPath:
+    """The record of a path, with meta-objectives on test problems (see `tested_beside`)."""
+    rows, best = tested_beside(
+        {str(place): point.optimizer for place, point in enumerate(points)}, optimizer, baselines,
+        task, settings=settings, key=key, test_key=test_key, problems=problems,
+    )  # fmt: skip
+    return WhiteBoxPath(
+        names=tuple(point.name for point in points),
+        counts=np.array([len(box_of(point.document).numbers()) for point in points]),
+        documents=tuple(json.dumps(point.document) for point in points),
+        objectives=np.stack([rows[str(place)] for place in range(len(points))]),
+        selection_scores=np.array([point.score for point in points]),
+        learned=rows[LEARNED],
+        baseline=rows[best],
+        baseline_name=best,
+        tried=sum((point.tried for point in points), ()),
+    )
 
 
 def grow_path(
@@ -126,22 +159,10 @@ def grow_path(
     steps = settings.training.unroll
     typical = typical_sizes(optimizer, task, steps, key=key)
     points = _points(task, typical, settings, numbers, key=jr.fold_in(key, 0))
-    boxes = {str(place): point.trained.box for place, point in enumerate(points)}
-    rows, best = tested_beside(
-        boxes, optimizer, baselines, task, settings=settings, key=key, test_key=test_key,
+    return tested_path(
+        points, optimizer, baselines, task, settings=settings, key=key, test_key=test_key,
         problems=problems,
     )  # fmt: skip
-    return WhiteBoxPath(
-        names=tuple(point.name for point in points),
-        counts=np.array([len(box.numbers()) for box in boxes.values()]),
-        documents=tuple(json.dumps(document_of(box)) for box in boxes.values()),
-        objectives=np.stack([rows[name] for name in boxes]),
-        selection_scores=np.array([point.trained.scores.min() for point in points]),
-        learned=rows[LEARNED],
-        baseline=rows[best],
-        baseline_name=best,
-        tried=sum((point.tried for point in points), ()),
-    )
 
 
 def _points(
@@ -151,7 +172,7 @@ def _points(
     numbers: int,
     *,
     key: Key[Array, ""],
-) -> list[_Point]:
+) -> list[PathPoint]:
     """Every white box of the path. Each round is kept when it is done."""
 
     def first() -> _Round:
@@ -163,10 +184,11 @@ def _points(
     training_key = jr.split(key, 3)[2]
     points = [storage.part("path 1", _Round, first).point()]
     while True:
-        box = points[-1].trained.box
+        document = points[-1].document
+        box = box_of(document)
         count, place = len(box.numbers()), len(points)
         larger = {
-            name: move for name, move in moves_from(document_of(box), typical).items()
+            name: move for name, move in moves_from(document, typical).items()
             if len(move[0]["numbers"]) - len(move[0]["held"]) <= numbers
         }  # fmt: skip
         if count >= numbers or not larger:
@@ -256,7 +278,8 @@ class _Round(eqx.Module):
         """The record."""
         return cls(name, json.dumps(document_of(trained.box)), trained.scores, tried)
 
-    def point(self) -> _Point:
+    def point(self) -> PathPoint:
         """What it is a record of."""
-        box = box_of(json.loads(self.document))
-        return _Point(self.name, Trained(box, self.scores), tuple(self.tried))
+        document = json.loads(self.document)
+        score = float(self.scores.min())
+        return PathPoint(self.name, document, box_of(document), score, tuple(self.tried))

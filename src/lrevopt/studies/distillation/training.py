@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Key
 from lrevopt.checks import positive_integer
 from lrevopt.inner_loop.scoring import score_settings
 from lrevopt.meta_training import MetaTraining, meta_train_population
+from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.optimizers.stacking import stacked, unstacked
 from lrevopt.optimizers.white_box import WhiteBox
 from lrevopt.optimizers.white_box_documents import reordered
@@ -95,7 +96,7 @@ def train_from(
 
 
 def screened(
-    boxes: WhiteBox, task: AbstractTask, settings: BoxTraining, *, key: Key[Array, ""]
+    boxes: AbstractOptimizer, task: AbstractTask, settings: BoxTraining, *, key: Key[Array, ""]
 ) -> Float[np.ndarray, " box"]:
     """Mean meta-objective of stacked white boxes on problems from `key`; inf where one diverged."""
     problems = eqx.filter_jit(sample_problems)(task, key, settings.screening_problems)

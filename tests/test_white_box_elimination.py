@@ -1,0 +1,139 @@
+"""Backward elimination: ties leave exactly the smaller white box, and what is not needed goes."""
+
+import json
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from tables import Quadratic
+
+import lrevopt as lo
+from lrevopt.optimizers.white_box_documents import box_of, document_of, load_box
+from lrevopt.studies.distillation import BoxTraining
+from lrevopt.studies.distillation.recorded_runs import Typical, replayed
+from lrevopt.studies.distillation.removals import all_free, reduced, removals, tied
+
+TYPICAL = Typical(gradient=1.0, largest=5.0, steps=40)
+
+GRADIENTS = jnp.asarray(np.random.default_rng(1).normal(size=(50, 3)))
+
+PARTS: dict[str, Any] = {
+    "saturation": lo.BoxSaturation(2.0, 1.5, 0.2),
+    "adaptation": lo.BoxAdaptation(0.95, 0.3, 0.1),
+    "schedule": lo.BoxSchedule(2.0, 20.0),
+}
+
+FULL = {
+    "a real and an oscillating mode": lo.WhiteBox(
+        0.1, momentum=lo.BoxMomentum((0.9, 0.5 + 0.4j), (0.7, 0.3 + 0.1j)), **PARTS),
+    "two real modes": lo.WhiteBox(0.1, momentum=lo.BoxMomentum((0.9, 0.2), (0.7, 0.3)), **PARTS),
+    "two oscillating modes": lo.WhiteBox(
+        0.1, momentum=lo.BoxMomentum((0.8j, 0.5 + 0.4j), (0.7 + 0.2j, 0.3 + 0.1j)), **PARTS),
+    "an oscillating mode": lo.WhiteBox(0.1, momentum=0.5 + 0.4j, **PARTS),
+    "held numbers": lo.WhiteBox(
+        0.1, momentum=0.5, **PARTS, hold=("exponent", "sharpness", "timescale")),
+    "memory saturates": lo.WhiteBox(
+        0.1, momentum=lo.BoxMomentum((0.9, 0.5 + 0.4j), (0.7, 0.3)),
+        saturation=lo.BoxSaturation(2.0, of="memory")),
+    "as in Adam": lo.WhiteBox(
+        0.1, momentum=0.8, adaptation=lo.BoxAdaptation(
+            0.9, 0.4, 0.3, of="update", floor_outside=True)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FULL)
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_removals_end_at_the_learning_rate_and_write_out_what_runs(name, seed):
+    """In whatever order: the reduced white box makes the same updates, with the same numbers."""
+    box, ties = all_free(FULL[name])
+    generator = np.random.default_rng(seed)
+    counts = [len(FULL[name].numbers())]
+    assert len(box_of(reduced(box, ties)).numbers()) == counts[0]
+    while options := removals(box, ties, TYPICAL):
+        ties = ties | list(options.values())[generator.integers(len(options))]
+        one, small = tied(box, ties), box_of(json.loads(json.dumps(reduced(box, ties))))
+        counts.append(len(small.numbers()))
+        expected = replayed(one, GRADIENTS)
+        # The angle of a real mode that oscillated is 8e-18, not 0.
+        np.testing.assert_allclose(replayed(small, GRADIENTS), expected, rtol=1e-9, atol=1e-12)
+    assert np.all(np.diff(counts) < 0)
+    assert small.numbers().keys() == {"learning_rate"}
+
+
+def test_tied_numbers_have_no_derivative():
+    box, ties = all_free(FULL["a real and an oscillating mode"])
+    ties = ties | removals(box, ties, TYPICAL)["saturation"]
+
+    @eqx.filter_jit
+    def slopes(one):
+        return eqx.filter_grad(lambda o: jnp.sum(replayed(o, GRADIENTS) ** 2))(one)
+
+    found = slopes(tied(box, ties)).box.coordinates
+    for name, value in found.items():
+        assert np.isfinite(value)
+        assert (float(value) == 0) == (name in ties)
+
+
+def test_names_of_removals():
+    box, ties = all_free(FULL["a real and an oscillating mode"])
+    assert set(removals(box, ties, TYPICAL)) == {
+        "real mode", "oscillating mode", "memory of real mode", "unequal shares",
+        "oscillation of oscillating mode", "quadrature of oscillating mode", "saturation",
+        "free sharpness", "asymmetry", "adaptation", "free exponent", "free floor", "schedule",
+        "free timescale",
+    }  # fmt: skip
+    ties = ties | removals(box, ties, TYPICAL)["oscillating mode"]
+    assert "momentum" in removals(box, ties, TYPICAL)
+    assert "unequal shares" not in removals(box, ties, TYPICAL)
+
+
+SHORT = BoxTraining(
+    training=lo.MetaTraining(
+        steps=30, unroll=20, problems=4, objective="log_mean", learning_rate=0.05, warm_up=0,
+        clip=1.0, penalty=0.0, early_snapshots=False, snapshot_every=10, selection_problems=4,
+    ),
+    starts=1, candidates=8, screening_problems=4,
+)  # fmt: skip
+
+
+def test_momentum_stays_longest_where_it_is_what_helps():
+    """On a quadratic of condition 50, a schedule is worth little and momentum a lot."""
+    task = Quadratic(jnp.array([1.0, 0.02]), jnp.array([1.0, -2.0]))
+    box = lo.WhiteBox(0.3, momentum=0.6, schedule=lo.BoxSchedule(1.1, 10.0))
+    keys = jr.split(jr.key(0))
+    baselines = {"descent": lo.GradientDescent(0.5), "slow": lo.GradientDescent(0.01)}
+    learned = lo.Momentum(0.6, 0.75)
+    record = lo.prune_path(
+        learned, box, task, key=keys[0], test_key=keys[1], baselines=baselines, settings=SHORT,
+        problems=4,
+    )  # fmt: skip
+    assert record.counts[0] == 4
+    assert record.counts[-2:].tolist() == [2, 1]
+    assert np.all(np.diff(record.counts) < 0)
+    assert record.names[-1] == "without momentum"
+    assert set(box_of(json.loads(record.documents[-2])).numbers()) == {"learning_rate", "momentum"}
+    assert record.baseline_name == "descent"
+    # What is written out runs as what was tested.
+    for document, row in zip(record.documents, record.objectives, strict=True):
+        again = lo.evaluate(
+            {"box": box_of(json.loads(document))}, task, problems=4, steps=20, key=keys[1]
+        )
+        np.testing.assert_allclose(again.meta_objectives()[0], row, rtol=1e-6)
+    assert "ever fewer numbers" in str(record)
+    assert lo.plot.path(record).axes[0].get_xlabel()
+    assert record.white_box(2).numbers().keys() == {"learning_rate", "momentum"}
+
+
+def test_white_boxes_load_from_json(tmp_path):
+    box = FULL["held numbers"]
+    file = tmp_path / "box.json"
+    file.write_text(json.dumps(document_of(box)))
+    found = document_of(load_box(file))
+    assert found["numbers"] == pytest.approx(document_of(box)["numbers"])
+    assert found["held"] == ["exponent", "sharpness", "timescale"]
+    file.write_text(json.dumps({"numbers": {}}))
+    with pytest.raises(ValueError, match="must be a white box as JSON"):
+        load_box(file)
