@@ -1,7 +1,7 @@
 # Two commands do all of their own set-up, in .venv, on a machine with Python >= 3.11:
 #   make reproduce [TASK=rosenbrock] [ARGS="..."]    train, tune, evaluate, analyse, draw, report
 #   make test                                        lint, type check and the fast tests
-# Also: make test-slow, which runs the tests marked slow, make figures, which draws all figures again
+# Also: make test-slow, which runs the tests marked slow or long, make figures, which draws all figures again
 # from the numbers in results/, without training (make figures RUN=runs/rosenbrock: those of one run,
 # into its folder figures/), make claims, which measures the paper's sentences on them, make gallery,
 # which analyses fifteen optimizers of optax, make docs, which builds the documentation and runs its
@@ -30,12 +30,14 @@ test test-slow: export PYTHONDONTWRITEBYTECODE =
 # Whole files go to a worker, in the order of tests/conftest.py: what a file compiles and draws once
 # is not done twice.
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not long"
 
-# The rest: whole pipelines, searches and estimates too large to repeat at every change. XLA_FLAGS is
-# set to nothing, so that programs are optimised.
+# The rest, in two parts. Slow: pipelines, searches and estimates that compute for minutes. XLA_FLAGS is
+# set to nothing, so that their programs are optimised. Long: tests like the fast ones, left out there
+# because `make test` is to end in eight minutes, run in the same way.
 test-slow: .venv/developer
 	XLA_FLAGS= $(BIN)/python -m pytest -n 2 --dist load --maxschedchunk 1 -m slow
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "long and not slow"
 
 lint: .venv/developer
 	$(BIN)/ruff check .

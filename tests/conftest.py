@@ -14,7 +14,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 # Tests compile a lot and compute little, so their programs are not optimised. With XLA_FLAGS set,
-# even to nothing, they are those that users have: `make test-slow` and `.ci/newest` do so. Versions
+# even to nothing, they are those that users have: so for slow tests and in `.ci/newest`. Versions
 # of jaxlib after 0.10 may end at the other flags, which they do not know. With the last of them a
 # program is compiled in one piece: small ones take an eighth less time than in many.
 os.environ.setdefault(

@@ -2,13 +2,15 @@
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
+import pytest
 from jaxtyping import Array, Float, Key
 
 import lrevopt as lo
@@ -115,6 +117,17 @@ FROM_OPTAX: dict[str, Callable[[float], AbstractOptimizer]] = {
     "optax_momentum_held": lambda rate: lo.from_optax(optax.sgd(rate, momentum=0.9), at_step=3),
 }
 """Optax's, whose hyperparameters are no leaves: they cannot be stacked."""
+
+
+def mostly_long(cases: Iterable[Any], *fast: Any) -> list[Any]:
+    """A table for `pytest.mark.parametrize`: its cases, marked long but for those that are `fast`.
+
+    So a law is tested over the whole table in `make test-slow`, with whatever joins the table, and
+    on representatives in `make test`.
+    """
+    every = list(cases)
+    assert set(fast) <= set(every), f"not in the table: {set(fast) - set(every)}"
+    return [each if each in fast else pytest.param(each, marks=pytest.mark.long) for each in every]
 
 
 class QuadraticProblem(AbstractProblem):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from jaxtyping import Array, Float
 from planted import PLANTED
-from tables import OPTIMIZERS, Quadratic, gru
+from tables import OPTIMIZERS, Quadratic, gru, mostly_long
 
 import lrevopt as lo
 from lrevopt.analysis import (
@@ -180,7 +180,7 @@ def test_state_variance_and_spread():
     np.testing.assert_array_equal(evenly_spaced(np.arange(2), 3), [0, 1])
 
 
-@pytest.mark.parametrize("name", ["momentum", "gru"])
+@pytest.mark.parametrize("name", mostly_long(["momentum", "gru"], "momentum"))
 def test_analysis_of_the_whole(name):
     opt = OPTIMIZERS[name](0.02)
     record = analyze(opt, lo.LinearRegression(dim=2), key=jr.key(0), problems=4, steps=20)
@@ -211,6 +211,7 @@ def test_analysis_of_the_whole(name):
         )
 
 
+@pytest.mark.long
 def test_an_untrained_optimizer_can_be_analysed():
     """Its readout is 0: nothing moves, and every ratio to a slope of 0 has to be survived."""
     awake = gru(0.02)
@@ -221,6 +222,7 @@ def test_an_untrained_optimizer_can_be_analysed():
     assert record.clipping.saturation == 1
 
 
+@pytest.mark.long
 def test_a_line_of_fixed_points_can_be_analysed():
     """A sum of gradients that leaks into the step: everywhere is a fixed point of its own."""
     opt = lo.LinearOptimizer(
@@ -240,6 +242,7 @@ def test_a_line_of_fixed_points_can_be_analysed():
     np.testing.assert_allclose(radius, 1, rtol=1e-12)
 
 
+@pytest.mark.long
 def test_without_a_fixed_point_the_slowest_state_stands_in():
     """The first coordinate grows by h^2 + 1e-3, which is least, but not 0, at h = 0."""
     opt = Creeping(-0.1 * jnp.ones(2))

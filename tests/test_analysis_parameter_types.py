@@ -290,6 +290,7 @@ def test_moving_along_a_line_of_fixed_points_tilts():
     assert moved.lift[0] == 0
 
 
+@pytest.mark.long
 def test_of_a_conjugate_pair_one_is_shown():
     eigenvalues = jnp.array([0.9, 0.6 + 0.2j, 0.6 - 0.2j])
     opt = lo.ModeOptimizer(eigenvalues, 0.1 * jnp.array([1.0, 0.2 + 0.1j, 0.2 - 0.1j]))
@@ -301,6 +302,7 @@ def test_of_a_conjugate_pair_one_is_shown():
     np.testing.assert_allclose(sizes, [0.9, 0.9, *[np.hypot(0.6, 0.2)] * 2], rtol=1e-12)
 
 
+@pytest.mark.long
 def test_a_network_can_be_taken_apart_and_the_records_saved(tmp_path):
     """All of the analysis on a small convolutional network, for a few steps."""
     task = lo.MNIST(source="digits", side=14, batch=20)

@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from tables import OPTIMIZERS, Quadratic
+from tables import OPTIMIZERS, Quadratic, mostly_long
 
 import lrevopt as lo
 from lrevopt.analysis import effective_learning_rate, textbook_update_functions, update_function
 
 
-@pytest.fixture(params=OPTIMIZERS)
+@pytest.fixture(params=mostly_long(OPTIMIZERS, "momentum", "adam", "gru"))
 def opt(request):
     return OPTIMIZERS[request.param](0.05)
 

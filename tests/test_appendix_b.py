@@ -92,6 +92,7 @@ def test_planted_momentum_is_its_own_mimic():
     np.testing.assert_array_equal(tuned, direct.losses[0])
 
 
+@pytest.mark.long
 def test_what_is_not_momentum_is_not_its_top_mode():
     """The mode of a clipped optimizer is gradient descent, and leaves it behind."""
     record = taken_apart(lo.ClippedGradientDescent(1.0, 1e-3))
@@ -100,6 +101,7 @@ def test_what_is_not_momentum_is_not_its_top_mode():
     assert record.distances(record.optimum)["momentum"] == -1
 
 
+@pytest.mark.long
 def test_components_are_signed_by_what_a_positive_gradient_does():
     """Momentum in a rotated basis of three coordinates, two of them idle."""
     basis = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
@@ -171,6 +173,7 @@ def test_meta_dynamics_of_planted_momenta_are_these_momenta():
     np.testing.assert_allclose(away, [beta / record.optimum["momentum"] - 1 for _, beta in planted])
 
 
+@pytest.mark.long
 def test_top_mode_of_several_is_the_one_with_most_of_the_steady_response():
     """0.1 / (1 - 0.95) = 2 against 1 / (1 - 0.3) = 1.43, and then the other way round."""
     snapshots = [
@@ -190,6 +193,7 @@ def test_top_mode_of_several_is_the_one_with_most_of_the_steady_response():
     np.testing.assert_allclose(momenta, [1 - 1.1 * 7 / 24, 1 - 1.05 * 7 / 17], rtol=1e-14)
 
 
+@pytest.mark.long
 def test_an_untrained_optimizer_has_no_rates_and_still_has_dynamics():
     untrained = lo.GRUOptimizer(3, key=jr.key(0))
     record = measure_meta_dynamics(
@@ -245,6 +249,7 @@ def test_problems_of_the_choice_are_those_that_scored_the_snapshots(run):
     )
 
 
+@pytest.mark.long
 def test_planted_momentum_is_chosen_out_of_a_list(run):
     """By its meta-objective, to which its interval has zero width, and by its loss curve."""
     snapshots = [
@@ -303,6 +308,7 @@ def call(monkeypatch, script, *arguments) -> int:
     return 0
 
 
+@pytest.mark.long
 def test_script_leaves_an_optimizer_and_the_records_of_its_figures(run, monkeypatch, capsys):
     output = run / APPENDIX_B
     counts = ["--problems", 2, "--test-problems", 3, "--steps", 8]

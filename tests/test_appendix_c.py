@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from tables import OPTIMIZERS, Quadratic
+from tables import OPTIMIZERS, Quadratic, mostly_long
 
 import lrevopt as lo
 from lrevopt import storage
@@ -39,7 +39,7 @@ def derived(name, **options):
     return opt, derive_aggregated_momentum(opt, rest(opt), **arguments)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", mostly_long(OPTIMIZERS, "momentum", "gru", "modes"))
 def test_each_equation_follows_and_the_whole_is_aggregated_momentum(name):
     opt, found = derived(name)
     # Round-off of 40 steps and a change of basis; of a learning rate also the cancellation of

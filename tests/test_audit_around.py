@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 from by_hand import adadelta, adam, momentum
+from tables import mostly_long
 
 import lrevopt as lo
 from lrevopt.__main__ import main
@@ -89,7 +90,12 @@ PLANTED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", PLANTED)
+@pytest.mark.parametrize(
+    "name",
+    mostly_long(
+        PLANTED, "sign", "one gradient late", "schedule ahead", "coupled decay", "decay missing"
+    ),
+)
 def test_a_planted_departure_is_flagged_and_named(name):
     first, second, expected = PLANTED[name]
     found = lo.audit(first, second)

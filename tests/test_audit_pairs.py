@@ -20,6 +20,7 @@ from by_hand import (
     rmsprop,
     rprop,
 )
+from tables import mostly_long
 
 import lrevopt as lo
 
@@ -118,7 +119,12 @@ MADE: dict[str, Callable[[], tuple[Any, Any]]] = {
 """Those that take a while to make: every worker imports this file."""
 
 
-@pytest.mark.parametrize("name", [*PAIRS, *MADE])
+@pytest.mark.parametrize(
+    "name",
+    mostly_long(
+        [*PAIRS, *MADE], "momentum", "Adam", "Adam by hand", "AdamW", "a schedule", "to optax"
+    ),
+)
 def test_a_sound_pair_is_equal(name):
     found = lo.audit(*(MADE[name]() if name in MADE else PAIRS[name]))
     assert found.equal, found.verdict

@@ -23,7 +23,7 @@ from synthetic_records import (
     parameter_types,
     tuning,
 )
-from tables import QuadraticProblem
+from tables import QuadraticProblem, mostly_long
 
 import lrevopt as lo
 from lrevopt import storage
@@ -195,7 +195,18 @@ PAIRS = {
 """For each claim about one run: what has its mechanism, and what lacks it."""
 
 
-@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize(
+    "name",
+    mostly_long(
+        PAIRS,
+        "performance",
+        "late-momentum",
+        "baseline-edge",
+        "dominant-mode",
+        "many-modes",
+        "rate-floor",
+    ),
+)
 def test_a_planted_mechanism_is_seen_and_its_absence_too(name):
     one, (there, absent) = BY_NAME[name], PAIRS[name]
     found, missing = one.measure(there()), one.measure(absent())
@@ -221,6 +232,7 @@ def test_the_least_rate_stands_beside_what_updates_without_saturation_cost():
     assert "Without" not in BY_NAME["rate-floor"].measure(floor(0.25)).detail
 
 
+@pytest.mark.long
 def test_closed_forms():
     adapting = BY_NAME["adapts-after-several"]
     assert adapting.measure(analysed("momentum")).holds is None, "its learning rate never changes"
@@ -266,6 +278,7 @@ def test_edges_are_counted_in_grid_steps():
     assert one.measure(tuned("low")).holds is False
 
 
+@pytest.mark.long
 def test_clipping_is_ordered_by_task():
     one = BY_NAME["saturation-follows-task"]
     names = ("momentum", "soft_clipping", "bending", "sign")

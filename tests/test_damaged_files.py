@@ -301,6 +301,7 @@ def judged(case: Case) -> str:
     return "" if same(found, case.content) else f"{case.what}: was read as something else"
 
 
+@pytest.mark.long
 def test_every_damaged_file_is_refused_by_name_or_has_its_content(as_user, run, tmp_path):
     every = list(cases(run, tmp_path, random.Random(13)))
     wrong = [said for case in every if (said := judged(case))]

@@ -12,7 +12,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 from jax.sharding import Mesh
-from tables import gru
+from tables import gru, mostly_long
 
 import lrevopt as lo
 from lrevopt.host_devices import FLAG, cores, threads
@@ -68,8 +68,8 @@ def test_evaluations_agree():
     ("estimator", "options"),
     [
         ("exact", {"micro_batch": 3}),
-        ("clipped", {"checkpoint_every": 4}),
-        ("es", {"es_pairs": 2, "micro_batch": 2}),
+        pytest.param("clipped", {"checkpoint_every": 4}, marks=pytest.mark.long),
+        pytest.param("es", {"es_pairs": 2, "micro_batch": 2}, marks=pytest.mark.long),
     ],
 )
 def test_meta_gradients_agree(estimator, options):
@@ -85,6 +85,7 @@ def test_meta_gradients_agree(estimator, options):
     assert largest_difference(gradient(lo.problem_mesh(4)), gradient(None)) < 1e-12
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("estimator", ["exact", pytest.param("pes", marks=pytest.mark.slow)])
 def test_trained_weights_agree_also_when_resumed_on_other_devices(tmp_path, estimator):
     """20 meta-steps on 1 and 4 devices; 20 in two stretches on different ones."""
@@ -113,7 +114,7 @@ def test_trained_weights_agree_also_when_resumed_on_other_devices(tmp_path, esti
         assert largest_difference(resumed.last, one.last) < 1e-12
 
 
-@pytest.mark.parametrize(("dim", "memory"), [(3, 4000), (1001, 2**29)])
+@pytest.mark.parametrize(("dim", "memory"), mostly_long([(3, 4000), (1001, 2**29)], (3, 4000)))
 def test_scores_agree(dim, memory):
     task = lo.LinearRegression(dim=dim) if dim < 10 else bowl(dim)
     rates = {"learning_rate": np.geomspace(1e-3, 10, 7)}
@@ -137,6 +138,7 @@ def bowl(dim):
     )
 
 
+@pytest.mark.long
 def test_tuned_winners_agree():
     settings = lo.Tuning(settings=30, problems=3, finalists=2, fresh_problems=3, steps=5)
     one, two = (

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from tables import mostly_long
 
 import lrevopt as lo
 from lrevopt.optimizers.stacking import stacked, unstacked
@@ -54,7 +55,7 @@ def distances(found: lo.Distillation, box: lo.WhiteBox) -> np.ndarray:
     return np.abs(found.fitted / planted - 1).max(axis=1)
 
 
-@pytest.mark.parametrize("name", PLANTED)
+@pytest.mark.parametrize("name", mostly_long(PLANTED, "momentum"))
 def test_planted_numbers_come_back_from_every_start(name):
     box = PLANTED[name]
     found = lo.distill(box, box, TASK, key=KEY, baselines=BASELINES, settings=QUICK)
@@ -73,6 +74,7 @@ def test_all_parts_at_once_come_back_from_every_start():
     assert np.all(distances(found, FULL) < 1e-3)
 
 
+@pytest.mark.long
 def test_what_no_update_depends_on_is_not_identifiable():
     """Without adaptation its memory and its floor have no effect; the other numbers come back."""
     planted = lo.WhiteBox.of_momentum(2e-4, 0.8)
@@ -89,6 +91,7 @@ def test_what_no_update_depends_on_is_not_identifiable():
     assert "not identifiable" in str(found)
 
 
+@pytest.mark.long
 def test_fit_to_losses_lowers_the_mismatch():
     """A momentum optimizer cannot do what a clipped one does; it comes closer in closed loop."""
     learned = lo.WhiteBox(3e-4, momentum=0.8, saturation=lo.BoxSaturation(30.0))

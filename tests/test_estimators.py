@@ -11,7 +11,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 from jax import lax
-from tables import NoisyQuadratic, gru
+from tables import NoisyQuadratic, gru, mostly_long
 
 import lrevopt as lo
 from lrevopt.meta_training.estimators import cotangent_clip, estimate, first_particles
@@ -59,7 +59,7 @@ CASES = {
         ("noisy", False),
         ("noisy", True),
         ("rosenbrock", True),
-        ("two_moons", True),
+        pytest.param("two_moons", True, marks=pytest.mark.long),
         pytest.param("mnist", True, marks=pytest.mark.slow),
     ],
 )
@@ -232,6 +232,7 @@ def test_evolution_strategies_average_to_the_exact_gradient():
     assert_unbiased(rows, expected, 1e-3)
 
 
+@pytest.mark.long
 def test_one_pair_is_a_directional_derivative():
     """With a single weight: slope times the squared perturbation, for any draw of it."""
     settings = dataclasses.replace(SETTINGS, estimator="es", es_deviation=1e-4, problems=1)
@@ -305,18 +306,20 @@ def test_persistent_evolution_strategies_see_past_their_windows():
     assert_unbiased(whole, expected, 1e-2)
 
 
-def test_any_estimator_trains():
+@pytest.mark.parametrize(
+    "estimator", mostly_long(["exact", "clipped", "first_order", "es", "pes"], "clipped", "pes")
+)
+def test_any_estimator_trains(estimator):
     """A few steps each way: momentum's rate, far too small, grows."""
     task, start = lo.LinearRegression(dim=2, log10_eigenvalues=(-1, 0)), lo.Momentum(0.02, 0.3)
-    for estimator in ("exact", "clipped", "first_order", "es", "pes"):
-        settings = lo.MetaTraining(
-            steps=40, unroll=12, problems=8, warm_up=4, estimator=estimator, es_window=4,
-            learning_rate=1e-2, clip=5.0, snapshot_every=20, selection_problems=8,
-        )  # fmt: skip
-        run = lo.meta_train(task, start, settings, key=jr.key(6), progress=False)
-        assert isinstance(run.last, lo.Momentum)
-        assert run.last.learning_rate > 1.5 * start.learning_rate, estimator
-        assert np.all(np.isfinite(run.history.gradient_norms)), estimator
+    settings = lo.MetaTraining(
+        steps=40, unroll=12, problems=8, warm_up=4, estimator=estimator, es_window=4,
+        learning_rate=1e-2, clip=5.0, snapshot_every=20, selection_problems=8,
+    )  # fmt: skip
+    run = lo.meta_train(task, start, settings, key=jr.key(6), progress=False)
+    assert isinstance(run.last, lo.Momentum)
+    assert run.last.learning_rate > 1.5 * start.learning_rate
+    assert np.all(np.isfinite(run.history.gradient_norms))
 
 
 def test_persistent_runs_resume_with_the_same_bits(tmp_path):

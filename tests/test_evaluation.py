@@ -125,6 +125,7 @@ def test_interval_of_normal_differences_is_the_textbook_one():
     assert (mean, low, high) == paired_interval(baseline - 0.3 + noise, baseline)
 
 
+@pytest.mark.long
 def test_interval_covers_as_often_as_it_says():
     """95 % of intervals hold the true mean: of 200, at least 180 (four deviations below 190)."""
     generator = np.random.default_rng(4)
@@ -149,6 +150,7 @@ def test_one_divergence_in_many_shows_in_one_end():
     assert 0.4 < high < 0.6
 
 
+@pytest.mark.long
 @hypothesis.given(
     arrays.arrays(float, (2, 6), elements=st.sampled_from([0.1, 0.2, 0.5, 3.0, np.inf]))
 )
@@ -182,6 +184,7 @@ def test_unknown_names_are_refused():
         result.compare("a", "d")
 
 
+@pytest.mark.long
 def test_an_interrupted_evaluation_runs_only_what_is_missing(monkeypatch, tmp_path):
     """Whatever was run is kept, and used again only for the same weights and problems."""
     run = tmp_path / "run"

@@ -20,7 +20,7 @@ import optax
 import pytest
 from browser import Page, find_chromium, opened
 from jaxtyping import Array, Float
-from tables import OPTIMIZERS, NoisyQuadratic, Quadratic, QuadraticProblem
+from tables import OPTIMIZERS, NoisyQuadratic, Quadratic, QuadraticProblem, mostly_long
 
 import lrevopt as lo
 from lrevopt.__main__ import main
@@ -71,7 +71,7 @@ CASES = {name: OPTIMIZERS[name] for name in ("clipped", "adam", "gru", "modes")}
 """A knee, roots at 0, a trained start, complex modes, step counters, and decay of x."""
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", mostly_long(CASES, "adam", "with x"))
 def test_numbers_are_those_of_the_separate_analyses(name):
     """States, gradients and losses of `unroll`; updates that `unroll` makes; rates and modes."""
     optimizer = CASES[name](0.1)

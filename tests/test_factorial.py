@@ -287,6 +287,7 @@ def test_initialisations_differ_by_the_scale_of_input_weights_alone():
     np.testing.assert_array_equal(built["unit"].gates, built["scaled"].gates)
 
 
+@pytest.mark.long
 def test_a_snapshot_is_what_a_training_of_that_length_gives(tmp_path):
     """Nothing in a training depends on how long it goes on."""
     long, short = (CellTraining("rosenbrock", "scaled", 2, "exact", steps)
@@ -312,6 +313,7 @@ def words(tmp_path: Path, monkeypatch) -> list[str]:
             "--training.problems", "2", "--training.selection-problems", "2"]  # fmt: skip
 
 
+@pytest.mark.long
 def test_the_study_from_the_command_line(words, tmp_path, capsys):
     """What is interrupted goes on; what is measured is not measured again, also beside more."""
     assert main([*words, "--time-limit", "1e-6"]) == 0

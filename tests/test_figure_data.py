@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from matplotlib.collections import PathCollection
 from synthetic_records import BASELINES, evaluation, history, runs
+from tables import mostly_long
 from test_scripts import call
 
 from lrevopt import storage
@@ -55,7 +56,9 @@ def drawn_values(figure) -> np.ndarray:
 WITHOUT_CURVES = (16, 17, "interventions")
 
 
-@pytest.mark.parametrize("number", [number for number in SPECS if number not in WITHOUT_CURVES])
+@pytest.mark.parametrize(
+    "number", mostly_long([number for number in SPECS if number not in WITHOUT_CURVES], 1, 3, 7, 18)
+)
 def test_everything_drawn_is_among_the_numbers(number):
     spec = SPECS[number]
     drawn, saved = drawn_values(spec.draw(FOUR)), saved_values(spec)
@@ -117,7 +120,7 @@ def test_figures_of_one_task_have_the_numbers_of_that_task():
     assert "mine/momentum_rate" not in drawn_numbers(SPECS[11], {"mine": untuned})
 
 
-@pytest.mark.parametrize("number", list(SPECS))
+@pytest.mark.parametrize("number", mostly_long(list(SPECS), 1, 3, 16, 18))
 def test_files_tell_what_they_hold_and_are_the_same_each_time(number, tmp_path):
     spec = SPECS[number]
     first, second = (save_figure_data(spec, FOUR, tmp_path / name) for name in ("one", "two"))

@@ -39,7 +39,12 @@ OWN = runs("my_task", title="Ising model")
 BY_TASK = (1, 8, 10, 11, 12, 17)
 """Figures with a column or a panel for each task."""
 CASES = [
-    pytest.param(spec, case, id=f"{spec.name}-{name}")
+    pytest.param(
+        spec,
+        case,
+        id=f"{spec.name}-{name}",
+        marks=pytest.mark.long if name == "two tasks" else (),
+    )
     for name, case in {"one task": ONE, "two tasks": BOTH, "four tasks": FOUR}.items()
     for spec in available(case)
     # Others do not depend on the number of tasks.
@@ -114,13 +119,16 @@ def test_texts_are_large_enough_and_do_not_overlap(number):
     assert not overlapping
 
 
-@pytest.mark.parametrize(("number", "kind"), [(3, "svg"), (18, "svg"), (17, "png")])
+@pytest.mark.parametrize(
+    ("number", "kind"), [(3, "svg"), pytest.param(18, "svg", marks=pytest.mark.long), (17, "png")]
+)
 def test_same_numbers_give_the_same_bytes(number, kind):
     first, second = (render(SPECS[number].draw(BOTH), kind) for _ in range(2))
     assert first == second
     assert b"<dc:date>" not in first
 
 
+@pytest.mark.long
 def test_a_task_of_your_own_has_every_figure_under_its_own_title():
     """All of the paper's but the searches on its tasks, in place of which it has its own."""
     specs = available(OWN)

@@ -291,6 +291,7 @@ def results(tmp_path) -> Path:
     return tmp_path
 
 
+@pytest.mark.long
 def test_front_page_of_a_folder_has_what_is_there_and_says_what_is_not(
     results, monkeypatch, capsys
 ):

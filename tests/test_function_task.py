@@ -172,6 +172,7 @@ def test_leaves_of_different_types_are_kept_in_the_default_one():
     assert lo.unroll(lo.GradientDescent(0.1), half, drawn, 2).losses.shape == (3,)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("library", ["linen", "nnx"])
 def test_flax_models(library):
     """Flattening, names and gradients of a model of Flax, against its own."""
@@ -396,6 +397,7 @@ for folder in sys.argv[1:]:
 """
 
 
+@pytest.mark.long
 def test_description_is_the_same_in_another_process(tmp_path):
     """Names and digests, no addresses: what a run's folder is recognised by."""
     changes: dict[str, dict[str, Any]] = {
@@ -460,6 +462,7 @@ def test_run_folders_know_their_task(tmp_path):
         train(3.0, resume=True)
 
 
+@pytest.mark.long
 def test_every_stage_takes_it():
     """From tuning and training to mechanisms and interventions, on a dictionary of parameters."""
     data = (np.linspace(-1.0, 1.0, 8)[:, None], np.linspace(-1.0, 1.0, 8) ** 2)

@@ -13,6 +13,7 @@ import jax.random as jr
 import numpy as np
 import optax
 import pytest
+from tables import mostly_long
 
 import lrevopt as lo
 from lrevopt import storage
@@ -39,9 +40,8 @@ def no_modes(rate):
     return optax.chain(optax.trace(0.9), optax.trace(0.9), optax.scale(-rate))
 
 
-@pytest.fixture(scope="module")
-def gallery() -> Gallery:
-    """The optimizers that have closed forms below, and one of our own that has no modes."""
+def measured(*names: str) -> Gallery:
+    """These optimizers, and one of our own that has no modes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(WELL_KNOWN, "no_modes", no_modes)
         return measure_gallery(
@@ -50,8 +50,20 @@ def gallery() -> Gallery:
             tuning_key=jr.key(2),
             problems=PROBLEMS,
             steps=STEPS,
-            names=[*MODES, "no_modes"],
+            names=[*names, "no_modes"],
         )
+
+
+@pytest.fixture(scope="module")
+def few() -> Gallery:
+    """Enough of a gallery for whatever does not depend on what is in it."""
+    return measured(*FEW)
+
+
+@pytest.fixture(scope="module")
+def gallery() -> Gallery:
+    """All optimizers that have closed forms below."""
+    return measured(*MODES)
 
 
 def sgd(rate, state, g):
@@ -95,11 +107,13 @@ def lion(rate, state, g):
 
 
 MODES = {form.__name__: form for form in (sgd, momentum, nesterov, adagrad, rmsprop, adam, lion)}
+FEW = ("momentum", "lion")
 
 
-@pytest.mark.parametrize("name", MODES)
-def test_modes_are_those_of_the_closed_form(gallery, name):
+@pytest.mark.parametrize("name", mostly_long(MODES, *FEW))
+def test_modes_are_those_of_the_closed_form(request, name):
     """By hand from each optimizer's equations, at the state and gradient that are on record."""
+    gallery = request.getfixturevalue("few" if name in FEW else "gallery")
     place = gallery.names.index(name)
     expected = MODES[name](
         gallery.learning_rates[place], gallery.states[name], gallery.last_gradients[place]
@@ -114,35 +128,37 @@ def test_modes_are_those_of_the_closed_form(gallery, name):
     assert gallery.inseparable[place] == ""
 
 
+@pytest.mark.long
 def test_timescales_follow_from_the_slowest_eigenvalue(gallery):
     assert gallery.timescale("sgd") == 0
     assert gallery.timescale("adagrad") == np.inf
     np.testing.assert_allclose(gallery.timescale("momentum"), -1 / np.log(0.9), rtol=1e-12)
 
 
-def test_a_defective_jacobian_has_eigenvalues_and_says_why_it_has_no_rates(gallery):
-    place = gallery.names.index("no_modes")
+def test_a_defective_jacobian_has_eigenvalues_and_says_why_it_has_no_rates(few):
+    place = few.names.index("no_modes")
     # A double eigenvalue is known to the root of the precision.
-    np.testing.assert_allclose(gallery.eigenvalues["no_modes"], [0.9, 0.9, 0], atol=1e-7)
-    assert np.isnan(gallery.mode_rates["no_modes"]).all()
-    assert "near-defective" in gallery.inseparable[place]
-    assert "0.9 (not available), 0.9 (not available)" in gallery_markdown(gallery)
-    figure = figure_gallery(gallery)
+    np.testing.assert_allclose(few.eigenvalues["no_modes"], [0.9, 0.9, 0], atol=1e-7)
+    assert np.isnan(few.mode_rates["no_modes"]).all()
+    assert "near-defective" in few.inseparable[place]
+    assert "0.9 (not available), 0.9 (not available)" in gallery_markdown(few)
+    figure = figure_gallery(few)
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert "no rate of its own" in labels
 
 
-def test_scores_are_those_of_an_evaluation(gallery):
-    place = gallery.names.index("momentum")
-    opt = from_optax(WELL_KNOWN["momentum"](gallery.learning_rates[place]))
+def test_scores_are_those_of_an_evaluation(few):
+    place = few.names.index("momentum")
+    opt = from_optax(WELL_KNOWN["momentum"](few.learning_rates[place]))
     whole = lo.evaluate({"it": opt}, lo.Rosenbrock(), key=KEY, problems=PROBLEMS, steps=STEPS)
-    np.testing.assert_allclose(gallery.scores[place], whole.mean_scores()["it"], rtol=1e-12)
+    np.testing.assert_allclose(few.scores[place], whole.mean_scores()["it"], rtol=1e-12)
     np.testing.assert_allclose(
-        gallery.median_scores[place], np.median(whole.meta_objectives()), rtol=1e-12
+        few.median_scores[place], np.median(whole.meta_objectives()), rtol=1e-12
     )
-    assert gallery.diverged[place] == 0
+    assert few.diverged[place] == 0
 
 
+@pytest.mark.long
 def test_update_functions_are_optax_s_own(gallery):
     """The first and the last of Adam: optax's update of a whole axis of gradients."""
     place, last = gallery.names.index("adam"), STEPS - 1
@@ -158,6 +174,7 @@ def test_update_functions_are_optax_s_own(gallery):
     np.testing.assert_allclose(found, updates, rtol=1e-12, atol=1e-16)
 
 
+@pytest.mark.long
 def test_well_known_shapes_are_told_apart(gallery):
     """What the papers say of them: momentum shifts, adaptation tilts, signs saturate."""
     assert gallery.does("sgd") == "one straight line"
@@ -203,14 +220,15 @@ def test_steps_are_shown_from_the_first_to_the_last(steps, expected):
     assert shown_steps(steps).tolist() == expected
 
 
-def test_a_record_survives_the_disk(gallery, tmp_path):
-    storage.save_record(tmp_path / "gallery.npz", gallery)
+def test_a_record_survives_the_disk(few, tmp_path):
+    storage.save_record(tmp_path / "gallery.npz", few)
     again = storage.load_record(Gallery, tmp_path / "gallery.npz")
-    assert gallery_table(again) == gallery_table(gallery)
+    assert gallery_table(again) == gallery_table(few)
     # Where there are no rates, NaN is equal to NaN.
-    jax.tree.map(np.testing.assert_array_equal, again, gallery)
+    jax.tree.map(np.testing.assert_array_equal, again, few)
 
 
+@pytest.mark.long
 def test_the_tables_hold_the_record(gallery):
     rows = list(csv.DictReader(io.StringIO(gallery_table(gallery))))
     assert tuple(row["name"] for row in rows) == gallery.names
@@ -251,6 +269,7 @@ def fifteen(gallery: Gallery) -> Gallery:
     )
 
 
+@pytest.mark.long
 def test_the_figure_has_fifteen_labelled_panels(gallery):
     record = fifteen(gallery)
     figure = figure_gallery(record)
@@ -269,6 +288,7 @@ def test_the_figure_has_fifteen_labelled_panels(gallery):
     assert {ax.get_xlabel() for ax in pairs[-6::2]} == {"gradient $g$"}
 
 
+@pytest.mark.long
 def test_marks_tell_rates_apart(gallery):
     """RMSProp's memory has a negative rate, Lion's none; nothing is cut off."""
     panels = dict(zip(gallery.names, figure_gallery(gallery).axes[1::2], strict=False))
@@ -315,6 +335,7 @@ def call(monkeypatch, *arguments) -> int:
     return 0
 
 
+@pytest.mark.long
 def test_the_script_writes_all_it_promises(monkeypatch, capsys, tmp_path):
     small = ["--names", "sgd", "momentum", "--problems", 2, "--steps", 1]
     assert call(monkeypatch, "rosenbrock", "--output", tmp_path / "new", *small) == 0

@@ -1,6 +1,7 @@
 """Successive halving: what survives, what it costs, and that it finds what a full search finds."""
 
 import dataclasses
+import itertools
 import re
 import runpy
 import sys
@@ -16,7 +17,7 @@ import pytest
 from jax import lax
 from jaxtyping import Array, Float
 from matplotlib.text import Text
-from tables import Quadratic, QuadraticProblem
+from tables import Quadratic, QuadraticProblem, mostly_long
 
 import lrevopt as lo
 from lrevopt import storage
@@ -156,6 +157,7 @@ def test_it_finds_what_the_exhaustive_search_finds(name):
     compare_with_exhaustive(name, halved, full)
 
 
+@pytest.mark.long
 def test_it_finds_what_a_small_exhaustive_search_finds():
     """As the slow test of all baselines, with a tenth of the settings and half the updates."""
     full = Tuning(settings=250, problems=16, steps=100, finalists=10, fresh_problems=32)
@@ -192,8 +194,10 @@ GRID = {
 }
 
 
-@pytest.mark.parametrize("large", [False, True])
-@pytest.mark.parametrize("runs", [0.5, 1, 3, 5, 12])
+@pytest.mark.parametrize(
+    ("large", "runs"),
+    mostly_long(itertools.product((False, True), (0.5, 1, 3, 5, 12)), (False, 1), (True, 3)),
+)
 def test_little_memory_gives_the_same_scores(monkeypatch, network, large, runs):
     """In both layouts, with room for any number of 7 settings x 5 problems; one of them diverges
     and spoils no other.
@@ -315,6 +319,7 @@ FEW = [
 ]  # fmt: skip
 
 
+@pytest.mark.long
 def test_rungs_on_the_command_line(monkeypatch, capsys, tmp_path):
     """The rule is said before the searches, and is part of what they leave."""
     output = tmp_path / "out"

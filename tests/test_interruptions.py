@@ -86,12 +86,16 @@ def signal_at(monkeypatch, count: int, number: int) -> None:
 @pytest.mark.parametrize(
     ("stage", "count", "number"),
     [
-        ("tune", 1, signal.SIGINT),
+        *(
+            pytest.param("tune", count, number, marks=pytest.mark.long)
+            for count, number in ((1, signal.SIGINT), (8, signal.SIGINT))
+        ),
+        *(
+            pytest.param("evaluate", count, signal.SIGTERM, marks=pytest.mark.long)
+            for count in (1, 6)
+        ),
         ("tune", 3, signal.SIGTERM),
-        ("tune", 8, signal.SIGINT),
-        ("evaluate", 1, signal.SIGTERM),
         ("evaluate", 3, signal.SIGINT),
-        ("evaluate", 6, signal.SIGTERM),
     ],
 )
 def test_the_same_command_continues_to_the_same_bytes(

@@ -85,10 +85,10 @@ def differ(*trees):
 @pytest.mark.parametrize(
     ("estimator", "options", "problems", "devices", "divided"),
     [
-        ("exact", {}, 1, 2, True),
+        pytest.param("exact", {}, 1, 2, True, marks=pytest.mark.long),
         ("exact", {"checkpoint_every": 4}, 2, 4, True),
         ("clipped", {"cotangent_clip": 0.3}, 1, 4, False),
-        ("first_order", {}, 1, 4, True),
+        pytest.param("first_order", {}, 1, 4, True, marks=pytest.mark.long),
     ],
 )
 def test_meta_gradients_agree(estimator, options, problems, devices, divided):
@@ -120,6 +120,7 @@ def test_copies_of_the_last_parameter_count_for_nothing(optimizer):
     assert differ(*parts) < 1e-12
 
 
+@pytest.mark.long
 def test_trained_weights_agree_also_when_resumed_on_other_devices(tmp_path):
     """20 meta-steps on 1 and 4 devices; in two stretches, on other ones and on the same."""
     settings = lo.MetaTraining(
@@ -149,6 +150,7 @@ def test_trained_weights_agree_also_when_resumed_on_other_devices(tmp_path):
             assert differ(resumed.last, several.last) == 0
 
 
+@pytest.mark.long
 def test_a_population_spreads_the_parameters_of_its_members():
     settings = lo.MetaTraining(
         steps=3, unroll=3, problems=1, warm_up=1, selection_problems=1, early_snapshots=False

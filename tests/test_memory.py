@@ -41,7 +41,11 @@ CASES: dict[str, tuple[AbstractTask, dict[str, Any]]] = {
 
 @pytest.mark.parametrize(
     "case",
-    ["all states", "segments", pytest.param("long segments", marks=pytest.mark.slow)],
+    [
+        pytest.param("all states", marks=pytest.mark.long),
+        "segments",
+        pytest.param("long segments", marks=pytest.mark.slow),
+    ],
 )
 def test_prediction_is_within_a_quarter_of_what_is_taken(monkeypatch, case):
     monkeypatch.setattr(memory, "WORTH_KEEPING", 0)
@@ -112,6 +116,7 @@ def flat(tree: object) -> np.ndarray:
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("task", "plans"),
     [

@@ -12,6 +12,7 @@ import numpy as np
 import optax
 import pytest
 from jaxtyping import Array, Float, Key
+from tables import mostly_long
 
 import lrevopt as lo
 from lrevopt import storage
@@ -123,7 +124,7 @@ def drift_by_hand(optimizer: lo.AbstractOptimizer, steps: int) -> float:
     return float(mean / np.sum(np.square(optimizer.readout)))
 
 
-@pytest.mark.parametrize("penalty_form", ["squared_norm", "norm"])
+@pytest.mark.parametrize("penalty_form", mostly_long(["squared_norm", "norm"], "squared_norm"))
 def test_the_penalty_on_drift_adds_its_gradient(penalty_form):
     """By central differences, at a learning rate that makes Adam's first step its direction."""
     task, optimizer, key = lo.LinearRegression(), drifting_gru(), jr.key(3)
@@ -147,6 +148,7 @@ def test_the_penalty_on_drift_adds_its_gradient(penalty_form):
     np.testing.assert_allclose(added @ flat(direction), slope, rtol=1e-6)
 
 
+@pytest.mark.long
 def test_training_with_a_penalty_on_drift_brings_the_optimizer_to_rest():
     """The score on selection problems is the plain one and the penalty of the snapshot."""
     settings = dataclasses.replace(
@@ -277,6 +279,7 @@ def test_a_collapse_is_rolled_back(tmp_path):
     np.testing.assert_array_equal(flat(resumed.last), flat(run.last))
 
 
+@pytest.mark.long
 def test_any_optimizer_can_be_meta_trained():
     """Momentum's two numbers, too; its rate starts far too small."""
     settings = dataclasses.replace(SMALL, steps=60, learning_rate=2e-2, clip=5.0)

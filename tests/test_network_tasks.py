@@ -16,6 +16,7 @@ import scipy.signal
 import scipy.special
 import scipy.stats
 import sklearn.datasets
+from tables import mostly_long
 
 import lrevopt as lo
 from lrevopt.tasks import networks
@@ -221,7 +222,12 @@ def test_two_moons_is_regularised_by_five_thousandths_of_the_norm():
 
 # 20 goes through the network at once; 100 and 50 in chunks; 400 wraps around the end of an epoch.
 @pytest.mark.parametrize(
-    ("side", "batch", "step"), [(28, 100, 0), (28, 20, 7), (14, 50, 31), (14, 400, 3), (7, 1, 1600)]
+    ("side", "batch", "step"),
+    mostly_long(
+        [(28, 100, 0), (28, 20, 7), (14, 50, 31), (14, 400, 3), (7, 1, 1600)],
+        (28, 100, 0),
+        (14, 400, 3),
+    ),
 )
 def test_mnist_and_its_gradient(side, batch, step):
     task = lo.MNIST("digits", side=side, batch=batch)
@@ -234,7 +240,7 @@ def test_mnist_and_its_gradient(side, batch, step):
     assert_close(gradient, expected_gradient, 1e-11)
 
 
-@pytest.mark.parametrize("batch", [2, 50])
+@pytest.mark.parametrize("batch", mostly_long([2, 50], 50))
 def test_second_derivatives_of_mnist(batch):
     """Meta-training goes through the gradient: products with the Hessian, two ways, against a
     difference of the NumPy gradients.
@@ -310,7 +316,7 @@ def test_metrics_of_two_moons():
     np.testing.assert_allclose(metrics["data_loss"], expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("side", [14, 7])
+@pytest.mark.parametrize("side", mostly_long([14, 7], 7))
 def test_metrics_of_mnist(side):
     """Over all 297 test images, which no step ever sees."""
     task = lo.MNIST("digits", side=side)
@@ -326,6 +332,7 @@ def test_metrics_of_mnist(side):
     )
 
 
+@pytest.mark.long
 def test_sixty_steps_of_adam_learn_to_tell_digits_apart():
     task = lo.MNIST("digits", side=7)
     problem = task.sample(jr.key(0))

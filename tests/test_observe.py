@@ -13,6 +13,7 @@ import numpy as np
 import optax
 import pytest
 import vl_convert
+from tables import mostly_long
 
 import lrevopt as lo
 
@@ -87,7 +88,7 @@ CLOSED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", CLOSED)
+@pytest.mark.parametrize("name", mostly_long(CLOSED, "momentum", "Nesterov"))
 def test_rate_memory_and_stable_curvature_are_those_of_the_formula(name):
     optimizer, rate, memory, stable = CLOSED[name]
     losses, _, state = train(optimizer, quadratic, jnp.ones(3), 40, every=4, sharpness=True)
@@ -282,7 +283,7 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", mostly_long(NETWORKS, "gradient descent"))
 def test_a_small_network_trains_at_the_edge_of_stability(name):
     """The sharpness stays at 2 / rate, 2 (1 + beta) / rate, or Adam's preconditioned threshold."""
     optimizer, threshold = NETWORKS[name]

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 import orbax.checkpoint as ocp
 import pytest
-from tables import OPTIMISED, OPTIMIZERS
+from tables import OPTIMISED, OPTIMIZERS, mostly_long
 
 import lrevopt as lo
 from lrevopt.optimizers.optax import OptimizerState, from_optax, to_optax
@@ -93,7 +93,9 @@ def both(optimizer, gradients):
         return moves(optimizer, gradients), run(optimizer.transformation, gradients, jnp.zeros(()))
 
 
-@pytest.mark.parametrize("name", TRANSFORMATIONS)
+@pytest.mark.parametrize(
+    "name", mostly_long(TRANSFORMATIONS, "clipped_momentum", "adam", "injected", "masked")
+)
 def test_updates_are_optax_s_own(name):
     """200 updates, fed the same gradients; optax runs on a scalar, as a user would write it."""
     ours, theirs = both(from_optax(TRANSFORMATIONS[name]), gradients_of_all_sizes())
@@ -192,12 +194,14 @@ def test_adagrad_never_forgets():
     assert np.all(driven.speeds > 0.999 * 0.3**4 / 2)
 
 
+@pytest.mark.long
 def test_a_debiased_average_at_a_step():
     model = lo.linearize(from_optax(TRANSFORMATIONS["ema"], at_step=4), jnp.zeros(2))
     assert_close(slope(model), 0.1 * (1 - 0.9) / (1 - 0.9**5))
     assert_close(eigenvalues(model), [0.9, 0])
 
 
+@pytest.mark.long
 def test_amsgrad_behind_a_large_maximum():
     """Its update divides by the maximum, which a small gradient does not move."""
     most, k = 4.0, 4
@@ -210,6 +214,7 @@ def test_amsgrad_behind_a_large_maximum():
     assert_close(eigenvalues(model), [1, 0.95, 0.9, 0])
 
 
+@pytest.mark.long
 def test_adabelief_rests_where_its_epsilon_adds_up():
     k, g = 4, 0.3
     opt = from_optax(TRANSFORMATIONS["adabelief"], at_step=k)
@@ -266,7 +271,7 @@ OURS = {
 }
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", mostly_long(OURS, "momentum", "adam"))
 def test_agreement_with_the_hand_written(name):
     """The same updates, and at rest the same learning rate, gain and eigenvalues."""
     ours, transformation = OURS[name]
@@ -392,7 +397,7 @@ COUPLED: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("name", COUPLED)
+@pytest.mark.parametrize("name", mostly_long(COUPLED, "clip_by_global_norm", "lamb", "adafactor"))
 def test_couplings_are_found_by_running(name):
     """Also where the parameter is given. The message has a size and a step."""
     pattern = (
@@ -509,7 +514,7 @@ def first(tree):
     return jax.tree.map(jnp.zeros_like, at(tree, 0))
 
 
-@pytest.mark.parametrize("name", ["adam", "injected"])
+@pytest.mark.parametrize("name", mostly_long(["adam", "injected"], "adam"))
 def test_there_and_back_is_optax(name):
     gradients = tree_of_gradients(20)
     transformation = TRANSFORMATIONS[name]
@@ -586,6 +591,7 @@ def test_a_loop_of_the_shipped_optimizer_is_unroll():
         np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.long
 def test_a_loop_has_the_bits_of_unroll_on_a_network():
     """8,577 parameters in eight arrays, fed the gradients that `unroll` met: XLA rounds those of
     a network otherwise in another program. Not a bit is allowed to differ in what follows.
@@ -607,6 +613,7 @@ def test_a_loop_has_the_bits_of_unroll_on_a_network():
     np.testing.assert_array_equal(lanes.T, expected.states[-1])
 
 
+@pytest.mark.long
 def test_a_network_of_equinox_is_trained():
     """The shipped optimizer of two moons on a user's own regression, with a function among the
     leaves of the model, as `filter` leaves it.
@@ -660,6 +667,7 @@ def test_the_state_is_saved_and_goes_on_bit_for_bit(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
+@pytest.mark.long
 def test_it_stands_in_optax_s_own_wrappers():
     """Masked, only what is not masked moves; accumulated, four equal gradients are one."""
     optimizer = OPTIMIZERS["adam"](0.1)

@@ -104,7 +104,13 @@ def test_the_namespaces_are_all_there():
     assert {"adam", "lamb", "contrib.muon", "contrib.schedule_free_adamw", "sgd-momentum"} < names
 
 
-@pytest.mark.parametrize("each", [c for c in ALL if not c.varied], ids=lambda c: c.name)
+@pytest.mark.parametrize(
+    "each",
+    [
+        pytest.param(each, id=each.name, marks=() if place % 8 == 0 else pytest.mark.long)
+        for place, each in enumerate(c for c in ALL if not c.varied)
+    ],
+)
 def test_taken_and_right_or_refused(each: Configuration):
     """A few updates, each operation by itself; the slow test makes 200 in every setting."""
     transformation = each.make()

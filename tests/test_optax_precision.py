@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import optax.contrib
 import pytest
-from tables import Quadratic
+from tables import Quadratic, mostly_long
 
 import lrevopt as lo
 
@@ -96,8 +96,8 @@ RULES: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("flag", FLAGS)
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("flag", mostly_long(FLAGS, "nans", "ranks"))
+@pytest.mark.parametrize("name", mostly_long(RULES, "adam"))
 def test_debugging_flags_find_nothing(name, flag):
     """The root of Adam at rest has an infinite slope on the way to a finite one."""
     with contextlib.ExitStack() as stack:

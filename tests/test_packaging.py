@@ -56,6 +56,7 @@ def test_a_wheel_holds_the_package_and_nothing_else(tmp_path, monkeypatch):
     assert any(name.endswith("templates/report.html") for name in names)
 
 
+@pytest.mark.long
 def test_a_wheel_from_the_source_distribution_is_the_same(tmp_path, unpacked, monkeypatch):
     """pip builds from the source distribution what we build from the repository."""
     for folder in ("ours", "theirs"):

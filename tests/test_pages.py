@@ -186,6 +186,7 @@ def test_a_telephone_shows_every_cell_with_its_head(report):
     report.resize(1280, 900)
 
 
+@pytest.mark.long
 @needs_browser
 def test_the_front_page_on_a_telephone(runs, tmp_path: Path):
     path = tmp_path / "index.html"

@@ -12,7 +12,7 @@ import optax
 import optax.contrib
 import pytest
 from jaxtyping import Array, Float
-from tables import Quadratic
+from tables import Quadratic, mostly_long
 
 import lrevopt as lo
 from lrevopt.optimizers.interface import given_parameter
@@ -94,7 +94,7 @@ def mean_loss(optimizer: Any, **settings: Any) -> Array:
     return lo.unroll_losses(optimizer, TASK, ONE, 30, **settings).mean()
 
 
-@pytest.mark.parametrize("every", [None, 7])
+@pytest.mark.parametrize("every", mostly_long([None, 7], 7))
 def test_the_adjoint_knows_the_parameter(every):
     """The written-out derivative is that of plain automatic differentiation, leaf by leaf."""
     arrays: dict[str, Any] = {name: jnp.asarray(value) for name, value in ADAMW.items()}
@@ -197,6 +197,7 @@ def test_gradients_in_other_units_are_a_chain_of_optax():
     np.testing.assert_allclose(found.parameters, expected.parameters, rtol=1e-10)
 
 
+@pytest.mark.long
 def test_a_linear_rule_has_nothing_to_straighten():
     """Momentum with decay: its updates are linear, so these three interventions cost nothing."""
     names = ("straight_updates", "straight_states", "one_update_function", "no_slow_memory")
@@ -209,6 +210,7 @@ def test_a_linear_rule_has_nothing_to_straighten():
     assert np.all(np.abs(found.objectives[3] / found.original - 1) > 0.01)
 
 
+@pytest.mark.long
 def test_a_scorecard_is_that_of_the_rule_without_decay():
     """F at one x is momentum, moved: the same timescale, rate and gain, at any x."""
     settings: dict[str, Any] = {"key": jr.key(0), "problems": 2, "steps": 12}
@@ -219,7 +221,7 @@ def test_a_scorecard_is_that_of_the_rule_without_decay():
             np.testing.assert_allclose(getattr(found, name), getattr(plain, name), rtol=1e-8)
 
 
-@pytest.mark.parametrize("x", [0.0, 2.0])
+@pytest.mark.parametrize("x", mostly_long([0.0, 2.0], 2.0))
 def test_mechanisms_are_those_at_the_given_parameter(x):
     """Without a gradient, decay pulls at x: updates -0.1 0.3 x (1 + 0.9 + 0.81 + ...)."""
     counts: dict[str, Any] = {"problems": 2, "steps": 12, "parameter": x}
@@ -233,6 +235,7 @@ def test_mechanisms_are_those_at_the_given_parameter(x):
     np.testing.assert_allclose(modes.learning_rates.sum(), 0.1, rtol=1e-8)
 
 
+@pytest.mark.long
 def test_meta_training_moves_the_learning_rate():
     """AdamW in the outer loop, by backpropagation and by evolution strategies."""
     arrays: dict[str, Any] = {name: jnp.asarray(value) for name, value in ADAMW.items()}

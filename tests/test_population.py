@@ -82,7 +82,11 @@ def assert_same(found, wanted, tolerance=1e-10):
 
 @pytest.mark.parametrize(
     "estimator",
-    ["exact", "pes", *(pytest.param(name, marks=pytest.mark.slow) for name in ("clipped", "es"))],
+    [
+        "exact",
+        pytest.param("pes", marks=pytest.mark.long),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("clipped", "es")),
+    ],
 )
 def test_members_are_the_single_runs(estimator):
     settings = dataclasses.replace(SETTINGS, estimator=estimator, es_window=3, micro_batch=3)
@@ -104,6 +108,7 @@ def test_a_stacked_optimizer_is_a_list_of_them():
         assert_same(one, other, 0.0)
 
 
+@pytest.mark.long
 def test_members_skip_and_roll_back_alone():
     """Members with rates from harmless to absurd, on a task that is broken for some problems."""
     settings = dataclasses.replace(
@@ -154,7 +159,9 @@ def test_members_take_devices_before_problems_do(members, shape):
     assert mesh.devices.shape == shape
 
 
-@pytest.mark.parametrize("members", [2, 3, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "members", [2, pytest.param(3, marks=pytest.mark.long), pytest.param(4, marks=pytest.mark.slow)]
+)
 def test_numbers_agree_on_one_and_four_devices(members):
     keys, made = KEYS[:members], GRUS[:members]
     one = population(TASK, made, SETTINGS, keys)
@@ -185,6 +192,7 @@ def test_a_population_resumes_as_a_whole(tmp_path):
         lo.load(folder)
 
 
+@pytest.mark.long
 def test_what_is_stale_goes_when_a_population_starts_again(tmp_path):
     short = dataclasses.replace(SETTINGS, steps=1, snapshot_every=1)
     population(TASK, GRUS, short, directory=tmp_path)
@@ -202,6 +210,7 @@ def test_what_is_stale_goes_when_a_population_starts_again(tmp_path):
     assert not (tmp_path / "member_000").exists()
 
 
+@pytest.mark.long
 def test_a_killed_start_is_taken_up(tmp_path):
     """The settings of the whole are there, those of some members are not."""
     short = dataclasses.replace(SETTINGS, steps=2, snapshot_every=1)
@@ -220,6 +229,7 @@ SMALL = [
 ]  # fmt: skip
 
 
+@pytest.mark.long
 def test_seeds_of_a_command_are_the_runs_of_those_seeds(tmp_path, monkeypatch):
     """One folder; a member goes through later stages, and is what its seed gives alone."""
     monkeypatch.chdir(tmp_path)

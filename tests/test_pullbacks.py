@@ -9,7 +9,7 @@ import jax.random as jr
 import numpy as np
 import optax
 import pytest
-from tables import OPTIMIZERS
+from tables import OPTIMIZERS, mostly_long
 
 import lrevopt as lo
 from lrevopt.inner_loop.pullbacks import BLOCK, Lanes, pull_back
@@ -35,7 +35,7 @@ CASES: dict[str, Any] = {name: lambda name=name: OPTIMIZERS[name](0.1) for name 
 
 
 @pytest.mark.parametrize("count", [1, 7, 2 * BLOCK + 5])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", mostly_long(CASES, "adam", "gru that moves", "with x"))
 def test_it_is_the_vector_jacobian_product_of_all_lanes(name, count):
     optimizer = CASES[name]()
     readout = optimizer.readout

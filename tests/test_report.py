@@ -191,7 +191,9 @@ def test_what_trained_it_and_how_others_were_tuned_is_said(run, page):
     settings = run.settings | {
         "training": {"estimator": "clipped", "cotangent_clip": 0.5}, "stages": [stage],
     }  # fmt: skip
-    text = Page(rendered(made_run(settings=settings, tuning=searches, evaluation=runs))).text
+    text = Page(
+        rendered(made_run(settings=settings, tuning=searches, evaluation=runs), figures=[])
+    ).text
     assert "held to 0.5 times the rest of each cotangent" in text
     assert "MNIST 14 x 14, 150 meta-steps planned, unrolls of 60, 2 problems a step" in text
     assert text.count("2500 settings run 10 updates.") == 1
@@ -205,7 +207,7 @@ def test_claims_are_shown_and_what_differs_is_explained(run, page):
     measured = Run.of("rosenbrock", evaluation=evaluation(), mechanisms=mechanisms(3))
     rows = measure_claims({"rosenbrock": measured})
     assert len({row.outcome for row in rows}) > 1
-    with_claims = Page(rendered(run, sections=claims_section(rows)))
+    with_claims = Page(rendered(run, figures=[], sections=claims_section(rows)))
     assert with_claims.open == []
     assert "#claims" in [link["href"] for link in with_claims.all("a")]
     text = with_claims.text

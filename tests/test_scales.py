@@ -91,6 +91,7 @@ def test_refusals_name_the_argument(refused, said):
         refused()
 
 
+@pytest.mark.long
 def test_a_rescaled_run_is_a_run(tmp_path):
     said: list[str] = []
     found = rescale_run(
@@ -125,6 +126,7 @@ def test_the_script_refuses_a_folder_that_holds_something(tmp_path, monkeypatch,
     assert (tmp_path / "kept").read_text() == "mine"
 
 
+@pytest.mark.long
 def test_images_of_another_size_are_where_training_goes_on(tmp_path):
     task = lo.MNIST("digits", side=14)
     settings = {"task": storage.describe(task), "optimizer": storage.describe(optimizer())}

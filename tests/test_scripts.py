@@ -224,6 +224,7 @@ def reproduction(tmp_path_factory) -> tuple[Path, str]:
     return folder / "runs" / "rosenbrock", printed.getvalue()
 
 
+@pytest.mark.long
 def test_a_whole_reproduction_in_small(monkeypatch, tmp_path, reproduction):
     """Every stage runs, and leaves what the next one and a reader need."""
     monkeypatch.chdir(tmp_path)
@@ -262,6 +263,7 @@ def files_by_part(run: Path) -> dict[str, list[Path]]:
     return found
 
 
+@pytest.mark.long
 def test_what_a_pipeline_writes_is_what_is_loaded_and_what_is_deleted(
     monkeypatch, tmp_path, reproduction
 ):

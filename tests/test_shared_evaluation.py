@@ -16,6 +16,8 @@ from lrevopt.runs.readers import SHARED
 from lrevopt.runs.train import train
 from lrevopt.runs.tune import tune_baselines
 
+pytestmark = pytest.mark.long
+
 SHORT = lo.MetaTraining(steps=2, unroll=5, problems=2, snapshot_every=1, selection_problems=2)
 COUNTS: dict[str, Any] = {"problems": 3, "steps": 5, "say": lambda _: None}
 

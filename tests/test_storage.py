@@ -68,6 +68,7 @@ def test_a_run_in_pieces_has_the_same_bits(whole, tmp_path):
     assert len(list((tmp_path / "run" / "checkpoints").iterdir())) == 2
 
 
+@pytest.mark.long
 def test_a_run_begun_under_older_names_of_settings_goes_on(tmp_path):
     """With the names of version 0.1, and without a setting that was added since."""
     settings = dataclasses.replace(SMALL, checkpoint_every=2)

@@ -41,6 +41,7 @@ def measured(task):
     return rate, module._typical_gradient(lo.Adam(rate), task, jr.key(2), 10)
 
 
+@pytest.mark.long
 def test_scales_follow_the_units_of_loss_and_parameters():
     """Adam's steps do not change with the unit of the loss, and gradients grow with it."""
     rate, gradient = measured(bowl())
@@ -94,6 +95,7 @@ def test_best_trial_is_suggested(suggested):
     assert suggested.adam < 0
 
 
+@pytest.mark.long
 def test_suggestion_is_what_training_takes(suggested):
     settings = suggested.settings
     # There was no time for larger batches of longer runs.

@@ -12,7 +12,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 from planted import Layers, by_group
-from tables import NoisyQuadratic, Quadratic
+from tables import NoisyQuadratic, Quadratic, mostly_long
 
 import lrevopt as lo
 from lrevopt import storage
@@ -46,6 +46,8 @@ TASKS: dict[str, tuple[Callable[[], AbstractTask], bool]] = {
     ),
 }
 """A task, and whether its loss depends on the step. A new task adds one line."""
+
+FEW = mostly_long(TASKS, "rosenbrock", "mnist", "noisy", "own")
 
 
 @functools.cache
@@ -81,7 +83,7 @@ def both(task: AbstractTask, problem: Any, parameters: Any, step: Any) -> Any:
     return jax.value_and_grad(task.loss, argnums=1)(problem, parameters, step)
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", FEW)
 def test_a_key_determines_the_problem(name):
     """Stacked problems are those of the split keys, drawn one by one."""
     task, problems = made(name), drawn(name)
@@ -90,7 +92,7 @@ def test_a_key_determines_the_problem(name):
         assert_same(entry(problems, index), task.sample(key), rtol=1e-11, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", FEW)
 def test_losses_are_scalars_and_gradients_have_the_shape_of_the_parameters(name):
     problem = entry(drawn(name), 0)
     value, gradient = both(made(name), problem, problem.initial_parameters, 0)
@@ -101,7 +103,7 @@ def test_losses_are_scalars_and_gradients_have_the_shape_of_the_parameters(name)
     assert np.isfinite(value)
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", FEW)
 def test_gradients_are_central_differences(name):
     """Along one direction, at a random point, where no ReLU is within h of its kink."""
     task, problem, h = made(name), entry(drawn(name), 1), 1e-6
@@ -119,7 +121,7 @@ def drawn_shape(name: str) -> tuple[int, ...]:
     return drawn(name).initial_parameters.shape[1:]
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", FEW)
 def test_only_stochastic_losses_depend_on_the_step(name):
     problem = entry(drawn(name), 0)
     point = problem.initial_parameters + 0.1
@@ -129,7 +131,7 @@ def test_only_stochastic_losses_depend_on_the_step(name):
     np.testing.assert_allclose(again, values[1], rtol=1e-12)
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", FEW)
 def test_mapped_and_compiled_losses_are_those_of_a_loop(name):
     task, problems = made(name), drawn(name)
     points = problems.initial_parameters + 0.05

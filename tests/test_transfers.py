@@ -84,6 +84,7 @@ def test_tasks_are_swept_in_their_order():
     assert sweep.values.tolist() == [2.0, 7.0]
 
 
+@pytest.mark.long
 def test_the_matrix_has_each_optimizers_own_runs_and_the_home_optimizer_no_distance():
     optimizers = {**OPTIMIZERS, "again": lo.Momentum(0.5, 0.5)}
     record = measure_transfer(optimizers, TASK, "slow", key=KEY, analysis_key=jr.key(4),
@@ -149,6 +150,7 @@ def runs(tmp_path):
     return target.parent
 
 
+@pytest.mark.long
 def test_the_script_measures_once_and_then_only_draws(runs, monkeypatch, capsys):
     assert call(monkeypatch, "transfer.py", "--runs", runs, *SMALL) == 0
     said = capsys.readouterr().out

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from jaxtyping import Array, Float
 from scipy import stats
-from tables import awake
+from tables import awake, mostly_long
 
 import lrevopt as lo
 from lrevopt import storage
@@ -65,7 +65,7 @@ def recurrent(cell: str, seed: int = 0) -> lo.RecurrentOptimizer:
     return awake(CELLS[cell](3, key=jr.key(seed), input_scale=0.5, output_scale=0.1), 0.1)
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", mostly_long(CELLS, "gru"))
 def test_distances_do_not_depend_on_coordinates_of_the_state(cell):
     one = recurrent(cell)
     size = one.start.size
@@ -277,6 +277,7 @@ def test_figures_show_every_optimizer_and_every_share():
     assert labels == [["always", "never", "gated"], ["always", "no never", ""]]
 
 
+@pytest.mark.long
 def test_verdicts_on_momentum_are_those_of_momentum():
     """One fixed point, linear, one mode, no clipping, no schedule: judged as a trained member."""
     task, momentum = lo.LinearRegression(), lo.Momentum(3.0, 0.88)
@@ -308,6 +309,7 @@ SHORT = ["--training.steps", "2", "--training.unroll", "5", "--training.problems
          "--clipping.fresh-problems", "2", "--clipping.steps", "20"]  # fmt: skip
 
 
+@pytest.mark.long
 def test_the_study_from_the_command_line(tmp_path: Path, monkeypatch, capsys):
     """Two members of one cell; a second call with other figures to draw measures nothing again."""
     monkeypatch.chdir(tmp_path)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from tables import FROM_OPTAX, OPTIMIZERS, WRAPPED, NoisyQuadratic, gru
+from tables import FROM_OPTAX, OPTIMIZERS, WRAPPED, NoisyQuadratic, gru, mostly_long
 
 import lrevopt as lo
 from lrevopt.optimizers import AbstractOptimizer
@@ -23,6 +23,7 @@ TASKS = {
     "noisy": (NOISY, 0.02),
 }
 draw = eqx.filter_jit(sample_problems)
+LONG = pytest.mark.long
 
 
 def weighting(problems, visited):
@@ -61,7 +62,11 @@ def assert_gradients_agree(ours, expected):
 @pytest.mark.parametrize(
     ("name", "task_name"),
     [
-        *((name, "rosenbrock") for name in OPTIMIZERS),  # its Hessian varies
+        # Its Hessian varies.
+        *(
+            pytest.param(name, "rosenbrock", marks=() if name in ("adam", "gru") else LONG)
+            for name in OPTIMIZERS
+        ),
         *(
             pytest.param(name, "linear_regression", marks=pytest.mark.slow)
             for name in ("nesterov", "adam", "gru")
@@ -78,7 +83,7 @@ def test_the_meta_gradient_is_that_of_plain_autodiff(name, task_name):
     assert_gradients_agree(ours, expected)
 
 
-@pytest.mark.parametrize("checkpoint_every", [1, 6, 36, 37, 100])
+@pytest.mark.parametrize("checkpoint_every", mostly_long([1, 6, 36, 37, 100], 6, 100))
 def test_segments_do_not_change_the_meta_gradient(checkpoint_every):
     """Whether they divide the steps or not; on a loss that draws from `step`."""
     problems, weights = draw(NOISY, jr.key(3), 2), weighting(2, STEPS + 1)
@@ -89,10 +94,16 @@ def test_segments_do_not_change_the_meta_gradient(checkpoint_every):
 
 
 @pytest.mark.parametrize(
-    "task_name",
-    [pytest.param("linear_regression", marks=pytest.mark.slow), "rosenbrock", "noisy"],
+    ("name", "task_name"),
+    [
+        pytest.param("adam", "linear_regression", marks=pytest.mark.slow),
+        pytest.param("gru", "linear_regression", marks=pytest.mark.slow),
+        ("adam", "noisy"),
+        ("gru", "rosenbrock"),
+        pytest.param("adam", "rosenbrock", marks=LONG),
+        pytest.param("gru", "noisy", marks=LONG),
+    ],
 )
-@pytest.mark.parametrize("name", ["adam", "gru"])
 def test_the_meta_gradient_is_a_central_difference(name, task_name):
     """Along one random direction through all weights."""
     task, rate = TASKS[task_name]
@@ -168,7 +179,9 @@ def test_the_written_out_derivative_is_the_optimizers_only():
 EVERY = OPTIMIZERS | WRAPPED | FROM_OPTAX
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize(
+    "name", mostly_long(EVERY, "adam", "gru", "forgetting", "optax_momentum_held")
+)
 def test_a_trajectory_obeys_the_equations(name):
     """h' = F(h, g), x' = x + w . h', g = grad f(x), step by step; losses are those of x."""
     optimizer, steps = EVERY[name](0.02), 6

@@ -6,7 +6,7 @@ import jax.random as jr
 import numpy as np
 import optax
 import pytest
-from tables import Quadratic
+from tables import Quadratic, mostly_long
 
 import lrevopt as lo
 from lrevopt.optimizers import from_optax
@@ -20,7 +20,7 @@ def quadratic():
     return Quadratic(jnp.array([CURVATURE]), jnp.array([3.0]))
 
 
-@pytest.mark.parametrize("name", WELL_KNOWN)
+@pytest.mark.parametrize("name", mostly_long(WELL_KNOWN, "sgd", "adam", "lion"))
 def test_updates_are_optax_s_own(name):
     """50 updates of one parameter, in a loop as a user of optax writes it."""
     random = np.random.default_rng(0)

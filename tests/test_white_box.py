@@ -9,7 +9,7 @@ import jax.random as jr
 import numpy as np
 import optax
 import pytest
-from tables import Quadratic
+from tables import Quadratic, mostly_long
 
 import lrevopt as lo
 from lrevopt.inner_loop.steps import visited_states
@@ -66,7 +66,7 @@ EXACT: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("name", mostly_long(EXACT, "momentum", "adam", "modes"))
 def test_textbook_optimizers_are_exact_settings(name):
     box, expected = EXACT[name]
     # Round-off of coordinates and of 60 steps.
@@ -85,7 +85,7 @@ OPTAX: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", OPTAX)
+@pytest.mark.parametrize("name", mostly_long(OPTAX, "momentum", "rmsprop"))
 def test_agreement_with_optax(name):
     """Adam only after many steps, when its bias correction has come to an end."""
     box, transformation = OPTAX[name]
