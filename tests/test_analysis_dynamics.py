@@ -59,6 +59,7 @@ def test_two_momenta_have_a_second_hankel_value_and_a_fit_by_two():
     assert found.two_residual < 1e-10
 
 
+@pytest.mark.long
 def test_states_are_linearized_where_they_end():
     """Two linear optimizers, one for each sign of the first coordinate: no error at all."""
     latching = of("latching")
@@ -87,6 +88,7 @@ class Halves(lo.AbstractOptimizer):
         return jnp.stack([side + 0.5 * (state[0] - side), gradient * self.scale[0]])
 
 
+@pytest.mark.long
 def test_a_bend_is_seen_on_a_logarithmic_axis():
     """u = g / (1 + g^2) has its extreme at 1, whatever the largest gradient is."""
     for name in ("bending", "soft_clipping"):
@@ -114,6 +116,7 @@ def test_the_half_life_is_that_of_the_learning_rate():
             assert np.isnan(found.rate_half_steps[place])
 
 
+@pytest.mark.long
 def test_a_line_is_marginal_and_what_settles_nowhere_has_no_attractor():
     line = of("counting")
     assert line.count > 8
@@ -136,6 +139,7 @@ class Drifting(Halves):
         return jnp.stack([state[0] + 1, gradient * self.scale[0]])
 
 
+@pytest.mark.long
 def test_an_untrained_optimizer_has_an_order_of_nothing():
     found = measured(eqx.filter_jit(lo.GRUOptimizer)(3, key=jr.key(0)))
     np.testing.assert_array_equal(found.hankel, 0)

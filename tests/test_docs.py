@@ -17,6 +17,8 @@ DOCS = ROOT / "docs"
 PAGES = sorted(page.relative_to(DOCS).with_suffix("") for page in DOCS.rglob("*.md"))
 TUTORIALS = [p for p in PAGES if p.parent.name == "tutorials" and p.name != "index"]
 OTHERS = [p for p in PAGES if p not in TUTORIALS]
+TRAINING = {Path("guides/white_boxes"), Path("guides/observe")}
+"""Pages whose code trains or fits something."""
 
 
 def text_of(page: Path) -> str:
@@ -57,7 +59,11 @@ def test_every_page_is_in_a_table_of_contents():
     assert listed == set(PAGES)
 
 
-@pytest.mark.parametrize("page", OTHERS, ids=str)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=pytest.mark.long if page in TRAINING else ()) for page in OTHERS],
+    ids=str,
+)
 def test_python_on_pages_runs(page, monkeypatch):
     """As somebody would who types it in, in a clone; what is not to be run is not `python`."""
     monkeypatch.chdir(ROOT)

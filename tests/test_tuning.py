@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from tables import mostly_long
 
 import lrevopt as lo
 from lrevopt.inner_loop.evaluation import evaluate
@@ -80,7 +81,7 @@ def problems():
     return eqx.filter_jit(sample_problems)(TASK, jr.key(1), 5)
 
 
-@pytest.mark.parametrize("name", CONSTRUCTORS)
+@pytest.mark.parametrize("name", mostly_long(CONSTRUCTORS, "momentum", "adam"))
 def test_scores_are_those_of_plain_unrolls(name, problems):
     constructor, values = CONSTRUCTORS[name]
     stacked = stack_settings(constructor, {k: np.array(v) for k, v in values.items()})
@@ -238,6 +239,7 @@ def test_a_search_in_which_everything_diverges_is_a_result():
     assert result.widened == ()
 
 
+@pytest.mark.long
 def test_arguments_with_defaults_stay_unless_a_range_names_them():
     adam = tune(TASK, lo.Adam, SMALL, key=jr.key(0))
     assert adam.parameter_names == ("learning_rate", "b1", "b2")

@@ -9,6 +9,7 @@ import jax.random as jr
 import numpy as np
 import optax
 import pytest
+from tables import mostly_long
 
 import lrevopt as lo
 from lrevopt import storage
@@ -119,6 +120,7 @@ CLIPPING = lo.WhiteBox(0.01, saturation=lo.BoxSaturation(5.0))
 """Better on Rosenbrock than the gradient descent that it is compared with."""
 
 
+@pytest.mark.long
 def test_subsets_are_trained_and_their_gains_shared():
     """On an optimizer that clips, over gradient descent."""
     box = lo.WhiteBox(1e-3, saturation=lo.BoxSaturation(1.0), hold=("sharpness",))
@@ -176,7 +178,9 @@ def every_form() -> dict[str, lo.WhiteBox]:
     }
 
 
-@pytest.mark.parametrize("name", every_form())
+@pytest.mark.parametrize(
+    "name", mostly_long(every_form(), "adam", "gradient update True", "two pairs")
+)
 def test_text_is_an_optimizer_of_the_same_updates(name):
     """A dozen lines of plain optax, executed beside the white box."""
     box = every_form()[name]
