@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from importlib.metadata import version
+from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
@@ -116,12 +117,32 @@ def as_user() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", False)
 
 
+@pytest.fixture(scope="module")
+def own_programs() -> Iterator[None]:
+    """For files that patch what is read while a program is traced: it would keep the patch."""
+    jax.clear_caches()
+    yield
+    jax.clear_caches()
+
+
+MOST_MAPS = 15_000
+
+
+def memory_maps() -> int:
+    """Of this process; where they are not told, more than there should be."""
+    try:
+        return Path("/proc/self/maps").read_bytes().count(b"\n")
+    except OSError:
+        return MOST_MAPS + 1
+
+
 @pytest.fixture(autouse=True, scope="module")
 def programs_are_given_back() -> Iterator[None]:
-    """Compiled programs go with the file that compiled them.
+    """Compiled programs of one file serve the next, as long as there is room.
 
     Each holds several memory maps, of which a process may have 65,530: a worker that runs many
     files would end in the compiler.
     """
     yield
-    jax.clear_caches()
+    if memory_maps() > MOST_MAPS:
+        jax.clear_caches()

@@ -127,7 +127,13 @@ def mostly_long(cases: Iterable[Any], *fast: Any) -> list[Any]:
     """
     every = list(cases)
     assert set(fast) <= set(every), f"not in the table: {set(fast) - set(every)}"
-    return [each if each in fast else pytest.param(each, marks=pytest.mark.long) for each in every]
+    return [
+        pytest.param(
+            *(each if isinstance(each, tuple) else (each,)),
+            marks=() if each in fast else pytest.mark.long,
+        )
+        for each in every
+    ]
 
 
 class QuadraticProblem(AbstractProblem):
