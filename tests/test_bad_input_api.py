@@ -261,6 +261,11 @@ def _constructors() -> dict[str, tuple[Callable[..., Any], str]]:
             lambda: lo.WhiteBox(0.1, adaptation=lo.BoxAdaptation(1.0)), "`memory` .* below 1, got"),
         "constructors: WhiteBox, timescale": (
             lambda: lo.WhiteBox(0.1, schedule=lo.BoxSchedule(2.0, None)), "`timescale` .* None"),
+        "constructors: WhiteBox, agreement": (
+            lambda: lo.WhiteBox(0.1, agreement=0.5), "`agreement` must be a `BoxAgreement`"),
+        "constructors: WhiteBox, memory of agreement": (
+            lambda: lo.WhiteBox(0.1, agreement=lo.BoxAgreement(0.5, 1.0)),
+            "`agreement_memory` .* below 1, got"),
         "constructors: WhiteBox, hold": (
             lambda: lo.WhiteBox(0.1, hold=("knee",)), "`hold` must be one of learning_rate, got"),
         "constructors: WhiteBox, numbers": (

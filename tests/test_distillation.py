@@ -38,6 +38,7 @@ PLANTED: dict[str, lo.WhiteBox] = {
     "clipping": lo.WhiteBox(3e-4, saturation=lo.BoxSaturation(40.0, 1.5)),
     "rmsprop": lo.WhiteBox(0.02, adaptation=lo.BoxAdaptation(0.9, 0.4, 2.0)),
     "schedule": lo.WhiteBox(2e-4, schedule=lo.BoxSchedule(3.0, 15.0)),
+    "agreement": lo.WhiteBox(2e-4, agreement=lo.BoxAgreement(0.6, 0.8)),
 }  # fmt: skip
 
 FULL = lo.WhiteBox(
@@ -46,6 +47,7 @@ FULL = lo.WhiteBox(
     saturation=lo.BoxSaturation(50.0, 1.5),
     adaptation=lo.BoxAdaptation(0.95, 0.2, 5.0),
     schedule=lo.BoxSchedule(2.0, 20.0),
+    agreement=lo.BoxAgreement(0.5, 0.7),
 )
 
 
@@ -152,7 +154,7 @@ def test_modes_in_order_do_the_same():
     np.testing.assert_allclose(replayed(other, gradients), replayed(box, gradients), atol=1e-14)
 
 
-@pytest.mark.parametrize("parts", [(), ("momentum",), ("adaptation", "schedule")])
+@pytest.mark.parametrize("parts", [(), ("momentum",), ("adaptation", "schedule"), ("agreement",)])
 def test_embedding_changes_nothing(parts):
     """Up to the far knee, which is felt by less than 1 % at the size of typical gradients."""
     typical = Typical(gradient=1.0, largest=3.0, steps=60)

@@ -25,6 +25,7 @@ FULL: dict[str, Any] = {
     "saturation": lo.BoxSaturation(2.0, 3.0, 0.2),
     "adaptation": lo.BoxAdaptation(0.95, 0.3, 0.1),
     "schedule": lo.BoxSchedule(2.0, 20.0),
+    "agreement": lo.BoxAgreement(0.8, 0.6),
 }
 
 
@@ -135,6 +136,49 @@ def test_schedule_is_an_exponential_of_the_step():
     np.testing.assert_allclose(updates(box, jnp.ones(60)), expected, rtol=1e-12)
 
 
+def test_agreement_is_the_correlation_of_successive_gradients():
+    """After many steps c is 1 under a held gradient, and -1 where it alternates, at any size."""
+    box = lo.WhiteBox(0.1, agreement=lo.BoxAgreement(0.7, 0.6))
+    for size in (1e-6, 1.0, 1e6):
+        for sign in (1.0, -1.0):
+            gradients = size * sign ** jnp.arange(200.0)
+            expected = -0.1 * gradients[-1] * np.exp(0.7 * sign)
+            np.testing.assert_allclose(updates(box, gradients)[-1], expected, rtol=1e-12)
+    # The first update has no gradient before it; the second has products g g_before alone.
+    a, b, n = 2.0, -0.5, 0.6
+    c = (1 - n) * a * b / ((1 - n) * (a**2 + b**2) / 2 + n * (1 - n) * a**2 / 2)
+    expected = -0.1 * np.array([a, b * np.exp(0.7 * c)])
+    np.testing.assert_allclose(updates(box, jnp.array([a, b])), expected, rtol=1e-14)
+
+
+def test_agreement_is_between_bounds():
+    """|c| is at most 1, since |g g_before| is at most the mean of their squares."""
+    box = lo.WhiteBox(0.1, agreement=lo.BoxAgreement(1.0, 0.3))
+    factors = updates(box) / updates(lo.WhiteBox(0.1))
+    assert np.abs(np.log(factors)).max() <= 1 + 1e-12
+    assert np.ptp(np.log(factors)) > 0.5
+
+
+@pytest.mark.parametrize("memory", [0.01, 0.9])
+def test_absent_agreement_and_one_of_strength_0_are_bit_equal(memory):
+    parts = {name: part for name, part in FULL.items() if name != "agreement"}
+    none = lo.WhiteBox(0.1, **parts)
+    zero = lo.WhiteBox(0.1, **parts, agreement=lo.BoxAgreement(0.0, memory))
+    np.testing.assert_array_equal(updates(zero), updates(none))
+    assert zero.initial_state().size == none.initial_state().size + 3
+
+
+def test_documents_without_agreement_load():
+    """As written before there was this part: those that come with the package, and results."""
+    old: dict[str, Any] = {
+        "numbers": {"learning_rate": 0.1, "momentum": 0.9, "start_over_end": 2.0, "timescale": 9.0},
+        "held": [], "saturation_of": None, "adaptation_of": None, "floor_outside": False,
+    }  # fmt: skip
+    box = box_of(old)
+    assert box.parts == ("momentum", "schedule")
+    assert document_of(box)["numbers"] == pytest.approx(old["numbers"])
+
+
 def test_memory_saturates_where_asked():
     """A mode under a constant gradient settles where v = S(m v + g)."""
     for momentum in (0.9, 0.6 + 0.6j):
@@ -158,7 +202,7 @@ def test_derivatives_are_finite_at_rest(of, saturation, sharpness):
         box = lo.WhiteBox(
             0.1, momentum=PAIR, saturation=lo.BoxSaturation(2.0, sharpness, of=saturation),
             adaptation=lo.BoxAdaptation(0.9, exponent, of=of, floor_outside=outside),
-            schedule=lo.BoxSchedule(2.0, 20.0),
+            schedule=lo.BoxSchedule(2.0, 20.0), agreement=lo.BoxAgreement(0.8, 0.6),
         )  # fmt: skip
 
         def moved(arrays, state, gradient, box=box):
@@ -185,7 +229,7 @@ def test_numbers_come_back_in_plain_units():
         "learning_rate": 0.1, "momentum": 0.9, "share_1": 0.7, "radius": abs(0.5 + 0.4j),
         "angle": np.angle(0.5 + 0.4j), "quadrature": 0.1, "knee": 2.0, "sharpness": 3.0,
         "asymmetry": 0.2, "memory": 0.95, "exponent": 0.3, "floor": 0.1, "start_over_end": 2.0,
-        "timescale": 20.0,
+        "timescale": 20.0, "agreement": 0.8, "agreement_memory": 0.6,
     }  # fmt: skip
     assert numbers.keys() == expected.keys()
     for name, value in expected.items():
@@ -199,8 +243,8 @@ def test_numbers_come_back_in_plain_units():
 def test_held_numbers_are_not_trained():
     box = lo.WhiteBox(0.1, **FULL, hold=("sharpness", "exponent"))
     assert set(box.held) == {"sharpness", "exponent"}
-    assert len(box.numbers()) == 12
-    assert len(jax.tree.leaves(eqx.filter(box, eqx.is_inexact_array))) == 12
+    assert len(box.numbers()) == 14
+    assert len(jax.tree.leaves(eqx.filter(box, eqx.is_inexact_array))) == 14
     np.testing.assert_allclose(updates(box), updates(lo.WhiteBox(0.1, **FULL)), rtol=1e-13)
     assert box.holding().numbers().keys() == lo.WhiteBox(0.1, **FULL).numbers().keys()
     changed = box.with_numbers({"exponent": 0.5})

@@ -24,6 +24,7 @@ PARTS: dict[str, Any] = {
     "saturation": lo.BoxSaturation(2.0, 1.5, 0.2),
     "adaptation": lo.BoxAdaptation(0.95, 0.3, 0.1),
     "schedule": lo.BoxSchedule(2.0, 20.0),
+    "agreement": lo.BoxAgreement(0.6, 0.8),
 }
 
 FULL = {
@@ -83,7 +84,7 @@ def test_names_of_removals():
         "real mode", "oscillating mode", "memory of real mode", "unequal shares",
         "oscillation of oscillating mode", "quadrature of oscillating mode", "saturation",
         "free sharpness", "asymmetry", "adaptation", "free exponent", "free floor", "schedule",
-        "free timescale",
+        "free timescale", "agreement", "free memory of agreement",
     }  # fmt: skip
     ties = ties | removals(box, ties, TYPICAL)["oscillating mode"]
     assert "momentum" in removals(box, ties, TYPICAL)

@@ -166,6 +166,15 @@ def every_form() -> dict[str, lo.WhiteBox]:
     }  # fmt: skip
     return forms | {
         "descent": lo.WhiteBox(0.1),
+        "agreement": lo.WhiteBox(0.1, agreement=lo.BoxAgreement(0.7, 0.6)),
+        "agreement of all parts": lo.WhiteBox(
+            1e-3,
+            momentum=pair,
+            saturation=lo.BoxSaturation(50.0, 1.5, of="memory"),
+            adaptation=lo.BoxAdaptation(0.95, 0.2, 5.0),
+            schedule=lo.BoxSchedule(2.0, 20.0),
+            agreement=lo.BoxAgreement(-0.4, 0.9),
+        ),
         "no memory to saturate": lo.WhiteBox(
             0.1,
             saturation=lo.BoxSaturation(2.0, of="memory"),
@@ -212,7 +221,7 @@ def test_moves_add_numbers_and_change_little():
             assert len(box.numbers()) > len(box_of(document).numbers())
             seen.add(name)
         document = list(moves.values())[-1][0]
-    assert {"momentum", "oscillating momentum", "schedule", "free timescale"} <= seen
+    assert {"momentum", "oscillating momentum", "schedule", "agreement", "free timescale"} <= seen
 
 
 def test_distilled_optimizers_come_with_the_package():

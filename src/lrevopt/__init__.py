@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from lrevopt.optimizers import Adam as Adam
     from lrevopt.optimizers import AggregatedMomentum as AggregatedMomentum
     from lrevopt.optimizers import BoxAdaptation as BoxAdaptation
+    from lrevopt.optimizers import BoxAgreement as BoxAgreement
     from lrevopt.optimizers import BoxMomentum as BoxMomentum
     from lrevopt.optimizers import BoxSaturation as BoxSaturation
     from lrevopt.optimizers import BoxSchedule as BoxSchedule

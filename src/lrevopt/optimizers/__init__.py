@@ -22,6 +22,7 @@ from lrevopt.optimizers.recurrent import RecurrentOptimizer as RecurrentOptimize
 from lrevopt.optimizers.scales import rescaled as rescaled
 from lrevopt.optimizers.white_box import WhiteBox as WhiteBox
 from lrevopt.optimizers.white_box_parts import BoxAdaptation as BoxAdaptation
+from lrevopt.optimizers.white_box_parts import BoxAgreement as BoxAgreement
 from lrevopt.optimizers.white_box_parts import BoxMomentum as BoxMomentum
 from lrevopt.optimizers.white_box_parts import BoxSaturation as BoxSaturation
 from lrevopt.optimizers.white_box_parts import BoxSchedule as BoxSchedule

@@ -7,7 +7,10 @@ Per parameter, with the gradient g and every part optional:
     u  = a S(g)                                          saturation S
     v_j' = m_j v_j + u,   d = Re sum_j share_j v_j'      momentum: modes, real or complex
     z' = exp(-1 / timescale) z,   z^0 = 1                schedule: decay by itself
-    x' = x - learning_rate (1 + (start_over_end - 1) z) d
+    p' = n p + (1 - n) g g_before                        agreement of successive gradients, c,
+    q' = n q + (1 - n) (g^2 + g_before^2) / 2            from -1 to 1, with memory n
+    c  = p' / q',   0 where q' is below 1e-19
+    x' = x - learning_rate (1 + (start_over_end - 1) z) exp(agreement c) d
 
 The saturation keeps the sign and the slope 1 at 0, and levels off at the knee:
 
@@ -17,6 +20,9 @@ A sharpness of infinity clips. With an asymmetry the knee of a positive input is
 `knee exp(asymmetry)`, that of a negative one `knee exp(-asymmetry)`. Adaptation and saturation can
 act on the update d instead of the gradient (`of="update"`, d = S(a d)); saturation also on what
 the modes keep (`of="memory"`, v_j' = S(m_j v_j + u), by its modulus where v_j is complex).
+
+Agreement has no unit: it tells a direction in which gradients persist (c near 1: the curvature is
+small for the rate) from one in which they alternate (c near -1), at any size of the gradients.
 
 Shares sum to 1 (their real parts), so that without adaptation `learning_rate` is the effective
 learning rate at rest without memory: minus the slope of the update against the gradient.
@@ -47,18 +53,23 @@ from lrevopt.optimizers.white_box_numbers import (
 from lrevopt.optimizers.white_box_parts import (
     AdaptationOf,
     BoxAdaptation,
+    BoxAgreement,
     BoxMomentum,
     BoxSaturation,
     BoxSchedule,
     SaturationOf,
+    agreement_numbers,
     mode_numbers,
     saturation_numbers,
 )
 
-Part = Literal["momentum", "saturation", "adaptation", "schedule"]
+Part = Literal["momentum", "saturation", "adaptation", "schedule", "agreement"]
 
 PARTS: tuple[Part, ...] = get_args(Part)
-"""Parts that a white box can have, in the order of the mechanisms in the paper."""
+"""Parts that a white box can have: the mechanisms of the paper in its order, and agreement."""
+
+FAINT = 1e-19
+"""Running squares below this count as no gradient: their quotients would lose all digits."""
 
 
 class WhiteBox(AbstractOptimizer):
@@ -69,9 +80,9 @@ class WhiteBox(AbstractOptimizer):
                  saturation=BoxSaturation(2.0), adaptation=BoxAdaptation(0.99, 0.3),
                  schedule=BoxSchedule(3.0, 50.0), hold=("sharpness",))
 
-    State: v of real modes, real and imaginary parts of v of complex ones, running square, z, and
-    last the step direction. `coordinates` are the numbers without bounds, by name: arrays are
-    trained, Python numbers (those in `hold`) are not.
+    State: v of real modes, real and imaginary parts of v of complex ones, running square, the
+    gradient before with p and q, z, and last the step direction. `coordinates` are the numbers
+    without bounds, by name: arrays are trained, Python numbers (those in `hold`) are not.
 
     Exact settings: `of_momentum`, `of_nesterov`, `of_clipped`, `of_rmsprop`, and `of_adam` without
     bias correction. Raises `ValueError` for numbers out of their range, shares that do not sum to
@@ -93,6 +104,7 @@ class WhiteBox(AbstractOptimizer):
         saturation: BoxSaturation | None = None,
         adaptation: BoxAdaptation | None = None,
         schedule: BoxSchedule | None = None,
+        agreement: BoxAgreement | None = None,
         hold: Sequence[str] = (),
     ):
         values = {"learning_rate": learning_rate}
@@ -110,6 +122,7 @@ class WhiteBox(AbstractOptimizer):
         if schedule is not None:
             instance("schedule", schedule, BoxSchedule, "a `BoxSchedule`")
             values |= {name: getattr(schedule, name) for name in ("start_over_end", "timescale")}
+        values |= agreement_numbers(agreement)
         found = {name: scale_of(name).inward(valid_number(name, v)) for name, v in values.items()}
         self.coordinates = _held(found, hold)
 
@@ -148,6 +161,7 @@ class WhiteBox(AbstractOptimizer):
         present = (
             self.real_modes + self.complex_modes > 0, self.saturation_of is not None,
             self.adaptation_of is not None, "timescale" in self.coordinates,
+            "agreement" in self.coordinates,
         )  # fmt: skip
         return tuple(part for part, there in zip(PARTS, present, strict=True) if there)
 
@@ -204,8 +218,9 @@ class WhiteBox(AbstractOptimizer):
 
     @property
     def _size(self) -> int:
+        agreement = 3 * ("agreement" in self.coordinates)
         more = (self.adaptation_of is not None) + ("timescale" in self.coordinates)
-        return self._memories + more + 1
+        return self._memories + more + agreement + 1
 
     def initial_state(self) -> Float[Array, " state"]:
         state = jnp.zeros(self._size, self._dtype)
@@ -229,6 +244,11 @@ class WhiteBox(AbstractOptimizer):
         direction = direction * size if self.adaptation_of == "update" else direction
         if self.saturation_of == "update":
             direction = self._saturated(n, direction)
+        if "agreement" in self.coordinates:
+            place = self._memories + len(kept)
+            running = _running_products(state[place : place + 3], gradient, n["agreement_memory"])
+            direction = direction * jnp.exp(n["agreement"] * _agreement(*running[1:]))
+            kept += running
         if "timescale" in self.coordinates:
             excess = state[-2]
             direction = direction * (1 + (n["start_over_end"] - 1) * excess)
@@ -285,6 +305,22 @@ class WhiteBox(AbstractOptimizer):
     def __repr__(self) -> str:
         """Parts and numbers in plain units."""
         return held_words(self)
+
+
+def _running_products(
+    running: Float[Array, "3"], gradient: Float[Array, ""], memory: Any
+) -> list[Array]:
+    """The gradient, and running means of g g_before and of (g^2 + g_before^2) / 2."""
+    before, product, square = running
+    product = memory * product + (1 - memory) * gradient * before
+    square = memory * square + (1 - memory) * 0.5 * (gradient**2 + before**2)
+    return [gradient, product, square]
+
+
+def _agreement(product: Float[Array, ""], square: Float[Array, ""]) -> Array:
+    """Their quotient, from -1 to 1; where there was no gradient, 0 with derivative 0."""
+    met = square > FAINT
+    return jnp.where(met, product / jnp.where(met, square, 1.0), 0.0)
 
 
 def _power(square: Float[Array, ""], exponent: Any, floor: Any, *, outside: bool) -> Array:

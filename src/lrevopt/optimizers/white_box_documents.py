@@ -15,6 +15,7 @@ from lrevopt.optimizers.white_box import PARTS, WhiteBox
 from lrevopt.optimizers.white_box_numbers import head_of, indexed
 from lrevopt.optimizers.white_box_parts import (
     BoxAdaptation,
+    BoxAgreement,
     BoxMomentum,
     BoxSaturation,
     BoxSchedule,
@@ -29,6 +30,7 @@ NUMBERS_OF: dict[str, tuple[str, ...]] = {
     "saturation": ("knee", "sharpness", "asymmetry"),
     "adaptation": ("memory", "exponent", "floor"),
     "schedule": ("start_over_end", "timescale"),
+    "agreement": ("agreement", "agreement_memory"),
 }
 """Names of the numbers of each part, without indices."""
 
@@ -54,7 +56,7 @@ def box_of(document: Mapping[str, Any]) -> WhiteBox:
 def _box(document: Mapping[str, Any], momentum: BoxMomentum | None) -> WhiteBox:
     """The white box of a document with these modes."""
     n = document["numbers"]
-    saturation = adaptation = schedule = None
+    saturation = adaptation = schedule = agreement = None
     if document["saturation_of"] is not None:
         saturation = BoxSaturation(
             n["knee"], n.get("sharpness", float("inf")), n.get("asymmetry"),
@@ -67,9 +69,11 @@ def _box(document: Mapping[str, Any], momentum: BoxMomentum | None) -> WhiteBox:
         )  # fmt: skip
     if "timescale" in n:
         schedule = BoxSchedule(n["start_over_end"], n["timescale"])
+    if "agreement" in n:
+        agreement = BoxAgreement(n["agreement"], n["agreement_memory"])
     return WhiteBox(
         n["learning_rate"], momentum=momentum, saturation=saturation, adaptation=adaptation,
-        schedule=schedule, hold=document["held"],
+        schedule=schedule, agreement=agreement, hold=document["held"],
     )  # fmt: skip
 
 

@@ -71,6 +71,8 @@ SCALES: dict[str, Scale] = {
     "floor": POSITIVE,
     "start_over_end": POSITIVE,
     "timescale": POSITIVE,
+    "agreement": REAL,
+    "agreement_memory": UNIT,
 }
 """Every number that a white box can have. Those of modes are followed by `_1`, `_2`, ... where
 there are several."""

@@ -66,6 +66,25 @@ class BoxSchedule:
     """Updates in which the excess falls by a factor e, positive."""
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class BoxAgreement:
+    """Agreement of a white box: its rate is larger where successive gradients agree in sign."""
+
+    strength: Any
+    """Logarithm of the factor of the rate under gradients that stay the same: positive speeds up
+    where gradients persist and slows down where they alternate."""
+    memory: Any = 0.7
+    """Share of the running products of gradients that is kept each step, in (0, 1)."""
+
+
+def agreement_numbers(agreement: BoxAgreement | None) -> dict[str, Any]:
+    """Numbers of an agreement."""
+    if agreement is None:
+        return {}
+    instance("agreement", agreement, BoxAgreement, "a `BoxAgreement`")
+    return {"agreement": agreement.strength, "agreement_memory": agreement.memory}
+
+
 def saturation_numbers(saturation: BoxSaturation | None) -> dict[str, Any]:
     """Numbers of a saturation; an infinite sharpness is none."""
     if saturation is None:

@@ -14,6 +14,7 @@ from lrevopt.plots.style import (
     ORANGE,
     PALE,
     PURPLE,
+    VERMILLION,
     journal_style,
     one_panel,
     readable,
@@ -26,6 +27,7 @@ PART_COLORS = {
     "saturation": PURPLE,
     "schedule": GREEN,
     "adaptation": BLUE,
+    "agreement": VERMILLION,
 }
 
 ENOUGH = 0.9

@@ -1,6 +1,7 @@
 """A stage: the optimizer of a run as a white box of a few numbers, and what each part is worth."""
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -23,6 +24,7 @@ from lrevopt.studies.distillation import (
     BoxTraining,
     Distillation,
     Distilling,
+    WhiteBoxPath,
     default_box,
     latex_text,
     optax_text,
@@ -82,7 +84,7 @@ def distill_run(
 
     `white_box` has the parts and held numbers of the fit, of the elimination, which starts from its
     numbers too, and of the study of parts (default: a real and a complex mode, saturation,
-    adaptation, schedule). Records come back by study. A call
+    adaptation, schedule, agreement). Records come back by study. A call
     that was interrupted goes on where it stopped: with the same command, white boxes that were
     trained are not trained again.
 
@@ -94,7 +96,8 @@ def distill_run(
     baselines = tuned_baselines(load_tuning(run.folder, task))
     problems = settings.problems or tested_problems(task)
     steps = settings.training.unroll
-    check_runs(task, problems=problems, steps=steps, optimizers=16 * settings.seeds)
+    subsets = 2 ** len(box.parts)
+    check_runs(task, problems=problems, steps=steps, optimizers=subsets * settings.seeds)
     facts = dataclasses.asdict(settings) | {
         "problems": problems, "task": storage.describe(task), "white_box": document_of(box),
         "optimizer": storage.digest_of(optimizer),
@@ -109,23 +112,14 @@ def distill_run(
         if "fit" in settings.studies:
             found["fit"] = _fit(optimizer, box, run, settings, baselines)
             _write(output, "distillation", found["fit"], say)
-        if "path" in settings.studies:
-            found["path"] = storage.part(
-                "path", distillation.WhiteBoxPath,
-                lambda: distillation.grow_path(
-                    optimizer, task, numbers=settings.numbers, **common),
-            )  # fmt: skip
-            _write(output, "path", found["path"], say, figure_path(found["path"]))
-            _write_box(output, found["path"].white_box(settings.numbers), say)
-        if "elimination" in settings.studies:
-            found["elimination"] = storage.part(
-                "elimination", distillation.WhiteBoxPath,
-                lambda: distillation.prune_path(optimizer, box, task, **common), of=box,
-            )  # fmt: skip
-            record = found["elimination"]
-            _write(output, "elimination", record, say, figure_path(record))
-            if "path" not in settings.studies:
-                _write_box(output, record.white_box(settings.numbers), say)
+        paths = {
+            "path": partial(
+                distillation.grow_path, optimizer, task, numbers=settings.numbers, **common),
+            "elimination": partial(distillation.prune_path, optimizer, box, task, **common),
+        }  # fmt: skip
+        for name in [name for name in paths if name in settings.studies]:
+            found[name] = storage.part(name, WhiteBoxPath, paths[name])
+            _write_path(output, name, found[name], settings.numbers, say)
         if "parts" in settings.studies:
             fit = found.get("fit")
             found["parts"] = storage.part(
@@ -168,12 +162,19 @@ def _write(output: Path, name: str, record: Any, say: Say, figure: Any = None) -
     say(str(record))
 
 
-def _write_box(output: Path, box: WhiteBox, say: Say) -> None:
-    """The shortest white box as JSON, as optax and as LaTeX."""
+def _write_path(output: Path, name: str, record: WhiteBoxPath, numbers: int, say: Say) -> None:
+    """A path with its table and figure, and its best white box of at most so many numbers."""
+    _write(output, name, record, say, figure_path(record))
+    stem = "distilled" if name == "path" else f"distilled_by_{name}"
+    _write_box(output, stem, record.white_box(numbers), say)
+
+
+def _write_box(output: Path, stem: str, box: WhiteBox, say: Say) -> None:
+    """A white box as JSON, as optax and as LaTeX."""
     text = optax_text(box)
     storage.replace_together({
-        output / "distilled.json": storage.json_text(document_of(box)),
-        output / "distilled.py": text,
-        output / "distilled.tex": latex_text(box),
+        output / f"{stem}.json": storage.json_text(document_of(box)),
+        output / f"{stem}.py": text,
+        output / f"{stem}.tex": latex_text(box),
     })  # fmt: skip
     say(text)

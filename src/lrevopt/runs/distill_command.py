@@ -8,6 +8,7 @@ import tyro
 
 from lrevopt import specs
 from lrevopt.checks import positive_integer
+from lrevopt.inner_loop.objective_kinds import Objective
 from lrevopt.runs.options import RunSettings
 
 
@@ -23,15 +24,19 @@ class Distill(RunSettings):
     part, for which every subset of parts is trained."""
     white_box: Annotated[str | None, tyro.conf.arg(metavar="OPTIMIZER")] = None
     """White box for fit, elimination and parts: module:factory, or JSON as in distilled.json
-    (default: all parts, 13 numbers)."""
+    (default: all parts, 15 numbers)."""
     starts: int = 4
     """Random starts of every white box that is trained."""
+    candidates: int = 128
+    """Random white boxes drawn for each start, of which the best one is taken."""
     seeds: int = 3
     """Training seeds of the study of parts."""
     numbers: int = 8
     """Number of free numbers at which the path ends."""
     training_steps: int = 1000
     """Meta-steps of every white box that is trained."""
+    objective: Objective = "log_mean"
+    """Meta-objective of their training: mean is what scores are, log_mean is less noisy."""
     problems: int | None = None
     """Number of test problems (default: 256, or 64 on networks)."""
     steps: int = 200
@@ -39,7 +44,7 @@ class Distill(RunSettings):
 
     def main(self) -> None:
         """Distil, save, print tables. Work done before an interruption is not repeated."""
-        for name in ("starts", "seeds", "numbers", "training_steps", "steps"):
+        for name in ("starts", "candidates", "seeds", "numbers", "training_steps", "steps"):
             positive_integer(name, getattr(self, name))
         if self.problems is not None:
             positive_integer("problems", self.problems)
@@ -49,8 +54,11 @@ class Distill(RunSettings):
         settings = DistillSettings(
             studies=self.studies,
             distilling=Distilling(steps=self.steps),
-            training=dataclasses.replace(TRAINING, steps=self.training_steps, unroll=self.steps),
+            training=dataclasses.replace(
+                TRAINING, steps=self.training_steps, unroll=self.steps, objective=self.objective
+            ),
             starts=self.starts,
+            candidates=self.candidates,
             seeds=self.seeds,
             numbers=self.numbers,
             problems=self.problems,

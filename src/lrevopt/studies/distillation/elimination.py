@@ -74,9 +74,10 @@ def prune_path(
     mapping("baselines", baselines, "optimizers")
     problems = positive_integer("problems", problems)
     key, test_key = random_key("key", key), random_key("test_key", test_key)
+    box, ties = all_free(white_box)
     check_run(optimizer, task, key)
     typical = typical_sizes(optimizer, task, settings.training.unroll, key=key)
-    points = _points(*all_free(white_box), task, typical, settings=settings, key=key)
+    points = _points(box, ties, task, typical, settings=settings, key=key)
     return tested_path(
         points, optimizer, baselines, task, settings=settings, key=key, test_key=test_key,
         problems=problems,

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from lrevopt.checks import instance, positive_integer, shown
-from lrevopt.optimizers.white_box import WhiteBox
+from lrevopt.optimizers.white_box import FAINT, WhiteBox
 from lrevopt.optimizers.white_box_documents import document_of
 from lrevopt.optimizers.white_box_numbers import indexed
 
@@ -91,6 +91,7 @@ class _Text:
         for name, momentum, _, _ in self.modes():
             names += [name] if isinstance(momentum, str) else [f"x{name}", f"y{name}"]
         names += ["s"] if self.divides else []
+        names += ["b", "p", "q"] if "agreement" in self.n else []
         return names + (["z"] if "timescale" in self.n else [])
 
     def inits(self) -> Lines:
@@ -117,11 +118,26 @@ class _Text:
             lines.append("d = d * a")
         if self.saturates == "update":
             lines.append(f"d = {self.saturated('d')}")
+        lines += self.agreement()
         if "timescale" in self.n:
             excess = self.n["start_over_end"] - 1
             lines.append(f"d = d * (1 + {excess:.{self.digits}g} * z)")
             lines.append(f"z = jnp.exp(-1 / {self.number('timescale')}) * z")
         return lines
+
+    def agreement(self) -> Lines:
+        """Lines that change the direction where successive gradients agree or not."""
+        if "agreement" not in self.n:
+            return []
+        keep, add = self.number("agreement_memory"), 1 - self.n["agreement_memory"]
+        half = f"{add / 2:.{self.digits}g}"
+        return [
+            f"p = {keep} * p + {add:.{self.digits}g} * g * b",
+            f"q = {keep} * q + {half} * (g**2 + b**2)",
+            f"c = jnp.where(q > {FAINT:g}, p / jnp.where(q > {FAINT:g}, q, 1), 0)",
+            f"d = d * jnp.exp({self.number('agreement')} * c)",
+            "b = g",
+        ]
 
     def moved(self) -> Lines:
         """Lines of the modes."""
@@ -197,10 +213,10 @@ class _Text:
         if self.saturates == "update":
             direction = f"S\\left({direction}\\right)"
         lines.append(f"d &= {direction}")
-        factor = ""
+        factor = self.tex_agreement(lines)
         if "timescale" in self.n:
             excess = _tex(self.n["start_over_end"] - 1, self.digits)
-            factor = f"\\left(1 + {excess}\\, e^{{-k / {self.tex('timescale')}}}\\right) "
+            factor += f"\\left(1 + {excess}\\, e^{{-k / {self.tex('timescale')}}}\\right) "
         lines.append(f"x' &= x - {self.tex('learning_rate')}\\, {factor}d")
         return [*lines, *self.tex_saturation()]
 
@@ -216,6 +232,17 @@ class _Text:
         if self.outside:
             return f" / ({{s'}}^{{{power}}} + {floor})"
         return f" / (s' + {floor})^{{{power}}}"
+
+    def tex_agreement(self, lines: Lines) -> str:
+        """The factor of agreement; adds the equations of its running means to `lines`."""
+        if "agreement" not in self.n:
+            return ""
+        keep, add = self.n["agreement_memory"], 1 - self.n["agreement_memory"]
+        lines += [
+            f"p' &= {_tex(keep, self.digits)}\\, p + {_tex(add, self.digits)}\\, g\\, g_-",
+            f"q' &= {_tex(keep, self.digits)}\\, q + {_tex(add / 2, self.digits)}\\, (g^2 + g_-^2)",
+        ]
+        return f"e^{{{self.tex('agreement')}\\, p' / q'}}\\, "
 
     def tex_saturation(self) -> Lines:
         """The definition of S, where there is one."""

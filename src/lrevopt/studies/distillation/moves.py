@@ -11,7 +11,7 @@ from lrevopt.optimizers.white_box_documents import Document
 from lrevopt.studies.distillation.embedding import FAR
 from lrevopt.studies.distillation.recorded_runs import Typical
 
-HELD = {"exponent": 0.5, "sharpness": 2.0}
+HELD = {"exponent": 0.5, "sharpness": 2.0, "agreement_memory": 0.7}
 """Values of numbers that a part begins with, held."""
 
 FLOOR = 1e-4
@@ -32,7 +32,7 @@ def simplest() -> Document:
 def moves_from(document: Document, typical: Typical) -> dict[str, tuple[Document, tuple[str, ...]]]:
     """Every larger white box by the name of the move, and the names of its new free numbers."""
     found: dict[str, tuple[Document, tuple[str, ...]]] = {}
-    for make in (_momentum, _saturation, _adaptation, _schedule, _freed):
+    for make in (_momentum, _saturation, _adaptation, _schedule, _agreement, _freed):
         for name, larger in make(document, typical):
             old = set(document["numbers"]) - set(document["held"])
             new = set(larger["numbers"]) - set(larger["held"])
@@ -88,6 +88,12 @@ def _schedule(document: Document, typical: Typical) -> Moves:
     if "timescale" not in document["numbers"]:
         numbers = {"start_over_end": 1.0, "timescale": typical.steps / 4}
         yield "schedule", _with(document, numbers, held=[*document["held"], "timescale"])
+
+
+def _agreement(document: Document, typical: Typical) -> Moves:
+    if "agreement" not in document["numbers"]:
+        numbers = {"agreement": 0.0, "agreement_memory": HELD["agreement_memory"]}
+        yield "agreement", _with(document, numbers, held=[*document["held"], "agreement_memory"])
 
 
 def _freed(document: Document, typical: Typical) -> Moves:

@@ -93,7 +93,7 @@ def removals(box: WhiteBox, ties: Ties, typical: Typical) -> dict[str, Ties]:
     `box` has no held numbers (see `all_free`), `ties` are those that stand.
     """
     state = _State(box, ties)
-    makers = (_modes, _saturation, _adaptation, _schedule)
+    makers = (_modes, _saturation, _adaptation, _schedule, _agreement)
     every = (one for make in makers for one in make(state, typical))
     return {name: new for name, new in every if set(new) - set(ties)}
 
@@ -135,7 +135,7 @@ class _State:
         """Whether a part other than momentum is still there."""
         name, absent = {
             "saturation": ("knee", ABSENT_KNEE), "adaptation": ("exponent", 0.0),
-            "schedule": ("start_over_end", 0.0),
+            "schedule": ("start_over_end", 0.0), "agreement": ("agreement", 0.0),
         }[part]  # fmt: skip
         return name in self.box.coordinates and self.ties.get(name) != absent
 
@@ -216,6 +216,14 @@ def _schedule(state: _State, typical: Typical) -> Removals:
             yield "free timescale", {"timescale": _inward("timescale", typical.steps / 4)}
 
 
+def _agreement(state: _State, typical: Typical) -> Removals:
+    if state.has("agreement"):
+        yield "agreement", {"agreement": 0.0} | state.now("agreement_memory")
+        if state.free("agreement_memory"):
+            value = _inward("agreement_memory", HELD["agreement_memory"])
+            yield "free memory of agreement", {"agreement_memory": value}
+
+
 def _inward(name: str, value: float) -> float:
     return float(scale_of(name).inward(as_float(value)))
 
@@ -229,13 +237,11 @@ def reduced(box: WhiteBox, ties: Ties) -> Document:
     values = whole["numbers"]
     kept = {"learning_rate": values["learning_rate"]}
     document = whole | {"floor_outside": False}
-    for part, entry in (
-        ("saturation", "saturation_of"), ("adaptation", "adaptation_of"), ("schedule", None)
-    ):  # fmt: skip
+    for part in ("saturation", "adaptation", "schedule", "agreement"):
         if state.has(part):
             kept |= {name: values[name] for name in NUMBERS_OF[part] if name in values}
-        elif entry is not None:
-            document[entry] = None
+        elif f"{part}_of" in document:
+            document[f"{part}_of"] = None
     if document["adaptation_of"] is not None:
         document["floor_outside"] = whole["floor_outside"]
     elif whole["floor_outside"]:  # 1 / (1 + floor) is left

@@ -12,13 +12,14 @@ from lrevopt.optimizers.white_box import WhiteBox
 from lrevopt.optimizers.white_box_numbers import head_of, scale_of
 from lrevopt.optimizers.white_box_parts import (
     BoxAdaptation,
+    BoxAgreement,
     BoxMomentum,
     BoxSaturation,
     BoxSchedule,
 )
 from lrevopt.studies.distillation.recorded_runs import Typical
 
-FORGETTING = ("momentum", "radius", "memory")
+FORGETTING = ("momentum", "radius", "memory", "agreement_memory")
 """Numbers of which 1 - value is drawn, log-uniformly."""
 
 RANGES: dict[str, tuple[float, float]] = {
@@ -33,19 +34,21 @@ RANGES: dict[str, tuple[float, float]] = {
     "exponent": (0.0, 0.6),
     "quadrature": (-1.0, 1.0),
     "asymmetry": (-0.5, 0.5),
+    "agreement": (-0.3, 1.0),
+    "agreement_memory": (0.05, 0.9),
     "learning_rate": (1e-4, 3.0),
 }
 """Ranges of draws. A floor is relative to the squared size of gradients, a learning rate to what
 moves a parameter by 1 under the largest of them."""
 
-UNIFORM = ("share", "exponent", "quadrature", "asymmetry")
+UNIFORM = ("share", "exponent", "quadrature", "asymmetry", "agreement")
 """Numbers that are drawn uniformly; all others log-uniformly."""
 
 
 def default_box() -> WhiteBox:
-    """All four parts: a real and a complex mode whose memory saturates, adaptation, schedule.
+    """All parts: a real and a complex mode whose memory saturates, adaptation, schedule, agreement.
 
-    13 numbers, whose values here are not used.
+    15 numbers, whose values here are not used.
     """
     return WhiteBox(
         1e-3,
@@ -53,6 +56,7 @@ def default_box() -> WhiteBox:
         saturation=BoxSaturation(1.0, of="memory"),
         adaptation=BoxAdaptation(0.95, 0.2, 1.0),
         schedule=BoxSchedule(1.0, 50.0),
+        agreement=BoxAgreement(0.3),
     )
 
 
