@@ -6,7 +6,6 @@ import os
 import shutil
 import tempfile
 from importlib.metadata import version
-from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
@@ -72,13 +71,15 @@ hypothesis.settings.load_profile("lrevopt")
 
 
 LONGEST = [
-    "scripts", "scorecards", "figures", "unroll", "memory", "estimators", "transfers", "optax",
-    "function_task", "analysis_parameter_types", "devices", "suggested_run", "halving",
-    "network_tasks", "claims", "explore", "gallery", "suggestion", "meta_training",
-    "certificates", "plots", "task_laws", "analysis_mechanisms", "appendix_b", "optimizers",
-    "interventions", "storage",
+    "scripts", "figures", "scorecards", "explore", "optax", "transfers", "halving", "estimators",
+    "network_tasks", "unroll", "claims", "audit", "audit_around", "audit_pairs", "audit_replays",
+    "analysis_fixed_points", "memory", "analysis_parameter_types", "population", "devices",
+    "function_task", "shared_evaluation", "universality", "factorial", "gallery", "suggestion",
+    "meta_training", "appendix_b", "interruptions", "certificates", "plots", "pages", "observe",
+    "distillation", "white_box_elimination", "lanes", "optax_hyperparameters",
+    "optax_namespace", "parameter_optimizers", "analysis_mechanisms", "interventions", "storage",
 ]  # fmt: skip
-"""Test files that take long, the longest first."""
+"""Test files that take long, about the longest first, by their fast and their long tests."""
 
 
 LONGEST_SLOW = (
@@ -117,32 +118,12 @@ def as_user() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", False)
 
 
-@pytest.fixture(scope="module")
-def own_programs() -> Iterator[None]:
-    """For files that patch what is read while a program is traced: it would keep the patch."""
-    jax.clear_caches()
-    yield
-    jax.clear_caches()
-
-
-MOST_MAPS = 15_000
-
-
-def memory_maps() -> int:
-    """Of this process; where they are not told, more than there should be."""
-    try:
-        return Path("/proc/self/maps").read_bytes().count(b"\n")
-    except OSError:
-        return MOST_MAPS + 1
-
-
 @pytest.fixture(autouse=True, scope="module")
 def programs_are_given_back() -> Iterator[None]:
-    """Compiled programs of one file serve the next, as long as there is room.
+    """Compiled programs go with the file that compiled them.
 
     Each holds several memory maps, of which a process may have 65,530: a worker that runs many
-    files would end in the compiler.
+    files would end in the compiler. And a program keeps what was patched when it was traced.
     """
     yield
-    if memory_maps() > MOST_MAPS:
-        jax.clear_caches()
+    jax.clear_caches()

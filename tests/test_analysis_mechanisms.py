@@ -140,7 +140,7 @@ def test_projection_finds_a_planted_plane():
         fit_projection(states[:1])
 
 
-def test_visits_are_runs_however_many_go_at_a_time(monkeypatch, own_programs):
+def test_visits_are_runs_however_many_go_at_a_time(monkeypatch):
     task = Quadratic(jnp.array([1.0, 0.3, 0.1]), jnp.array([1.0, -2.0, 3.0]))
     opt = gru(0.1)
     run = lo.unroll(opt, task, task.sample(jr.key(0)), 6)

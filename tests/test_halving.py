@@ -198,7 +198,7 @@ GRID = {
     ("large", "runs"),
     mostly_long(itertools.product((False, True), (0.5, 1, 3, 5, 12)), (False, 1), (True, 3)),
 )
-def test_little_memory_gives_the_same_scores(monkeypatch, own_programs, network, large, runs):
+def test_little_memory_gives_the_same_scores(monkeypatch, network, large, runs):
     """In both layouts, with room for any number of 7 settings x 5 problems; one of them diverges
     and spoils no other.
     """
@@ -246,7 +246,7 @@ def test_memory_is_bounded(large):
     assert plenty > 5 * little
 
 
-def test_one_by_one_is_side_by_side(monkeypatch, own_programs):
+def test_one_by_one_is_side_by_side(monkeypatch):
     """Problems with many parameters are scored in the memory of one run."""
     task = lo.LinearRegression(dim=3)
     problems = eqx.filter_jit(sample_problems)(task, jr.key(5), 4)

@@ -47,7 +47,7 @@ CASES: dict[str, tuple[AbstractTask, dict[str, Any]]] = {
         pytest.param("long segments", marks=pytest.mark.slow),
     ],
 )
-def test_prediction_is_within_a_quarter_of_what_is_taken(monkeypatch, own_programs, case):
+def test_prediction_is_within_a_quarter_of_what_is_taken(monkeypatch, case):
     monkeypatch.setattr(memory, "WORTH_KEEPING", 0)
     task, changes = CASES[case]
     settings = dataclasses.replace(SETTINGS, **changes)
@@ -70,7 +70,7 @@ def test_small_problems_are_not_compiled_to_be_planned(monkeypatch):
     assert measured / 2 < plan.peak < 2 * measured
 
 
-def test_a_tight_limit_is_kept_and_an_impossible_one_refused(monkeypatch, own_programs, as_user):
+def test_a_tight_limit_is_kept_and_an_impossible_one_refused(monkeypatch, as_user):
     """Fewer problems at a time and segments, as far as need be; then one sentence."""
     monkeypatch.setattr(memory, "WORTH_KEEPING", 2**40)  # roomy: all states would be kept
     monkeypatch.setattr(memory, "_small_working_bytes", lambda optimizer, state: (0, state))
