@@ -53,9 +53,7 @@ PLANTED = {
 
 @pytest.mark.parametrize(
     "name",
-    mostly_long(
-        PLANTED, "epsilon inside", "no correction", "Nesterov", "b2", "two at once", "Lion"
-    ),
+    mostly_long(PLANTED, "epsilon inside", "no correction", "Nesterov", "b2", "two at once"),
 )
 def test_a_planted_departure_is_flagged_and_named(name):
     first, second, expected = PLANTED[name]

@@ -137,6 +137,7 @@ def test_a_pair_of_plain_functions_gets_arrays_and_parameters():
     assert lo.audit((init, update), other).equal
 
 
+@pytest.mark.long
 def test_where_nothing_explains_it_is_said():
     def strange(gradients):
         return [-0.01 * g / (1 + k * abs(g)) for k, g in enumerate(gradients)]
