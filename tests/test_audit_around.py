@@ -137,7 +137,6 @@ def test_a_pair_of_plain_functions_gets_arrays_and_parameters():
     assert lo.audit((init, update), other).equal
 
 
-@pytest.mark.long
 def test_where_nothing_explains_it_is_said():
     def strange(gradients):
         return [-0.01 * g / (1 + k * abs(g)) for k, g in enumerate(gradients)]
@@ -242,6 +241,7 @@ def lazy_adam(gradients, rate=0.01, b1=0.9, b2=0.999, epsilon=1e-8):
         yield -rate * m / (1 - b1**k) / ((v / (1 - b2**k)) ** 0.5 + epsilon)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("first", "second"),
     [(lambda gradients: [-0.1 * g for g in gradients], still_at_zero), (ADAM, lazy_adam)],
