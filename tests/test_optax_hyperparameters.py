@@ -85,6 +85,7 @@ def test_meta_gradients_are_differences_and_optax_s_own(name):
             assert abs((high - low) / (2 * step) - found[key]) < error
 
 
+@pytest.mark.long
 def test_a_learning_rate_is_differentiated_in_every_way():
     """Inside jit, outside it, in forward mode, and through trajectories: one number."""
 

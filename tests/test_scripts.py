@@ -348,6 +348,7 @@ def test_killed_runs_end_with_the_same_bits(tmp_path):
         np.testing.assert_array_equal(*(getattr(history, name) for history in histories))
 
 
+@pytest.mark.long
 def test_a_signal_saves_and_stops(tmp_path):
     """SIGTERM ends a run with 128 + 15, and what it leaves can be loaded."""
     run = tmp_path / "run"
