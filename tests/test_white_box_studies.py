@@ -244,6 +244,17 @@ def test_distilled_optimizers_come_with_the_package():
     np.testing.assert_allclose(x, run.parameters[-1], rtol=1e-10)
 
 
+def test_distilled_linear_regression_is_better_than_momentum():
+    contestants: dict[str, Any] = {
+        "distilled": distilled_box("linear_regression"),
+        "momentum": lo.Momentum(3.743, 0.8906),  # fitted to 512 training problems
+    }
+    assert len(contestants["distilled"].numbers()) == 8
+    task = lo.LinearRegression()
+    means = lo.evaluate(contestants, task, problems=64, steps=200, key=jr.key(9)).mean_scores()
+    assert means["distilled"] < 0.9 * means["momentum"]
+
+
 @pytest.mark.slow
 def test_an_interrupted_stage_goes_on_where_it_stopped(tmp_path, monkeypatch):
     """Trained white boxes are not trained again, and the folder has records, tables and figures."""

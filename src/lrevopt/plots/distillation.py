@@ -80,7 +80,8 @@ def path(record: WhiteBoxPath, *, ax: Axes | None = None) -> Figure:
 
     Dots have 95 % bootstrap intervals over problems, and words say what the last numbers were. 0 is
     the best tuned baseline, 1 the learned optimizer, and the dotted line 90 %. White boxes that are
-    worse than the baseline by much of the gain stand at the lower edge, as triangles.
+    worse than the baseline by much of the gain stand at the lower edge, as triangles. Above 1
+    they are better than the learned optimizer.
     """
     instance("record", record, WhiteBoxPath, "a path of `grow_path`")
     figure, ax = one_panel(ax, height=2.9, width=1.25 * COLUMN)
@@ -97,8 +98,8 @@ def path(record: WhiteBoxPath, *, ax: Axes | None = None) -> Figure:
     note = "\n(triangle: below this range)" if below.any() else ""
     ax.set(
         ylabel=f"share of the gain kept{note}",
-        ylim=(lowest, 1.12),
-        xlabel="numbers, and what the last were",
+        ylim=(lowest, max(1.12, np.nanmax(seen) + 0.05)),
+        xlabel="numbers, and what was added or removed last",
     )
     ax.set_xlim(counts.min() - 0.6, counts.max() + 0.6)
     names = [f"{name}  {count}" for name, count in zip(record.names, counts, strict=True)]
