@@ -238,6 +238,11 @@ def test_a_line_of_fixed_points_is_found_with_its_learning_rates():
     np.testing.assert_allclose(np.abs(place), np.abs(counts - counts[0]), atol=1e-3)
     np.testing.assert_allclose(line.rate_ratio, line.rates.max() / line.rates.min())
     assert line.rate_ratio > 2
+    assert 0.02 < line.largest_gap < 0.5
+    two_pieces = np.concatenate([np.linspace(3, 4, 25), np.linspace(0, 1, 25)])
+    broken = dataclasses.replace(line, positions=two_pieces)
+    # Two of fifty points at each end are left out.
+    np.testing.assert_allclose(broken.largest_gap, 2 / (4 - 4 / 24), rtol=1e-12)
     assert line.positions[line.chosen[0]] == line.positions.min()
     assert line.positions[line.chosen[-1]] == line.positions.max()
     assert line.updates.shape == (len(line.chosen), len(line.gradients))
@@ -262,7 +267,10 @@ def test_an_optimizer_without_rest_has_no_points():
     assert nothing.share == 0
     assert nothing.points.shape == (0, 3)
     assert nothing.participation_ratio == 0
-    ratios = [nothing.extent, nothing.persistence, nothing.rate_ratio, nothing.speed_decades]
+    ratios = [
+        nothing.extent, nothing.persistence, nothing.rate_ratio, nothing.speed_decades,
+        nothing.largest_gap,
+    ]  # fmt: skip
     assert np.isnan(ratios).all()
 
 

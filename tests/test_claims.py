@@ -324,6 +324,11 @@ def test_numbers_between_thresholds_or_none_decide_nothing():
     lost = dataclasses.replace(manifold(found=False), share=0.0)
     assert BY_NAME["manifold"].measure(Run.of("own", manifold=lost)).holds is False
     assert BY_NAME["manifold-rate"].measure(Run.of("own", manifold=lost)).holds is None
+    ends = np.where(manifold().positions < 0.5, -1.0, 1.0)
+    apart = Run.of("own", manifold=dataclasses.replace(manifold(), positions=ends))
+    assert BY_NAME["manifold"].measure(Run.of("own", manifold=manifold())).holds is True
+    assert BY_NAME["manifold"].measure(apart).holds is False, "two points lie on a line"
+    assert BY_NAME["manifold-rate"].measure(apart).holds is None
     endless = dataclasses.replace(dynamics(), hankel=np.full((1, 3), np.nan))
     assert BY_NAME["dominant-mode"].measure(Run.of("own", dynamics=endless)).holds is None
     for name in ("one-fixed-point", "linear-near-fixed-point", "dominant-mode"):

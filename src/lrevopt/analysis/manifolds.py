@@ -93,6 +93,20 @@ class Manifold(eqx.Module):
         low, high = np.quantile(np.maximum(self.speeds, np.finfo(float).tiny), [0.05, 0.95])
         return float(np.log10(high / low))
 
+    @property
+    def largest_gap(self) -> float:
+        """Largest distance between neighbours in `positions` over that between the ends.
+
+        Of the central 90 % of the points, so that no outlier decides. Towards 0 for a line that
+        points fill, near 1 for two groups with nothing between them, and NaN where all are at one
+        place, or there are none.
+        """
+        along = np.sort(self.positions)
+        beyond = len(along) // 20
+        along = along[beyond : len(along) - beyond]
+        length = along[-1] - along[0] if len(along) else 0.0
+        return float(np.diff(along).max() / length) if length > 0 else float("nan")
+
 
 def measure_manifold(
     optimizer: AbstractOptimizer, sampled: SampledStates, searches: int = 300

@@ -22,6 +22,10 @@ STAYS, GOES = 0.5, 0.2
 NEAR_ONE, OFF_ONE = 0.02, 0.1
 """Distance of an eigenvalue from 1."""
 
+FILLED, BROKEN = 0.5, 0.75
+"""Largest gap between neighbours over the length of the line. Any two isolated fixed points lie on
+a line, and three that are far apart may have a participation ratio near 1, too."""
+
 
 @claim(
     "States separate by layer, and by weight or bias.",
@@ -111,8 +115,10 @@ def bias_gradients(parameter_types: ParameterTypes) -> Statistic:
     absent=2,
     also=(
         f"extended over at least {100 * LONG:.0f} % of sampled states, {100 * STAYS:.0f} % of "
-        f"which stays after another run, with an eigenvalue within {NEAR_ONE} of 1",
-        f"or at most {100 * SHORT:.0f} %, {100 * GOES:.0f} %, or none within {OFF_ONE}",
+        f"which stays after another run, with an eigenvalue within {NEAR_ONE} of 1 and no gap over "
+        f"{100 * FILLED:.0f} % of the length",
+        f"or at most {100 * SHORT:.0f} %, {100 * GOES:.0f} %, none within {OFF_ONE}, or a gap of "
+        f"{100 * BROKEN:.0f} %",
     ),
     causes=f"A line of fixed points takes a balance that training finds late. {LENGTH}",
     shown_by="a second run of the relaxation, in which a line would stay (`manifold.npz`), and "
@@ -129,11 +135,13 @@ def manifold(manifold: Manifold) -> Statistic:
             between(manifold.extent, LONG, SHORT),
             between(manifold.persistence, STAYS, GOES),
             between(gap, NEAR_ONE, OFF_ONE),
+            between(manifold.largest_gap, FILLED, BROKEN),
         ),
         detail=f"They extend over {number(100 * manifold.extent)} % of what sampled states do, "
         f"{number(100 * manifold.persistence)} % of which is left after another run; the "
         f"eigenvalue nearest to 1 is {number(gap)} away (median); speeds span "
-        f"{number(manifold.speed_decades)} decades.",
+        f"{number(manifold.speed_decades)} decades; the largest gap between neighbours is "
+        f"{number(100 * manifold.largest_gap)} % of the length.",
     )
 
 
@@ -147,6 +155,7 @@ def manifold(manifold: Manifold) -> Statistic:
 )
 def manifold_rate(manifold: Manifold) -> Statistic:
     """Largest over smallest learning rate of the approximate fixed points."""
-    if not manifold.extent > SHORT:  # also NaN
+    broken = between(manifold.largest_gap, FILLED, BROKEN) is False
+    if broken or not manifold.extent > SHORT:  # also NaN
         return Statistic(manifold.rate_ratio, "There is no line to move along.", decides=False)
     return Statistic(manifold.rate_ratio)
