@@ -1,5 +1,6 @@
 """Backward elimination: ties leave exactly the smaller white box, and what is not needed goes."""
 
+import dataclasses
 import json
 from typing import Any
 
@@ -106,7 +107,7 @@ def test_momentum_stays_longest_where_it_is_what_helps():
     box = lo.WhiteBox(0.3, momentum=0.6, schedule=lo.BoxSchedule(1.1, 10.0))
     keys = jr.split(jr.key(0))
     baselines = {"descent": lo.GradientDescent(0.5), "slow": lo.GradientDescent(0.01)}
-    learned = lo.Momentum(0.6, 0.75)
+    learned = lo.Momentum(1.5, 0.5)
     record = lo.prune_path(
         learned, box, task, key=keys[0], test_key=keys[1], baselines=baselines, settings=SHORT,
         problems=4,
@@ -124,7 +125,11 @@ def test_momentum_stays_longest_where_it_is_what_helps():
         )
         np.testing.assert_allclose(again.meta_objectives()[0], row, rtol=1e-6)
     assert "ever fewer numbers" in str(record)
+    assert np.isfinite([share.value for share in record.gains()]).all()
     assert lo.plot.path(record).axes[0].get_xlabel()
+    nothing_to_keep = dataclasses.replace(record, learned=2 * record.baseline)
+    drawn = lo.plot.path(nothing_to_keep).axes[0]
+    assert "triangle" not in drawn.get_ylabel(), "no gain is no loss"
     assert record.white_box(2).numbers().keys() == {"learning_rate", "momentum"}
 
 

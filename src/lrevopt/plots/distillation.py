@@ -81,7 +81,8 @@ def path(record: WhiteBoxPath, *, ax: Axes | None = None) -> Figure:
     Dots have 95 % bootstrap intervals over problems, and words say what the last numbers were. 0 is
     the best tuned baseline, 1 the learned optimizer, and the dotted line 90 %. White boxes that are
     worse than the baseline by much of the gain stand at the lower edge, as triangles. Above 1
-    they are better than the learned optimizer.
+    they are better than the learned optimizer. Nothing is drawn where the learned optimizer is not
+    better than the baseline, since there is no gain to keep.
     """
     instance("record", record, WhiteBoxPath, "a path of `grow_path`")
     figure, ax = one_panel(ax, height=2.9, width=1.25 * COLUMN)
@@ -91,14 +92,14 @@ def path(record: WhiteBoxPath, *, ax: Axes | None = None) -> Figure:
     shares, counts = np.array(record.gains()), record.counts
     seen = np.clip(shares, lowest + 0.06, None)
     ax.plot(counts, seen[:, 0], color=BLUE, linewidth=1.0, zorder=1)
-    below = ~(shares[:, 0] > lowest)
+    below = shares[:, 0] <= lowest
     for count, at, lower in zip(counts, seen, below, strict=True):
         ax.plot([count, count], at[1:], color=BLUE, linewidth=1.4)
         ax.plot(count, at[0], "v" if lower else "o", color=BLUE, markersize=4)
     note = "\n(triangle: below this range)" if below.any() else ""
     ax.set(
         ylabel=f"share of the gain kept{note}",
-        ylim=(lowest, max(1.12, np.nanmax(seen) + 0.05)),
+        ylim=(lowest, np.nanmax([1.07, *seen.ravel()]) + 0.05),
         xlabel="numbers, and what was added or removed last",
     )
     ax.set_xlim(counts.min() - 0.6, counts.max() + 0.6)
