@@ -365,6 +365,18 @@ def test_pages_tables_and_records(name, tmp_path):
     assert render(figure, "svg") == render(figure_scorecard(found, "A title"), "svg")
 
 
+@pytest.mark.parametrize(("share", "scale"), [(0.5, "linear"), (0.01, "symlog"), (0.0, "linear")])
+def test_gradients_far_beyond_the_knee_are_on_a_logarithmic_axis(share, scale):
+    found = card("clipped")
+    figure = figure_scorecard(changed(found, knee=share * found.gradients[-1]), "A title")
+    shown = figure.axes[1]
+    assert shown.get_xlabel().startswith("gradient")
+    assert shown.get_xscale() == scale
+    if scale == "symlog":
+        line = next(line for line in shown.lines if line.get_label() == "initial state")
+        np.testing.assert_array_equal(line.get_xdata(), found.gradients)
+
+
 def call(monkeypatch, *arguments) -> int:
     """Exit code of the script, run in this process."""
     monkeypatch.setattr(sys, "argv", ["scorecard.py", *map(str, arguments)])

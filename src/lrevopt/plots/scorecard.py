@@ -22,11 +22,15 @@ from lrevopt.plots.style import (
     zero_lines,
 )
 from lrevopt.studies.scorecard import ENTRIES, Scorecard, in_words, sentences
+from lrevopt.text import number
 
 RATE = "effective learning rate\n(x / gradient)"
 
 WIDE = 30.0
 """Rates that span a larger factor are shown on a logarithmic axis."""
+
+NARROW = 30.0
+"""A knee is invisible on a linear axis that reaches further than this many knees."""
 
 LINE, NOTE_WIDTH = 0.15, 125
 """Height of a line of the table in inches, and characters in a line below it."""
@@ -45,7 +49,10 @@ def modes(ax: Axes, card: Scorecard) -> None:
 
 
 def update_functions(ax: Axes, card: Scorecard) -> None:
-    """Updates of the initial state and of visited ones, out to the largest gradient met."""
+    """Updates of the initial state and of visited ones, out to the largest gradient met.
+
+    The gradient axis is logarithmic beyond a knee that a linear one would not show.
+    """
     zero_lines(ax)
     ax.plot(card.gradients, card.initial_update, color=BLUE, label="initial state", zorder=4)
     for index, later in enumerate(card.later_updates):
@@ -57,6 +64,13 @@ def update_functions(ax: Axes, card: Scorecard) -> None:
     if top > 0:
         ax.set_ylim(-1.15 * top, 2.2 * top)  # room for the legend
     ax.set(xlabel="gradient $g$", ylabel=r"update $\Delta x$")
+    end = card.gradients[-1]
+    if 0 < card.knee < end / NARROW:
+        ax.set_xscale("symlog", linthresh=card.knee)
+        ticks = (-end, 0, end)
+        ax.set_xticks(ticks, [number(tick, 2) for tick in ticks])
+        ax.minorticks_off()
+        ax.set_xlabel("gradient $g$ (log beyond the knee)")
     ax.legend(loc="upper right", frameon=True, facecolor="white", edgecolor="none", framealpha=0.9)
 
 
