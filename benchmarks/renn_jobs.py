@@ -45,7 +45,7 @@ def _stand_in() -> None:
 
 
 _stand_in()
-import renn  # type: ignore[import-not-found]  # noqa: E402
+import renn  # type: ignore[import-not-found,import-untyped,unused-ignore]  # noqa: E402
 from renn import metaopt  # noqa: E402
 
 
