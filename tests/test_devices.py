@@ -128,6 +128,45 @@ def test_scores_agree(dim, memory):
     np.testing.assert_array_equal(several[1], one[1])
 
 
+@DEVICES
+def test_fixed_points_and_attractors_agree(monkeypatch, devices):
+    """A GRU with one point that starts share, and three points of tanh, one of them a saddle."""
+    far = jr.normal(jr.key(5), (41, 8))
+    near = jnp.linspace(-1.1, 1.2, 45)[:, None]
+    for optimizer, starts, count in ((gru(0.1), far, 1), (Bistable(jnp.ones(1)), near, 3)):
+        found = []
+        for number in (1, devices):
+            monkeypatch.setenv("LREVOPT_DEVICES", str(number))
+            found.append(
+                (lo.find_fixed_points(optimizer, starts), lo.find_attractors(optimizer, starts))
+            )
+        (points, attractors), (points_on_several, attractors_on_several) = found
+        assert len(points.distinct) == count
+        assert points.converged.all()
+        np.testing.assert_array_equal(points_on_several.assignment, points.assignment)
+        np.testing.assert_allclose(points_on_several.states, points.states, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(
+            points_on_several.spectral_radius, points.spectral_radius, rtol=1e-12
+        )
+        assert len(attractors.states) == max(1, count - 1)
+        np.testing.assert_array_equal(attractors_on_several.ends, attractors.ends)
+        np.testing.assert_allclose(
+            attractors_on_several.states, attractors.states, rtol=0, atol=1e-12
+        )
+
+
+class Bistable(lo.AbstractOptimizer):
+    """`h' = tanh(3 h) + g`."""
+
+    readout: jax.Array
+
+    def initial_state(self):
+        return jnp.zeros(1)
+
+    def transition(self, state, gradient):
+        return jnp.tanh(3 * state) + gradient
+
+
 def bowl(dim):
     """Problems of many parameters, another curvature in each."""
     return lo.FunctionTask(

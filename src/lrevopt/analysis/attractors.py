@@ -18,6 +18,7 @@ from lrevopt.analysis.fixed_points import SHOWN, coordinates_in_words, distinct_
 from lrevopt.analysis.precision import AnyArray, as_double, double_precision, double_states
 from lrevopt.analysis.rest import MARGINAL
 from lrevopt.checks import at_most_32_bits, gradient_value, positive_integer
+from lrevopt.inner_loop.devices import PROBLEM, check_mesh, on_every_device, over_problems
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.text import Printed, Table, number, percent
 
@@ -131,7 +132,9 @@ def ends_of(
     Arguments are not checked.
     """
     with double_precision():
-        last = np.array(_iterated(as_double(opt), starts, gradients, steps))
+        mesh = check_mesh(None, len(starts))
+        on_all = on_every_device(as_double(opt), mesh)
+        last = np.array(_iterated(on_all, starts, gradients, steps, mesh))
     points, radii = last.copy(), np.full(len(last), np.nan)
     ends = np.isfinite(last).all(axis=1)
     # Equal ends under one gradient are solved once. Another gradient is a coordinate far away.
@@ -152,24 +155,34 @@ def ends_of(
 
 
 @eqx.filter_jit
-def _iterated(opt, starts, gradients, steps):
-    """States after `steps` updates, or once all of them stand still."""
+def _iterated(opt, starts, gradients, steps, mesh=None):
+    """States after `steps` updates, or once all of them stand still, on all devices of a mesh."""
+
+    def run(opt, points):
+        starts, gradients = points
+        return _until_still(opt, starts, gradients, steps, None if mesh is None else PROBLEM)
+
+    return over_problems(run, opt, (starts, gradients), mesh)
+
+
+def _until_still(opt, starts, gradients, steps, axis):
     once = jax.vmap(opt.transition, (-1, 0), -1)
 
     def size(states):
         return jnp.linalg.norm(states, axis=0)
 
     def go_on(carry):
-        states, moved, step = carry
-        moving = moved > STILL * jnp.maximum(1.0, size(states))  # not of NaN
-        return jnp.any(moving) & (step < steps)
+        _, moving, step = carry
+        return moving & (step < steps)
 
     def body(carry):
         states, _, step = carry
         count = jnp.minimum(CHUNK, steps - step)
         states = lax.fori_loop(0, count - 1, lambda _, h: once(h, gradients), states)
         following = once(states, gradients)
-        return following, size(following - states), step + count
+        far = size(following - states) > STILL * jnp.maximum(1.0, size(following))  # not of NaN
+        moving = jnp.any(far)
+        moving = moving if axis is None else lax.pmax(moving, axis)
+        return following, moving, step + count
 
-    begin = starts.T
-    return lax.while_loop(go_on, body, (begin, jnp.full(len(starts), jnp.inf), 0))[0].T
+    return lax.while_loop(go_on, body, (starts.T, jnp.array(True), 0))[0].T

@@ -27,17 +27,25 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from lrevopt.analysis.newton import FIRST_ITERATIONS, simplified, solve
+from lrevopt.analysis.newton import FIRST_ITERATIONS, simplified_towards, solve
 from lrevopt.analysis.precision import AnyArray, as_double, double_precision, double_states
-from lrevopt.analysis.resolution import BLOCK, expand, in_blocks
+from lrevopt.analysis.resolution import BLOCK, expand, in_blocks, points_mesh
 from lrevopt.analysis.rest import MARGINAL, Settled, beginnings, settle, spectral_radii
 from lrevopt.checks import gradient_value
+from lrevopt.inner_loop.devices import on_every_device
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.text import Printed, Table, number
 
 SAME_POINT = 1e-5
 """Distance, per unit of max(1, ||h||), within which two converged points are one. Slow modes
 magnify a residual of 1e-8 by 1 / (1 - eigenvalue)."""
+
+FEW, FEW_ITERATIONS = 4 * BLOCK, 1
+"""Starts that are no longer solved block by block. After so many full iterations each they may
+still share a point that is known."""
+
+MANY = 64
+"""Starts that run simplified iterations together."""
 
 SHOWN = 20
 """Distinct points in a printed table, at most."""
@@ -135,12 +143,13 @@ def find_fixed_points(
     Raises `ValueError` for states of another optimizer, no states, entries that are not finite, or
     a gradient whose square overflows.
     """
+    with double_precision():
+        opt = on_every_device(as_double(opt), points_mesh())
     starts = double_states(opt, initial_states, "initial_states", axes=2)
     if not len(starts):
         raise ValueError("`initial_states` must hold at least one state, got none.")
     gradient = gradient_value("gradient", gradient)
     with double_precision():
-        opt = as_double(opt)
         limits, reach = beginnings(opt, starts, np.full(len(starts), gradient))
         states, groups = _search(opt, starts, gradient, reach, limits)
         _, firsts, which = np.unique(groups, return_index=True, return_inverse=True)
@@ -180,7 +189,7 @@ def solve_each(
     Every start is solved in full. Arguments are not checked.
     """
     with double_precision():
-        opt = as_double(opt)
+        opt = on_every_device(as_double(opt), points_mesh())
         limits, reach = beginnings(opt, starts, gradients)
         first = partial(solve, iterations=FIRST_ITERATIONS, limits=limits)
         points = in_blocks(first, opt, starts, gradients, reach)
@@ -209,26 +218,43 @@ def _search(
     """The point reached from each start, and a number that is equal for starts that share one."""
     count = len(starts)
     states, groups = starts.copy(), np.arange(count)
-    left = np.ones(count, bool)
-    known = np.empty((0, starts.shape[1]))
+    left, held = np.ones(count, bool), np.full(count, gradient)
+    known: list[int] = []  # starts with points that others may share
+    search = partial(solve, limits=limits)
+
+    def share(owner: int, chosen: np.ndarray, begin: np.ndarray) -> None:
+        """The point of `owner` for the chosen starts from which simplified iterations end there."""
+        run = simplified_towards(opt, states[owner], gradient)
+        ends, settled = in_blocks(run, opt, begin, block=MANY)
+        own = chosen[settled & _same(ends, states[owner][None])[:, 0]]
+        states[own], groups[own], left[own] = states[owner], owner, False
+
     while left.any():
-        remaining = np.flatnonzero(left)
-        # Evenly spaced: a block then has early and late states of several problems.
-        chosen = remaining[np.linspace(0, len(remaining) - 1, BLOCK).round().astype(int)]
-        held = np.full(BLOCK, gradient)
-        solved = np.asarray(solve(opt, starts[chosen], held, reach[chosen], limits=limits))
+        chosen = np.flatnonzero(left)
+        if known and len(chosen) <= FEW:
+            # All that are left, unless a few full steps bring them near a point that is known.
+            few = partial(search, iterations=FEW_ITERATIONS)
+            moved = in_blocks(few, opt, starts[chosen], held[chosen], reach[chosen])
+            for owner in known:
+                still = left[chosen]
+                if still.any():
+                    share(owner, chosen[still], moved[still])
+            chosen = chosen[left[chosen]]
+        elif len(chosen) > BLOCK:
+            # Evenly spaced: a block then has early and late states of several problems.
+            places = np.linspace(0, len(chosen) - 1, BLOCK).round().astype(int)
+            chosen = chosen[places]
+        if not chosen.size:
+            break
+        solved = in_blocks(search, opt, starts[chosen], held[chosen], reach[chosen])
         states[chosen], left[chosen] = solved, False
         # A point that several starts of the block reached is likely to be shared by others.
         near = _same(solved, solved)
         popular = int(np.argmax(near.sum(axis=1)))
-        point = solved[popular]
-        fresh = not _same(known, point[None]).any()
-        if fresh and len(np.unique(chosen[near[popular]])) > 1 and left.any():
-            known = np.append(known, point[None], axis=0)
-            ends, settled = simplified(opt, starts, point, left, gradient)
-            settled = np.asarray(settled) & left & _same(np.asarray(ends), point[None])[:, 0]
-            states[settled], groups[settled] = point, chosen[popular]
-            left &= ~settled
+        fresh = not _same(states[known], solved[popular][None]).any()
+        if fresh and near[popular].sum() > 1 and left.any():
+            known.append(int(chosen[popular]))
+            share(known[-1], np.flatnonzero(left), starts[left])
     return states, groups
 
 

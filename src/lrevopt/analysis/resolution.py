@@ -16,8 +16,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Bool, Float
 
+from lrevopt.inner_loop.devices import check_mesh, on_every_device, over_problems
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.optimizers.limits import limit_from_above
 
@@ -31,8 +33,8 @@ PERTURBATIONS = 8
 BLOCK = 8
 """Points that are worked on together: their Jacobians stay in cache."""
 
-PROBED = 64
-"""Points that are probed together."""
+PROBED, MANY_PROBED = 64, 256
+"""Points that are probed together: the second number where there are more than the first."""
 
 
 class Expansion(NamedTuple):
@@ -76,7 +78,8 @@ def probe(
     One derivative along a direction without zeros stands for the whole Jacobian: an entry that is
     not finite makes it so. To be called inside `double_precision()`.
     """
-    following, slope = in_blocks(_along, opt, states, gradients, block=PROBED)
+    block = PROBED if len(states) <= PROBED else MANY_PROBED
+    following, slope = in_blocks(_along, opt, states, gradients, block=block)
     finite = np.isfinite(following).all(axis=1)
     return following, finite & ~np.isfinite(slope).all(axis=1)
 
@@ -90,28 +93,39 @@ def need_limits(
     return bool(probe(opt, states, gradients)[1].any())
 
 
+def points_mesh() -> Mesh | None:
+    """The local devices, over which points are spread, so many that each has one of a block."""
+    return check_mesh(None, BLOCK)
+
+
 def in_blocks(
     solve: Callable, opt: AbstractOptimizer, *columns: np.ndarray, block: int = BLOCK
 ) -> Any:
-    """`solve(opt, *columns)` in blocks of one size, so that one shape is compiled."""
-    count = len(columns[0])
+    """`solve(opt, *columns, mesh=...)` in blocks of one size, so that one shape is compiled.
+
+    The local devices have a block each, or share the only one.
+    """
+    count, mesh = len(columns[0]), points_mesh()
+    opt = on_every_device(opt, mesh)
+    if mesh is not None and count > block:
+        block *= mesh.size
     missing = -count % block
     columns = tuple(np.concatenate([each, np.repeat(each[-1:], missing, 0)]) for each in columns)
     parts = [
-        solve(opt, *(each[first : first + block] for each in columns))
+        solve(opt, *(each[first : first + block] for each in columns), mesh=mesh)
         for first in range(0, count + missing, block)
     ]
     return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:count], *parts)
 
 
-def _expand(opt, states, gradients):
-    found = _derivatives(opt, states, gradients)
+def _expand(opt, states, gradients, *, mesh=None):
+    found = _derivatives(opt, states, gradients, mesh=mesh)
     following, recurrent, inputs, noise = (np.array(part) for part in found)
     one_sided = ~(np.isfinite(recurrent).all(axis=(1, 2)) & np.isfinite(inputs).all(axis=1))
     one_sided &= np.isfinite(following).all(axis=1)
     if one_sided.any():
         # All of them: one shape is compiled.
-        limits = (np.asarray(limit) for limit in _limits(opt, states, gradients))
+        limits = (np.asarray(limit) for limit in _limits(opt, states, gradients, mesh=mesh))
         recurrent, inputs = (
             np.where(np.isfinite(own), own, limit)
             for own, limit in zip((recurrent, inputs), limits, strict=True)
@@ -125,23 +139,23 @@ def _expand(opt, states, gradients):
 
 
 @eqx.filter_jit
-def _along(opt, states, gradients):
+def _along(opt, states, gradients, *, mesh=None):
     """F, and its derivative along one direction in state and gradient."""
     rng = np.random.default_rng(1)
     directions = jnp.asarray(rng.uniform(0.5, 1.0, states.shape[1] + 1))
 
-    def one(state, gradient):
+    def one(opt, state, gradient):
         return jax.jvp(opt.transition, (state, gradient), (directions[1:], directions[0]))
 
-    return jax.vmap(one)(states, gradients)
+    return _over_points(one, opt, states, gradients, mesh)
 
 
 @eqx.filter_jit
-def _derivatives(opt, states, gradients):
+def _derivatives(opt, states, gradients, *, mesh=None):
     """F, its derivatives, and the noise of each point."""
     signs = np.random.default_rng(0).choice([-1.0, 1.0], (PERTURBATIONS, states.shape[1]))
 
-    def one(state, gradient):
+    def one(opt, state, gradient):
         own = opt.transition(state, gradient)
         recurrent, inputs = jax.jacfwd(opt.transition, argnums=(0, 1))(state, gradient)
         tangent = jnp.where(jnp.isfinite(recurrent), recurrent, 0.0)
@@ -154,13 +168,22 @@ def _derivatives(opt, states, gradients):
         noise = jnp.abs(jnp.where(jnp.isfinite(gaps), gaps, 0.0)).max(axis=0)
         return own, recurrent, inputs, noise
 
-    return jax.vmap(one)(states, gradients)
+    return _over_points(one, opt, states, gradients, mesh)
 
 
 @eqx.filter_jit
-def _limits(opt, states, gradients):
-    def one(state, gradient):
+def _limits(opt, states, gradients, *, mesh=None):
+    def one(opt, state, gradient):
         both = jax.jacfwd(opt.transition, argnums=(0, 1))
         return limit_from_above(lambda h: both(h, gradient), state)
 
-    return jax.vmap(one)(states, gradients)
+    return _over_points(one, opt, states, gradients, mesh)
+
+
+def _over_points(one, opt, states, gradients, mesh):
+    """`one(opt, state, gradient)` at every point, over the devices of a mesh."""
+
+    def run(opt, points):
+        return jax.vmap(lambda state, gradient: one(opt, state, gradient))(*points)
+
+    return over_problems(run, opt, (states, gradients), mesh)
