@@ -21,6 +21,7 @@ not ended after 200 seconds of processor time; this takes 12, compilation includ
 """
 
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 
 import equinox as eqx
@@ -44,7 +45,7 @@ FEW, FEW_ITERATIONS = 4 * BLOCK, 1
 """Starts that are no longer solved block by block. After so many full iterations each they may
 still share a point that is known."""
 
-MANY = 64
+MANY = 128
 """Starts that run simplified iterations together."""
 
 SHOWN = 20
@@ -219,13 +220,12 @@ def _search(
     count = len(starts)
     states, groups = starts.copy(), np.arange(count)
     left, held = np.ones(count, bool), np.full(count, gradient)
-    known: list[int] = []  # starts with points that others may share
+    known: dict[int, Callable] = {}  # starts with points that others may share
     search = partial(solve, limits=limits)
 
     def share(owner: int, chosen: np.ndarray, begin: np.ndarray) -> None:
         """The point of `owner` for the chosen starts from which simplified iterations end there."""
-        run = simplified_towards(opt, states[owner], gradient)
-        ends, settled = in_blocks(run, opt, begin, block=MANY)
+        ends, settled = in_blocks(known[owner], opt, begin, block=MANY)
         own = chosen[settled & _same(ends, states[owner][None])[:, 0]]
         states[own], groups[own], left[own] = states[owner], owner, False
 
@@ -251,10 +251,11 @@ def _search(
         # A point that several starts of the block reached is likely to be shared by others.
         near = _same(solved, solved)
         popular = int(np.argmax(near.sum(axis=1)))
-        fresh = not _same(states[known], solved[popular][None]).any()
+        fresh = not _same(states[list(known)], solved[popular][None]).any()
         if fresh and near[popular].sum() > 1 and left.any():
-            known.append(int(chosen[popular]))
-            share(known[-1], np.flatnonzero(left), starts[left])
+            owner = int(chosen[popular])
+            known[owner] = simplified_towards(opt, states[owner], gradient)
+            share(owner, np.flatnonzero(left), starts[left])
     return states, groups
 
 

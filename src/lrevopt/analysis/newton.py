@@ -35,21 +35,23 @@ DAMPING = Damping(decrease=10, increase=10, least=1e-14, most=1e14)
 SIMPLIFIED_ITERATIONS = 60
 
 
-@eqx.filter_jit
 def solve(opt, starts, gradients, reach, *, iterations=ITERATIONS, limits=False, mesh=None):
     """Newton and Levenberg-Marquardt from each start, until round-off or no step helps.
 
     States of a norm above `reach` are not visited. With `limits`, derivatives that are not finite
     are replaced by their limits from above. Starts are spread over the devices of a mesh.
     """
+    # An array, so that one program serves all numbers of iterations.
+    return _solve(opt, (starts, gradients, reach), np.asarray(iterations), limits, mesh)
 
-    def run(opt, points):
-        starts, gradients, reach = points
-        return _Search(opt, limits, apart=mesh is not None).run(
-            starts, gradients, reach, iterations
-        )
 
-    return over_problems(run, opt, (starts, gradients, reach), mesh)
+@eqx.filter_jit
+def _solve(opt, points, iterations, limits, mesh):
+    def run(shared, points):
+        opt, iterations = shared
+        return _Search(opt, limits, apart=mesh is not None).run(points, iterations)
+
+    return over_problems(run, (opt, iterations), points, mesh)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,8 +66,9 @@ class _Search:
     limits: bool
     apart: bool
 
-    def run(self, starts, gradients, reach, iterations):
+    def run(self, points, iterations):
         """The points reached."""
+        starts, gradients, reach = points
 
         def active(fit):
             rest = ROUND_OFF * jnp.maximum(1.0, fit.point @ fit.point)

@@ -94,7 +94,7 @@ def need_limits(
 
 
 def points_mesh() -> Mesh | None:
-    """The local devices, over which points are spread, so many that each has one of a block."""
+    """The local devices, over which points are spread, at most one for each point of a block."""
     return check_mesh(None, BLOCK)
 
 
@@ -103,12 +103,10 @@ def in_blocks(
 ) -> Any:
     """`solve(opt, *columns, mesh=...)` in blocks of one size, so that one shape is compiled.
 
-    The local devices have a block each, or share the only one.
+    The local devices share each block.
     """
     count, mesh = len(columns[0]), points_mesh()
     opt = on_every_device(opt, mesh)
-    if mesh is not None and count > block:
-        block *= mesh.size
     missing = -count % block
     columns = tuple(np.concatenate([each, np.repeat(each[-1:], missing, 0)]) for each in columns)
     parts = [
