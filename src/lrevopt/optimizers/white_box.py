@@ -36,7 +36,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -70,6 +69,9 @@ PARTS: tuple[Part, ...] = get_args(Part)
 
 FAINT = 1e-19
 """Running squares below this count as no gradient: their quotients would lose all digits."""
+
+LINEAR = 60.0
+"""log(1 + exp(x)) is x to round-off above this, and exp(x) is finite below it."""
 
 
 class WhiteBox(AbstractOptimizer):
@@ -299,8 +301,10 @@ class WhiteBox(AbstractOptimizer):
         log_ratio = 0.5 * jnp.log(jnp.where(far, square, 1.0)) - jnp.log(knee)
         if "sharpness" not in n:
             return jnp.where(far, jnp.exp(-jnp.maximum(log_ratio, 0.0)), 1.0)
-        excess = jax.nn.softplus(n["sharpness"] * log_ratio) / n["sharpness"]
-        return jnp.where(far, jnp.exp(-excess), 1.0)
+        # As softplus, whose form with |x| XLA's CPU compiler (jax 0.10.2) does not vectorise here.
+        x = n["sharpness"] * log_ratio
+        softplus = jnp.where(x > LINEAR, x, jnp.log1p(jnp.exp(jnp.minimum(x, LINEAR))))
+        return jnp.where(far, jnp.exp(-softplus / n["sharpness"]), 1.0)
 
     def __repr__(self) -> str:
         """Parts and numbers in plain units."""
