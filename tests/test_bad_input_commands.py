@@ -38,8 +38,10 @@ COMMAND_LINES: list[list[str]] = [
     ["train", "rosenbrock", "--optimizer", "quantum"],
     # Distillation.
     *([*DISTILL, f"--{name}", "0"]
-      for name in ("starts", "seeds", "numbers", "training-steps", "steps", "problems")),
+      for name in ("starts", "seeds", "numbers", "training-steps", "steps", "problems", "tried",
+                   "training-problems", "screening-problems", "fit-starts")),
     [*DISTILL, "--studies", "all"],
+    [*DISTILL, "--estimator", "magic"],
     [*DISTILL, "--white-box", "nowhere:make"],
     # Training: counts, sizes and rates.
     *([*TRAIN, "--training.steps", value] for value in ("0", "-1", "1.5", "many", BIG, HUGE)),

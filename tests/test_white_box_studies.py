@@ -1,5 +1,6 @@
 """Worth of parts, paths of ever more numbers, and white boxes as text."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from lrevopt.optimizers.white_box import PARTS
 from lrevopt.optimizers.white_box_documents import box_of, distilled_box, document_of
 from lrevopt.runs.contents import Run
 from lrevopt.runs.distill import DistillSettings, distill_run
+from lrevopt.runs.distill_command import Distill
 from lrevopt.studies.distillation import (
     Attribution,
     BoxTraining,
@@ -255,12 +257,31 @@ def test_distilled_linear_regression_is_better_than_momentum():
     assert means["distilled"] < 0.9 * means["momentum"]
 
 
+def test_settings_are_those_of_the_task_with_what_the_command_gives():
+    """On networks a run takes long, so that fewer problems, starts and steps are the default."""
+    command = Distill(run=Path("unused"), training_problems=3, estimator="clipped", tried=1)
+    small = lo.Rosenbrock(), DistillSettings()
+    for task, usual in (small, (lo.TwoMoons(), DistillSettings.for_task(lo.TwoMoons()))):
+        found = command._settings(task)
+        assert found.boxes.training == dataclasses.replace(
+            usual.boxes.training, problems=3, estimator="clipped"
+        )
+        assert found.boxes == dataclasses.replace(
+            usual.boxes, training=found.boxes.training, tried=1
+        )
+        assert found.distilling == usual.distilling
+        assert found.seeds == usual.seeds
+    network = DistillSettings.for_task(lo.TwoMoons())
+    assert network.boxes.training.problems < DistillSettings().boxes.training.problems
+    assert network.distilling.problems < DistillSettings().distilling.problems
+
+
 @pytest.mark.slow
 def test_an_interrupted_stage_goes_on_where_it_stopped(tmp_path, monkeypatch):
     """Trained white boxes are not trained again, and the folder has records, tables and figures."""
     settings = DistillSettings(
-        studies=("path", "parts"), training=SHORT.training, starts=1, candidates=8, seeds=1,
-        numbers=1, problems=4,
+        studies=("path", "parts"), seeds=1, numbers=1, problems=4,
+        boxes=dataclasses.replace(SHORT, starts=1, candidates=8),
     )  # fmt: skip
     box = lo.WhiteBox(1e-3, saturation=lo.BoxSaturation(1.0), hold=("sharpness",))
     run, said, trained = Run(ROOT / "results" / "rosenbrock"), list[str](), list[int]()

@@ -8,18 +8,19 @@ from typing import Any, Literal, get_args
 from lrevopt import storage
 from lrevopt.checks import one_of
 from lrevopt.inner_loop.sizes import check_runs
-from lrevopt.meta_training import MetaTraining
 from lrevopt.optimizers import AbstractOptimizer, WhiteBox, saved
 from lrevopt.optimizers.white_box_documents import document_of
 from lrevopt.plots.distillation import path as figure_path
 from lrevopt.plots.distillation import waterfall
 from lrevopt.plots.style import render
 from lrevopt.runs.contents import Run
-from lrevopt.runs.evaluate import tested_problems
+from lrevopt.runs.evaluate import on_network, tested_problems
 from lrevopt.runs.experiment import key_stream
 from lrevopt.runs.tune import Say, load_tuning, tuned_baselines
 from lrevopt.studies import distillation
 from lrevopt.studies.distillation import (
+    BOX_TRAINING,
+    NETWORK_BOX_TRAINING,
     Attribution,
     BoxTraining,
     Distillation,
@@ -29,6 +30,7 @@ from lrevopt.studies.distillation import (
     latex_text,
     optax_text,
 )
+from lrevopt.tasks import AbstractTask
 from lrevopt.text import Table, csv_text
 
 Study = Literal["fit", "path", "elimination", "parts"]
@@ -37,6 +39,11 @@ STUDIES: tuple[Study, ...] = get_args(Study)
 """Fit to what the learned optimizer does; ever more numbers; ever fewer; worth of each part."""
 
 DEFAULT_STUDIES: tuple[str, ...] = ("fit", "path", "parts")
+
+NETWORK_DISTILLING = Distilling(
+    starts=2, candidates=16, iterations=60, refinement=10, problems=2, test_problems=64
+)
+"""Settings of the fit on networks, where runs take long; the fit to losses needs most of them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,12 +54,8 @@ class DistillSettings:
     """Which of fit, path, elimination and parts."""
     distilling: Distilling = Distilling()
     """Settings of the fit."""
-    training: MetaTraining = distillation.TRAINING
-    """Settings of the meta-training of white boxes."""
-    starts: int = 4
-    """Random starts of every white box that is trained."""
-    candidates: int = 128
-    """Random white boxes drawn for each start, of which the best one is taken."""
+    boxes: BoxTraining = BOX_TRAINING
+    """How white boxes are trained."""
     seeds: int = 3
     """Repetitions of the study of parts."""
     numbers: int = 8
@@ -65,23 +68,26 @@ class DistillSettings:
     def __post_init__(self) -> None:
         for name in self.studies:
             one_of("studies", name, STUDIES)
-        self.boxes()
 
-    def boxes(self) -> BoxTraining:
-        """How white boxes are trained."""
-        return BoxTraining(self.training, self.starts, self.candidates)
+    @classmethod
+    def for_task(cls, task: AbstractTask) -> "DistillSettings":
+        """Defaults of a task: on networks fewer problems, starts and steps."""
+        if not on_network(task):
+            return cls()
+        return cls(distilling=NETWORK_DISTILLING, boxes=NETWORK_BOX_TRAINING, seeds=1)
 
 
 def distill_run(
     run: Run,
     output: Path,
-    settings: DistillSettings = DistillSettings(),
+    settings: DistillSettings | None = None,
     *,
     white_box: WhiteBox | None = None,
     say: Say = print,
 ) -> dict[str, Any]:
     """Distil a run's optimizer, and write records, tables and figures into the folder `output`.
 
+    `settings` are those of the task by default (`DistillSettings.for_task`).
     `white_box` has the parts and held numbers of the fit, of the elimination, which starts from its
     numbers too, and of the study of parts (default: a real and a complex mode, saturation,
     adaptation, schedule, agreement). Records come back by study. A call
@@ -93,9 +99,10 @@ def distill_run(
     """
     box = white_box or default_box()
     task, optimizer = run.task, saved.load(run.folder)
+    settings = settings or DistillSettings.for_task(task)
     baselines = tuned_baselines(load_tuning(run.folder, task))
     problems = settings.problems or tested_problems(task)
-    steps = settings.training.unroll
+    steps = settings.boxes.training.unroll
     subsets = 2 ** len(box.parts)
     check_runs(task, problems=problems, steps=steps, optimizers=subsets * settings.seeds)
     facts = dataclasses.asdict(settings) | {
@@ -104,7 +111,7 @@ def distill_run(
     }  # fmt: skip
     common: dict[str, Any] = {
         "key": key_stream("tuning", settings.seed), "baselines": baselines, "problems": problems,
-        "test_key": key_stream("test", settings.seed), "settings": settings.boxes(),
+        "test_key": key_stream("test", settings.seed), "settings": settings.boxes,
     }  # fmt: skip
     found: dict[str, Any] = {}
     with storage.claimed(output), storage.resumable(output, "distill", facts):

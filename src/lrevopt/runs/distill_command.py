@@ -2,14 +2,25 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from lrevopt import specs
 from lrevopt.checks import positive_integer
 from lrevopt.inner_loop.objective_kinds import Objective
+from lrevopt.meta_training.settings import Estimator
 from lrevopt.runs.options import RunSettings
+
+if TYPE_CHECKING:
+    from lrevopt.runs.distill import DistillSettings
+    from lrevopt.tasks import AbstractTask
+
+COUNTS = (
+    "starts", "candidates", "screening_problems", "tried", "seeds", "numbers", "training_steps",
+    "training_problems", "selection_problems", "fit_starts", "fit_problems", "problems", "steps",
+)  # fmt: skip
+"""Options that are counts."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,18 +36,34 @@ class Distill(RunSettings):
     white_box: Annotated[str | None, tyro.conf.arg(metavar="OPTIMIZER")] = None
     """White box for fit, elimination and parts: module:factory, or JSON as in distilled.json
     (default: all parts, 15 numbers)."""
-    starts: int = 4
-    """Random starts of every white box that is trained."""
-    candidates: int = 128
-    """Random white boxes drawn for each start, of which the best one is taken."""
-    seeds: int = 3
-    """Training seeds of the study of parts."""
+    starts: int | None = None
+    """Random starts of every white box that is trained (default: 4, or 1 on networks)."""
+    candidates: int | None = None
+    """Random white boxes drawn for each start, of which the best one is taken (default: 128, or 6
+    on networks)."""
+    screening_problems: int | None = None
+    """Problems on which these are scored (default: 64, or 2 on networks)."""
+    tried: int | None = None
+    """Moves or removals of a round of a path that are trained (default: 3, or 2 on networks)."""
+    seeds: int | None = None
+    """Training seeds of the study of parts (default: 3, or 1 on networks)."""
     numbers: int = 8
     """Number of free numbers at which the path ends."""
-    training_steps: int = 1000
-    """Meta-steps of every white box that is trained."""
+    training_steps: int | None = None
+    """Meta-steps of every white box that is trained (default: 1000, or 20 on networks)."""
+    training_problems: int | None = None
+    """Problems of each meta-step (default: 64, or 2 on networks)."""
+    selection_problems: int | None = None
+    """Problems on which trained white boxes are compared (default: 256, or 8 on networks)."""
+    estimator: Estimator | None = None
+    """Meta-gradient: exact, clipped, first_order, es or pes, as in `lrevopt train` (default: exact,
+    or clipped on networks)."""
     objective: Objective = "log_mean"
     """Meta-objective of their training: mean is what scores are, log_mean is less noisy."""
+    fit_starts: int | None = None
+    """Random starts of the fit (default: 10, or 2 on networks)."""
+    fit_problems: int | None = None
+    """Problems of the fit, and as many others for selection (default: 64, or 2 on networks)."""
     problems: int | None = None
     """Number of test problems (default: 256, or 64 on networks)."""
     steps: int = 200
@@ -44,29 +71,43 @@ class Distill(RunSettings):
 
     def main(self) -> None:
         """Distil, save, print tables. Work done before an interruption is not repeated."""
-        for name in ("starts", "candidates", "seeds", "numbers", "training_steps", "steps"):
-            positive_integer(name, getattr(self, name))
-        if self.problems is not None:
-            positive_integer("problems", self.problems)
-        from lrevopt.runs.distill import DistillSettings, distill_run
-        from lrevopt.studies.distillation import TRAINING, Distilling
+        for name in COUNTS:
+            if getattr(self, name) is not None:
+                positive_integer(name, getattr(self, name))
+        from lrevopt.runs.distill import distill_run
 
-        settings = DistillSettings(
-            studies=self.studies,
-            distilling=Distilling(steps=self.steps),
-            training=dataclasses.replace(
-                TRAINING, steps=self.training_steps, unroll=self.steps, objective=self.objective
-            ),
-            starts=self.starts,
-            candidates=self.candidates,
-            seeds=self.seeds,
-            numbers=self.numbers,
-            problems=self.problems,
-            seed=self.seed,
-        )
         box = None if self.white_box is None else _white_box(self.white_box)
-        distill_run(self.open(self.steps), self.output, settings, white_box=box)
+        run = self.open(self.steps)
+        distill_run(run, self.output, self._settings(run.task), white_box=box)
         print(f"written to {self.output}")
+
+    def _settings(self, task: "AbstractTask") -> "DistillSettings":
+        """Those of the task, with what is given here."""
+        from lrevopt.runs.distill import DistillSettings
+
+        usual = DistillSettings.for_task(task)
+        training = dataclasses.replace(
+            usual.boxes.training, unroll=self.steps, objective=self.objective, **self._given(
+                steps="training_steps", problems="training_problems", estimator="estimator",
+                selection_problems="selection_problems"),
+        )  # fmt: skip
+        names = ("starts", "candidates", "screening_problems", "tried")
+        boxes = dataclasses.replace(
+            usual.boxes, training=training, **self._given(**{name: name for name in names})
+        )
+        distilling = dataclasses.replace(
+            usual.distilling, steps=self.steps,
+            **self._given(starts="fit_starts", problems="fit_problems", test_problems="problems"),
+        )  # fmt: skip
+        return dataclasses.replace(
+            usual, studies=self.studies, distilling=distilling, boxes=boxes, numbers=self.numbers,
+            problems=self.problems, seed=self.seed, **self._given(seeds="seeds"),
+        )  # fmt: skip
+
+    def _given(self, **names: str) -> dict[str, Any]:
+        """Options that are given, under the names of the settings."""
+        found = {name: getattr(self, option) for name, option in names.items()}
+        return {name: value for name, value in found.items() if value is not None}
 
 
 def _white_box(spec: str) -> Any:

@@ -24,10 +24,15 @@ TESTED_PROBLEMS, TESTED_NETWORKS, NETWORK = 256, 64, 1_000
 number."""
 
 
+def on_network(task: AbstractTask) -> bool:
+    """Whether problems have so many parameters that fewer of them are run by default."""
+    problem = eqx.filter_eval_shape(task.sample, key_stream("test", 0))
+    return bool(problem.initial_parameters.size > NETWORK)
+
+
 def tested_problems(task: AbstractTask) -> int:
     """Number of test problems of a task."""
-    problem = eqx.filter_eval_shape(task.sample, key_stream("test", 0))
-    return TESTED_NETWORKS if problem.initial_parameters.size > NETWORK else TESTED_PROBLEMS
+    return TESTED_NETWORKS if on_network(task) else TESTED_PROBLEMS
 
 
 def contestants(run: Run, baselines: Path | None = None) -> dict[str, AbstractOptimizer]:

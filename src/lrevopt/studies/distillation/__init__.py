@@ -11,5 +11,6 @@ from lrevopt.studies.distillation.export import optax_text as optax_text
 from lrevopt.studies.distillation.path import WhiteBoxPath as WhiteBoxPath
 from lrevopt.studies.distillation.path import grow_path as grow_path
 from lrevopt.studies.distillation.starts import default_box as default_box
-from lrevopt.studies.distillation.training import TRAINING as TRAINING
+from lrevopt.studies.distillation.training import BOX_TRAINING as BOX_TRAINING
+from lrevopt.studies.distillation.training import NETWORK_BOX_TRAINING as NETWORK_BOX_TRAINING
 from lrevopt.studies.distillation.training import BoxTraining as BoxTraining

@@ -24,7 +24,7 @@ from lrevopt.optimizers import AbstractOptimizer
 from lrevopt.optimizers.stacking import stacked, unstacked
 from lrevopt.optimizers.white_box import WhiteBox
 from lrevopt.studies.distillation.attribution import typical_sizes
-from lrevopt.studies.distillation.path import TRIED, PathPoint, WhiteBoxPath, tested_path
+from lrevopt.studies.distillation.path import PathPoint, WhiteBoxPath, tested_path
 from lrevopt.studies.distillation.recorded_runs import Typical
 from lrevopt.studies.distillation.removals import (
     Kept,
@@ -111,7 +111,7 @@ def _points(
         ):
             nearby = _nearby(now, settings.candidates, key=each)
             starts[name] = train.starts(nearby, ties | options[name])
-        chosen = sorted(starts, key=lambda name: starts[name].score)[:TRIED]
+        chosen = sorted(starts, key=lambda name: starts[name].score)[: settings.tried]
         found = {
             name: storage.part(
                 f"{place} {name}", Kept, partial(train.best, starts[name], ties | options[name]),

@@ -39,9 +39,6 @@ from lrevopt.studies.distillation.training import (
 from lrevopt.tasks.interface import AbstractTask
 from lrevopt.text import Printed, Table, number, percent
 
-TRIED = 3
-"""Moves of a round that are trained."""
-
 
 class WhiteBoxPath(Printed, eqx.Module):
     """White boxes of ever more or fewer numbers and what they keep of a learned optimizer's gain.
@@ -226,7 +223,7 @@ def _round(
         each = unstacked(boxes)
         drawn[name] = [each[at] for at in order]
         least[name] = float(scores[order[0]])
-    chosen = sorted(least, key=lambda name: least[name])[:TRIED]
+    chosen = sorted(least, key=lambda name: least[name])[: settings.tried]
     found = {name: train_from(drawn[name], task, settings.training, key=training_key)
              for name in chosen}  # fmt: skip
 
