@@ -26,16 +26,31 @@ def shapes_of(function: Callable[..., Any], *arguments: Any) -> Any:
     if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
         return eqx.filter_eval_shape(function, *arguments)
     settings = tuple(getattr(jax.config, name) for name in SETTINGS)
-    key = (function, structure, tuple(map(_described, leaves)), settings)
     try:
-        known = key in _FOUND
+        key = _Key((function, structure, tuple(map(_described, leaves)), settings))
     except TypeError:  # a leaf or a static field has no hash
         return eqx.filter_eval_shape(function, *arguments)
+    known = key in _FOUND
     found = _FOUND.pop(key) if known else eqx.filter_eval_shape(function, *arguments)
     _FOUND[key] = found
     if len(_FOUND) > MOST:
         _FOUND.popitem(last=False)
     return found
+
+
+class _Key:
+    """A key whose hash is taken once: that of a structure looks at all of its static fields."""
+
+    __slots__ = ("hash", "parts")
+
+    def __init__(self, parts: tuple[Hashable, ...]):
+        self.parts, self.hash = parts, hash(parts)
+
+    def __hash__(self) -> int:
+        return self.hash
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Key) and self.parts == other.parts
 
 
 def _described(leaf: Any) -> Hashable:

@@ -1,5 +1,6 @@
 """How much memory runs take, so that what does not fit is refused before anything starts."""
 
+import functools
 import os
 
 import jax
@@ -23,6 +24,12 @@ def available_bytes() -> float:
     return SHARE * os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
+@functools.cache
+def _any_key() -> jax.Array:
+    with jax.ensure_compile_time_eval():  # an array also within a trace
+        return jr.key(0)
+
+
 def check_fits(what: str, size: float) -> None:
     """Raise `ValueError` if `size` bytes, needed for `what`, are more than are available."""
     if size > (limit := available_bytes()):
@@ -42,8 +49,9 @@ def check_runs(task: AbstractTask, *, problems: int, steps: int, optimizers: int
         name: at_most_32_bits(name, positive_integer(name, value))
         for name, value in {"problems": problems, "steps": steps}.items()
     }
-    shapes = jax.tree.leaves(shapes_of(draw, task, jr.key(0)))
+    shapes = jax.tree.leaves(shapes_of(draw, task, _any_key()))
     each = sum(leaf.size * leaf.dtype.itemsize for leaf in shapes if hasattr(leaf, "dtype"))
-    losses = 2 * optimizers * (numbers["steps"] + 1) * jax.numpy.zeros(()).dtype.itemsize
+    number = jax.dtypes.canonicalize_dtype(float).itemsize
+    losses = 2 * optimizers * (numbers["steps"] + 1) * number
     what = f"`problems` {problems} with `steps` {steps}"
     check_fits(what, numbers["problems"] * (each + losses))
