@@ -65,7 +65,7 @@ def main(settings: Settings) -> None:
 
     def back(carry: Any) -> Any:
         states, over, sums = carry
-        lanes = Lanes(x.reshape(-1), states, g, g, over)
+        lanes = Lanes(x.reshape(-1), states, g, g, over, 0.9 * states)
         pulled, sums = pull_back(parts, optimizer.readout, lanes, sums)
         return 0.999 * states, pulled.to_states + 1e-3 * pulled.to_gradients, sums
 

@@ -83,7 +83,7 @@ def test_the_meta_gradient_is_that_of_plain_autodiff(name, task_name):
     assert_gradients_agree(ours, expected)
 
 
-@pytest.mark.parametrize("checkpoint_every", mostly_long([1, 6, 36, 37, 100], 6, 100))
+@pytest.mark.parametrize("checkpoint_every", mostly_long([None, 1, 6, 36, 37, 100], None, 6, 100))
 def test_segments_do_not_change_the_meta_gradient(checkpoint_every):
     """Whether they divide the steps or not; on a loss that draws from `step`."""
     problems, weights = draw(NOISY, jr.key(3), 2), weighting(2, STEPS + 1)

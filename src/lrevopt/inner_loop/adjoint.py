@@ -35,7 +35,7 @@ from jaxtyping import Array, Float, PyTree
 
 from lrevopt.checks import positive_integer, shown
 from lrevopt.inner_loop.lanes import Shard
-from lrevopt.inner_loop.pullbacks import Lanes, pull_back
+from lrevopt.inner_loop.pullbacks import Lanes, needs_following, pull_back
 from lrevopt.inner_loop.run_checks import check_fit, check_stacked, first_of
 from lrevopt.inner_loop.steps import (
     Carry,
@@ -173,6 +173,7 @@ def _losses_backward(residuals, cotangent, perturbed, optimizer, runs):
     dtype = readout.dtype
     from_losses = (over_last[:, None] * last_gradients).astype(dtype)
     carry = (
+        end[1] if needs_following(optimizer) else None,
         (from_losses, jnp.zeros_like(from_losses)),
         jnp.zeros_like(end[1]),
         jax.tree.map(jnp.zeros_like, weights),
@@ -182,7 +183,7 @@ def _losses_backward(residuals, cotangent, perturbed, optimizer, runs):
         carry = adjoint.over_steps(carry, 0, over_losses, kept)
     else:
         carry = adjoint.over_segments(carry, over_losses, kept)
-    _, over_states, over_weights, over_readout = carry
+    _, _, over_states, over_weights, over_readout = carry
     (from_readout,) = readout_vjp(over_readout)
     starts = runs.problems.initial_parameters
     own_starts = starts if runs.shard is None else runs.shard.own(starts)
@@ -196,8 +197,8 @@ def _losses_backward(residuals, cotangent, perturbed, optimizer, runs):
 
 @dataclasses.dataclass(frozen=True, eq=False)  # `lax.scan` hashes the method that it runs
 class _Adjoint:
-    """Steps back. A carry holds cotangents of parameters (the part from losses, the part from
-    Hessians), of states, of weights and of the readout.
+    """Steps back. A carry holds the states after the step, if they are needed, and cotangents of
+    parameters (the part from losses, the part from Hessians), of states, weights and readout.
     """
 
     runs: Runs
@@ -212,7 +213,7 @@ class _Adjoint:
     def step(self, carry: Any, inputs: Any) -> tuple[Any, None]:
         """One step back."""
         runs = self.runs
-        (from_losses, from_hessians), over_states, over_weights, over_readout = carry
+        following, (from_losses, from_hessians), over_states, over_weights, over_readout = carry
         step, over_loss, (parameters, states, gradients) = inputs
 
         dtype = states.dtype
@@ -223,6 +224,7 @@ class _Adjoint:
             gradients=gradients.reshape(-1),
             over_parameters=(from_losses + from_hessians).reshape(-1),
             over_states=over_states,
+            following=following,
         )
         pulled, (over_weights, over_readout) = pull_back(
             (self.weights, self.fixed), self.readout, lanes, (over_weights, over_readout)
@@ -240,7 +242,8 @@ class _Adjoint:
             from_hessians = from_hessians + curved.astype(dtype)
             from_hessians = runs.bounded(from_hessians, from_losses)
         cotangents = (from_losses, from_hessians), pulled.to_states
-        return (*cotangents, over_weights, over_readout), None
+        before = None if following is None else states
+        return (before, *cotangents, over_weights, over_readout), None
 
     def over_steps(self, carry: Any, first: Any, over_losses: Array, visited: Any) -> Any:
         """Back over the steps from `first` on, whose parameters, states, gradients are given."""

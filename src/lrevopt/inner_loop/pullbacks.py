@@ -1,9 +1,9 @@
 """Vector-Jacobian product of one transition of many lanes, the inner part of a step back in time.
 
-Lanes are independent, so they are worked on in blocks whose arrays stay in the cache. `GRUCell`,
+Lanes are independent, so they are worked on in blocks that stay in the cache. `GRUCell`,
 on which most time is spent, has its product written out: it forms each matrix product once, without
-the concatenations that differentiation by JAX makes of slices. Other optimizers go through
-`jax.vjp`.
+the concatenations that differentiation by JAX makes of slices, and takes its candidate from h and
+h', without a product. Other optimizers go through `jax.vjp`.
 """
 
 import math
@@ -23,13 +23,17 @@ BLOCK = 768
 
 
 class Lanes(NamedTuple):
-    """What one step back knows of each lane: x, h and g, and the cotangents of x' and of h'."""
+    """What one step back knows of each lane: x, h and g, and the cotangents of x' and of h'.
+
+    For a GRU (`needs_following`) h' as well.
+    """
 
     parameters: Float[Array, " lane"]
     states: Float[Array, "state lane"]
     gradients: Float[Array, " lane"]
     over_parameters: Float[Array, " lane"]
     over_states: Float[Array, "state lane"]
+    following: Float[Array, "state lane"] | None = None
 
 
 class Pulled(NamedTuple):
@@ -38,6 +42,11 @@ class Pulled(NamedTuple):
     to_parameters: Float[Array, " lane"]
     to_states: Float[Array, "state lane"]
     to_gradients: Float[Array, " lane"]
+
+
+def needs_following(optimizer: Any) -> bool:
+    """Whether a step back takes h' as it was on the way: of a GRU, whose product is written out."""
+    return isinstance(optimizer, RecurrentOptimizer) and isinstance(optimizer.cell, GRUCell)
 
 
 def pull_back(
@@ -51,36 +60,53 @@ def pull_back(
     `parts` are the trained and the other part of the optimizer, which `eqx.combine` joins.
     """
     count = lanes.gradients.size
-    blocks = max(1, round(count / BLOCK))
+    blocks = _blocks(count)
     if blocks == 1:
         return _block(parts, readout, lanes, sums)
     size = math.ceil(count / blocks)
 
-    def split(values: Array, mode: Any) -> Array:
-        """Lanes in blocks, the block first. What is missing in the last one has no cotangent."""
-        width = [(0, 0)] * (values.ndim - 1) + [(0, blocks * size - count)]
-        padded = jnp.pad(values, width, mode=mode)
-        return jnp.moveaxis(padded.reshape(*values.shape[:-1], blocks, size), -2, 0)
-
-    def join(values: Array) -> Array:
-        whole = jnp.moveaxis(values, 0, -2)
-        return whole.reshape(*whole.shape[:-2], blocks * size)[..., :count]
-
-    def body(sums: Any, block: Lanes) -> tuple[Any, Pulled]:
+    def body(step: Array, carry: Any) -> Any:
+        # Backwards: the last block begins early where blocks do not divide the lanes, and what it
+        # has of the one before it has no cotangent there and is written again.
+        sums, whole = carry
+        first = (blocks - 1 - step) * size
+        start = jnp.minimum(first, count - size)
+        block = jax.tree.map(lambda values: _part(values, start, size), lanes)
+        if blocks * size != count:
+            own = start + jnp.arange(size) >= first
+            over = (jnp.where(own, each, 0) for each in (block.over_parameters, block.over_states))
+            block = block._replace(over_parameters=next(over), over_states=next(over))
         pulled, sums = _block(parts, readout, block, sums)
-        return sums, pulled
+        return sums, Pulled(*(_with_part(*pair, start) for pair in zip(whole, pulled, strict=True)))
 
-    modes = Lanes("edge", "edge", "edge", "constant", "constant")  # type: ignore[arg-type]
-    sums, pulled = lax.scan(body, sums, Lanes(*map(split, lanes, modes)))
-    return Pulled(*map(join, pulled)), sums
+    whole = Pulled(*map(jnp.zeros_like, (lanes.parameters, lanes.states, lanes.gradients)))
+    sums, pulled = lax.fori_loop(0, blocks, body, (sums, whole))
+    return pulled, sums
+
+
+def _blocks(count: int) -> int:
+    """Number of blocks: of those with `BLOCK` lanes or a third more or less, one that divides."""
+    about = max(1, round(count / BLOCK))
+    near = range(math.ceil(0.75 * about), math.floor(4 * about / 3) + 1)
+    even = [blocks for blocks in near if count % blocks == 0]
+    return min(even, key=lambda blocks: abs(blocks - about), default=about)
+
+
+def _part(values: Array, start: Array, size: int) -> Array:
+    return lax.dynamic_slice_in_dim(values, start, size, axis=values.ndim - 1)
+
+
+def _with_part(values: Array, part: Array, start: Array) -> Array:
+    return lax.dynamic_update_slice_in_dim(values, part, start, axis=values.ndim - 1)
 
 
 def _block(parts: Any, readout: Array, lanes: Lanes, sums: Any) -> tuple[Pulled, Any]:
     weights, fixed = parts
     cotangents = lanes.over_states + readout[:, None] * lanes.over_parameters[None]
     optimizer = eqx.combine(weights, fixed)
-    if isinstance(optimizer, RecurrentOptimizer) and isinstance(optimizer.cell, GRUCell):
-        following, pulled, to_weights = _through_gru(optimizer, lanes, cotangents)
+    if needs_following(optimizer):
+        following: Any = lanes.following
+        pulled, to_weights = _through_gru(optimizer, lanes, cotangents)
     else:
         following, pulled, to_weights = _through_any(parts, lanes, cotangents)
     over_weights, over_readout = sums
@@ -104,26 +130,30 @@ def _through_any(
 
 def _through_gru(
     optimizer: RecurrentOptimizer, lanes: Lanes, cotangents: Float[Array, "state lane"]
-) -> tuple[Array, Pulled, PyTree[Array]]:
-    """As `_through_any`. With gates u and r, candidate c, and P the cotangent of what is in each
-    nonlinearity: P_c = H (1 - u) (1 - c^2), P_r = (C' P_c) h r (1 - r), P_u = H (h - c) u (1 - u).
+) -> tuple[Pulled, PyTree[Array]]:
+    """As `_through_any`, without the next states.
+
+    With gates u and r, candidate c, and P the cotangent of what is in each nonlinearity:
+    P_c = H (1 - u) (1 - c^2), P_r = (C' P_c) h r (1 - r), P_u = H (h - c) u (1 - u).
+    No product is needed for c, since `h - h' = (1 - u) (h - c)`. Near u = 1 round-off moves this c
+    much, but as much as 1 - u, by which it always is multiplied, is small.
     """
     cell: Any = optimizer.cell
     n = cell.candidate.shape[0]
     hidden, over = lanes.states[:n], cotangents[:n]
     inputs = optimizer.input_scale * lanes.gradients
     drive = jnp.stack([inputs, jnp.ones_like(inputs)])
-    driven = jnp.stack([cell.inputs, cell.bias], axis=1) @ drive
-    gates = sigmoid(cell.gates @ hidden + driven[: 2 * n])
+    driven = jnp.stack([cell.inputs, cell.bias], axis=1)[: 2 * n] @ drive
+    gates = sigmoid(cell.gates @ hidden + driven)
     update, reset = gates[:n], gates[n:]
-    kept = reset * hidden
-    candidate = jnp.tanh(cell.candidate @ kept + driven[2 * n :])
-    gap = hidden - candidate
-    following = candidate + update * gap
+    kept, rest = reset * hidden, 1 - update
+    following: Any = lanes.following
+    moved = hidden - following[:n]
+    candidate = jnp.clip(hidden - moved / jnp.where(rest > 0, rest, 1), -1, 1)
 
-    in_candidate = over * (1 - update) * (1 - candidate**2)
+    in_candidate = over * rest * (1 - candidate**2)
     over_kept = cell.candidate.T @ in_candidate
-    in_update = over * gap * update * (1 - update)
+    in_update = over * moved * update
     in_reset = over_kept * hidden * reset * (1 - reset)
     to_hidden = over * update + over_kept * reset
     to_hidden = to_hidden + cell.gates[:n].T @ in_update + cell.gates[n:].T @ in_reset
@@ -144,9 +174,8 @@ def _through_gru(
         to_cell,
     )
     if optimizer.bias is not None:  # the last coordinate of the state is always 1
-        following = jnp.concatenate([following, jnp.ones_like(following[:1])])
         to_hidden = jnp.concatenate([to_hidden, jnp.zeros_like(to_hidden[:1])])
     pulled = Pulled(
         jnp.zeros_like(lanes.parameters), to_hidden, optimizer.input_scale * to_gradients
     )
-    return following, pulled, to_weights
+    return pulled, to_weights
