@@ -266,6 +266,16 @@ def _constructors() -> dict[str, tuple[Callable[..., Any], str]]:
         "constructors: WhiteBox, memory of agreement": (
             lambda: lo.WhiteBox(0.1, agreement=lo.BoxAgreement(0.5, 1.0)),
             "`agreement_memory` .* below 1, got"),
+        "constructors: WhiteBox, curvature": (
+            lambda: lo.WhiteBox(0.1, agreement=lo.BoxAgreement(0.5, 0.7, float("nan"))),
+            "`agreement_curvature` must be finite, got nan"),
+        "constructors: WhiteBox, knee of agreement": (
+            lambda: lo.WhiteBox(0.1, agreement=lo.BoxAgreement(0.5, knee=-1.0)),
+            "`agreement.knee` must be left out where nothing saturates"),
+        "constructors: WhiteBox, sharpness of each mode": (
+            lambda: lo.WhiteBox(0.1, momentum=0.9, saturation=lo.BoxSaturation(
+                1.0, of="memory", sharpness_ratio=2.0)),
+            "`saturation.sharpness_ratio` must be left out unless memory saturates"),
         "constructors: WhiteBox, hold": (
             lambda: lo.WhiteBox(0.1, hold=("knee",)), "`hold` must be one of learning_rate, got"),
         "constructors: WhiteBox, numbers": (

@@ -25,7 +25,7 @@ FULL: dict[str, Any] = {
     "saturation": lo.BoxSaturation(2.0, 3.0, 0.2),
     "adaptation": lo.BoxAdaptation(0.95, 0.3, 0.1),
     "schedule": lo.BoxSchedule(2.0, 20.0),
-    "agreement": lo.BoxAgreement(0.8, 0.6),
+    "agreement": lo.BoxAgreement(0.8, 0.6, 0.3, -0.4),
 }
 
 
@@ -159,6 +159,53 @@ def test_agreement_is_between_bounds():
     assert np.ptp(np.log(factors)) > 0.5
 
 
+def test_agreement_bends_the_rate_and_moves_the_knee():
+    """Where c has come to 1 or -1, rate and knee are those of another white box."""
+    strength, curvature, knee = 0.7, 0.5, -1.5
+    for of in ("gradient", "update", "memory"):
+        box = lo.WhiteBox(
+            0.1, saturation=lo.BoxSaturation(2.0, 1.5, of=of),
+            agreement=lo.BoxAgreement(strength, 0.6, curvature, knee),
+        )  # fmt: skip
+        for c in (1.0, -1.0):
+            gradients = 3 * c ** jnp.arange(200.0)
+            there = lo.BoxSaturation(2.0 * np.exp(strength * knee * c), 1.5, of=of)
+            rate = 0.1 * np.exp(strength * (c + curvature))
+            expected = updates(lo.WhiteBox(rate, saturation=there), gradients)[-1]
+            np.testing.assert_allclose(updates(box, gradients)[-1], expected, rtol=1e-12)
+
+
+def test_sharpness_of_each_mode():
+    """A mode with all of the share moves as it does alone, with its own sharpness."""
+    for momentum, share, sharpness in ((0.9, 1.0, 1.5), (0.6 + 0.3j, 0.0, 1.5 * 0.4)):
+        both = lo.BoxMomentum((0.9, 0.6 + 0.3j), (share, 1 - share))
+        saturation = lo.BoxSaturation(2.0, 1.5, of="memory", sharpness_ratio=0.4)
+        one = lo.BoxSaturation(2.0, sharpness, of="memory")
+        np.testing.assert_allclose(
+            updates(lo.WhiteBox(0.1, momentum=both, saturation=saturation)),
+            updates(lo.WhiteBox(0.1, momentum=momentum, saturation=one)), rtol=1e-12,
+        )  # fmt: skip
+
+
+def test_numbers_without_effect_change_no_bit():
+    """Curvature and knee of agreement at 0, a ratio at 1, and both with a strength of 0."""
+    saturation = lo.BoxSaturation(2.0, 1.5, of="memory")
+    same = lo.BoxSaturation(2.0, 1.5, of="memory", sharpness_ratio=1.0)
+    plain = lo.WhiteBox(
+        0.1, momentum=PAIR, saturation=saturation, agreement=lo.BoxAgreement(0.8, 0.6)
+    )
+    more = lo.WhiteBox(
+        0.1, momentum=PAIR, saturation=same, agreement=lo.BoxAgreement(0.8, 0.6, 0.0, 0.0)
+    )
+    assert len(more.numbers()) == len(plain.numbers()) + 3
+    np.testing.assert_array_equal(updates(more), updates(plain))
+    off = lo.WhiteBox(
+        0.1, momentum=PAIR, saturation=same, agreement=lo.BoxAgreement(0.0, 0.6, 0.5, -1.5)
+    )
+    none = lo.WhiteBox(0.1, momentum=PAIR, saturation=saturation)
+    np.testing.assert_array_equal(updates(off), updates(none))
+
+
 @pytest.mark.parametrize("memory", [0.01, 0.9])
 def test_absent_agreement_and_one_of_strength_0_are_bit_equal(memory):
     parts = {name: part for name, part in FULL.items() if name != "agreement"}
@@ -202,7 +249,7 @@ def test_derivatives_are_finite_at_rest(of, saturation, sharpness):
         box = lo.WhiteBox(
             0.1, momentum=PAIR, saturation=lo.BoxSaturation(2.0, sharpness, of=saturation),
             adaptation=lo.BoxAdaptation(0.9, exponent, of=of, floor_outside=outside),
-            schedule=lo.BoxSchedule(2.0, 20.0), agreement=lo.BoxAgreement(0.8, 0.6),
+            schedule=lo.BoxSchedule(2.0, 20.0), agreement=lo.BoxAgreement(0.8, 0.6, 0.5, -1.5),
         )  # fmt: skip
 
         def moved(arrays, state, gradient, box=box):
@@ -230,6 +277,7 @@ def test_numbers_come_back_in_plain_units():
         "angle": np.angle(0.5 + 0.4j), "quadrature": 0.1, "knee": 2.0, "sharpness": 3.0,
         "asymmetry": 0.2, "memory": 0.95, "exponent": 0.3, "floor": 0.1, "start_over_end": 2.0,
         "timescale": 20.0, "agreement": 0.8, "agreement_memory": 0.6,
+        "agreement_curvature": 0.3, "agreement_knee": -0.4,
     }  # fmt: skip
     assert numbers.keys() == expected.keys()
     for name, value in expected.items():
@@ -243,8 +291,8 @@ def test_numbers_come_back_in_plain_units():
 def test_held_numbers_are_not_trained():
     box = lo.WhiteBox(0.1, **FULL, hold=("sharpness", "exponent"))
     assert set(box.held) == {"sharpness", "exponent"}
-    assert len(box.numbers()) == 14
-    assert len(jax.tree.leaves(eqx.filter(box, eqx.is_inexact_array))) == 14
+    assert len(box.numbers()) == 16
+    assert len(jax.tree.leaves(eqx.filter(box, eqx.is_inexact_array))) == 16
     np.testing.assert_allclose(updates(box), updates(lo.WhiteBox(0.1, **FULL)), rtol=1e-13)
     assert box.holding().numbers().keys() == lo.WhiteBox(0.1, **FULL).numbers().keys()
     changed = box.with_numbers({"exponent": 0.5})

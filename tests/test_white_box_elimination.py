@@ -25,7 +25,7 @@ PARTS: dict[str, Any] = {
     "saturation": lo.BoxSaturation(2.0, 1.5, 0.2),
     "adaptation": lo.BoxAdaptation(0.95, 0.3, 0.1),
     "schedule": lo.BoxSchedule(2.0, 20.0),
-    "agreement": lo.BoxAgreement(0.6, 0.8),
+    "agreement": lo.BoxAgreement(0.6, 0.8, 0.3, -0.4),
 }
 
 FULL = {
@@ -39,7 +39,7 @@ FULL = {
         0.1, momentum=0.5, **PARTS, hold=("exponent", "sharpness", "timescale")),
     "memory saturates": lo.WhiteBox(
         0.1, momentum=lo.BoxMomentum((0.9, 0.5 + 0.4j), (0.7, 0.3)),
-        saturation=lo.BoxSaturation(2.0, of="memory")),
+        saturation=lo.BoxSaturation(2.0, of="memory", sharpness_ratio=0.7)),
     "as in Adam": lo.WhiteBox(
         0.1, momentum=0.8, adaptation=lo.BoxAdaptation(
             0.9, 0.4, 0.3, of="update", floor_outside=True)),
@@ -84,9 +84,13 @@ def test_names_of_removals():
     assert set(removals(box, ties, TYPICAL)) == {
         "real mode", "oscillating mode", "memory of real mode", "unequal shares",
         "oscillation of oscillating mode", "quadrature of oscillating mode", "saturation",
-        "free sharpness", "asymmetry", "adaptation", "free exponent", "free floor", "schedule",
-        "free timescale", "agreement", "free memory of agreement",
+        "free sharpness", "free sharpness (1/2)", "asymmetry", "adaptation", "free exponent",
+        "free floor", "schedule", "free timescale", "agreement", "free memory of agreement",
+        "curvature of agreement", "free curvature of agreement", "agreement of the knee",
+        "free agreement of the knee",
     }  # fmt: skip
+    memory = FULL["memory saturates"]
+    assert "sharpness of each mode" in removals(*all_free(memory), TYPICAL)
     ties = ties | removals(box, ties, TYPICAL)["oscillating mode"]
     assert "momentum" in removals(box, ties, TYPICAL)
     assert "unequal shares" not in removals(box, ties, TYPICAL)

@@ -178,6 +178,17 @@ def every_form() -> dict[str, lo.WhiteBox]:
             schedule=lo.BoxSchedule(2.0, 20.0),
             agreement=lo.BoxAgreement(-0.4, 0.9),
         ),
+        "agreement of the knee, sharpness of each mode": lo.WhiteBox(
+            1e-3,
+            momentum=pair,
+            saturation=lo.BoxSaturation(50.0, 1.5, of="memory", sharpness_ratio=0.7),
+            agreement=lo.BoxAgreement(0.8, 0.7, 0.5, -1.5),
+        ),
+        "agreement of the knee, asymmetry": lo.WhiteBox(
+            0.1,
+            saturation=lo.BoxSaturation(5.0, 1.5, 0.2),
+            agreement=lo.BoxAgreement(0.8, 0.7, None, 0.5),
+        ),
         "no memory to saturate": lo.WhiteBox(
             0.1,
             saturation=lo.BoxSaturation(2.0, of="memory"),

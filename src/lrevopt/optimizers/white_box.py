@@ -10,7 +10,8 @@ Per parameter, with the gradient g and every part optional:
     p' = n p + (1 - n) g g_before                        agreement of successive gradients, c,
     q' = n q + (1 - n) (g^2 + g_before^2) / 2            from -1 to 1, with memory n
     c  = p' / q',   0 where q' is below 1e-19
-    x' = x - learning_rate (1 + (start_over_end - 1) z) exp(agreement c) d
+    e  = c + agreement_curvature c^2
+    x' = x - learning_rate (1 + (start_over_end - 1) z) exp(agreement e) d
 
 The saturation keeps the sign and the slope 1 at 0, and levels off at the knee:
 
@@ -19,10 +20,13 @@ The saturation keeps the sign and the slope 1 at 0, and levels off at the knee:
 A sharpness of infinity clips. With an asymmetry the knee of a positive input is
 `knee exp(asymmetry)`, that of a negative one `knee exp(-asymmetry)`. Adaptation and saturation can
 act on the update d instead of the gradient (`of="update"`, d = S(a d)); saturation also on what
-the modes keep (`of="memory"`, v_j' = S(m_j v_j + u), by its modulus where v_j is complex).
+the modes keep (`of="memory"`, v_j' = S(m_j v_j + u), by its modulus where v_j is complex); there
+`sharpness_ratio` multiplies the sharpness of complex modes.
 
 Agreement has no unit: it tells a direction in which gradients persist (c near 1: the curvature is
 small for the rate) from one in which they alternate (c near -1), at any size of the gradients.
+With `agreement_knee` it sets the saturation, too: the knee is multiplied by
+`exp(agreement agreement_knee c)`.
 
 Shares sum to 1 (their real parts), so that without adaptation `learning_rate` is the effective
 learning rate at rest without memory: minus the slope of the update against the gradient.
@@ -58,6 +62,7 @@ from lrevopt.optimizers.white_box_parts import (
     BoxSchedule,
     SaturationOf,
     agreement_numbers,
+    check_together,
     mode_numbers,
     saturation_numbers,
 )
@@ -125,6 +130,7 @@ class WhiteBox(AbstractOptimizer):
             instance("schedule", schedule, BoxSchedule, "a `BoxSchedule`")
             values |= {name: getattr(schedule, name) for name in ("start_over_end", "timescale")}
         values |= agreement_numbers(agreement)
+        check_together(values, self.saturation_of)
         found = {name: scale_of(name).inward(valid_number(name, v)) for name, v in values.items()}
         self.coordinates = _held(found, hold)
 
@@ -235,11 +241,19 @@ class WhiteBox(AbstractOptimizer):
         names = [name for name in self.coordinates if not name.startswith("angle")]
         n = {name: scale_of(name).outward(self.coordinates[name]) for name in names}
         kept: list[Array] = []
+        agreed = jnp.zeros((), state.dtype)
+        if "agreement" in self.coordinates:
+            place = self._memories + (self.adaptation_of is not None)
+            running = _running_products(state[place : place + 3], gradient, n["agreement_memory"])
+            agreed = _agreement(*running[1:])
+            kept += running
+        if "agreement_knee" in n:
+            n["knee"] = n["knee"] * jnp.exp(n["agreement"] * n["agreement_knee"] * agreed)
         size = jnp.ones((), state.dtype)
         if self.adaptation_of is not None:
             square = n["memory"] * state[self._memories] + (1 - n["memory"]) * gradient**2
             size = _power(square, n["exponent"], n["floor"], outside=self.floor_outside)
-            kept.append(square)
+            kept.insert(0, square)
         u = self._saturated(n, gradient) if self.saturation_of == "gradient" else gradient
         u = u * size if self.adaptation_of == "gradient" else u
         modes, direction = self._modes(n, state[: self._memories], u)
@@ -247,10 +261,9 @@ class WhiteBox(AbstractOptimizer):
         if self.saturation_of == "update":
             direction = self._saturated(n, direction)
         if "agreement" in self.coordinates:
-            place = self._memories + len(kept)
-            running = _running_products(state[place : place + 3], gradient, n["agreement_memory"])
-            direction = direction * jnp.exp(n["agreement"] * _agreement(*running[1:]))
-            kept += running
+            if "agreement_curvature" in n:
+                agreed = agreed + n["agreement_curvature"] * agreed**2
+            direction = direction * jnp.exp(n["agreement"] * agreed)
         if "timescale" in self.coordinates:
             excess = state[-2]
             direction = direction * (1 + (n["start_over_end"] - 1) * excess)
@@ -273,6 +286,9 @@ class WhiteBox(AbstractOptimizer):
             after = self._saturated(n, after) if bounded else after
             moved.append(after)
             direction = direction + shares[place] * after
+        sharpness = n.get("sharpness")
+        if "sharpness_ratio" in n:
+            sharpness = sharpness * n["sharpness_ratio"]
         for place in range(count):
             radius, other = (n[indexed(name, count)[place]] for name in ("radius", "quadrature"))
             cosine, sine = cosine_and_sine(self.coordinates[indexed("angle", count)[place]])
@@ -280,7 +296,7 @@ class WhiteBox(AbstractOptimizer):
             a, b = radius * cosine, radius * sine
             x, y = a * x - b * y + u, b * x + a * y
             if bounded:
-                shrink = self._shrinkage(n, x**2 + y**2, n["knee"])
+                shrink = _shrinkage(x**2 + y**2, n["knee"], sharpness)
                 x, y = shrink * x, shrink * y
             moved += [x, y]
             direction = direction + shares[real + place] * x - other * y
@@ -293,22 +309,26 @@ class WhiteBox(AbstractOptimizer):
             knee = knee * jnp.exp(jnp.where(u >= 0, n["asymmetry"], -n["asymmetry"]))
         if "sharpness" not in n:
             return jnp.clip(u, -knee, knee)
-        return u * self._shrinkage(n, u**2, knee)
-
-    def _shrinkage(self, n: Mapping[str, Any], square: Float[Array, ""], knee: Any) -> Array:
-        """S(u) / u as a function of u^2; where that is 0 to round-off, 1 with derivative 0."""
-        far = square > jnp.finfo(square.dtype).tiny
-        log_ratio = 0.5 * jnp.log(jnp.where(far, square, 1.0)) - jnp.log(knee)
-        if "sharpness" not in n:
-            return jnp.where(far, jnp.exp(-jnp.maximum(log_ratio, 0.0)), 1.0)
-        # As softplus, whose form with |x| XLA's CPU compiler (jax 0.10.2) does not vectorise here.
-        x = n["sharpness"] * log_ratio
-        softplus = jnp.where(x > LINEAR, x, jnp.log1p(jnp.exp(jnp.minimum(x, LINEAR))))
-        return jnp.where(far, jnp.exp(-softplus / n["sharpness"]), 1.0)
+        return u * _shrinkage(u**2, knee, n["sharpness"])
 
     def __repr__(self) -> str:
         """Parts and numbers in plain units."""
         return held_words(self)
+
+
+def _shrinkage(square: Float[Array, ""], knee: Any, sharpness: Any) -> Array:
+    """S(u) / u as a function of u^2; where that is 0 to round-off, 1 with derivative 0.
+
+    Without a sharpness it clips.
+    """
+    far = square > jnp.finfo(square.dtype).tiny
+    log_ratio = 0.5 * jnp.log(jnp.where(far, square, 1.0)) - jnp.log(knee)
+    if sharpness is None:
+        return jnp.where(far, jnp.exp(-jnp.maximum(log_ratio, 0.0)), 1.0)
+    # As softplus, whose form with |x| XLA's CPU compiler (jax 0.10.2) does not vectorise here.
+    x = sharpness * log_ratio
+    softplus = jnp.where(x > LINEAR, x, jnp.log1p(jnp.exp(jnp.minimum(x, LINEAR))))
+    return jnp.where(far, jnp.exp(-softplus / sharpness), 1.0)
 
 
 def _running_products(

@@ -27,12 +27,15 @@ divided, and where the floor stands."""
 
 NUMBERS_OF: dict[str, tuple[str, ...]] = {
     "momentum": ("momentum", "share", "radius", "angle", "quadrature"),
-    "saturation": ("knee", "sharpness", "asymmetry"),
+    "saturation": ("knee", "sharpness", "asymmetry", "sharpness_ratio"),
     "adaptation": ("memory", "exponent", "floor"),
     "schedule": ("start_over_end", "timescale"),
-    "agreement": ("agreement", "agreement_memory"),
+    "agreement": ("agreement", "agreement_memory", "agreement_curvature", "agreement_knee"),
 }
 """Names of the numbers of each part, without indices."""
+
+ALSO_NEEDS = {"sharpness_ratio": "momentum", "agreement_knee": "saturation"}
+"""A second part that some numbers act on."""
 
 DISTILLED = SHIPPED / "distilled"
 """Folder of the white boxes that come with the package, `NAME.json`."""
@@ -60,7 +63,7 @@ def _box(document: Mapping[str, Any], momentum: BoxMomentum | None) -> WhiteBox:
     if document["saturation_of"] is not None:
         saturation = BoxSaturation(
             n["knee"], n.get("sharpness", float("inf")), n.get("asymmetry"),
-            of=document["saturation_of"],
+            of=document["saturation_of"], sharpness_ratio=n.get("sharpness_ratio"),
         )  # fmt: skip
     if document["adaptation_of"] is not None:
         adaptation = BoxAdaptation(
@@ -70,7 +73,10 @@ def _box(document: Mapping[str, Any], momentum: BoxMomentum | None) -> WhiteBox:
     if "timescale" in n:
         schedule = BoxSchedule(n["start_over_end"], n["timescale"])
     if "agreement" in n:
-        agreement = BoxAgreement(n["agreement"], n["agreement_memory"])
+        agreement = BoxAgreement(
+            n["agreement"], n["agreement_memory"], n.get("agreement_curvature"),
+            n.get("agreement_knee"),
+        )  # fmt: skip
     return WhiteBox(
         n["learning_rate"], momentum=momentum, saturation=saturation, adaptation=adaptation,
         schedule=schedule, agreement=agreement, hold=document["held"],
@@ -111,6 +117,7 @@ def with_parts(box: WhiteBox, parts: Sequence[str]) -> WhiteBox:
     for part in parts:
         one_of("parts", part, box.parts)
     gone = {name for part in PARTS if part not in parts for name in NUMBERS_OF[part]}
+    gone |= {name for name, part in ALSO_NEEDS.items() if part not in parts}
     document = document_of(box)
     numbers = {n: value for n, value in document["numbers"].items() if head_of(n) not in gone}
     for part, entry in (("saturation", "saturation_of"), ("adaptation", "adaptation_of")):

@@ -66,6 +66,7 @@ SCALES: dict[str, Scale] = {
     "knee": POSITIVE,
     "sharpness": POSITIVE,
     "asymmetry": REAL,
+    "sharpness_ratio": POSITIVE,
     "memory": UNIT,
     "exponent": REAL,
     "floor": POSITIVE,
@@ -73,6 +74,8 @@ SCALES: dict[str, Scale] = {
     "timescale": POSITIVE,
     "agreement": REAL,
     "agreement_memory": UNIT,
+    "agreement_curvature": REAL,
+    "agreement_knee": REAL,
 }
 """Every number that a white box can have. Those of modes are followed by `_1`, `_2`, ... where
 there are several."""

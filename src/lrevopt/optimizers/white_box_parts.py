@@ -2,13 +2,14 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 import jax
 import numpy as np
 
 from lrevopt.checks import instance, numbers, one_of
-from lrevopt.optimizers.white_box_numbers import indexed
+from lrevopt.optimizers.white_box_numbers import head_of, indexed
 
 SaturationOf = Literal["gradient", "memory", "update"]
 AdaptationOf = Literal["gradient", "update"]
@@ -38,6 +39,9 @@ class BoxSaturation:
     """Half the logarithm of the knee of positive over that of negative values (default: none)."""
     of: SaturationOf = "gradient"
     """What saturates: gradient, memory or update."""
+    sharpness_ratio: Any = None
+    """Sharpness of oscillating modes over that of real ones where memory saturates, positive
+    (default: the same, and no number)."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -75,6 +79,12 @@ class BoxAgreement:
     where gradients persist and slows down where they alternate."""
     memory: Any = 0.7
     """Share of the running products of gradients that is kept each step, in (0, 1)."""
+    curvature: Any = None
+    """The rate is multiplied by exp(strength (c + curvature c^2)), where c is the agreement, from
+    -1 to 1 (default: 0, and no number). With 1/2 that is about (1 - c)^-strength."""
+    knee: Any = None
+    """The knee of the saturation is multiplied by exp(strength knee c) (default: 0, and no number).
+    Negative bounds what persists, and lets alternating gradients cancel unbounded."""
 
 
 def agreement_numbers(agreement: BoxAgreement | None) -> dict[str, Any]:
@@ -82,7 +92,9 @@ def agreement_numbers(agreement: BoxAgreement | None) -> dict[str, Any]:
     if agreement is None:
         return {}
     instance("agreement", agreement, BoxAgreement, "a `BoxAgreement`")
-    return {"agreement": agreement.strength, "agreement_memory": agreement.memory}
+    values = {"agreement": agreement.strength, "agreement_memory": agreement.memory}
+    more = {"agreement_curvature": agreement.curvature, "agreement_knee": agreement.knee}
+    return values | {name: value for name, value in more.items() if value is not None}
 
 
 def saturation_numbers(saturation: BoxSaturation | None) -> dict[str, Any]:
@@ -98,7 +110,22 @@ def saturation_numbers(saturation: BoxSaturation | None) -> dict[str, Any]:
         if saturation.of == "memory":
             raise ValueError("`saturation.asymmetry` must be left out where memory saturates.")
         values["asymmetry"] = saturation.asymmetry
+    if saturation.sharpness_ratio is not None:
+        values["sharpness_ratio"] = saturation.sharpness_ratio
     return values
+
+
+def check_together(values: Mapping[str, Any], saturation_of: SaturationOf | None) -> None:
+    """Raise `ValueError` for numbers of parts that act on what is not there."""
+    if "agreement_knee" in values and "knee" not in values:
+        raise ValueError("`agreement.knee` must be left out where nothing saturates.")
+    if "sharpness_ratio" in values:
+        heads = {head_of(name) for name in values}
+        if saturation_of != "memory" or not {"momentum", "radius", "sharpness"} <= heads:
+            raise ValueError(
+                "`saturation.sharpness_ratio` must be left out unless memory saturates, with a "
+                "finite sharpness, in real and oscillating modes."
+            )
 
 
 def mode_numbers(momentum: Any) -> tuple[dict[str, Any], int, int]:

@@ -36,7 +36,12 @@ from lrevopt.studies.distillation.removals import (
     tied,
 )
 from lrevopt.studies.distillation.starts import random_boxes
-from lrevopt.studies.distillation.training import BOX_TRAINING, BoxTraining, screened
+from lrevopt.studies.distillation.training import (
+    BOX_TRAINING,
+    BoxTraining,
+    first_and_best,
+    screened,
+)
 from lrevopt.tasks.interface import AbstractTask
 
 NEARBY = 0.3
@@ -144,8 +149,7 @@ class _Training:
         """The first of stacked white boxes and the best of the others."""
         each = [tied(one, ties) for one in unstacked(drawn)]
         scores = screened(stacked(each), self.task, self.settings, key=self.screen_key)
-        order = [0, *(at for at in np.argsort(scores, kind="stable") if at)]
-        chosen = stacked([each[at] for at in order[: self.settings.starts + 1]])
+        chosen = stacked([each[at] for at in first_and_best(scores, self.settings.starts)])
         return _Starts(chosen, float(scores.min()))
 
     def best(self, starts: _Starts, ties: Ties) -> Kept:

@@ -13,15 +13,16 @@ FAR = 10.0
 def embedded(small: WhiteBox, large: WhiteBox, typical: Typical) -> WhiteBox:
     """`small` in the structure of `large`, with neutral values of the numbers that it lacks.
 
-    Neutral is: momentum 0, a share of 0 for oscillating modes, a far knee, exponent 0, a start over
-    end of 1, and an agreement of 0.
+    Neutral is: momentum 0, a share of 0 for oscillating modes, a far knee, one sharpness, exponent
+    0, a start over end of 1, and an agreement of 0 on rate and knee.
     """
     wanted, known = document_of(large), document_of(small)["numbers"]
     neutral = {
         "momentum": 0.0, "radius": 0.8, "angle": 0.3, "quadrature": 0.0, "sharpness": 2.0,
         "knee": FAR * typical.largest, "asymmetry": 0.0, "memory": 0.9, "exponent": 0.0,
         "floor": typical.gradient**2, "start_over_end": 1.0, "timescale": typical.steps / 4,
-        "agreement": 0.0, "agreement_memory": 0.7,
+        "agreement": 0.0, "agreement_memory": 0.7, "agreement_curvature": 0.0,
+        "agreement_knee": 0.0, "sharpness_ratio": 1.0,
     }  # fmt: skip
     numbers = {}
     for name in wanted["numbers"]:

@@ -104,7 +104,7 @@ class _Text:
 
     def body(self) -> Lines:
         """Lines that compute the next state and the direction d."""
-        lines: Lines = []
+        lines = self.agreement()
         if self.divides:
             memory = self.n["memory"]
             lines.append(f"s = {self.number('memory')} * s + {1 - memory:.{self.digits}g} * g**2")
@@ -118,7 +118,11 @@ class _Text:
             lines.append("d = d * a")
         if self.saturates == "update":
             lines.append(f"d = {self.saturated('d')}")
-        lines += self.agreement()
+        if "agreement" in self.n:
+            power = "c"
+            if "agreement_curvature" in self.n:
+                power = f"(c + {self.number('agreement_curvature')} * c**2)"
+            lines.append(f"d = d * jnp.exp({self.number('agreement')} * {power})")
         if "timescale" in self.n:
             excess = self.n["start_over_end"] - 1
             lines.append(f"d = d * (1 + {excess:.{self.digits}g} * z)")
@@ -126,7 +130,7 @@ class _Text:
         return lines
 
     def agreement(self) -> Lines:
-        """Lines that change the direction where successive gradients agree or not."""
+        """Lines that compute c, whether successive gradients agree or not."""
         if "agreement" not in self.n:
             return []
         keep, add = self.number("agreement_memory"), 1 - self.n["agreement_memory"]
@@ -135,7 +139,6 @@ class _Text:
             f"p = {keep} * p + {add:.{self.digits}g} * g * b",
             f"q = {keep} * q + {half} * (g**2 + b**2)",
             f"c = jnp.where(q > {FAINT:g}, p / jnp.where(q > {FAINT:g}, q, 1), 0)",
-            f"d = d * jnp.exp({self.number('agreement')} * c)",
             "b = g",
         ]
 
@@ -154,7 +157,7 @@ class _Text:
             x, y = f"x{name}", f"y{name}"
             lines.append(f"{x}, {y} = {a} * {x} - {b} * {y} + d, {b} * {x} + {a} * {y}")
             if memory:
-                shrink = self.shrinkage("r", self.number("knee"), self.sharpness())
+                shrink = self.shrinkage("r", self.knee(), self.sharpness(turns=True))
                 lines += [
                     f"r = jnp.sqrt({x}**2 + {y}**2)",
                     f"{x}, {y} = {x} {shrink}, {y} {shrink}",
@@ -164,9 +167,18 @@ class _Text:
             return [f"d = {self.saturated('d')}"] if memory else []
         return [*lines, f"d = {' + '.join(terms)}"]
 
-    def sharpness(self) -> str | None:
-        """The sharpness, unless it is infinite."""
-        return self.number("sharpness") if "sharpness" in self.n else None
+    def knee(self) -> str:
+        """The knee."""
+        if "agreement_knee" not in self.n:
+            return self.number("knee")
+        power = self.n["agreement"] * self.n["agreement_knee"]
+        return f"({self.number('knee')} * jnp.exp({power:.{self.digits}g} * c))"
+
+    def sharpness(self, *, turns: bool = False) -> str | None:
+        """The sharpness, of oscillating modes or others, unless it is infinite."""
+        if not turns or "sharpness_ratio" not in self.n:
+            return self.number("sharpness") if "sharpness" in self.n else None
+        return f"{self.n['sharpness'] * self.n['sharpness_ratio']:.{self.digits}g}"
 
     def shrinkage(self, size: str, knee: str, sharp: str | None) -> str:
         """What a value of this size is multiplied by."""
@@ -176,7 +188,7 @@ class _Text:
 
     def saturated(self, value: str) -> str:
         """S(value)."""
-        knee = self.number("knee")
+        knee = self.knee()
         if "asymmetry" in self.n:
             knee = f"({knee} * jnp.exp({self.number('asymmetry')} * jnp.sign({value})))"
         return f"{value} {self.shrinkage(f'jnp.abs({value})', knee, self.sharpness())}"
@@ -203,7 +215,9 @@ class _Text:
                 after = f"{radius}\\, e^{{{angle} i}}\\, {v} + {drive}"
                 both = f"({_tex(share, self.digits)} + ({_tex(other, self.digits)}) i)"
                 weight = f"\\operatorname{{Re}}{both} {v}'"
-            after = f"S({after})" if self.saturates == "memory" else after
+            if self.saturates == "memory":
+                own = "sharpness_ratio" in self.n and not isinstance(momentum, str)
+                after = f"{'T' if own else 'S'}({after})"
             lines.append(f"{v}' &= {after}")
             terms.append(weight)
         bounded = f"S\\left({drive}\\right)" if self.saturates == "memory" else drive
@@ -242,19 +256,31 @@ class _Text:
             f"p' &= {_tex(keep, self.digits)}\\, p + {_tex(add, self.digits)}\\, g\\, g_-",
             f"q' &= {_tex(keep, self.digits)}\\, q + {_tex(add / 2, self.digits)}\\, (g^2 + g_-^2)",
         ]
-        return f"e^{{{self.tex('agreement')}\\, p' / q'}}\\, "
+        power = "p' / q'"
+        if "agreement_curvature" in self.n:
+            power = f"({power} + ({self.tex('agreement_curvature')})\\, (p' / q')^2)"
+        return f"e^{{{self.tex('agreement')}\\, {power}}}\\, "
 
     def tex_saturation(self) -> Lines:
-        """The definition of S, where there is one."""
+        """The definition of S, and of T for oscillating modes, where there are any."""
         if self.saturates is None:
             return []
         knee = self.tex("knee")
         if "asymmetry" in self.n:
             knee = f"{knee}\\, e^{{{self.tex('asymmetry')} \\operatorname{{sign}} u}}"
+        if "agreement_knee" in self.n:
+            power = _tex(self.n["agreement"] * self.n["agreement_knee"], self.digits)
+            knee = f"({knee}\\, e^{{{power}\\, p' / q'}})"
         if "sharpness" not in self.n:
             return [f"S(u) &= u / \\max(1, |u| / {knee})"]
-        sharp = self.tex("sharpness")
-        return [f"S(u) &= u / \\left(1 + |u / {knee}|^{{{sharp}}}\\right)^{{1 / {sharp}}}"]
+        both = {"S": self.n["sharpness"]}
+        if "sharpness_ratio" in self.n:
+            both["T"] = self.n["sharpness"] * self.n["sharpness_ratio"]
+        sharp = {name: _tex(value, self.digits) for name, value in both.items()}
+        return [
+            f"{name}(u) &= u / \\left(1 + |u / {knee}|^{{{s}}}\\right)^{{1 / {s}}}"
+            for name, s in sharp.items()
+        ]
 
 
 def _tex(value: float, digits: int) -> str:

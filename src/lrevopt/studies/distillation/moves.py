@@ -66,6 +66,10 @@ def _saturation(document: Document, typical: Typical) -> Moves:
     if document["saturation_of"] is not None:
         if "asymmetry" not in document["numbers"] and document["saturation_of"] != "memory":
             yield "asymmetry", _with(document, {"asymmetry": 0.0})
+        one = "sharpness_ratio" not in document["numbers"]
+        both = {"radius", "share_1", "sharpness"} <= document["numbers"].keys()
+        if document["saturation_of"] == "memory" and one and both:
+            yield "sharpness of each mode", _with(document, {"sharpness_ratio": 1.0})
         return
     held = [*document["held"], "sharpness"]
     knee = {"knee": FAR * typical.largest, "sharpness": HELD["sharpness"]}
@@ -94,6 +98,11 @@ def _agreement(document: Document, typical: Typical) -> Moves:
     if "agreement" not in document["numbers"]:
         numbers = {"agreement": 0.0, "agreement_memory": HELD["agreement_memory"]}
         yield "agreement", _with(document, numbers, held=[*document["held"], "agreement_memory"])
+        return
+    if "agreement_curvature" not in document["numbers"]:
+        yield "curvature of agreement", _with(document, {"agreement_curvature": 0.0})
+    if document["saturation_of"] is not None and "agreement_knee" not in document["numbers"]:
+        yield "agreement of the knee", _with(document, {"agreement_knee": 0.0})
 
 
 def _freed(document: Document, typical: Typical) -> Moves:

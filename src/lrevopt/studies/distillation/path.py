@@ -32,6 +32,7 @@ from lrevopt.studies.distillation.training import (
     BOX_TRAINING,
     BoxTraining,
     Trained,
+    first_and_best,
     screened,
     train_boxes,
     train_from,
@@ -219,10 +220,9 @@ def _round(
         )
         scores = screened(boxes, task, settings, key=screen_key)
         # The white box as it is comes first: most moves begin by changing nothing.
-        order = [0, *(at for at in np.argsort(scores, kind="stable") if at)][: settings.starts + 1]
-        each = unstacked(boxes)
+        each, order = unstacked(boxes), first_and_best(scores, settings.starts)
         drawn[name] = [each[at] for at in order]
-        least[name] = float(scores[order[0]])
+        least[name] = float(scores.min())
     chosen = sorted(least, key=lambda name: least[name])[: settings.tried]
     found = {name: train_from(drawn[name], task, settings.training, key=training_key)
              for name in chosen}  # fmt: skip

@@ -32,6 +32,16 @@ ABSENT_KNEE, NO_MEMORY, NO_ANGLE = 60.0, -80.0, 40.0
 """Coordinates of a knee, a radius and an angle that have no effect in single precision: a knee of
 1e26, a radius of 2e-35, and an angle of 8e-18."""
 
+MORE = ("asymmetry", "sharpness_ratio", "agreement_curvature", "agreement_knee")
+"""Numbers that have no effect where their coordinate is 0."""
+
+AGREEMENT = {
+    "agreement_curvature": ("curvature of agreement", 0.5),
+    "agreement_knee": ("agreement of the knee", -1.5),
+}
+"""What these numbers are called, and values that they are tied at: with a curvature of 1/2 the
+rate is multiplied by about (1 - c)^-strength."""
+
 MOST_MODES = 2
 """Modes of a white box whose numbers can be taken away."""
 
@@ -165,9 +175,11 @@ def _modes(state: _State, typical: Typical) -> Removals:
     labels = _labels(modes)
     for mode, label in zip(modes, labels, strict=True):
         straight = {} if len(mode.names) == 1 else {mode.names[1]: NO_ANGLE, mode.names[2]: 0.0}
+        straight |= dict.fromkeys(state.now("sharpness_ratio") if mode.turns else (), 0.0)
         still = {mode.size: 0.0 if len(mode.names) == 1 else NO_MEMORY} | straight
         if len(modes) == MOST_MODES:
             away = state.now(*mode.names) | {"share_1": 0.0 if mode is modes[0] else 1.0}
+            away |= dict.fromkeys(state.now("sharpness_ratio"), 0.0)
             yield f"{label}", away | dict.fromkeys(mode.names[2:], 0.0)
             if not mode.turns and mode.remembers and all(one.remembers for one in modes):
                 yield f"memory of {label}", still
@@ -191,12 +203,15 @@ def _labels(modes: list[_Mode]) -> list[str]:
 
 def _saturation(state: _State, typical: Typical) -> Removals:
     if state.has("saturation"):
-        rest = state.now("sharpness") | dict.fromkeys(state.now("asymmetry"), 0.0)
+        rest = state.now("sharpness") | dict.fromkeys(state.now(*MORE), 0.0)
         yield "saturation", {"knee": ABSENT_KNEE} | rest
         if state.free("sharpness"):
             yield "free sharpness", {"sharpness": _inward("sharpness", HELD["sharpness"])}
+            yield "free sharpness (1/2)", {"sharpness": _inward("sharpness", 0.5)}
         if state.free("asymmetry"):
             yield "asymmetry", {"asymmetry": 0.0}
+        if state.free("sharpness_ratio"):
+            yield "sharpness of each mode", {"sharpness_ratio": 0.0}
 
 
 def _adaptation(state: _State, typical: Typical) -> Removals:
@@ -218,7 +233,12 @@ def _schedule(state: _State, typical: Typical) -> Removals:
 
 def _agreement(state: _State, typical: Typical) -> Removals:
     if state.has("agreement"):
-        yield "agreement", {"agreement": 0.0} | state.now("agreement_memory")
+        none = dict.fromkeys(state.now("agreement_curvature", "agreement_knee"), 0.0)
+        yield "agreement", {"agreement": 0.0} | state.now("agreement_memory") | none
+        for name, (label, value) in AGREEMENT.items():
+            if state.free(name):
+                yield label, {name: 0.0}
+                yield f"free {label}", {name: value}
         if state.free("agreement_memory"):
             value = _inward("agreement_memory", HELD["agreement_memory"])
             yield "free memory of agreement", {"agreement_memory": value}
@@ -246,8 +266,9 @@ def reduced(box: WhiteBox, ties: Ties) -> Document:
         document["floor_outside"] = whole["floor_outside"]
     elif whole["floor_outside"]:  # 1 / (1 + floor) is left
         kept["learning_rate"] /= 1 + values["floor"]
-    if kept.get("asymmetry") == 0.0 and "asymmetry" in ties:
-        del kept["asymmetry"]
+    for name in MORE:
+        if ties.get(name) == 0.0:
+            kept.pop(name, None)
     modes, held = _written_modes(state, values)
     held += [name for name in kept if name in ties]
     return document | {"numbers": kept | modes, "held": sorted(held)}

@@ -28,6 +28,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "memory": (1e-3, 0.5),
     "angle": (0.02, 2.0),
     "sharpness": (0.5, 5.0),
+    "sharpness_ratio": (0.7, 1.4),
     "floor": (1e-8, 1.0),
     "start_over_end": (0.2, 5.0),
     "share": (0.0, 1.0),
@@ -36,12 +37,17 @@ RANGES: dict[str, tuple[float, float]] = {
     "asymmetry": (-0.5, 0.5),
     "agreement": (-0.3, 1.0),
     "agreement_memory": (0.05, 0.9),
+    "agreement_curvature": (-0.5, 0.5),
+    "agreement_knee": (-2.0, 0.5),
     "learning_rate": (1e-4, 3.0),
 }
 """Ranges of draws. A floor is relative to the squared size of gradients, a learning rate to what
 moves a parameter by 1 under the largest of them."""
 
-UNIFORM = ("share", "exponent", "quadrature", "asymmetry", "agreement")
+UNIFORM = (
+    "share", "exponent", "quadrature", "asymmetry", "agreement", "agreement_curvature",
+    "agreement_knee",
+)  # fmt: skip
 """Numbers that are drawn uniformly; all others log-uniformly."""
 
 

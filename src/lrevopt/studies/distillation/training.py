@@ -108,6 +108,11 @@ def train_from(
     return Trained(reordered(best), scores)
 
 
+def first_and_best(scores: Float[np.ndarray, " box"], others: int) -> list[int]:
+    """Places of the first white box, as it is, and of the best `others`, best first."""
+    return [0, *(int(at) for at in np.argsort(scores, kind="stable") if at)][: others + 1]
+
+
 def screened(
     boxes: AbstractOptimizer, task: AbstractTask, settings: BoxTraining, *, key: Key[Array, ""]
 ) -> Float[np.ndarray, " box"]:
