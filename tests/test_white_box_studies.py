@@ -282,6 +282,7 @@ def test_distilled_networks_are_those_that_were_measured(task, study, share):
     assert record.gains()[place].value > share
     assert record.gains()[place].low > 0.65
     evaluation = lo.Run(ROOT / "results" / task).evaluation
+    assert evaluation is not None
     rows = dict(zip(evaluation.names, evaluation.meta_objectives(), strict=True))
     np.testing.assert_allclose(record.learned, rows["learned"], rtol=1e-6)
     np.testing.assert_allclose(record.baseline, rows["adam"], rtol=1e-6)
