@@ -12,19 +12,19 @@ import pytest
 from tables import mostly_long
 
 import lrevopt as lo
-from lrevopt.optimizers.stacking import stacked, unstacked
-from lrevopt.optimizers.white_box_documents import box_of, document_of, reordered, with_parts
-from lrevopt.studies.distillation import fitting
-from lrevopt.studies.distillation.distilling import CLOSED, FITTED
-from lrevopt.studies.distillation.embedding import embedded
-from lrevopt.studies.distillation.gain import gain_kept
-from lrevopt.studies.distillation.recorded_runs import (
+from lrevopt.inner_loop.recorded_runs import (
     Typical,
     r_squared,
     record_runs,
     replayed,
     typical_of,
 )
+from lrevopt.optimizers.stacking import stacked, unstacked
+from lrevopt.optimizers.white_box_documents import box_of, document_of, reordered, with_parts
+from lrevopt.studies.distillation import fitting
+from lrevopt.studies.distillation.distilling import CLOSED, FITTED
+from lrevopt.studies.distillation.embedding import embedded
+from lrevopt.studies.distillation.gain import gain_kept
 
 TASK = lo.Rosenbrock()
 KEY = jr.key(3)

@@ -12,9 +12,9 @@ import pytest
 from tables import Quadratic, mostly_long
 
 import lrevopt as lo
+from lrevopt.inner_loop.recorded_runs import Typical, replayed
 from lrevopt.optimizers.white_box_documents import box_of, document_of, load_box
 from lrevopt.studies.distillation import BoxTraining
-from lrevopt.studies.distillation.recorded_runs import Typical, replayed
 from lrevopt.studies.distillation.removals import all_free, reduced, removals, tied
 
 TYPICAL = Typical(gradient=1.0, largest=5.0, steps=40)

@@ -14,6 +14,7 @@ from tables import mostly_long
 
 import lrevopt as lo
 from lrevopt import storage
+from lrevopt.inner_loop.recorded_runs import Typical
 from lrevopt.optimizers.white_box import PARTS
 from lrevopt.optimizers.white_box_documents import box_of, distilled_box, document_of
 from lrevopt.runs.contents import Run
@@ -31,7 +32,6 @@ from lrevopt.studies.distillation import (
 from lrevopt.studies.distillation import attribution as attribution_module
 from lrevopt.studies.distillation.attribution import all_subsets, explained, shapley_values
 from lrevopt.studies.distillation.moves import moves_from, simplest
-from lrevopt.studies.distillation.recorded_runs import Typical
 from lrevopt.studies.distillation.training import train_boxes
 
 ROOT = Path(__file__).parents[1]

@@ -8,7 +8,6 @@ if TYPE_CHECKING:
     from lrevopt.meta_training.estimators import Particles as Particles
     from lrevopt.meta_training.estimators import first_particles as first_particles
     from lrevopt.meta_training.estimators import meta_gradient as meta_gradient
-    from lrevopt.meta_training.loop import meta_train as meta_train
     from lrevopt.meta_training.memory import MemoryPlan as MemoryPlan
     from lrevopt.meta_training.memory import plan_memory as plan_memory
     from lrevopt.meta_training.outer_step import first_state as first_state
@@ -23,5 +22,6 @@ if TYPE_CHECKING:
     from lrevopt.meta_training.settings import MetaTraining as MetaTraining
     from lrevopt.meta_training.suggestion import Suggestion as Suggestion
     from lrevopt.meta_training.suggestion import suggest_training as suggest_training
+    from lrevopt.meta_training.training import meta_train as meta_train
 else:
     __getattr__, __dir__, __all__ = lazy.exports(__name__, __file__)

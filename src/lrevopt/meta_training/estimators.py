@@ -14,7 +14,8 @@ grows with the unroll until it is useless. The first-order estimator stays small
 "clipped" lies between them: a bound of 0 gives the first-order, infinity the exact one. Evolution
 strategies need no derivative; they estimate the gradient of the objective smoothed over
 N(0, es_deviation^2) around the weights. "pes" is unbiased for that gradient as long as weights do
-not change, for objectives that are sums over updates.
+not change, for objectives that are sums over updates. "cma" estimates no gradient at all: see
+`evolution`.
 """
 
 import dataclasses
@@ -38,7 +39,7 @@ from lrevopt.inner_loop.objectives import meta_objective
 from lrevopt.inner_loop.run_checks import check_fit, first_of
 from lrevopt.inner_loop.steps import start_of_runs
 from lrevopt.inner_loop.unroll import advance_losses, checkpoint_interval
-from lrevopt.meta_training.settings import MetaTraining
+from lrevopt.meta_training.settings import BACKPROPAGATING, MetaTraining
 from lrevopt.optimizers.interface import AbstractOptimizer, check_optimizer
 from lrevopt.tasks.interface import AbstractTask, is_task, sample_problems
 
@@ -95,11 +96,11 @@ def meta_gradient(
     are problems, one each. With a `mesh`, each device takes its share of the problems and of a
     micro-batch, or of the parameters where there are fewer problems than devices (`with_lanes`).
 
-    Raises `ValueError` for the estimators "es" and "pes", which do not backpropagate, and where
-    `keys` are not random keys.
+    Raises `ValueError` for the estimators "es", "pes" and "cma", which do not backpropagate, and
+    where `keys` are not random keys.
     """
     instance("settings", settings, MetaTraining, "MetaTraining settings")
-    if settings.estimator in ("es", "pes"):
+    if settings.estimator not in BACKPROPAGATING:
         raise ValueError(
             f"`settings.estimator` must be exact, clipped or first_order to backpropagate, got "
             f"{settings.estimator!r}."

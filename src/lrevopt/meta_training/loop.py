@@ -1,4 +1,4 @@
-"""Training an optimizer by gradient descent on how well it optimizes (paper, D.2).
+"""The outer loop: gradient descent on how well an optimizer optimizes (paper, D.2).
 
 One outer step draws a batch of problems, unrolls the optimizer on each, differentiates the mean
 meta-objective through every update, clips the meta-gradient entry by entry, and takes an Adam
@@ -9,7 +9,6 @@ uninterrupted one.
 
 import dataclasses
 import time
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import equinox as eqx
@@ -21,7 +20,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Key, PyTree
 
 from lrevopt import storage
-from lrevopt.checks import finite, random_key, yes_or_no
+from lrevopt.checks import finite, yes_or_no
 from lrevopt.inner_loop.devices import on_every_device, spread_in_words, training_mesh
 from lrevopt.inner_loop.hosts import fetched, is_first, largest
 from lrevopt.meta_training.estimators import first_particles, independent
@@ -49,65 +48,9 @@ from lrevopt.meta_training.settings import (
     of_selection,
     snapshot_steps,
 )
-from lrevopt.meta_training.training_checks import check_training
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.storage.signals import stop_requests
 from lrevopt.tasks.interface import AbstractTask, drawn_parameters, sample_problems
-
-
-def meta_train(
-    task: AbstractTask,
-    optimizer: AbstractOptimizer,
-    settings: MetaTraining,
-    *,
-    key: Key[Array, ""],
-    directory: Path | str | None = None,
-    resume: bool = False,
-    overwrite: bool = False,
-    time_limit: float | None = None,
-    save_every: float = 30.0,
-    memory_limit: float | None = None,
-    progress: bool = True,
-    mesh: Mesh | None = None,
-) -> MetaTrainingRun:
-    """Train `optimizer` on problems of `task`; all its floating-point leaves are trained.
-
-    `key` is split into the streams of training and of selection problems; test problems must
-    come from another key. With a `directory`, settings and weights are kept there and the run
-    can be continued with `resume`: the result has the same bits as without the interruption
-    (on the same machine and number of threads). The whole state is saved every `save_every`
-    seconds. The run saves and stops early after `time_limit` seconds (and one step at least), on
-    SIGINT and on SIGTERM.
-
-    `micro_batch` and `checkpoint_every`, where `settings` leave them open, are planned so that
-    the run fits into `memory_limit` GiB (see `plan_memory`). The plan is printed with `progress`,
-    and kept for resumption.
-
-    Problems are spread over the devices of `mesh` (default: see `problem_mesh`), which share a
-    micro-batch. Where there are fewer problems than devices, the parameters of each problem are
-    spread, if they are many; the plan says so. Results depend on the number of devices only by
-    round-off, and a run may be resumed on another number of them.
-
-    Raises `ValueError` for a directory that holds another run (unless `overwrite`), that another
-    process writes into, for one to resume that holds none, for a damaged checkpoint, times that are
-    not positive, an optimizer or task that does not fit (see `unroll`), or a memory limit that
-    nothing fits into.
-    """
-    check_running(time_limit, save_every, resume=resume, overwrite=overwrite, progress=progress)
-    key = random_key("key", key)
-    check_training(task, optimizer, settings, key)
-    folder = RunDirectory(directory, identity(task, optimizer, settings, key))
-    folder.check_same()
-    with folder.claimed():
-        training = Training.prepare(
-            task, optimizer, settings, folder, key=key, resume=resume, overwrite=overwrite,
-            memory_limit=memory_limit, report_plan=progress,
-            mesh=mesh,
-        )  # fmt: skip
-        outcome = train_on(
-            training, time_limit=time_limit, save_every=save_every, progress=progress
-        )
-        return training.finish(outcome)
 
 
 def check_running(time_limit: float | None, save_every: float, **switches: bool) -> None:

@@ -26,7 +26,7 @@ from lrevopt.inner_loop.run_checks import check_run
 from lrevopt.inner_loop.sizes import GIBIBYTE, available_bytes, check_fits, check_runs
 from lrevopt.inner_loop.unroll import batch_size
 from lrevopt.meta_training.estimators import first_particles, meta_gradient
-from lrevopt.meta_training.settings import MetaTraining
+from lrevopt.meta_training.settings import BACKPROPAGATING, MetaTraining
 from lrevopt.optimizers.interface import AbstractOptimizer, state_size
 from lrevopt.tasks.interface import AbstractTask
 
@@ -104,7 +104,7 @@ def plan_memory(
     else:
         once, each = 0, _working_bytes(task, optimizer, settings)
     data = _data_bytes(task, optimizer, settings, members)
-    backward = settings.estimator not in ("es", "pes")
+    backward = settings.estimator in BACKPROPAGATING
 
     def plan(micro_batch: int, checkpoint_every: int) -> MemoryPlan:
         kept = members * micro_batch * backward * numbers
@@ -183,7 +183,7 @@ def _working_bytes(task: AbstractTask, optimizer: AbstractOptimizer, settings: M
         settings, unroll=few, checkpoint_every=2, problems=1, micro_batch=1, es_window=few
     )
     keys = jr.split(jr.key(0), 1)
-    if settings.estimator in ("es", "pes"):
+    if settings.estimator not in BACKPROPAGATING:
 
         def run(optimizer: Any, task: Any, keys: Any) -> Any:
             problems = jax.vmap(task.sample)(keys)

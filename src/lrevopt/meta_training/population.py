@@ -149,6 +149,10 @@ def _checked_members(
     """The members, each of which can be trained with its key."""
     keys = random_keys("keys", keys)
     instance("settings", settings, MetaTraining, "MetaTraining settings")
+    if settings.estimator == "cma":
+        raise ValueError(
+            "`settings.estimator` must not be cma for a population: train its members in turn."
+        )
     members = members_of(optimizers, keys.shape[0])
     for number, optimizer in enumerate(members.each):
         check_training(task, optimizer, settings, keys[number], f"optimizers[{number}]")

@@ -5,12 +5,15 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
-from lrevopt.checks import finite, one_of, positive_integer, yes_or_no
+from lrevopt.checks import finite, integer_of_at_least, one_of, positive_integer, yes_or_no
 from lrevopt.inner_loop.objective_kinds import OBJECTIVES, Objective
 
 Schedule = Literal["constant", "cosine", "exponential"]
-Estimator = Literal["exact", "clipped", "first_order", "es", "pes"]
+Estimator = Literal["exact", "clipped", "first_order", "es", "pes", "cma"]
 Preset = Literal["quick", "paper", "released", "notebook"]
+
+BACKPROPAGATING: tuple[Estimator, ...] = ("exact", "clipped", "first_order")
+"""Estimators that differentiate runs."""
 
 EARLY_SNAPSHOTS = (0, 1, 2, 5, 10, 20, 30, 40, 50, 75)
 """Meta-steps of the first snapshots, which are dense because the optimizer changes fastest."""
@@ -35,7 +38,8 @@ class MetaTraining:
     """Inner updates between kept states (default: planned)."""
     estimator: Estimator = "exact"
     """Meta-gradient: exact, clipped or first-order backpropagation, evolution strategies (es), or
-    persistent ones (pes)."""
+    persistent ones (pes). cma is a search without any gradient, by covariance matrix adaptation,
+    for which learning rates, clips, outliers, rollback and the penalty on weights mean nothing."""
     cotangent_clip: float = 1.0
     """Estimator clipped: bound on the part of the parameters' cotangent that comes through
     Hessians, relative to the rest."""
@@ -45,6 +49,14 @@ class MetaTraining:
     """Estimator es: antithetic pairs for each problem."""
     es_window: int = 20
     """Estimator pes: inner updates in each meta-step, a divisor of `unroll`."""
+    cma_deviation: float = 0.02
+    """Estimator cma: standard deviation of the first candidates, in coordinates of which one unit
+    changes the displacement of parameters, along recorded runs, by its own size."""
+    cma_population: int | None = None
+    """Estimator cma: candidates of each meta-step (default: 4 + 3 log(number of coordinates))."""
+    cma_entries: int = 64
+    """Estimator cma: arrays of at most so many entries are searched entry by entry, larger ones by
+    a factor for each block (the matrix of one gate)."""
     objective: Objective = "mean"
     """What is minimised, averaged over the batch: mean is mean(losses) / losses[0], log_mean its
     logarithm, final losses[-1] / losses[0]."""
@@ -96,20 +108,23 @@ class MetaTraining:
     def __post_init__(self) -> None:
         for name in ("steps", "unroll", "problems", "decay_steps", "snapshot_every"):
             positive_integer(name, getattr(self, name))
-        for name in ("es_pairs", "es_window"):
+        for name in ("es_pairs", "es_window", "cma_entries"):
             positive_integer(name, getattr(self, name))
         for name in ("selection_problems", "drift_steps"):
             positive_integer(name, getattr(self, name))
         for name in ("micro_batch", "checkpoint_every", "selection_unroll"):
             if getattr(self, name) is not None:
                 positive_integer(name, getattr(self, name))
+        if self.cma_population is not None:
+            integer_of_at_least(2, "cma_population", self.cma_population)
         if self.problems % (self.micro_batch or self.problems):
             raise ValueError(
                 f"`micro_batch` must divide `problems` ({self.problems}), got {self.micro_batch}."
             )
         if not isinstance(self.warm_up, int) or self.warm_up < 0:
             raise ValueError(f"`warm_up` must be an integer of at least 0, got {self.warm_up!r}.")
-        for name in ("learning_rate", "clip", "epsilon", "decay_factor", "es_deviation"):
+        for name in ("learning_rate", "clip", "epsilon", "decay_factor", "es_deviation",
+                     "cma_deviation"):  # fmt: skip
             finite(name, getattr(self, name), above=0.0)
         finite("cotangent_clip", self.cotangent_clip, at_least=0.0)
         if self.outlier_ratio is not None:

@@ -18,6 +18,16 @@ WINDOW = 51
 """Meta-steps in the running median that is drawn over noisy curves."""
 
 
+def meta_gradient_norms(ax: Axes, history: History) -> None:
+    """Norm of each meta-gradient, or that there was none."""
+    if np.isfinite(history.gradient_norms).any():
+        noisy_curve(ax, history.gradient_norms, "norm of the meta-gradient")
+        return
+    ax.set_axis_off()
+    ax.text(0.5, 0.5, "no meta-gradient:\na search by ranks", ha="center", va="center",
+            transform=ax.transAxes)  # fmt: skip
+
+
 def noisy_curve(ax: Axes, values: Float[np.ndarray, " step"], label: str) -> None:
     """A value per meta-step, and its running median; skipped steps leave gaps."""
     shown = np.where(np.isfinite(values), values, np.nan)
@@ -54,8 +64,9 @@ SELECTION = Panel(
     "Selection problems",
 )
 META_GRADIENTS = Panel(
-    lambda ax, run: noisy_curve(ax, run.history.gradient_norms, "norm of the meta-gradient"),
+    of("history", meta_gradient_norms),
     ("history.gradient_norms",),
-    "Norm of the meta-gradient before clipping. Gaps are skipped meta-steps.",
+    "Norm of the meta-gradient before clipping. Gaps are skipped meta-steps, and a training "
+    "without meta-gradients has none.",
     "Meta-gradient",
 )

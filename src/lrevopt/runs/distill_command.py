@@ -56,8 +56,8 @@ class Distill(RunSettings):
     selection_problems: int | None = None
     """Problems on which trained white boxes are compared (default: 256, or 8 on networks)."""
     estimator: Estimator | None = None
-    """Meta-gradient: exact, clipped, first_order, es or pes, as in `lrevopt train` (default: exact,
-    or clipped on networks)."""
+    """Meta-gradient: exact, clipped, first_order, es or pes, or cma for none, as in `lrevopt train`
+    (default: exact, or clipped on networks)."""
     objective: Objective = "log_mean"
     """Meta-objective of their training: mean is what scores are, log_mean is less noisy."""
     fit_starts: int | None = None

@@ -184,6 +184,7 @@ ESTIMATORS = {
     "the rest of each cotangent",
     "first_order": "first-order: gradients that the optimizer met count as given",
     "es": "evolution strategies, antithetic pairs of deviation {es_deviation}",
+    "cma": "a search without gradients (CMA-ES), first candidates of deviation {cma_deviation}",
     "pes": "persistent evolution strategies, windows of {es_window} updates",
 }
 """What trained an optimizer, by `MetaTraining.estimator`. The paper's is the exact one."""

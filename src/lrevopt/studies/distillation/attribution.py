@@ -24,13 +24,13 @@ from jaxtyping import Array, Bool, Float, Key
 from lrevopt import storage
 from lrevopt.checks import instance, mapping, positive_integer, random_key
 from lrevopt.inner_loop.evaluation import BOOTSTRAP_SEED, CONFIDENCE, evaluate
+from lrevopt.inner_loop.recorded_runs import Typical, record_runs, typical_of
 from lrevopt.inner_loop.run_checks import check_run
 from lrevopt.optimizers import AbstractOptimizer
 from lrevopt.optimizers.white_box import WhiteBox
 from lrevopt.optimizers.white_box_documents import box_of, document_of, with_parts
 from lrevopt.studies.distillation.embedding import embedded
 from lrevopt.studies.distillation.gain import RESAMPLES, best_baseline
-from lrevopt.studies.distillation.recorded_runs import Typical, record_runs, typical_of
 from lrevopt.studies.distillation.training import (
     BOX_TRAINING,
     BoxTraining,

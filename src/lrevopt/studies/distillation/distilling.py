@@ -16,6 +16,7 @@ from lrevopt import storage
 from lrevopt.analysis.precision import as_double, double_precision
 from lrevopt.checks import instance, integer_of_at_least, mapping, positive_integer, random_key
 from lrevopt.inner_loop.evaluation import evaluate
+from lrevopt.inner_loop.recorded_runs import RecordedRuns, r_squared, record_runs
 from lrevopt.inner_loop.run_checks import check_run
 from lrevopt.inner_loop.sizes import check_runs
 from lrevopt.inner_loop.unroll import run_all
@@ -25,7 +26,6 @@ from lrevopt.optimizers.white_box import WhiteBox
 from lrevopt.optimizers.white_box_documents import box_of, document_of
 from lrevopt.studies.distillation import fitting
 from lrevopt.studies.distillation.gain import Share, best_baseline, gain_kept
-from lrevopt.studies.distillation.recorded_runs import RecordedRuns, r_squared, record_runs
 from lrevopt.tasks.interface import AbstractTask, sample_problems
 from lrevopt.text import Printed, Table, number, percent
 from lrevopt.tuning.baselines import BASELINES

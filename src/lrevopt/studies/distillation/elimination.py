@@ -18,6 +18,7 @@ from jaxtyping import Array, Key
 
 from lrevopt import storage
 from lrevopt.checks import instance, mapping, positive_integer, random_key
+from lrevopt.inner_loop.recorded_runs import Typical
 from lrevopt.inner_loop.run_checks import check_run
 from lrevopt.meta_training import meta_train_population
 from lrevopt.optimizers import AbstractOptimizer
@@ -25,7 +26,6 @@ from lrevopt.optimizers.stacking import stacked, unstacked
 from lrevopt.optimizers.white_box import WhiteBox
 from lrevopt.studies.distillation.attribution import typical_sizes
 from lrevopt.studies.distillation.path import PathPoint, WhiteBoxPath, tested_path
-from lrevopt.studies.distillation.recorded_runs import Typical
 from lrevopt.studies.distillation.removals import (
     Kept,
     Tied,

@@ -1,9 +1,9 @@
 """A smaller white box as one with more parts or numbers, which at first change nothing."""
 
+from lrevopt.inner_loop.recorded_runs import Typical
 from lrevopt.optimizers.white_box import WhiteBox
 from lrevopt.optimizers.white_box_documents import box_of, document_of
 from lrevopt.optimizers.white_box_numbers import head_of
-from lrevopt.studies.distillation.recorded_runs import Typical
 
 FAR = 10.0
 """Knee of a saturation that is added, in the largest typical gradients: at that place S is within

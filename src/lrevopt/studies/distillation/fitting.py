@@ -16,12 +16,12 @@ from jaxtyping import Array, Bool, Float, Key, PyTree
 
 from lrevopt.analysis.levenberg_marquardt import Damping, Equations, Fit, marquardt_step
 from lrevopt.inner_loop.adjoint import unroll_losses
+from lrevopt.inner_loop.recorded_runs import RecordedRuns, replayed, residuals, typical_of
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.optimizers.stacking import stacked, unstacked
 from lrevopt.optimizers.white_box import WhiteBox
 from lrevopt.optimizers.white_box_documents import NUMBERS_OF, reordered
 from lrevopt.optimizers.white_box_numbers import head_of
-from lrevopt.studies.distillation.recorded_runs import RecordedRuns, replayed, residuals, typical_of
 from lrevopt.studies.distillation.starts import random_boxes
 from lrevopt.tasks.interface import AbstractTask
 

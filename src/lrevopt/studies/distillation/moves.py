@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from lrevopt.inner_loop.recorded_runs import Typical
 from lrevopt.optimizers.white_box_documents import Document
 from lrevopt.studies.distillation.embedding import FAR
-from lrevopt.studies.distillation.recorded_runs import Typical
 
 HELD = {"exponent": 0.5, "sharpness": 2.0, "agreement_memory": 0.7}
 """Values of numbers that a part begins with, held."""

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from lrevopt import storage
 from lrevopt.checks import instance, mapping, positive_integer, random_key
+from lrevopt.inner_loop.recorded_runs import Typical
 from lrevopt.inner_loop.run_checks import check_run
 from lrevopt.optimizers import AbstractOptimizer
 from lrevopt.optimizers.stacking import unstacked
@@ -26,7 +27,6 @@ from lrevopt.optimizers.white_box_documents import Document, box_of, document_of
 from lrevopt.studies.distillation.attribution import LEARNED, tested_beside, typical_sizes
 from lrevopt.studies.distillation.gain import Share, gain_kept
 from lrevopt.studies.distillation.moves import moves_from, simplest
-from lrevopt.studies.distillation.recorded_runs import Typical
 from lrevopt.studies.distillation.starts import random_boxes
 from lrevopt.studies.distillation.training import (
     BOX_TRAINING,

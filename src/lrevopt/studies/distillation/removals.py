@@ -17,13 +17,13 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
+from lrevopt.inner_loop.recorded_runs import Typical
 from lrevopt.optimizers.classical import as_float
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.optimizers.white_box import WhiteBox
 from lrevopt.optimizers.white_box_documents import NUMBERS_OF, Document, document_of
 from lrevopt.optimizers.white_box_numbers import indexed, scale_of
 from lrevopt.studies.distillation.moves import FLOOR, HELD
-from lrevopt.studies.distillation.recorded_runs import Typical
 
 Ties = dict[str, float]
 """Coordinates that are fixed, by the name of their number."""

@@ -8,6 +8,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from lrevopt.inner_loop.recorded_runs import Typical
 from lrevopt.optimizers.white_box import WhiteBox
 from lrevopt.optimizers.white_box_numbers import head_of, scale_of
 from lrevopt.optimizers.white_box_parts import (
@@ -17,7 +18,6 @@ from lrevopt.optimizers.white_box_parts import (
     BoxSaturation,
     BoxSchedule,
 )
-from lrevopt.studies.distillation.recorded_runs import Typical
 
 FORGETTING = ("momentum", "radius", "memory", "agreement_memory")
 """Numbers of which 1 - value is drawn, log-uniformly."""

@@ -11,13 +11,18 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from lrevopt.checks import positive_integer
+from lrevopt.inner_loop.recorded_runs import Typical
 from lrevopt.inner_loop.scoring import score_settings
-from lrevopt.meta_training import MetaTraining, meta_train_population
+from lrevopt.meta_training import (
+    MetaTraining,
+    PopulationRun,
+    meta_train,
+    meta_train_population,
+)
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.optimizers.stacking import stacked, unstacked
 from lrevopt.optimizers.white_box import WhiteBox
 from lrevopt.optimizers.white_box_documents import reordered
-from lrevopt.studies.distillation.recorded_runs import Typical
 from lrevopt.studies.distillation.starts import random_boxes
 from lrevopt.tasks.interface import AbstractTask, sample_problems
 
@@ -99,9 +104,16 @@ def train_boxes(
 def train_from(
     starts: Sequence[WhiteBox], task: AbstractTask, training: MetaTraining, *, key: Key[Array, ""]
 ) -> Trained:
-    """Train these white boxes of one structure side by side, on the same problems."""
-    keys = jnp.stack([key] * len(starts))
-    run = meta_train_population(task, stacked(starts), training, keys=keys, progress=False)
+    """Train these white boxes of one structure on the same problems.
+
+    Side by side, but in turn where they are searched without gradients (estimator cma).
+    """
+    if training.estimator == "cma":
+        each = [meta_train(task, start, training, key=key, progress=False) for start in starts]
+        run = PopulationRun(tuple(each))
+    else:
+        keys = jnp.stack([key] * len(starts))
+        run = meta_train_population(task, stacked(starts), training, keys=keys, progress=False)
     scores = np.where(np.isfinite(run.scores), run.scores, np.inf)
     best = run.members[int(np.argmin(scores))].optimizer
     assert isinstance(best, WhiteBox)

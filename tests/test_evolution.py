@@ -1,0 +1,234 @@
+"""Meta-training without gradients: what is searched, in which coordinates, and what it finds."""
+
+import dataclasses
+
+import equinox as eqx
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tables import gru
+
+import lrevopt as lo
+from lrevopt.inner_loop.recorded_runs import record_runs, replayed
+from lrevopt.meta_training.evolution import population_size
+from lrevopt.meta_training.searched_numbers import (
+    FLAT,
+    PROBLEMS,
+    axes_of,
+    count_of,
+    moved,
+    searched_numbers,
+)
+from lrevopt.studies.distillation.training import train_from
+from lrevopt.studies.universality.cells import equinox_gru, lstm, vanilla
+
+SETTINGS = lo.MetaTraining(
+    steps=12, unroll=10, problems=2, estimator="cma", cma_deviation=0.3, snapshot_every=4,
+    selection_problems=4,
+)  # fmt: skip
+PARABOLA = lo.FunctionTask(
+    lambda x, key: 0.5 * jnp.sum(x**2), lambda key: jnp.ones(1), title="parabola"
+)
+
+
+def train(task, start, settings=SETTINGS, **options):
+    return lo.meta_train(task, start, settings, key=jr.key(3), progress=False, **options)
+
+
+def flat(optimizer):
+    leaves = eqx.filter(optimizer, eqx.is_inexact_array)
+    return np.concatenate([np.ravel(leaf) for leaf in eqx.tree_flatten_one_level(leaves)[0]])
+
+
+def test_gradient_descent_finds_the_inverse_of_the_curvature():
+    """Of 1/2 x^2, a learning rate of 1 reaches the minimum at once: the least mean loss, 1 / 11."""
+    run = train(PARABOLA, lo.GradientDescent(0.2))
+    assert isinstance(run.optimizer, lo.GradientDescent)
+    assert float(run.optimizer.learning_rate) == pytest.approx(1.0, abs=0.05)
+    assert run.history.selection_scores.min() == pytest.approx(1 / 11, rel=5e-3)
+
+
+def test_candidates_that_diverge_rank_last():
+    """From 1.9, just stable, half of the first candidates overshoot; what is kept does not."""
+    settings = dataclasses.replace(SETTINGS, unroll=2000, cma_deviation=1.0, steps=20)
+    run = train(PARABOLA, lo.GradientDescent(1.9), settings)
+    assert float(run.optimizer.learning_rate) == pytest.approx(1.0, abs=0.2)
+    assert run.history.skipped == 0
+
+
+def test_a_search_does_as_well_as_meta_gradients():
+    """Two independent routes to the momentum that is best on a small task."""
+    task, start = lo.LinearRegression(dim=2, log10_eigenvalues=(-1, 0)), lo.Momentum(0.1, 0.3)
+    settings = lo.MetaTraining(
+        steps=60, unroll=40, problems=32, snapshot_every=20, selection_problems=256,
+        estimator="cma", cma_deviation=0.3,
+    )  # fmt: skip
+    searched = train(task, start, settings)
+    descended = train(
+        task, start,
+        dataclasses.replace(settings, estimator="exact", steps=300, learning_rate=2e-2, clip=1.0),
+    )  # fmt: skip
+    found, known = (np.nanmin(run.history.selection_scores) for run in (searched, descended))
+    assert known < 0.7 * searched.history.selection_scores[0]
+    assert found == pytest.approx(known, rel=0.03)
+
+
+@pytest.mark.parametrize("start", [lo.WhiteBox(0.05, momentum=0.5), gru(4)], ids=["box", "GRU"])
+def test_an_interrupted_search_goes_on_with_the_same_bits(tmp_path, start):
+    task = lo.LinearRegression(dim=2, log10_eigenvalues=(-1, 0))
+    whole = train(task, start)
+    folder = tmp_path / "run"
+    train(task, start, directory=folder, time_limit=1e-9)
+    resumed = train(task, start, directory=folder, resume=True)
+    assert resumed.history.outcome == "finished"
+    for one, other in (
+        (resumed.last, whole.last),
+        (resumed.optimizer, whole.optimizer),
+    ):
+        assert eqx.tree_equal(one, other)
+    np.testing.assert_array_equal(resumed.history.objectives, whole.history.objectives)
+    assert np.all(np.isnan(whole.history.gradient_norms))
+    assert eqx.tree_equal(lo.load(folder), whole.optimizer)
+
+
+def test_other_settings_are_another_run(tmp_path):
+    start, folder = lo.GradientDescent(0.2), tmp_path / "run"
+    train(PARABOLA, start, directory=folder, time_limit=1e-9)
+    other = dataclasses.replace(SETTINGS, cma_deviation=0.1)
+    with pytest.raises(ValueError, match="holds another run .different: training."):
+        train(PARABOLA, start, other, directory=folder, resume=True)
+
+
+def test_a_penalty_on_drift_counts():
+    """A GRU whose readout has a bias drifts; where drift costs, what is found drifts less."""
+    task = lo.LinearRegression(dim=2, log10_eigenvalues=(-1, 0))
+    start = lo.GRUOptimizer(4, key=jr.key(0), bias=True)
+    start = eqx.tree_at(
+        lambda o: (o.weights, o.bias), start, (jnp.full(4, 0.02), jnp.asarray(0.005))
+    )
+    settings = dataclasses.replace(SETTINGS, steps=20, cma_deviation=0.1, drift_steps=50)
+
+    def rest(optimizer):
+        state = optimizer.initial_state()
+        for _ in range(60):
+            state = optimizer.transition(state, jnp.zeros(()))
+        return abs(float(optimizer.readout @ state / jnp.linalg.norm(optimizer.readout)))
+
+    free = train(task, start, settings).last
+    held = train(task, start, dataclasses.replace(settings, drift_penalty=1e4)).last
+    assert rest(held) < 0.1 * rest(start)
+    assert rest(held) < 0.5 * rest(free)
+
+
+def test_what_is_searched_of_a_cell():
+    """Vectors of a width entry by entry; of gates, a factor for each block, each beside its own."""
+    assert count_of(gru(32), 64) == 32 + 32 + 2 + 1 + 3 + 3
+    assert count_of(gru(32), 96) == 32 + 32 + 96 + 96 + 2 + 1
+    for factory, gates in ((equinox_gru, 3), (lstm, 4), (vanilla, 1)):
+        cell = factory(32, key=jr.key(0))
+        sizes = [leaf.size for leaf in eqx.filter(cell, eqx.is_inexact_array).__dict__.values()
+                 if eqx.is_array(leaf)]  # fmt: skip
+        entries = sum(size for size in sizes if size <= 64)
+        assert (count_of(cell, 64) - entries) % gates == 0
+
+
+def test_factors_multiply_the_blocks_of_gates():
+    optimizer = gru(3)
+    count = count_of(optimizer, 3)
+    values = jnp.zeros(count).at[jnp.asarray([0, 2])].set(jnp.log(jnp.asarray([2.0, 5.0])))
+    found, cell = moved(optimizer, 3, values).cell, optimizer.cell
+    np.testing.assert_allclose(found.gates[:3], 2 * cell.gates[:3])
+    np.testing.assert_array_equal(found.gates[3:], cell.gates[3:])
+    np.testing.assert_allclose(found.candidate, 5 * cell.candidate)
+    np.testing.assert_array_equal(found.inputs, cell.inputs)
+
+
+def test_the_start_is_at_zero():
+    optimizer = gru(5)
+    assert eqx.tree_equal(moved(optimizer, 5, jnp.zeros(count_of(optimizer, 5))), optimizer)
+
+
+@given(seed=st.integers(0, 2**32 - 1), samples=st.integers(6, 20), spread=st.floats(0, 4))
+def test_axes_have_an_effect_of_one(seed, samples, spread):
+    """However unequal the numbers are, and however large their arrays."""
+    drawn = np.random.default_rng(seed)
+    slopes = drawn.normal(size=(samples, 4)) * 10 ** drawn.uniform(-spread, spread, 4)
+    axes = axes_of(slopes, np.full(4, 1e9))
+    effects = np.linalg.svd(slopes @ axes / np.sqrt(samples), compute_uv=False)
+    assert np.all(effects <= 1)
+    columns = slopes / np.sqrt((slopes**2).mean(axis=0))
+    singular = np.linalg.svd(columns / np.sqrt(samples), compute_uv=False)
+    expected = singular / np.sqrt(singular**2 + FLAT**2 * singular[0] ** 2)
+    np.testing.assert_allclose(effects, np.sort(expected)[::-1], rtol=1e-6)
+
+
+def test_axes_of_numbers_without_effect_are_their_sizes():
+    """One number without any effect, and one whose derivative is not finite."""
+    slopes = np.stack([np.ones(5), np.zeros(5), np.full(5, np.nan)], axis=1)
+    axes = axes_of(slopes, np.array([100.0, 2.0, 3.0]))
+    assert np.all(np.isfinite(axes))
+    reach = np.sqrt((axes**2).sum(axis=1)) * FLAT
+    np.testing.assert_allclose(reach[1:], [2.0, 3.0], rtol=1e-2)
+
+
+def test_a_step_along_any_axis_moves_parameters_alike():
+    """By differences, on the runs that the coordinates are made from."""
+    task, optimizer = lo.LinearRegression(dim=3, log10_eigenvalues=(-1, 0)), gru(4)
+    numbers = searched_numbers(optimizer, task, entries=8, steps=20, key=jr.key(1))
+    recorded = record_runs(optimizer, task, key=jr.key(1), problems=PROBLEMS, steps=20)
+    start = np.cumsum(recorded.updates, axis=0)
+    size, step = np.sqrt(np.mean(start**2)), 1e-6
+    count = numbers.axes.shape[1]
+    effects = []
+    for place in range(count):
+        there = numbers.at(jnp.zeros(count).at[place].set(step))
+        change = np.cumsum(replayed(there, recorded.gradients), axis=0) - start
+        effects.append(np.sqrt(np.mean(change**2)) / size / step)
+    assert max(effects) == pytest.approx(1 / np.sqrt(1 + FLAT**2), rel=1e-3)
+    assert min(effects) < 0.9 * max(effects)
+
+
+def test_white_boxes_are_searched_in_turn():
+    starts = [lo.WhiteBox(0.02, momentum=0.2), lo.WhiteBox(0.3, momentum=0.2)]
+    found = train_from(
+        starts, lo.LinearRegression(dim=2, log10_eigenvalues=(-1, 0)), SETTINGS, key=jr.key(0)
+    )
+    assert found.scores.shape == (2,)
+    assert isinstance(found.box, lo.WhiteBox)
+
+
+def test_a_population_of_the_advised_size():
+    """4 + floor(3 log n), as Hansen (2016) has it in table 1."""
+    assert [population_size(SETTINGS, n) for n in (2, 10, 73)] == [6, 10, 16]
+    assert population_size(dataclasses.replace(SETTINGS, cma_population=7), 73) == 7
+
+
+@pytest.mark.usefixtures("as_user")
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"cma_deviation": 0.0}, r"`cma_deviation` must be .* above 0, got 0"),
+        ({"cma_population": 1}, r"`cma_population` must be an integer of at least 2, got 1"),
+        ({"cma_entries": 0}, r"`cma_entries` must be an integer of at least 1, got 0"),
+    ],
+)
+def test_refused_settings(changes, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(SETTINGS, **changes)
+
+
+@pytest.mark.usefixtures("as_user")
+def test_refused_trainings():
+    many = dataclasses.replace(SETTINGS, cma_entries=4096)
+    task = lo.LinearRegression(dim=2)
+    with pytest.raises(ValueError, match=r"`cma_entries` must leave at most 1000 numbers"):
+        train(task, gru(32), many)
+    with pytest.raises(ValueError, match=r"`settings.estimator` must not be cma for a population"):
+        lo.meta_train_population(
+            task, [lo.Momentum(0.1)] * 2, SETTINGS, keys=jr.split(jr.key(0), 2), progress=False
+        )
+    with pytest.raises(ValueError, match=r"`settings.estimator` must be exact, clipped or first"):
+        lo.meta_gradient(lo.Momentum(0.1), task, jr.split(jr.key(0), 2), SETTINGS)
