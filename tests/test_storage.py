@@ -16,6 +16,7 @@ import lrevopt as lo
 from lrevopt import storage
 from lrevopt.meta_training.settings import RENAMED
 from lrevopt.optimizers import saved
+from lrevopt.optimizers.shipped_files import SHIPPED
 from lrevopt.runs.contents import Run
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -199,7 +200,7 @@ def test_shipped_optimizers_are_those_of_the_results(monkeypatch, tmp_path):
     for name in lo.shipped():
         assert same(lo.load(name), lo.load(RESULTS / name))
         assert saved.load_settings(name) == Run(RESULTS / name).settings
-    sizes = [path.stat().st_size for path in saved.SHIPPED.iterdir()]
+    sizes = [path.stat().st_size for path in SHIPPED.iterdir()]
     assert sum(sizes) < 1_000_000
     with pytest.raises(ValueError, match="does not exist. Shipped optimizers are linear_regress"):
         lo.load("quantum")

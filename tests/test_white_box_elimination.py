@@ -137,6 +137,30 @@ def test_momentum_stays_longest_where_it_is_what_helps():
     assert record.white_box(2).numbers().keys() == {"learning_rate", "momentum"}
 
 
+@pytest.mark.long
+def test_a_search_without_gradients_keeps_what_is_tied():
+    """What the search found at each count is what is written out, ties and all."""
+    task = Quadratic(jnp.array([1.0, 0.02]), jnp.array([1.0, -2.0]))
+    box = lo.WhiteBox(0.3, momentum=0.6, schedule=lo.BoxSchedule(1.1, 10.0), hold=("timescale",))
+    searched = dataclasses.replace(
+        SHORT,
+        training=dataclasses.replace(SHORT.training, estimator="cma", cma_deviation=0.3, steps=8),
+    )  # fmt: skip
+    keys = jr.split(jr.key(0))
+    record = lo.prune_path(
+        lo.Momentum(1.5, 0.5), box, task, key=keys[0], test_key=keys[1],
+        baselines={"descent": lo.GradientDescent(0.5)}, settings=searched, problems=4,
+    )  # fmt: skip
+    assert record.counts.tolist() == [3, 2, 1]
+    assert box_of(json.loads(record.documents[0])).held["timescale"] == pytest.approx(10.0)
+    for document, row in zip(record.documents, record.objectives, strict=True):
+        again = lo.evaluate(
+            {"box": box_of(json.loads(document))}, task, problems=4, steps=20, key=keys[1]
+        )
+        np.testing.assert_allclose(again.meta_objectives()[0], row, rtol=1e-6)
+    assert record.objectives.mean(axis=1).max() < 0.9 * record.baseline.mean()
+
+
 def test_white_boxes_load_from_json(tmp_path):
     box = FULL["held numbers"]
     file = tmp_path / "box.json"

@@ -28,6 +28,11 @@ def parse_kwargs(argument: str, words: Sequence[str]) -> dict[str, Any]:
     return found
 
 
+def is_box(spec: str) -> bool:
+    """Whether the name of an optimizer is that of a file with a white box."""
+    return spec.endswith(".json") and not os.path.isdir(spec)
+
+
 def find_object(argument: str, spec: str) -> Any:
     """What `module:attribute` names; modules in the working folder are found.
 

@@ -208,6 +208,10 @@ class RunDirectory:
                 f"to start again."
             )
 
+    def begun(self) -> bool:
+        """Whether there is a saved state to continue from."""
+        return self.path is not None and any(self.checkpoints.glob("step_*"))
+
     @property
     def checkpoints(self) -> Path:
         """Folder of the states to continue from."""

@@ -8,12 +8,9 @@ Some directions are a thousand times as steep as others: a change of a readout t
 to every update moves all parameters at every step. Coordinates are chosen so that to first order
 all directions matter alike. Gradients are recorded along runs of the optimizer and replayed, and
 with J the derivative of the displacement (the sum of the updates so far) with respect to the
-numbers, relative to its root mean square, one unit along any coordinate changes the displacement by
-its own size. Along directions that hardly matter, it changes it by less.
+numbers, relative to its root mean square, one unit along any coordinate changes the displacement
+under the same gradients by its own size, and along directions that hardly matter by less.
 """
-
-import math
-from functools import reduce
 
 import equinox as eqx
 import jax
@@ -21,7 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from lrevopt.inner_loop.recorded_runs import RecordedRuns, record_runs, replayed
+from lrevopt.inner_loop.recorded_runs import record_runs
+from lrevopt.inner_loop.steps import updates_on_gradients
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.tasks.interface import AbstractTask
 
@@ -33,6 +31,9 @@ BLOCKS = 4
 
 PROBLEMS = 2
 """Problems of the recorded runs."""
+
+AT_A_TIME = 32
+"""Recorded parameters whose displacements are differentiated at a time."""
 
 FURTHEST = 10.0
 """Most that one unit moves a number, in units of the root mean square of its array."""
@@ -57,48 +58,58 @@ class SearchedNumbers(eqx.Module):
         return moved(self.optimizer, self.entries, self.axes @ coordinates)
 
 
-def searched_numbers(
+def search_axes(
     optimizer: AbstractOptimizer,
     task: AbstractTask,
     *,
     entries: int,
     steps: int,
     key: Key[Array, ""],
-) -> SearchedNumbers:
-    """Numbers and coordinates for a search from `optimizer`; runs of `steps` updates are recorded.
+) -> Float[np.ndarray, "number coordinate"]:
+    """Axes for a search from `optimizer`; runs of `steps` updates are recorded for them.
 
-    Arrays of at most `entries` numbers are searched entry by entry. Raises `ValueError` for too
-    many numbers, or an optimizer that diverges on every recorded problem.
+    Arrays of at most `entries` numbers are searched entry by entry. Raises `ValueError` for an
+    optimizer that diverges on every recorded problem, or moves parameters beyond all numbers.
     """
+    recorded = record_runs(optimizer, task, key=key, problems=PROBLEMS, steps=steps)
+    size = float(np.sqrt(np.mean(np.cumsum(np.asarray(recorded.updates, float), axis=0) ** 2)))
+    effects = np.asarray(_effects(optimizer, entries, recorded.gradients, size or 1.0), float)
+    return axes_of(effects, _sizes(optimizer, entries))
+
+
+def check_count(optimizer: AbstractOptimizer, entries: int) -> None:
+    """Raise `ValueError` for more numbers than can be searched."""
     count = count_of(optimizer, entries)
     if count > MOST:
         raise ValueError(
             f"`cma_entries` must leave at most {MOST} numbers to search, got {entries}, which "
             f"leaves {count}."
         )
-    recorded = record_runs(optimizer, task, key=key, problems=PROBLEMS, steps=steps)
-    sensitivities = np.asarray(_sensitivities(optimizer, entries, recorded), float)
-    axes = axes_of(sensitivities, _sizes(optimizer, entries))
-    return SearchedNumbers(optimizer, entries, jnp.asarray(axes, float))
 
 
 def axes_of(
-    sensitivities: Float[np.ndarray, "sample number"], sizes: Float[np.ndarray, " number"]
+    effects: Float[np.ndarray, "number number"], sizes: Float[np.ndarray, " number"]
 ) -> Float[np.ndarray, "number coordinate"]:
     """Axes along which a unit step has an effect of 1, or less where all that is near is flat.
 
-    `sensitivities` are derivatives of an effect, `sizes` typical sizes of the numbers.
+    `effects` are mean products of the derivatives of an effect with respect to two numbers, `sizes`
+    typical sizes of the numbers. Along no axis a unit step moves a number by more than `FURTHEST`
+    of them. A number without an effect, or whose derivatives are not finite, has an axis of its own
+    and its own size.
     """
-    sound = np.isfinite(sensitivities).all(axis=0)
-    slopes = np.where(sound, sensitivities, 0.0)
-    effects = np.sqrt((slopes**2).mean(axis=0))
-    met = effects > 0
-    units = np.where(met, np.minimum(1 / np.where(met, effects, 1.0), FURTHEST * sizes), sizes)
-    scaled = slopes * units / math.sqrt(len(slopes))
-    squares, vectors = np.linalg.eigh(scaled.T @ scaled)
-    squares = np.maximum(squares, 0.0)
-    least = FLAT**2 * squares[-1] if squares[-1] > 0 else 1.0
-    return units[:, None] * vectors / np.sqrt(squares + least)
+    alone = np.sqrt(np.where(np.isfinite(np.diag(effects)), np.diag(effects), 0.0))
+    met = alone > 0
+    places = np.flatnonzero(met)
+    axes = np.diag(sizes.astype(float))
+    if not places.size:
+        return axes
+    units = 1 / alone[met]
+    squares, vectors = np.linalg.eigh(effects[np.ix_(places, places)] * np.outer(units, units))
+    least = FLAT**2 * squares[-1]
+    found = units[:, None] * vectors / np.sqrt(np.maximum(squares, 0.0) + least)
+    furthest = (np.abs(found) / sizes[met][:, None]).max(axis=0)
+    axes[np.ix_(places, places)] = found * np.minimum(1.0, FURTHEST / furthest)
+    return axes
 
 
 def count_of(optimizer: AbstractOptimizer, entries: int) -> int:
@@ -128,18 +139,25 @@ def moved(
 
 
 @eqx.filter_jit
-def _sensitivities(
-    optimizer: AbstractOptimizer, entries: int, recorded: RecordedRuns
-) -> Float[Array, "sample number"]:
-    """Derivatives of relative displacements under the recorded gradients."""
+def _effects(
+    optimizer: AbstractOptimizer,
+    entries: int,
+    gradients: Float[Array, "step lane"],
+    size: float,
+) -> Float[Array, "number number"]:
+    """Mean products of derivatives of displacements, relative to `size`, under these gradients."""
+    start = jnp.zeros(count_of(optimizer, entries), gradients.dtype)
 
-    def displacements(values: Array) -> Array:
-        return jnp.cumsum(replayed(moved(optimizer, entries, values), recorded.gradients), axis=0)
+    def of_lane(gradients: Float[Array, " step"]) -> Float[Array, "number number"]:
+        def displacements(values: Array) -> Array:
+            box = moved(optimizer, entries, values)
+            return jnp.cumsum(updates_on_gradients(box, gradients)) / size
 
-    start = jnp.zeros(count_of(optimizer, entries), recorded.updates.dtype)
-    size = jnp.sqrt(jnp.mean(jnp.cumsum(recorded.updates, axis=0) ** 2))
-    slopes = jax.jacfwd(displacements)(start).reshape(-1, start.size)
-    return slopes / jnp.where(size > 0, size, 1.0)
+        slopes = jax.jacfwd(displacements)(start)
+        return slopes.T @ slopes / len(slopes)
+
+    each = jax.lax.map(of_lane, gradients.T, batch_size=AT_A_TIME)
+    return each.mean(axis=0)
 
 
 def _sizes(optimizer: AbstractOptimizer, entries: int) -> Float[np.ndarray, " number"]:
@@ -157,13 +175,20 @@ def _arrays(optimizer: AbstractOptimizer) -> list[Array]:
 
 
 def _width(leaves: list[Array]) -> int:
-    """Rows of a block: what the lengths of all axes have in common, the width of a cell."""
-    return reduce(math.gcd, (length for leaf in leaves for length in leaf.shape if length > 1), 0)
+    """Rows of a block: the width of the cell, by its recurrent matrices; 0 where there are none."""
+    square = [
+        leaf.shape[1]
+        for leaf in leaves
+        if leaf.ndim == 2 and leaf.shape[1] > 1
+        and leaf.shape[0] % leaf.shape[1] == 0 and leaf.shape[0] <= BLOCKS * leaf.shape[1]
+    ]  # fmt: skip
+    return max(square, default=0)
 
 
 def _numbers_of(leaf: Array, entries: int, width: int) -> int:
     """Numbers that are searched of an array."""
     if leaf.size <= entries:
         return leaf.size
-    blocks = leaf.shape[0] // width if leaf.shape[0] > 1 else 1
-    return blocks if blocks <= BLOCKS else 1
+    if not width or leaf.shape[0] % width or leaf.shape[0] > BLOCKS * width:
+        return 1
+    return leaf.shape[0] // width

@@ -51,7 +51,7 @@ class MetaTraining:
     """Estimator pes: inner updates in each meta-step, a divisor of `unroll`."""
     cma_deviation: float = 0.02
     """Estimator cma: standard deviation of the first candidates, in coordinates of which one unit
-    changes the displacement of parameters, along recorded runs, by its own size."""
+    changes the displacement of parameters, under recorded gradients, by at most its own size."""
     cma_population: int | None = None
     """Estimator cma: candidates of each meta-step (default: 4 + 3 log(number of coordinates))."""
     cma_entries: int = 64
@@ -116,7 +116,7 @@ class MetaTraining:
             if getattr(self, name) is not None:
                 positive_integer(name, getattr(self, name))
         if self.cma_population is not None:
-            integer_of_at_least(2, "cma_population", self.cma_population)
+            integer_of_at_least(4, "cma_population", self.cma_population)
         if self.problems % (self.micro_batch or self.problems):
             raise ValueError(
                 f"`micro_batch` must divide `problems` ({self.problems}), got {self.micro_batch}."

@@ -49,7 +49,8 @@ def meta_train(
     spread, if they are many; the plan says so. Results depend on the number of devices only by
     round-off, and a run may be resumed on another number of them.
 
-    With `settings.estimator` "cma" the optimizer is searched without gradients (see `evolution`).
+    With `settings.estimator` "cma" the optimizer is searched without gradients (see `evolution`);
+    `memory_limit` then bounds the runs that go on side by side, unless one alone takes more.
 
     Raises `ValueError` for a directory that holds another run (unless `overwrite`), that another
     process writes into, for one to resume that holds none, for a damaged checkpoint, times that are

@@ -1,4 +1,4 @@
-"""Optimizers by name: of optax, or what `module:factory` makes."""
+"""Optimizers by name: of optax, what `module:factory` makes, or a white box in a JSON file."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,6 +9,7 @@ from jaxtyping import Array, Key
 from lrevopt import specs
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.optimizers.optax import from_optax
+from lrevopt.optimizers.white_box_documents import load_box
 
 OPTAX = "optax:"
 """What the name of one of optax's optimizers begins with, as in `optax:adamw`."""
@@ -23,6 +24,8 @@ def make_optimizer(
 ) -> AbstractOptimizer:
     """The optimizer that `optax:name` or `module:factory` makes of these arguments.
 
+    A name that ends with `.json` is a white box in a file that `lrevopt distill` wrote.
+
     A factory makes an `AbstractOptimizer` or an optax transformation; `key` is passed on to one
     that has an argument of that name. `module:optimizer` may also be one of both itself. With
     `at_step`, an optax transformation has its step counters held there (see `from_optax`).
@@ -30,6 +33,10 @@ def make_optimizer(
     Raises `ValueError` for a name that stands for no optimizer, arguments that do not fit, and a
     transformation that `from_optax` refuses.
     """
+    if specs.is_box(spec):
+        if kwargs:
+            raise ValueError(f"`kwargs` must be left out for `{spec}`, a white box with numbers.")
+        return load_box(spec)
     make = _optax(spec) if spec.startswith(OPTAX) else specs.find_object("optimizer", spec)
     arguments = dict(kwargs or {})
     if not isinstance(make, AbstractOptimizer | optax.GradientTransformation):

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable, Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,13 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Key
 
-from lrevopt import storage
+from lrevopt import specs, storage
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.optimizers.named import make_optimizer
 from lrevopt.optimizers.recurrent import GRUCell, RecurrentOptimizer
+from lrevopt.optimizers.shipped_files import SHIPPED
+from lrevopt.optimizers.white_box import WhiteBox
+from lrevopt.optimizers.white_box_documents import described_box
 
 CELLS: dict[str, Callable[[int, Key[Array, ""]], Any]] = {
     "gru": lambda units, key: GRUCell(units, key=key),
@@ -24,9 +26,6 @@ CELLS: dict[str, Callable[[int, Key[Array, ""]], Any]] = {
 
 SPEC = "optimizer_spec"
 """Entry of a run's settings: the name of its optimizer and the arguments it was made with."""
-
-SHIPPED = Path(str(resources.files("lrevopt"))) / "paper" / "shipped"
-"""Folder of the optimizers that come with the package: `NAME.npz` and `NAME.json`."""
 
 
 def save_optimizer(directory: Path | str, optimizer: AbstractOptimizer) -> None:
@@ -141,7 +140,7 @@ def load_settings(source: Path | str) -> dict[str, Any]:
 def _skeleton(settings: Mapping[str, Any], directory: Path) -> AbstractOptimizer:
     """An optimizer with the structure that settings tell of."""
     optimizer = settings.get("optimizer", {})
-    if SPEC in settings:
+    if SPEC in settings and not specs.is_box(settings[SPEC]["spec"]):
         spec = settings[SPEC]
         made = make_optimizer(spec["spec"], spec["kwargs"], key=jr.key(0))
         if isinstance(made, RecurrentOptimizer):  # a search may have changed its scales
@@ -151,12 +150,12 @@ def _skeleton(settings: Mapping[str, Any], directory: Path) -> AbstractOptimizer
         return made
     key = jr.key(0)
     try:
+        if (optimizer["package"], optimizer["kind"]) == _kind(WhiteBox):
+            return described_box(optimizer)
         (units,) = optimizer["start"]["shape"]
         kinds = {name: type(make(1, key)) for name, make in CELLS.items()}
         wanted = (optimizer["cell"]["package"], optimizer["cell"]["kind"])
-        (name,) = [
-            n for n, kind in kinds.items() if (storage.package_of(kind), kind.__name__) == wanted
-        ]
+        (name,) = [n for n, kind in kinds.items() if _kind(kind) == wanted]
         scales = {name: optimizer[name] for name in ("input_scale", "output_scale")}
         # Shapes alone: however many units a damaged file asks for, none is drawn.
         return eqx.filter_eval_shape(
@@ -169,3 +168,8 @@ def _skeleton(settings: Mapping[str, Any], directory: Path) -> AbstractOptimizer
             f"`{directory}/{storage.SETTINGS}` does not describe an optimizer that can be rebuilt: "
             f"pass one of the same structure as `like`."
         ) from None
+
+
+def _kind(kind: type) -> tuple[str, str]:
+    """Package and name of a class, as settings have them."""
+    return storage.package_of(kind), kind.__name__

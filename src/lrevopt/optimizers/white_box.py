@@ -204,7 +204,7 @@ class WhiteBox(AbstractOptimizer):
     def description(self) -> dict[str, Any]:
         """Structure, as JSON: what the settings of a run keep."""
         return {
-            "numbers": list(self.coordinates), "held": self.held,
+            "numbers": sorted(self.coordinates), "held": self.held,
             "saturation_of": self.saturation_of, "adaptation_of": self.adaptation_of,
             "floor_outside": self.floor_outside,
         }  # fmt: skip

@@ -10,7 +10,7 @@ import optax
 from lrevopt import storage
 from lrevopt.checks import instance, one_of, text
 from lrevopt.optimizers.optax import to_optax
-from lrevopt.optimizers.saved import SHIPPED
+from lrevopt.optimizers.shipped_files import DISTILLED
 from lrevopt.optimizers.white_box import PARTS, WhiteBox
 from lrevopt.optimizers.white_box_numbers import head_of, indexed
 from lrevopt.optimizers.white_box_parts import (
@@ -37,9 +37,6 @@ NUMBERS_OF: dict[str, tuple[str, ...]] = {
 ALSO_NEEDS = {"sharpness_ratio": "momentum", "agreement_knee": "saturation"}
 """A second part that some numbers act on."""
 
-DISTILLED = SHIPPED / "distilled"
-"""Folder of the white boxes that come with the package, `NAME.json`."""
-
 
 def document_of(box: WhiteBox) -> Document:
     """A white box as JSON. Raises `ValueError` for what is none."""
@@ -54,6 +51,16 @@ def document_of(box: WhiteBox) -> Document:
 def box_of(document: Mapping[str, Any]) -> WhiteBox:
     """The white box that `document_of` described. Raises `ValueError` for numbers out of range."""
     return _box(document, _modes(document["numbers"]))
+
+
+def described_box(description: Mapping[str, Any]) -> WhiteBox:
+    """A white box of the structure that `WhiteBox.description` tells of; free numbers are 0.5.
+
+    Raises `ValueError`, `KeyError` or `TypeError` for a damaged description.
+    """
+    held = description["held"]
+    numbers = {name: held.get(name, 0.5) for name in description["numbers"]}
+    return box_of({**description, "numbers": numbers, "held": sorted(held)})
 
 
 def _box(document: Mapping[str, Any], momentum: BoxMomentum | None) -> WhiteBox:

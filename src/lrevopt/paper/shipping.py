@@ -5,11 +5,12 @@ from pathlib import Path
 
 from lrevopt import storage
 from lrevopt.optimizers import saved
+from lrevopt.optimizers.shipped_files import SHIPPED
 from lrevopt.paper.front_page import shipped_runs
 from lrevopt.runs.contents import Run
 
 
-def ship(results: Path, folder: Path = saved.SHIPPED) -> list[str]:
+def ship(results: Path, folder: Path = SHIPPED) -> list[str]:
     """Copy weights and settings of the runs in `results` into the package; their names.
 
     Raises `ValueError` for a folder without runs, or a run without weights.

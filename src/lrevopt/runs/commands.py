@@ -265,7 +265,7 @@ class Explore:
     """Write an interactive page of one run of an optimizer on one problem."""
 
     optimizer: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="OPTIMIZER")]]
-    """Folder of a run, a shipped name, optax:name or module:factory."""
+    """Folder of a run, a shipped name, optax:name, module:factory, or a white box's JSON file."""
     kwargs: tuple[str, ...] = ()
     """Arguments with which that optimizer is made, as name=value."""
     task: Task | None = None

@@ -112,9 +112,9 @@ class Distill(RunSettings):
 
 def _white_box(spec: str) -> Any:
     """A white box from a JSON file or from `module:factory`."""
-    if spec.endswith(".json"):
-        from lrevopt.optimizers.white_box_documents import load_box
+    from lrevopt.optimizers.white_box_documents import load_box
 
+    if specs.is_box(spec):
         return load_box(spec)
     made = specs.find_object("white_box", spec)
     return specs.call("white_box", spec, made, {}) if callable(made) else made

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from lrevopt import specs
 from lrevopt.checks import finite, one_of, positive_integer
 from lrevopt.meta_training.settings import PRESETS, WITH_BIAS, MetaTraining, Preset
 from lrevopt.runs.numbers import check_seed
@@ -86,7 +87,9 @@ class Learned:
 
 @dataclasses.dataclass(frozen=True)
 class Named:
-    """An optimizer by name: a run's folder, a shipped name, `optax:name` or `module:factory`."""
+    """An optimizer by name: a run's folder, a shipped name, `optax:name`, `module:factory`, or the
+    JSON file of a white box.
+    """
 
     spec: str
     """The name."""
@@ -95,12 +98,14 @@ class Named:
 
     @property
     def stored(self) -> bool:
-        """Whether it is read from disk: a run's or a shipped one."""
+        """Whether it is read from the folder of a run, or a shipped one."""
+        if specs.is_box(self.spec):
+            return False
         return ":" not in self.spec or Path(self.spec).exists()
 
     @property
     def trainable(self) -> bool:
-        """Whether a run trains it unless told otherwise: it is made by `module:factory`."""
+        """Whether a run trains it unless told otherwise: `module:factory` makes it, or a file."""
         return not self.stored and not self.spec.startswith("optax:")
 
     def build(self, key: "Key[Array, '']", at_step: int | None = None) -> "AbstractOptimizer":

@@ -54,8 +54,8 @@ class ExperimentSettings:
     settings by short trainings."""
     optimizer: Learned = Learned()
     named: Spec = None
-    """Another optimizer than a GRU: module:factory, optax:name, the folder of a run, or the name of
-    a shipped one."""
+    """Another optimizer than a GRU: module:factory, optax:name, the folder of a run, the name of a
+    shipped one, or the JSON file of a white box."""
     kwargs: tuple[str, ...] = ()
     """Arguments with which that optimizer is made, as name=value."""
     task_kwargs: tuple[str, ...] = ()
@@ -111,7 +111,7 @@ class RunSettings:
     """Arguments with which the task is made, as name=value."""
     optimizer: Annotated[str | None, tyro.conf.arg(metavar="OPTIMIZER")] = None
     """Make the folder a run of this optimizer as it is, on `task`: optax:name, module:factory, the
-    folder of another run or a shipped name."""
+    folder of another run, a shipped name, or the JSON file of a white box."""
     kwargs: tuple[str, ...] = ()
     """Arguments with which that optimizer is made, as name=value."""
     data_dir: Path | None = None

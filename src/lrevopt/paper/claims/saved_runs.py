@@ -13,8 +13,12 @@ CLAIMS_PAGE, CLAIMS_TABLE = "claims.md", "claims.csv"
 
 
 def training_seeds(run: Run) -> dict[int, Run]:
-    """Runs by training seed: those in a run's folder `seeds` and, if it is none of them, itself."""
-    own = run.settings.get("seed")
+    """Runs by training seed: those in a run's folder `seeds` and, if it is none of them, itself.
+
+    The seed of a run in stages is that of the first, which drew the initial weights.
+    """
+    first = [*run.settings.get("stages", []), run.settings][0]
+    own = first.get("seed")
     found = {own: run} if isinstance(own, int) else {}
     return dict(sorted((found | run.seeds).items()))
 

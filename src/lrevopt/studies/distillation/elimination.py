@@ -7,20 +7,19 @@ removals are trained, and the one that is best on selection problems is kept.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import cast
 
 import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
-import numpy as np
 from jaxtyping import Array, Key
 
 from lrevopt import storage
 from lrevopt.checks import instance, mapping, positive_integer, random_key
 from lrevopt.inner_loop.recorded_runs import Typical
 from lrevopt.inner_loop.run_checks import check_run
-from lrevopt.meta_training import meta_train_population
 from lrevopt.optimizers import AbstractOptimizer
 from lrevopt.optimizers.stacking import stacked, unstacked
 from lrevopt.optimizers.white_box import WhiteBox
@@ -39,6 +38,7 @@ from lrevopt.studies.distillation.starts import random_boxes
 from lrevopt.studies.distillation.training import (
     BOX_TRAINING,
     BoxTraining,
+    best_of,
     first_and_best,
     screened,
 )
@@ -153,16 +153,17 @@ class _Training:
         return _Starts(chosen, float(scores.min()))
 
     def best(self, starts: _Starts, ties: Ties) -> Kept:
-        """The best of these white boxes after training side by side."""
-        count = starts.boxes.free["learning_rate"].shape[0]
-        keys = jnp.stack([self.training_key] * count)
-        run = meta_train_population(
-            self.task, starts.boxes, self.settings.training, keys=keys, progress=False
-        )
-        scores = np.where(np.isfinite(run.scores), run.scores, np.inf)
-        best = run.members[int(np.argmin(scores))].optimizer
-        assert isinstance(best, Tied)
-        return Kept.of(best.box, ties, scores)
+        """The best of these white boxes after training on the same problems.
+
+        A search without gradients would move what ties fix, so it gets white boxes that hold it.
+        """
+        each: Sequence[AbstractOptimizer] = unstacked(starts.boxes)
+        training = self.settings.training
+        if training.estimator == "cma":
+            each = [one.box.holding(*ties) for one in unstacked(starts.boxes)]
+        best, scores = best_of(each, self.task, training, key=self.training_key)
+        box = best.holding() if isinstance(best, WhiteBox) else cast(Tied, best).box
+        return Kept.of(box, ties, scores)
 
 
 def _point(name: str, structure: WhiteBox, kept: Kept, tried: tuple[str, ...]) -> PathPoint:

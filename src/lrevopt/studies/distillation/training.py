@@ -28,7 +28,7 @@ from lrevopt.tasks.interface import AbstractTask, sample_problems
 
 TRAINING = MetaTraining(
     steps=1000, problems=64, objective="log_mean", learning_rate=3e-2, warm_up=20, clip=1.0,
-    penalty=0.0, early_snapshots=False, selection_problems=256,
+    penalty=0.0, early_snapshots=False, selection_problems=256, cma_deviation=0.1,
 )  # fmt: skip
 """How white boxes are trained. Few numbers of size 1 allow a large learning rate and no penalty."""
 
@@ -104,9 +104,22 @@ def train_boxes(
 def train_from(
     starts: Sequence[WhiteBox], task: AbstractTask, training: MetaTraining, *, key: Key[Array, ""]
 ) -> Trained:
-    """Train these white boxes of one structure on the same problems.
+    """Train these white boxes of one structure on the same problems."""
+    best, scores = best_of(starts, task, training, key=key)
+    assert isinstance(best, WhiteBox)
+    return Trained(reordered(best), scores)
 
-    Side by side, but in turn where they are searched without gradients (estimator cma).
+
+def best_of(
+    starts: Sequence[AbstractOptimizer],
+    task: AbstractTask,
+    training: MetaTraining,
+    *,
+    key: Key[Array, ""],
+) -> tuple[AbstractOptimizer, Float[np.ndarray, " start"]]:
+    """The best of these optimizers after training on the same problems, and all scores.
+
+    They are trained side by side, but in turn if they are searched without gradients.
     """
     if training.estimator == "cma":
         each = [meta_train(task, start, training, key=key, progress=False) for start in starts]
@@ -115,9 +128,7 @@ def train_from(
         keys = jnp.stack([key] * len(starts))
         run = meta_train_population(task, stacked(starts), training, keys=keys, progress=False)
     scores = np.where(np.isfinite(run.scores), run.scores, np.inf)
-    best = run.members[int(np.argmin(scores))].optimizer
-    assert isinstance(best, WhiteBox)
-    return Trained(reordered(best), scores)
+    return run.members[int(np.argmin(scores))].optimizer, scores
 
 
 def first_and_best(scores: Float[np.ndarray, " box"], others: int) -> list[int]:
