@@ -270,7 +270,7 @@ def test_distilled_linear_regression_is_better_than_momentum():
 
 
 @pytest.mark.parametrize(
-    ("task", "study", "share"), [("two_moons", "nested", 1.0), ("mnist", "six_numbers", 0.7)]
+    ("task", "study", "share"), [("two_moons", "nested", 0.7), ("mnist", "six_numbers", 0.7)]
 )
 def test_distilled_networks_are_those_that_were_measured(task, study, share):
     box = distilled_box(task)
