@@ -66,6 +66,7 @@ def test_candidates_that_diverge_rank_last():
     assert run.history.skipped == 0
 
 
+@pytest.mark.long
 def test_a_search_does_as_well_as_a_tuner():
     """Two independent routes to momentum on a small task; a search may leave a tuner's ranges."""
     task, start = lo.LinearRegression(dim=2, log10_eigenvalues=(-1, 0)), lo.Momentum(0.1, 0.3)
@@ -83,7 +84,13 @@ def test_a_search_does_as_well_as_a_tuner():
     assert 0.8 * scores["tuned"] < scores["found"] < 1.01 * scores["tuned"]
 
 
-@pytest.mark.parametrize("start", [lo.WhiteBox(0.05, momentum=0.5), cho(4)], ids=["box", "GRU"])
+@pytest.mark.parametrize(
+    "start",
+    [
+        pytest.param(lo.WhiteBox(0.05, momentum=0.5), id="box", marks=pytest.mark.long),
+        pytest.param(cho(4), id="GRU"),
+    ],
+)
 def test_an_interrupted_search_goes_on_with_the_same_bits(tmp_path, start):
     task = lo.LinearRegression(dim=2, log10_eigenvalues=(-1, 0))
     whole = train(task, start)
@@ -109,6 +116,7 @@ def test_other_settings_are_another_run(tmp_path):
         train(PARABOLA, start, other, directory=folder, resume=True)
 
 
+@pytest.mark.long
 def test_a_penalty_on_drift_counts():
     """A GRU whose readout has a bias drifts; where drift costs, what is found drifts less."""
     task = lo.LinearRegression(dim=2, log10_eigenvalues=(-1, 0))
