@@ -228,12 +228,19 @@ def short(value: float) -> str:
 
 
 def render(figure: Figure, kind: str) -> bytes:
-    """A figure as the bytes of a file: the same numbers give the same bytes. No date inside."""
+    """A figure as the bytes of a file: the same numbers give the same bytes. No date inside.
+
+    A PNG has few colours (`in_few_colors`).
+    """
     buffer = io.BytesIO()
     metadata = {"Date": None} if kind == "svg" else {"Software": None}
     with matplotlib.rc_context(RC):
         figure.savefig(buffer, format=kind, dpi=RESOLUTION, metadata=metadata)
-    return buffer.getvalue()
+    if kind != "png":
+        return buffer.getvalue()
+    small = io.BytesIO()
+    in_few_colors(buffer.getvalue()).save(small, "png", optimize=True)
+    return small.getvalue()
 
 
 def figure_name(number: int | str) -> str:
@@ -254,8 +261,6 @@ def save_figure(figure: Figure, directory: Path | str, number: int | str) -> tup
     """
     stem = Path(directory) / figure_name(number)
     png, svg = stem.with_suffix(".png"), stem.with_suffix(".svg")
-    small = io.BytesIO()
-    in_few_colors(render(figure, "png")).save(small, "png", optimize=True)
-    write_atomically(png, small.getvalue())
+    write_atomically(png, render(figure, "png"))
     write_atomically(svg, render(figure, "svg"))
     return png, svg
