@@ -38,6 +38,7 @@ STAGES: dict[str, list[str]] = {
     "checkpoint": [*TRAIN, "--save-every", "1e-3", "--overwrite"],
     "tune": ["tune", "linear_regression", "--output", RUN, *TUNING],
     "evaluate": ["evaluate", RUN, *COUNTS],
+    "horizons": ["horizons", RUN, "--horizons", "2", "4", "--problems", "2"],
     "analyze": ["analyze", RUN, *COUNTS],
     "scorecard": ["scorecard", "--run", RUN, *COUNTS],
     "intervene": ["intervene", RUN, *COUNTS],

@@ -97,6 +97,11 @@ COMMAND_LINES: list[list[str]] = [
       for value in ("0", BIG)),
     *([stage, "run", "--seed", HUGE] for stage in ("evaluate", "analyze", "intervene")),
     ["evaluate", "run"],
+    ["horizons", "run"],
+    ["horizons", "nowhere"],
+    *(["horizons", "run", *more] for more in (
+        ["--horizons", "0"], ["--horizons", "4", "-1"], ["--horizons", BIG], ["--horizons"],
+        ["--against", "sgd"], ["--problems", "0"], ["--seed", HUGE], ["--baselines", "nowhere"])),
     ["evaluate", "run", "--baselines", "nowhere"],
     ["intervene", "run", "--problems", "2000000000"],
     ["analyze", "run", "--steps", "2000000000"],

@@ -114,7 +114,7 @@ def test_what_depends_on_what():
     """By whatever way: an evaluation is of tuned baselines, the report of everything."""
     assert {"scorecard", "mechanisms", "evaluation", "report"} <= set(stale("optimizer"))
     assert "tuning" not in stale("optimizer")
-    assert set(stale("tuning")) == {"evaluation", "figures", "report"}
+    assert set(stale("tuning")) == {"evaluation", "horizons", "figures", "report"}
     assert {"tuning", "evaluation", "task_picture"} <= set(stale("settings"))
     assert not {"settings", "optimizer", "history", "seeds"} & set(stale(*CONTENTS))
 

@@ -118,8 +118,10 @@ if TYPE_CHECKING:
     from lrevopt.studies.observation import observe as observe
     from lrevopt.studies.scorecard import Scorecard as Scorecard
     from lrevopt.studies.scorecard import measure_scorecard as measure_scorecard
+    from lrevopt.studies.transfer import Sweep as Sweep
     from lrevopt.studies.transfer import Transfer as Transfer
     from lrevopt.studies.transfer import measure_transfer as measure_transfer
+    from lrevopt.studies.transfer import sweep_horizons as sweep_horizons
     from lrevopt.studies.universality import response_distances as response_distances
     from lrevopt.tasks import MNIST as MNIST
     from lrevopt.tasks import AbstractProblem as AbstractProblem

@@ -10,6 +10,7 @@ returns NaN.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,6 +34,10 @@ from lrevopt.text import Printed, Table, number
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
+PIECE = 2 * 10**8
+"""Updates of single parameters on a device that are run, and kept, at a time: on a network minutes
+of work, which an interruption loses."""
+
 BOOTSTRAP_SEED = 0
 """Seed of all resampling, so that the same losses always give the same interval."""
 
@@ -185,22 +190,32 @@ class Evaluation(Printed, eqx.Module):
         one_of("baseline", baseline, self.names)
         objectives = self.meta_objectives(objective)
         ours, theirs = (objectives[self.names.index(which)] for which in (name, baseline))
-        difference, low, high = paired_interval(ours, theirs)
-        diverged, baseline_diverged = (int(np.isinf(run).sum()) for run in (ours, theirs))
-        infinite_ratio = np.inf if diverged else 0.0
-        finite = not (diverged or baseline_diverged)
-        ratio = ours.mean() / theirs.mean() if finite else infinite_ratio
-        return Comparison(
-            name=name,
-            baseline=baseline,
-            difference=difference,
-            low=low,
-            high=high,
-            ratio_of_means=float(ratio),
-            problems=ours.size,
-            diverged=diverged,
-            baseline_diverged=baseline_diverged,
-        )
+        return comparison(name, baseline, ours, theirs)
+
+
+def comparison(
+    name: str,
+    baseline: str,
+    ours: Float[np.ndarray, " problem"],
+    theirs: Float[np.ndarray, " problem"],
+) -> Comparison:
+    """Compare meta-objectives of two optimizers on the same problems; +inf where one diverged."""
+    difference, low, high = paired_interval(ours, theirs)
+    diverged, baseline_diverged = (int(np.isinf(run).sum()) for run in (ours, theirs))
+    infinite_ratio = np.inf if diverged else 0.0
+    finite = not (diverged or baseline_diverged)
+    ratio = ours.mean() / theirs.mean() if finite else infinite_ratio
+    return Comparison(
+        name=name,
+        baseline=baseline,
+        difference=difference,
+        low=low,
+        high=high,
+        ratio_of_means=float(ratio),
+        problems=ours.size,
+        diverged=diverged,
+        baseline_diverged=baseline_diverged,
+    )
 
 
 def evaluate(
@@ -232,14 +247,19 @@ def evaluate(
     mesh = check_mesh(mesh, problems, parameters.size)
     check_runs(task, problems=problems, steps=steps, optimizers=len(optimizers))
     draws = _sample(task, key, problems)
+    pieces = _pieces(draws, steps, parameters.size, mesh)
+
+    def run(name: str, own: AbstractOptimizer) -> list[Runs]:
+        """Runs of one optimizer, piece by piece, each kept where a stage keeps its parts."""
+        return [
+            storage.part(name, Runs, lambda some=some: Runs(*_run(own, task, some, steps, mesh)), of=own)  # type: ignore[misc] # noqa: E501
+            for some in pieces
+        ]  # fmt: skip
+
     # All runs are dispatched before the first result is fetched, unless they are kept one by one.
-    runs = [
-        storage.part(name, Runs, lambda own=own: Runs(*_run(own, task, draws, steps, mesh)), of=own)  # type: ignore[misc]
-        for name, own in optimizers.items()
-    ]
-    losses = np.stack([np.asarray(one.losses) for one in runs])
-    metrics = {name: np.stack([np.asarray(one.metrics[name]) for one in runs])
-               for name in runs[0].metrics}  # fmt: skip
+    runs = [_joined(parts) for parts in [run(name, own) for name, own in optimizers.items()]]
+    losses = np.stack([one.losses for one in runs])
+    metrics = {name: np.stack([one.metrics[name] for one in runs]) for name in runs[0].metrics}
     if (lowest := losses[..., 0].min()) < 0:
         raise ValueError(
             "`task` must have losses of at least 0 at initial parameters, because meta-objectives "
@@ -248,11 +268,34 @@ def evaluate(
     return Evaluation(tuple(optimizers), losses, metrics)
 
 
+def _pieces(draws: Any, steps: int, parameters: int, mesh: Mesh | None) -> list[Any]:
+    """Stacked problems in pieces of about equal size that keep all devices busy.
+
+    Each device has at most `PIECE` updates of parameters in a piece, but at least one problem.
+    """
+    devices = 1 if mesh is None else mesh.size
+    count = draws.initial_parameters.shape[0]
+    rounds = math.ceil(count / devices)
+    pieces = math.ceil(rounds / max(1, PIECE // (steps * parameters)))
+    if pieces == 1:
+        return [draws]
+    size = devices * math.ceil(rounds / pieces)
+    return [
+        jax.tree.map(lambda leaf, first=first: leaf[first : first + size], draws)
+        for first in range(0, count, size)
+    ]
+
+
 class Runs(eqx.Module):
     """Runs of one optimizer: losses, and the task's metrics at the end."""
 
     losses: Float[Array, "problem visited"] | Float[np.ndarray, "problem visited"]
     metrics: dict[str, Any]
+
+
+def _joined(parts: list[Runs]) -> Runs:
+    """Runs on several pieces of the problems as one record of NumPy arrays."""
+    return jax.tree.map(lambda *arrays: np.concatenate([np.asarray(a) for a in arrays]), *parts)
 
 
 @eqx.filter_jit

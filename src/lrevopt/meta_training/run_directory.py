@@ -27,7 +27,8 @@ PUBLISHED = ("checkpoints", storage.WEIGHTS, storage.OLD_WEIGHTS, "snapshots", "
 """Contents of a run's folder beside its settings."""
 
 OF_OPTIMIZER = (
-    "evaluation.npz", "evaluation.json", "comparisons.csv", "mechanisms.npz", "analysis.json",
+    "evaluation.npz", "evaluation.json", "comparisons.csv", "horizons.npz", "horizons.csv",
+    "mechanisms.npz", "analysis.json",
     "dynamics.npz", "parameter_types.npz", "manifold.npz", "mode_shifts.npz", "textbook.npz",
     "task_picture.npz",
     "scorecard/scorecard.npz", "scorecard/scorecard.csv", "scorecard/scorecard.png",

@@ -12,6 +12,7 @@ from lrevopt.runs.audit import Audit
 from lrevopt.runs.command_line import exit_code
 from lrevopt.runs.distill_command import Distill
 from lrevopt.runs.experiment import Named, key_stream
+from lrevopt.runs.horizons_command import Horizons
 from lrevopt.runs.hosts import Hosts
 from lrevopt.runs.options import (
     ExperimentSettings,
@@ -372,6 +373,7 @@ COMMANDS = {
     "train": Train,
     "tune": Tune,
     "evaluate": Evaluate,
+    "horizons": Horizons,
     "analyze": Analyze,
     "scorecard": Scorecard,
     "intervene": Intervene,

@@ -27,6 +27,7 @@ from lrevopt.studies.gradient_replay import GradientReplay, gradient_replay_fact
 from lrevopt.studies.interventions import Interventions
 from lrevopt.studies.interventions.costs import intervention_facts
 from lrevopt.studies.scorecard import Scorecard, scorecard_facts
+from lrevopt.studies.transfer import Sweep, horizon_facts
 from lrevopt.tasks import AbstractTask
 from lrevopt.tasks.named import (
     check_task_described,
@@ -179,6 +180,11 @@ class Run:
         "evaluation.npz", "evaluate", "Losses of every optimizer on test problems.",
         read_evaluation, lambda: None,
         depends=("optimizer", "tuning"), beside=("evaluation.json", "comparisons.csv"),
+    )  # fmt: skip
+    horizons = record(
+        Sweep, "horizons.npz", "horizons", "Meta-objectives over more updates than training's.",
+        depends=("optimizer", "tuning"), facts=of("horizons", horizon_facts),
+        beside=("horizons.csv",),
     )  # fmt: skip
     mechanisms = record(
         Mechanisms, "mechanisms.npz", "analyze", "Momentum, clipping, schedule, adaptation.",

@@ -159,7 +159,7 @@ def _training(run: Run, seconds: float | None) -> Facts:
                 "Meta-steps",
                 f"{int(history.steps)} of {len(history.objectives)} ({history.outcome})",
             ),
-            ("Skipped updates", f"{int(history.skipped)} (meta-gradient not finite)"),
+            ("Skipped updates", f"{int(history.skipped)} ({_skipped(settings)})"),
             ("Rollbacks", f"{int(history.rollbacks)} (to the best snapshot, at half the rate)"),
             ("Meta-gradient", _estimator(settings)),
             ("Snapshot kept", f"meta-step {int(history.snapshot_steps[chosen])}"),
@@ -195,13 +195,20 @@ def _estimator(settings: Mapping[str, Any]) -> str:
     return ESTIMATORS[training.get("estimator", "exact")].format(**training)
 
 
+def _skipped(settings: Mapping[str, Any]) -> str:
+    """Why a meta-step of this estimator counts as skipped."""
+    by_ranks = settings.get("training", {}).get("estimator") == "cma"
+    return "every candidate diverged" if by_ranks else "meta-gradient not finite"
+
+
 def _stage(stage: Mapping[str, Any]) -> str:
     """A run that training went on from."""
     task, training = stage["task"], stage["training"]
     side = f" {task['side']} x {task['side']}" if "side" in task else ""
+    problems = f"{training['problems']} problem{'s' * (training['problems'] > 1)}"
     return (
         f"{task['kind']}{side}, {training['steps']} meta-steps planned, unrolls of "
-        f"{training['unroll']}, {training['problems']} problems a step{_scales(stage)}"
+        f"{training['unroll']}, {problems} a step{_scales(stage)}"
     )
 
 

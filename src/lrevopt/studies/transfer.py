@@ -8,6 +8,7 @@ one. `measure_transfer` runs optimizers of several tasks on one of them. `sweep_
 import functools
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import equinox as eqx
 import numpy as np
@@ -22,12 +23,19 @@ from lrevopt.checks import (
     positive_integer,
     random_key,
 )
-from lrevopt.inner_loop.evaluation import Evaluation, evaluate, paired_interval
+from lrevopt.inner_loop.evaluation import (
+    Comparison,
+    Evaluation,
+    comparison,
+    evaluate,
+    paired_interval,
+)
 from lrevopt.optimizers.classical import as_float
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.optimizers.wrappers import ScaledGradients, wrapped
 from lrevopt.studies.scorecard import Scorecard, distance, measure_scorecard
 from lrevopt.tasks.interface import AbstractTask
+from lrevopt.text import Facts, Printed, Table, csv_text, number
 
 
 class Transfer(eqx.Module):
@@ -65,10 +73,12 @@ class Transfer(eqx.Module):
         return np.array([paired_interval(own, row) for own in logs])
 
 
-class Sweep(eqx.Module):
+class Sweep(Printed, eqx.Module):
     """Optimizers while one quantity varies.
 
-    `objectives` are as in `Transfer`, for each of the `values` of that quantity.
+    - `names`: the optimizers.
+    - `values`: of that quantity, such as numbers of updates.
+    - `objectives`: meta-objective of every run, mean(losses) / losses[0]; +inf where it diverged.
     """
 
     names: tuple[str, ...]
@@ -78,6 +88,20 @@ class Sweep(eqx.Module):
     def __check_init__(self) -> None:
         _check_names(self.names, self.objectives)
 
+    def table(self) -> Table:
+        """A row for each optimizer: its mean at each value, and how often it diverged."""
+        means, lost = self.means(), self.diverged()
+        rows = [
+            (name, *(number(mean, 4) for mean in means[place]), str(int(lost[place].max())))
+            for place, name in enumerate(self.names)
+        ]
+        problems = self.objectives.shape[-1]
+        heads = ("optimizer", *(f"{value:g}" for value in self.values), "diverged")
+        notes = [f"Mean meta-objective, mean(losses) / losses[0], of {problems} problems at each "
+                 "value: lower is better. Infinite where a run diverged; the last column has the "
+                 "largest number of diverged runs at any value."]  # fmt: skip
+        return Table(f"Meta-objective at {len(self.values)} values", heads, rows, notes)
+
     def means(self) -> Float[np.ndarray, "optimizer value"]:
         """Mean over problems; +inf if any diverged."""
         return self.objectives.mean(axis=-1)
@@ -85,6 +109,16 @@ class Sweep(eqx.Module):
     def diverged(self) -> np.ndarray:
         """Number of diverged problems, (optimizer, value)."""
         return np.isinf(self.objectives).sum(axis=-1)
+
+    def compare(self, name: str, baseline: str) -> list[Comparison]:
+        """Paired comparison of two of the optimizers at each value.
+
+        Raises `ValueError` for a name that was not measured.
+        """
+        one_of("name", name, self.names)
+        one_of("baseline", baseline, self.names)
+        both = (self.objectives[self.names.index(which)] for which in (name, baseline))
+        return [comparison(name, baseline, *pair) for pair in zip(*both, strict=True)]
 
 
 def _check_names(names: tuple[str, ...], objectives: np.ndarray) -> None:
@@ -174,7 +208,11 @@ def sweep_horizons(
 ) -> Sweep:
     """Meta-objectives of the first updates of a run, for each number of updates in `horizons`.
 
-    Raises `ValueError` for no horizons, or one below 1.
+    Whether an optimizer that was trained on 200 updates holds on 2,000: each optimizer runs once
+    on each of `problems` test problems, drawn from `key`, for `max(horizons)` updates. `values` of
+    the record are the horizons.
+
+    Raises `ValueError` for no optimizers or horizons, or counts below 1.
     """
     for horizon in _some("horizons", horizons):
         positive_integer("horizons", horizon)
@@ -212,3 +250,44 @@ def _some(name: str, values: Sequence) -> Sequence:
 
 def _sweep(names: Mapping[str, object], values: Sequence, objectives: np.ndarray) -> Sweep:
     return Sweep(tuple(names), np.asarray(values, float), np.asarray(objectives, float))
+
+
+def horizon_table(sweep: Sweep) -> str:
+    """CSV with a row for each optimizer and number of updates.
+
+    Columns after `diverged` compare the first optimizer with that of the row: mean difference of
+    meta-objectives with its 95 % interval, and the ratio of means.
+    """
+    columns = ["updates", "optimizer", "mean_objective", "diverged", "problems",
+               "difference", "low", "high", "ratio_of_means"]  # fmt: skip
+    rows: list[list[Any]] = []
+    means, lost = sweep.means(), sweep.diverged()
+    for place, name in enumerate(sweep.names):
+        pairs = sweep.compare(sweep.names[0], name)
+        for column, (updates, pair) in enumerate(zip(sweep.values, pairs, strict=True)):
+            compared = (pair.difference, pair.low, pair.high, pair.ratio_of_means)
+            rows.append([
+                int(updates), name, f"{means[place, column]:.6g}", int(lost[place, column]),
+                pair.problems, *(f"{value:.6g}" for value in compared if place),
+                *([""] * len(compared) if not place else ()),
+            ])  # fmt: skip
+    return csv_text(columns, rows)
+
+
+def horizon_facts(sweep: Sweep) -> Facts:
+    """How the first optimizer of a sweep of horizons stands beside each of the others."""
+    means, lost, problems = sweep.means(), sweep.diverged(), sweep.objectives.shape[-1]
+    against = {name: sweep.compare(sweep.names[0], name) for name in sweep.names[1:]}
+    facts = []
+    for column, updates in enumerate(sweep.values):
+        said = f"{sweep.names[0]} has {number(means[0, column])}"
+        said += f" and diverges on {lost[0, column]} of {problems} problems"
+        for place, (name, pairs) in enumerate(against.items(), 1):
+            pair = pairs[column]
+            said += f"; {name} {number(means[place, column])}"
+            if pair.baseline_diverged:
+                said += f", diverges on {pair.baseline_diverged}"
+            ends = f"[{number(pair.low)}, {number(pair.high)}]"
+            said += f", difference {number(pair.difference)} {ends}"
+        facts.append((f"After {int(updates):,} updates", said))
+    return facts

@@ -1,0 +1,66 @@
+"""A stage: the optimizer of a run and its baselines over more updates than it was trained for."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lrevopt import storage
+from lrevopt.checks import one_of, positive_integer
+from lrevopt.inner_loop.sizes import check_runs
+from lrevopt.runs.contents import Run
+from lrevopt.runs.evaluate import contestants, tested_problems
+from lrevopt.runs.experiment import LEARNED, key_stream
+from lrevopt.runs.tune import Say
+from lrevopt.runs.writing import write
+from lrevopt.studies.transfer import Sweep, horizon_facts, horizon_table, sweep_horizons
+
+HORIZONS = (200, 500, 1000, 2000)
+"""Numbers of updates by default: those of training, and up to ten times as many."""
+
+
+def horizons_run(
+    run: Run,
+    *,
+    horizons: Sequence[int] = HORIZONS,
+    against: Sequence[str] | None = None,
+    problems: int | None = None,
+    seed: int = 0,
+    baselines: Path | None = None,
+    say: Say = print,
+) -> Sweep:
+    """Run everything for `max(horizons)` updates on test problems, and save how each stands.
+
+    What was run when a call was interrupted is not run again: on networks, a few problems at a
+    time are kept.
+
+    - `horizons`: numbers of updates after which meta-objectives are taken, each at least 1.
+    - `against`: names of the tuned baselines that run as well, by default all; they were tuned for
+      the length of training.
+    - `problems`: test problems, by default as many as `tested_problems` says.
+    - `seed`: of the test problems, which are those of `evaluate_run`.
+    - `baselines`: a folder with tuned baselines of the same task, by default the run's own.
+
+    Raises `ValueError` for no horizons, or one below 1, a baseline that was not tuned, a run
+    without weights, or folders without tuned baselines.
+    """
+    horizons = sorted({positive_integer("horizons", horizon) for horizon in horizons})
+    task = run.task
+    problems = tested_problems(task) if problems is None else problems
+    entered = contestants(run, baselines)
+    if against is not None:
+        tuned = tuple(name for name in entered if name != LEARNED)
+        for name in against:
+            one_of("against", name, tuned)
+        entered = {LEARNED: entered[LEARNED]} | {name: entered[name] for name in against}
+    check_runs(task, problems=problems, steps=max(horizons, default=1), optimizers=len(entered))
+    facts: dict[str, Any] = {"problems": problems, "seed": seed, "horizons": horizons}
+    with (
+        storage.claimed(run.folder),
+        storage.resumable(run.folder, "horizons", facts | {"task": storage.describe(task)}),
+    ):
+        key = key_stream("test", seed)
+        record = sweep_horizons(entered, task, horizons, key=key, problems=problems)
+        write(run.folder, "horizons", record, csv=horizon_table(record))
+    for label, said in horizon_facts(record):
+        say(f"{label}: {said}")
+    return record
