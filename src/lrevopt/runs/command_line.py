@@ -26,6 +26,7 @@ import tyro
 
 from lrevopt.host_devices import start_host_devices
 from lrevopt.meta_training.settings import Preset
+from lrevopt.runs.errors import sentence
 from lrevopt.runs.experiment import task_defaults
 from lrevopt.runs.numbers import check_numbers
 
@@ -50,23 +51,6 @@ def plain_errors() -> Iterator[None]:
             raise
         print(f"error: {said}", file=sys.stderr)
         raise SystemExit(2) from None
-
-
-def sentence(error: Exception) -> str | None:
-    """An error in one line; `None` for one that is a defect of the package."""
-    said = " ".join(str(error).split())
-    if isinstance(error, OSError):
-        if error.filename is None:
-            return said if error.errno is None else f"{error.strerror}."
-        return f"`{error.filename}` cannot be read or written: {error.strerror}."
-    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in said:
-        return (
-            "This takes more memory than there is: fewer problems, settings, units or steps take "
-            "less."
-        )
-    if isinstance(error, OverflowError):
-        return f"A number is too large: {said}."
-    return said if isinstance(error, ValueError) else None
 
 
 def _read(settings: type[Settings], **options: Any) -> Settings:

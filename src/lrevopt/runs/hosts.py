@@ -17,7 +17,7 @@ from types import FrameType
 from typing import IO, Any
 
 from lrevopt.checks import integer_of_at_least, positive_integer
-from lrevopt.runs.command_line import sentence
+from lrevopt.runs.errors import sentence
 from lrevopt.runs.stopping import SIGNALS, Stopped
 
 CONNECTING = 120
