@@ -73,6 +73,15 @@ def test_the_record_is_kept_with_its_table_and_said_in_the_report(run):
     ]  # fmt: skip
 
 
+def test_a_run_without_baselines_runs_alone(run):
+    shutil.rmtree(run.folder / "tuning")
+    with pytest.raises(ValueError, match="tune"):
+        quietly(Run(run.folder), horizons=(2,))
+    alone = quietly(Run(run.folder), horizons=(2, 4), against=())
+    assert alone.names == ("learned",)
+    assert alone.objectives.shape == (1, 2, 3)
+
+
 def test_diverged_runs_are_counted_and_win_nothing():
     """Two optimizers, two horizons, two problems; the first diverges on one, the later one."""
     objectives = np.array([[[0.5, 0.25], [0.5, np.inf]], [[1.0, 0.75], [1.0, 0.75]]])

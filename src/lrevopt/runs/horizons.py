@@ -7,6 +7,7 @@ from typing import Any
 from lrevopt import storage
 from lrevopt.checks import one_of, positive_integer
 from lrevopt.inner_loop.sizes import check_runs
+from lrevopt.optimizers import AbstractOptimizer, saved
 from lrevopt.runs.contents import Run
 from lrevopt.runs.evaluate import contestants, tested_problems
 from lrevopt.runs.experiment import LEARNED, key_stream
@@ -34,8 +35,8 @@ def horizons_run(
     time are kept.
 
     - `horizons`: numbers of updates after which meta-objectives are taken, each at least 1.
-    - `against`: names of the tuned baselines that run as well, by default all; they were tuned for
-      the length of training.
+    - `against`: names of the tuned baselines that run as well, by default all, or none; they were
+      tuned for the length of training.
     - `problems`: test problems, by default as many as `tested_problems` says.
     - `seed`: of the test problems, which are those of `evaluate_run`.
     - `baselines`: a folder with tuned baselines of the same task, by default the run's own.
@@ -46,12 +47,7 @@ def horizons_run(
     horizons = sorted({positive_integer("horizons", horizon) for horizon in horizons})
     task = run.task
     problems = tested_problems(task) if problems is None else problems
-    entered = contestants(run, baselines)
-    if against is not None:
-        tuned = tuple(name for name in entered if name != LEARNED)
-        for name in against:
-            one_of("against", name, tuned)
-        entered = {LEARNED: entered[LEARNED]} | {name: entered[name] for name in against}
+    entered = _entered(run, against, baselines)
     check_runs(task, problems=problems, steps=max(horizons, default=1), optimizers=len(entered))
     facts: dict[str, Any] = {"problems": problems, "seed": seed, "horizons": horizons}
     with (
@@ -64,3 +60,15 @@ def horizons_run(
     for label, said in horizon_facts(record):
         say(f"{label}: {said}")
     return record
+
+
+def _entered(
+    run: Run, against: Sequence[str] | None, baselines: Path | None
+) -> dict[str, AbstractOptimizer]:
+    """The run's optimizer, and the baselines of these names."""
+    if against is not None and not against:
+        return {LEARNED: saved.load(run.folder)}
+    everyone = contestants(run, baselines)
+    tuned = tuple(name for name in everyone if name != LEARNED)
+    chosen = tuned if against is None else tuple(one_of("against", n, tuned) for n in against)
+    return {name: everyone[name] for name in (LEARNED, *chosen)}

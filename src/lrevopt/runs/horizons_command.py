@@ -13,7 +13,7 @@ class Horizons(RunSettings):
     horizons: tuple[int, ...] = (200, 500, 1000, 2000)
     """Numbers of updates after which meta-objectives are taken."""
     against: tuple[str, ...] | None = None
-    """Tuned baselines that run as well, by name (default: all)."""
+    """Tuned baselines that run as well, by name (default: all; `--against` alone: none)."""
     problems: int | None = None
     """Number of test problems (default: 256, or 64 on networks)."""
     baselines: Path | None = None
