@@ -29,6 +29,7 @@ from lrevopt.runs.pages import Picture
 from lrevopt.runs.report import report_run
 from lrevopt.runs.report_page import render_report
 from lrevopt.studies.interventions.costs import intervention_facts
+from lrevopt.studies.transfer import Sweep
 from lrevopt.text import number
 
 PNG = render(figure_16(), "png")
@@ -169,6 +170,18 @@ def test_removals_are_shown_with_what_they_cost(run, page):
     assert "where it does not diverge, as it does on 1 of 6" in page.text
     assert "Gradients of one sign" not in page.text, "names are those of the record"
     assert "Gradients one sign" in page.text
+
+
+def test_longer_runs_have_a_section_of_their_own(page):
+    """Only where they were measured, with the exact paired difference of equal differences."""
+    assert "Longer runs" not in page.text
+    objectives = np.array([[[0.25, 0.5], [0.125, 0.25]], [[0.5, 0.75], [np.inf, 0.75]]])
+    longer = Sweep(("learned", "adam"), np.array([200.0, 2000.0]), objectives)
+    text = " ".join(Page(rendered(made_run(horizons=longer))).text.split())
+    assert "learned has 0.375 and diverges on 0 of 2 problems; adam 0.625, difference" in text
+    assert f"{number(-0.25)} [{number(-0.25)}, {number(-0.25)}]" in text
+    assert "After 2,000 updates" in text
+    assert "adam ∞, diverges on 1, difference" in text
 
 
 def test_a_removal_that_always_diverges_has_no_ratio():

@@ -64,6 +64,7 @@ def render_report(
         problems=evaluation.losses.shape[1],
         summary=summary([(run.title, "", evaluation)]),
         comparison=_comparison(evaluation),
+        horizons=run.facts("horizons"),
         training=_training(run, seconds),
         tuning=_tuning(run.tuning, analytic_momentum),
         remarks=_remarks(run.tuning),
@@ -79,7 +80,7 @@ def render_report(
     )
 
 
-APART = ("interventions", "scorecard")
+APART = ("horizons", "interventions", "scorecard")
 """Parts with a section of the page for themselves; facts of all others stand together."""
 
 
