@@ -206,7 +206,7 @@ def _stage(stage: Mapping[str, Any]) -> str:
     """A run that training went on from."""
     task, training = stage["task"], stage["training"]
     side = f" {task['side']} x {task['side']}" if "side" in task else ""
-    problems = f"{training['problems']} problem{'s' * (training['problems'] > 1)}"
+    problems = _counted(training["problems"], "problem")
     return (
         f"{task['kind']}{side}, {training['steps']} meta-steps planned, unrolls of "
         f"{training['unroll']}, {problems} a step{_scales(stage)}"
@@ -218,10 +218,16 @@ def _scales(run: Mapping[str, Any]) -> str:
     if "scales" not in run:
         return ""
     inputs, outputs = run["scales"]["chosen"]
+    pairs = _counted(len(run["scales"]["scores"]), "pair")
+    problems = _counted(run["scales"]["problems"], "problem")
     return (
         f"; then input scale times {number(inputs)} and output scale times {number(outputs)}, the "
-        f"best of {len(run['scales']['scores'])} pairs on {run['scales']['problems']} problems"
+        f"best of {pairs} on {problems}"
     )
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
 
 
 def _duration(seconds: float) -> str:
