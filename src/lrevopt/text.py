@@ -56,6 +56,11 @@ def signed_complex(value: complex, digits: int = 3) -> str:
     return f"{number(float(value.real), digits)} {sign} {number(abs(value.imag), digits)} i"
 
 
+def counted(count: int, what: str) -> str:
+    """A number of things, such as "1 problem" and "2 problems"."""
+    return f"{count} {what}{'s' * (count != 1)}"
+
+
 def in_words(kind: str) -> str:
     """The name of a class as a title: `TwoMoons` as "Two moons", `MNIST` as it is."""
     parts = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z0-9]+", kind)

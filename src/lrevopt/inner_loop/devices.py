@@ -23,6 +23,7 @@ from jax.sharding import PartitionSpec as Spec
 
 from lrevopt.checks import positive_integer
 from lrevopt.host_devices import THREADS, asked_devices, cores, threads
+from lrevopt.text import counted
 
 PROBLEM = "problem"
 """Axis of a mesh over which problems are spread."""
@@ -113,7 +114,7 @@ def spread_in_words(mesh: Mesh | None, problems: int, parameters: int) -> str:
     devices = _available() if mesh is None else max(_available(), mesh.size)
     if problems >= devices:
         return ""
-    counts = f"{problems} problem{'s' * (problems > 1)} at once on {devices} devices"
+    counts = f"{counted(problems, 'problem')} at once on {devices} devices"
     spread = with_lanes(mesh, problems, parameters)
     if spread is not None and LANE in spread.shape:
         return (

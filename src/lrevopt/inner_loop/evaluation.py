@@ -12,6 +12,7 @@ returns NaN.
 import dataclasses
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -34,12 +35,12 @@ from lrevopt.text import Printed, Table, number
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
+BOOTSTRAP_SEED = 0
+"""Seed of all resampling, so that the same losses always give the same interval."""
+
 PIECE = 2 * 10**8
 """Updates of single parameters on a device that are run, and kept, at a time: on a network minutes
 of work, which an interruption loses."""
-
-BOOTSTRAP_SEED = 0
-"""Seed of all resampling, so that the same losses always give the same interval."""
 
 
 class Comparison(Printed, eqx.Module):
@@ -249,15 +250,15 @@ def evaluate(
     draws = _sample(task, key, problems)
     pieces = _pieces(draws, steps, parameters.size, mesh)
 
-    def run(name: str, own: AbstractOptimizer) -> list[Runs]:
-        """Runs of one optimizer, piece by piece, each kept where a stage keeps its parts."""
-        return [
-            storage.part(name, Runs, lambda some=some: Runs(*_run(own, task, some, steps, mesh)), of=own)  # type: ignore[misc] # noqa: E501
-            for some in pieces
-        ]  # fmt: skip
+    def run(own: AbstractOptimizer, piece: Any) -> Runs:
+        return Runs(*_run(own, task, piece, steps, mesh))
 
     # All runs are dispatched before the first result is fetched, unless they are kept one by one.
-    runs = [_joined(parts) for parts in [run(name, own) for name, own in optimizers.items()]]
+    parts = [
+        [storage.part(name, Runs, partial(run, own, piece), of=own) for piece in pieces]
+        for name, own in optimizers.items()
+    ]
+    runs = [_joined(each) for each in parts]
     losses = np.stack([one.losses for one in runs])
     metrics = {name: np.stack([one.metrics[name] for one in runs]) for name in runs[0].metrics}
     if (lowest := losses[..., 0].min()) < 0:

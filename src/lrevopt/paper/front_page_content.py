@@ -25,7 +25,7 @@ from lrevopt.runs.summary import summary
 from lrevopt.studies.gallery import Gallery, gallery_caption, gallery_rows
 from lrevopt.studies.scorecard import scorecard_facts
 from lrevopt.templates import render_page
-from lrevopt.text import Facts, number
+from lrevopt.text import Facts, counted, number
 
 TITLE = "Learned optimizers, taken apart"
 
@@ -134,7 +134,7 @@ def _verdict(evaluations: Mapping[str, Evaluation]) -> str:
     if not compared:
         return ""
     return (
-        f"On {wins} of {compared} task{'s' * (compared > 1)} the learned optimizer has a lower "
+        f"On {wins} of {counted(compared, 'task')} the learned optimizer has a lower "
         "mean meta-objective on new problems than the best tuned baseline, with all of the 95 % "
         "interval of the paired difference below 0."
     )

@@ -35,8 +35,8 @@ def horizons_run(
     time are kept.
 
     - `horizons`: numbers of updates after which meta-objectives are taken, each at least 1.
-    - `against`: names of the tuned baselines that run as well, by default all, or none; they were
-      tuned for the length of training.
+    - `against`: names of the tuned baselines that run as well, by default all; an empty tuple for
+      none. They were tuned for the length of training.
     - `problems`: test problems, by default as many as `tested_problems` says.
     - `seed`: of the test problems, which are those of `evaluate_run`.
     - `baselines`: a folder with tuned baselines of the same task, by default the run's own.
@@ -65,7 +65,7 @@ def horizons_run(
 def _entered(
     run: Run, against: Sequence[str] | None, baselines: Path | None
 ) -> dict[str, AbstractOptimizer]:
-    """The run's optimizer, and the baselines of these names."""
+    """The run's optimizer, and the baselines of these names, or all for `None`."""
     if against is not None and not against:
         return {LEARNED: saved.load(run.folder)}
     everyone = contestants(run, baselines)

@@ -17,7 +17,7 @@ from lrevopt.runs.experiment import LEARNED
 from lrevopt.runs.pages import Picture, Section, difference_words, embedded_figure
 from lrevopt.runs.summary import summary
 from lrevopt.templates import render_page
-from lrevopt.text import Facts, number
+from lrevopt.text import Facts, counted, number
 from lrevopt.tuning.random_search import TuningResult
 
 SYMBOLS = {
@@ -206,7 +206,7 @@ def _stage(stage: Mapping[str, Any]) -> str:
     """A run that training went on from."""
     task, training = stage["task"], stage["training"]
     side = f" {task['side']} x {task['side']}" if "side" in task else ""
-    problems = _counted(training["problems"], "problem")
+    problems = counted(training["problems"], "problem")
     return (
         f"{task['kind']}{side}, {training['steps']} meta-steps planned, unrolls of "
         f"{training['unroll']}, {problems} a step{_scales(stage)}"
@@ -218,16 +218,12 @@ def _scales(run: Mapping[str, Any]) -> str:
     if "scales" not in run:
         return ""
     inputs, outputs = run["scales"]["chosen"]
-    pairs = _counted(len(run["scales"]["scores"]), "pair")
-    problems = _counted(run["scales"]["problems"], "problem")
+    pairs = counted(len(run["scales"]["scores"]), "pair")
+    problems = counted(run["scales"]["problems"], "problem")
     return (
         f"; then input scale times {number(inputs)} and output scale times {number(outputs)}, the "
         f"best of {pairs} on {problems}"
     )
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}{'s' * (count != 1)}"
 
 
 def _duration(seconds: float) -> str:

@@ -255,21 +255,20 @@ def _sweep(names: Mapping[str, object], values: Sequence, objectives: np.ndarray
 def horizon_table(sweep: Sweep) -> str:
     """CSV with a row for each optimizer and number of updates.
 
-    Columns after `diverged` compare the first optimizer with that of the row: mean difference of
-    meta-objectives with its 95 % interval, and the ratio of means.
+    Columns after `problems` compare the first optimizer with that of the row: mean difference of
+    meta-objectives with its 95 % interval, and the ratio of means. They are empty in its own rows.
     """
     columns = ["updates", "optimizer", "mean_objective", "diverged", "problems",
                "difference", "low", "high", "ratio_of_means"]  # fmt: skip
     rows: list[list[Any]] = []
-    means, lost = sweep.means(), sweep.diverged()
+    means, lost, first = sweep.means(), sweep.diverged(), sweep.names[0]
     for place, name in enumerate(sweep.names):
-        pairs = sweep.compare(sweep.names[0], name)
-        for column, (updates, pair) in enumerate(zip(sweep.values, pairs, strict=True)):
+        for column, pair in enumerate(sweep.compare(first, name)):
             compared = (pair.difference, pair.low, pair.high, pair.ratio_of_means)
             rows.append([
-                int(updates), name, f"{means[place, column]:.6g}", int(lost[place, column]),
-                pair.problems, *(f"{value:.6g}" for value in compared if place),
-                *([""] * len(compared) if not place else ()),
+                int(sweep.values[column]), name, f"{means[place, column]:.6g}",
+                int(lost[place, column]), pair.problems,
+                *("" if name == first else f"{value:.6g}" for value in compared),
             ])  # fmt: skip
     return csv_text(columns, rows)
 

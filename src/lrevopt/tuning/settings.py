@@ -8,6 +8,7 @@ from jaxtyping import Float
 
 from lrevopt.checks import finite, increasing_pair, one_of, positive_integer, shown
 from lrevopt.inner_loop.objective_kinds import OBJECTIVES, Objective
+from lrevopt.text import counted
 from lrevopt.tuning.successive_halving import Rungs, check_rungs
 
 
@@ -128,8 +129,8 @@ class Tuning:
             for steps, survivors in self.rungs
         )
         return (
-            f"{self.settings} settings run {rungs}{self.steps} updates on {self.problems} "
-            f"problem{'s' * (self.problems > 1)}; the best {self.finalists} are decided on "
+            f"{self.settings} settings run {rungs}{self.steps} updates on "
+            f"{counted(self.problems, 'problem')}; the best {self.finalists} are decided on "
             f"{self.fresh_problems} fresh ones."
         )
 
