@@ -244,9 +244,10 @@ def test_a_whole_reproduction_in_small(monkeypatch, tmp_path, reproduction):
 
 ELSEWHERE = {
     "parameter_types", "manifold", "mode_shifts", "gradient_replay", "seeds",
-    "unfinished", "momentum_mimic", "mimic_by_curves", "meta_dynamics",
+    "unfinished", "momentum_mimic", "mimic_by_curves", "meta_dynamics", "horizons",
 }  # fmt: skip
-"""Parts that a whole run on Rosenbrock does not have: of networks, other seeds, appendix B."""
+"""Parts that a whole run on Rosenbrock does not have: of networks, other seeds, longer runs,
+appendix B."""
 
 
 def files_of(directory: Path) -> list[Path]:
