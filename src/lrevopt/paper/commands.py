@@ -151,7 +151,7 @@ class Universality:
     """Train populations of several recurrent cells, and count how many show each mechanism."""
 
     tasks: tuple[str, ...] = ("linear_regression", "rosenbrock")
-    """Tasks of the paper."""
+    """Tasks of the paper. Networks are a study of their own: other settings suit them."""
     cells: tuple[str, ...] = ("gru", "equinox_gru", "vanilla", "lstm")
     """Recurrent cells, of those four, or module:factory of an optimizer that takes `units`,
     `input_scale`, `output_scale` and `key`."""
@@ -165,9 +165,9 @@ class Universality:
     """For each task, a folder with its tuned baselines (default: that in `results/`)."""
     problems: int = 64
     """Problems on which a member is taken apart: as many as `analyze` takes, since verdicts on few
-    draws of a heavy-tailed task differ."""
+    draws of a heavy-tailed task differ (on networks 8)."""
     test_problems: int = 256
-    """Problems on which meta-objectives are measured."""
+    """Problems on which meta-objectives are measured (on networks 32)."""
     steps: int = 200
     """Inner updates of these runs."""
     output: Path = Path("runs/universality")
@@ -177,8 +177,22 @@ class Universality:
     seed: int = 0
     """Of the first member, and of all problems."""
 
+    def suited(self) -> "Universality":
+        """The study of these tasks with what suits them."""
+        if not _networks(self.tasks):
+            return Universality(self.tasks)
+        return Universality(
+            self.tasks, training=experiments.NETWORK_POPULATION_TRAINING,
+            clipping=experiments.NETWORK_CLIPPING_TUNING, problems=8, test_problems=32,
+        )  # fmt: skip
+
     def main(self) -> int:
         """Train, measure, draw; the same command goes on after an interruption."""
+        if 0 < len(_networks(self.tasks)) < len(self.tasks):
+            raise ValueError(
+                f"`tasks` must be networks or none of them, since they are trained in other ways: "
+                f"{', '.join(_networks(self.tasks))} needs a call of its own."
+            )
         from lrevopt.paper.universality import UniversalitySettings, universality
 
         names = {field.name for field in dataclasses.fields(UniversalitySettings)}
@@ -250,6 +264,11 @@ class Factorial:
         if outcome != "finished":
             print(f"stopped ({outcome}); the same command goes on")
         return exit_code(outcome)
+
+
+def _networks(tasks: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of these tasks whose parameters are those of a network."""
+    return tuple(name for name in tasks if name in experiments.TUNING_BY_TASK)
 
 
 def _baselines(tasks: tuple[str, ...], given: tuple[Path, ...]) -> dict[str, Path]:

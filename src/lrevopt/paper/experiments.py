@@ -61,6 +61,18 @@ POPULATION_TRAINING = dataclasses.replace(
 """Meta-training of populations of small cells: the published configuration, shorter, at a rate that
 suits a few hundred weights, and with a way back where a member falls apart."""
 
+NETWORK_POPULATION_TRAINING = dataclasses.replace(
+    NETWORK_TRAINING,
+    steps=200,
+    learning_rate=3e-3,
+    schedule="exponential",
+    decay_factor=0.555,
+    decay_steps=100,
+    snapshot_every=50,
+    selection_problems=8,
+)
+"""The same on networks: their meta-training at the rate of small cells, which then falls."""
+
 FACTORIAL_TRAINING = dataclasses.replace(
     PRESETS["released"],
     problems=16,
@@ -74,6 +86,12 @@ CLIPPING_TUNING = Tuning(
     settings=600, problems=64, fresh_problems=128, finalists=10, ranges={"threshold": (1e-3, 1e4)}
 )
 """Search of clipped gradient descent, which the paper does not tune."""
+
+NETWORK_CLIPPING_TUNING = dataclasses.replace(
+    CLIPPING_TUNING, settings=300, problems=2, rungs=((20, 60), (60, 20)), finalists=8,
+    fresh_problems=8,
+)  # fmt: skip
+"""The same on networks, where a run takes seconds."""
 
 
 def suggested(task: str, preset: Preset) -> TaskDefaults:

@@ -139,11 +139,11 @@ def parse(
 def parse_by_task(
     settings: type[Settings], *, words: Sequence[str] | None = None, prog: str | None = None
 ) -> Settings:
-    """As `parse`, with defaults that depend on the task and preset on the command line.
+    """As `parse`, with defaults that depend on the tasks and the preset on the command line.
 
-    `settings` begins with a `task` and has any of the fields `preset`, `optimizer`, `training` and
-    `tuning`. The command line is read twice: once to learn the first two, and again with their
-    defaults.
+    The command line is read twice: once to learn these, and again with their defaults. `settings`
+    has a method `suited`, which gives itself with these defaults, or it begins with a `task` and
+    has any of the fields `preset`, `optimizer`, `training` and `tuning`.
     """
     words = sys.argv[1:] if words is None else words
     asked = [word for word in words if word not in ("-h", "--help")]
@@ -154,6 +154,12 @@ def parse_by_task(
         if asked == words:
             raise
         return parse(settings, words=words, prog=prog)
+    default = named.suited() if hasattr(named, "suited") else _with_task_defaults(named)
+    return parse(settings, default, words=words, prog=prog)
+
+
+def _with_task_defaults(named: Any) -> Any:
+    """Settings with the defaults for the task and the preset that they name."""
     preset: Preset = getattr(named, "preset", "quick")
     chosen = task_defaults(named.task, preset)
     known: dict[str, Any] = {"preset": preset} | {
@@ -161,13 +167,13 @@ def parse_by_task(
     }
     fields = {field.name for field in dataclasses.fields(named)}
     defaults = {name: value for name, value in known.items() if name in fields}
-    return parse(settings, type(named)(named.task, **defaults), words=words, prog=prog)
+    return type(named)(named.task, **defaults)
 
 
 def run_command(command: type[Any], words: Sequence[str], prog: str) -> int:
     """Read a command's options and run it; its exit code."""
     names = {field.name for field in dataclasses.fields(command)}
-    by_task = "task" in names and names & {"training", "tuning"}
+    by_task = hasattr(command, "suited") or ("task" in names and names & {"training", "tuning"})
     read = parse_by_task if by_task else parse
     settings: Any = read(command, words=words, prog=prog)
     with plain_errors():
