@@ -118,11 +118,13 @@ COMMAND_LINES: list[list[str]] = [
         ["--steps", "0"], ["--parameters", "0"], ["--seed", HUGE], ["--task", "quantum"])),
     [*SCALES, "--problems", "0"],
     *([*UNIVERSALITY, *more] for more in (
+        ["--tasks", "two_moons", "rosenbrock"],
         *([f"--{name}", "0"] for name in ("seeds", "units", "problems", "test-problems", "steps")),
         ["--tasks", "quantum"], ["--cells", "quantum"], ["--cells", "gru", "gru"],
         ["--cells", "nowhere:make"], ["--baselines", "run"], ["--baselines", "run", "run"],
         ["--seed", HUGE])),
     *([*FACTORIAL, *more] for more in (
+        ["--tasks", "two_moons", "rosenbrock"],
         *([f"--{name}", "0"] for name in ("seeds", "widths", "problems", "test-problems", "steps")),
         ["--tasks", "quantum"], ["--estimators", "newton"], ["--widths", "16", "16"],
         ["--meta-steps", "0"], ["--leave-out", "16"], ["--leave-out", "17x500"],

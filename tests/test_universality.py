@@ -17,8 +17,10 @@ from lrevopt import storage
 from lrevopt.__main__ import main
 from lrevopt.analysis.spacing import evenly_spaced
 from lrevopt.optimizers import AbstractOptimizer
+from lrevopt.paper import commands, experiments
 from lrevopt.paper.population_members import Entrants, Measuring, asked_claims, measure_member
 from lrevopt.plots.universality import CLOSE, _places_of_names, figure_map, figure_shares
+from lrevopt.runs.command_line import parse_by_task
 from lrevopt.runs.tune import tune_baselines
 from lrevopt.studies.universality import (
     CELLS,
@@ -338,6 +340,25 @@ def test_the_study_from_the_command_line(tmp_path: Path, monkeypatch, capsys):
     assert main(words) == 0
     assert "measured before" in capsys.readouterr().out
     assert path.stat().st_mtime_ns == before
+
+
+def test_tasks_bring_settings_that_suit_them():
+    """Networks are trained as by `train`; what is said stands, and the rest follows the tasks."""
+    read = parse_by_task(commands.Universality, words=["--tasks", "two_moons", "--seeds", "3"])
+    assert (read.tasks, read.seeds, read.test_problems) == (("two_moons",), 3, 32)
+    suits = experiments.suggested("two_moons", "quick").training
+    kept = ("estimator", "objective", "problems", "unroll", "selection_unroll")
+    assert all(getattr(read.training, name) == getattr(suits, name) for name in kept)
+    more = ["--tasks", "two_moons", "--training.unroll", "30", "--problems", "5"]
+    said = parse_by_task(commands.Universality, words=more)
+    assert said.training == dataclasses.replace(read.training, unroll=30)
+    assert (said.problems, said.clipping) == (5, read.clipping)
+    # A search on a network takes as long as a few of its runs, one on two numbers many.
+    assert read.clipping.inner_steps() < 0.01 * experiments.CLIPPING_TUNING.inner_steps()
+    others = parse_by_task(commands.Universality, words=["--tasks", "rosenbrock"])
+    assert others == commands.Universality(("rosenbrock",))
+    crossed = parse_by_task(commands.Factorial, words=["--tasks", "two_moons", "--widths", "4"])
+    assert (crossed.widths, crossed.training) == ((4,), read.training)
 
 
 def test_names_on_a_map_do_not_meet():

@@ -188,11 +188,7 @@ class Universality:
 
     def main(self) -> int:
         """Train, measure, draw; the same command goes on after an interruption."""
-        if 0 < len(_networks(self.tasks)) < len(self.tasks):
-            raise ValueError(
-                f"`tasks` must be networks or none of them, since they are trained in other ways: "
-                f"{', '.join(_networks(self.tasks))} needs a call of its own."
-            )
+        _check_alike(self.tasks)
         from lrevopt.paper.universality import UniversalitySettings, universality
 
         names = {field.name for field in dataclasses.fields(UniversalitySettings)}
@@ -216,7 +212,8 @@ class Factorial:
     """
 
     tasks: tuple[str, ...] = ("linear_regression", "rosenbrock")
-    """Tasks of the paper."""
+    """Tasks of the paper. Networks are a study of their own: other levels and settings suit
+    them."""
     initialisations: tuple[Literal["unit", "scaled"], ...] = ("unit", "scaled")
     """Deviation of the initial input weights: 1 (unit), or 1 / sqrt(units) (scaled), as the authors
     draw them."""
@@ -236,9 +233,9 @@ class Factorial:
     baselines: tuple[Path, ...] = ()
     """For each task, a folder with its tuned baselines (default: that in `results/`)."""
     problems: int = 64
-    """Problems on which a member is taken apart."""
+    """Problems on which a member is taken apart (on networks 8)."""
     test_problems: int = 256
-    """Problems on which meta-objectives are measured."""
+    """Problems on which meta-objectives are measured (on networks 32)."""
     steps: int = 200
     """Inner updates of these runs."""
     output: Path = Path("runs/factorial")
@@ -249,8 +246,18 @@ class Factorial:
     seed: int = 0
     """Of the first member, and of all problems."""
 
+    def suited(self) -> "Factorial":
+        """The study of these tasks with what suits them."""
+        if not _networks(self.tasks):
+            return Factorial(self.tasks)
+        return Factorial(
+            self.tasks, widths=(8, 32), meta_steps=(50, 200), estimators=("clipped", "first_order"),
+            training=experiments.NETWORK_POPULATION_TRAINING, problems=8, test_problems=32,
+        )  # fmt: skip
+
     def main(self) -> int:
         """Train, measure, draw; the same command goes on after an interruption."""
+        _check_alike(self.tasks)
         from lrevopt.paper.factorial import factorial
         from lrevopt.paper.factorial_cells import FactorialSettings
 
@@ -269,6 +276,16 @@ class Factorial:
 def _networks(tasks: tuple[str, ...]) -> tuple[str, ...]:
     """Those of these tasks whose parameters are those of a network."""
     return tuple(name for name in tasks if name in experiments.TUNING_BY_TASK)
+
+
+def _check_alike(tasks: tuple[str, ...]) -> None:
+    """Raise `ValueError` for tasks which no settings suit together."""
+    networks = _networks(tasks)
+    if networks and len(networks) < len(tasks):
+        raise ValueError(
+            f"`tasks` must be networks or none of them, since they are trained in other ways: "
+            f"{', '.join(networks)} needs a call of its own, got {', '.join(tasks)}."
+        )
 
 
 def _baselines(tasks: tuple[str, ...], given: tuple[Path, ...]) -> dict[str, Path]:
