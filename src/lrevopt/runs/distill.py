@@ -88,11 +88,12 @@ def distill_run(
     """Distil a run's optimizer, and write records, tables and figures into the folder `output`.
 
     `settings` are those of the task by default (`DistillSettings.for_task`).
-    `white_box` has the parts and held numbers of the fit, of the elimination, which starts from its
-    numbers too, and of the study of parts (default: a real and a complex mode, saturation,
-    adaptation, schedule, agreement). Records come back by study. A call
-    that was interrupted goes on where it stopped: with the same command, white boxes that were
-    trained are not trained again.
+    `white_box` has the parts and held numbers of the fit, of the elimination and of the study of
+    parts. These two start from its numbers, too; the last, after a fit, from those of the fit. By
+    default it has a real and a complex mode, saturation, adaptation, schedule and agreement, and
+    the study of parts starts at random alone. Records come back by study. A call that was
+    interrupted goes on where it stopped: with the same command, white boxes that were trained are
+    not trained again.
 
     Fits use problems of the stream of analyses, training that of tuning, and scores those of the
     test. Raises `ValueError` for a run without weights or tuned baselines.
@@ -128,12 +129,12 @@ def distill_run(
             found[name] = storage.part(name, WhiteBoxPath, paths[name])
             _write_path(output, name, found[name], settings.numbers, say)
         if "parts" in settings.studies:
-            fit = found.get("fit")
+            start = found["fit"].white_box if "fit" in found else white_box
             found["parts"] = storage.part(
                 "parts", Attribution,
                 lambda: distillation.attribute(
                     optimizer, box, task, seeds=settings.seeds,
-                    distilled=None if fit is None else fit.white_box, **common),
+                    distilled=start, **common),
             )  # fmt: skip
             _write(output, "attribution", found["parts"], say, waterfall(found["parts"]))
     return found

@@ -34,8 +34,8 @@ class Distill(RunSettings):
     numbers; elimination, from all numbers of the white box down to 1; parts, the worth of each
     part, for which every subset of parts is trained."""
     white_box: Annotated[str | None, tyro.conf.arg(metavar="OPTIMIZER")] = None
-    """White box for fit, elimination and parts: module:factory, or JSON as in distilled.json
-    (default: all parts, 15 numbers)."""
+    """White box for fit, elimination and parts: module:factory, or JSON as in distilled.json.
+    Elimination and parts start from its numbers as well (default: all parts, 15 numbers)."""
     starts: int | None = None
     """Random starts of every white box that is trained (default: 4, or 1 on networks)."""
     candidates: int | None = None

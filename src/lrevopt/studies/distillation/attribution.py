@@ -200,8 +200,8 @@ def attribute(
 
     - `baselines`: tuned optimizers by name; the best on problems from `key` is the reference.
     - `key`: of training, selection and starts. `test_key`: of the test problems.
-    - `distilled`: a white box of the same parts that was fitted to the learned optimizer; every
-      subset starts from its parts, too.
+    - `distilled`: a white box of the same parts with good numbers, such as those of a fit to the
+      learned optimizer; every subset starts from its parts, too.
     - `seeds`: repetitions with other training problems and starts.
 
     Raises `ValueError` for what is no white box or baseline, or a white box without parts.
