@@ -186,7 +186,8 @@ def _head() -> str:
         "# Speed beside peers\n\n"
         "Written by `make bench`. Time of one job after compilation, and peak resident memory of "
         "its process; the ratio is the median over rounds in which both sides\n"
-        "are timed in turn.\n\n"
+        "are timed in turn. Rows of several devices have as many problems on each device as on "
+        "one, and their\nratio is of times per problem.\n\n"
         f"{platform.machine()}, {cores()} cores; Python {platform.python_version()}, {versions}.\n"
     )
 

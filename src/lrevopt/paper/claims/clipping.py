@@ -104,7 +104,7 @@ def affine_centre(mechanisms: Mechanisms) -> Statistic:
     on=(N,),
     there=0.02,
     absent=1e-6,  # round-off of a plateau is no bend
-    causes=f"The paper calls its use a mystery; nothing need call for it. {NOT_THE_TRAINING}",
+    causes="The paper calls its use a mystery; nothing need call for it.",
     shown_by="update functions on a logarithmic axis of 81 gradients (`dynamics.npz`).",
 )
 def backward_bend(dynamics: Dynamics) -> Statistic:
