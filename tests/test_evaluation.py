@@ -182,6 +182,25 @@ def test_unknown_names_are_refused():
         result.compare("c", "a")
     with pytest.raises(ValueError, match="`baseline` must be one of a, b, got 'd'"):
         result.compare("a", "d")
+    with pytest.raises(ValueError, match="`names` must be one of a, b, got 'c'"):
+        result.only(["a", "c"])
+
+
+def test_records_are_parted_and_joined_with_their_metrics():
+    """What is taken apart by name comes together again; metrics that one lacks are missed."""
+    generator = np.random.default_rng(0)
+    metrics = {"accuracy": generator.random((3, 2)), "loss": generator.random((3, 2))}
+    whole = Evaluation(("a", "b", "c"), generator.random((3, 2, 4)), metrics)
+    again = whole.only(["a"]).beside(whole.only(["c", "b", "a"]))
+    assert again.names == ("a", "c", "b")
+    back = again.only(whole.names)
+    np.testing.assert_array_equal(back.losses, whole.losses)
+    for name, values in metrics.items():
+        np.testing.assert_array_equal(back.metrics[name], values)
+    plain = Evaluation(("d",), whole.losses[:1])
+    assert plain.beside(whole).metrics == {}
+    with pytest.raises(ValueError, match="`other` must have the metrics of this record, got none"):
+        whole.beside(plain)
 
 
 @pytest.mark.long

@@ -303,6 +303,22 @@ def test_verdicts_on_momentum_are_those_of_momentum():
     )
 
 
+@pytest.mark.long
+def test_members_on_networks_are_measured():
+    """Evaluations have metrics there, and the learned optimizer stands beside tuned ones alone."""
+    task, adam = lo.TwoMoons(), lo.Adam(0.01)
+    measuring = Measuring(jr.key(0), jr.key(1), test_problems=1, problems=1, steps=4)
+    tuning = {"adam": lo.tune(task, lo.Adam, dataclasses.replace(TINY, steps=4), key=jr.key(2))}
+    books = {"adam": adam, "clipped": lo.ClippedGradientDescent(0.1, 1.0)}
+    entrants = Entrants("two_moons", task, books, tuning, {"cell": (adam,)}, 0)
+    rivals = measuring.scored(books, task)
+    found = measure_member(entrants, adam, asked_claims(("two_moons",)), rivals, measuring)
+    assert found.objectives.shape == (1,)
+    assert found.objectives[0] == rivals.only(["adam"]).meta_objectives()[0, 0]
+    assert (found.verdicts[[claim.name == "performance" for claim in asked_claims(("two_moons",))]]
+            != -2).all()  # fmt: skip
+
+
 TINY = Tuning(settings=6, problems=2, steps=20, grid=5, finalists=1, fresh_problems=2)
 
 SHORT = ["--training.steps", "2", "--training.unroll", "5", "--training.problems", "2",

@@ -11,7 +11,7 @@ returns NaN.
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -118,16 +118,28 @@ class Evaluation(Printed, eqx.Module):
         heads = ("optimizer", "mean", "median", "diverged", *self.metrics)
         return Table(title, heads, rows, notes)
 
+    def only(self, names: Sequence[str]) -> "Evaluation":
+        """The record of some of its optimizers. Raises `ValueError` for a name that it lacks."""
+        places = [self.names.index(one_of("names", name, self.names)) for name in names]
+        metrics = {name: values[places] for name, values in self.metrics.items()}
+        return Evaluation(tuple(names), self.losses[places], metrics)
+
     def beside(self, other: "Evaluation") -> "Evaluation":
         """Join this record with the optimizers of `other` that it lacks, on the same problems.
 
-        Raises `ValueError` for runs of another number of problems or updates.
+        Raises `ValueError` for runs of another number of problems or updates, or without metrics
+        that this record has.
         """
         instance("other", other, Evaluation, "an evaluation")
         if self.losses.shape[1:] != other.losses.shape[1:]:
             raise ValueError(
                 f"`other` must have runs of shape {self.losses.shape[1:]}, got "
                 f"{other.losses.shape[1:]}."
+            )
+        missing = [name for name in self.metrics if name not in other.metrics]
+        if missing:
+            raise ValueError(
+                f"`other` must have the metrics of this record, got none named {missing[0]!r}."
             )
         new = [place for place, name in enumerate(other.names) if name not in self.names]
         return Evaluation(

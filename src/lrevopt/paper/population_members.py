@@ -163,8 +163,7 @@ def measure_member(
     Of a member that diverges on all problems nothing else is known: its verdicts are "cannot tell".
     """
     own = measuring.scored({LEARNED: optimizer}, entrants.task)
-    beside = [place for place, name in enumerate(rivals.names) if name in entrants.tuning]
-    tuned = Evaluation(tuple(rivals.names[place] for place in beside), rivals.losses[beside])
+    tuned = rivals.only([name for name in rivals.names if name in entrants.tuning])
     records: dict[str, Any] = {"evaluation": own.beside(tuned), "tuning": dict(entrants.tuning)}
     gradients = np.zeros((0, measuring.steps))
     try:
