@@ -120,6 +120,8 @@ def rate_floor(
     record = mechanisms.adaptation
     if not record.converged.any():
         return Statistic(math.nan, "No held gradient has a converged point.", decides=False)
+    if "momentum" not in tuning:
+        return Statistic(math.nan, UNTUNED, decides=False)
     least = float(record.rates[record.converged].min())
     tuned = float(tuning["momentum"].best["learning_rate"])
     ratio = least / tuned
@@ -129,6 +131,18 @@ def rate_floor(
         also=between(factor, MATCHES, FAR),
         detail=f"{number(least)} against {number(tuned)}.{_without_saturation(interventions)}",
     )
+
+
+UNTUNED = "Momentum was not tuned."
+
+
+def _of_momentum(tuning: Mapping[str, TuningResult]) -> str:
+    """How long a state keeps what it had that adapts nothing."""
+    if "momentum" not in tuning:
+        return UNTUNED
+    momentum = float(tuning["momentum"].best["momentum"])
+    half = math.log(0.5) / math.log(momentum) if 0 < momentum < 1 else 0.0
+    return f"The state of tuned momentum, which adapts nothing, takes {number(half)} steps."
 
 
 def _without_saturation(interventions: Interventions | None) -> str:
@@ -159,13 +173,10 @@ def adapts_after_several(dynamics: Dynamics, tuning: Mapping[str, TuningResult])
     large = sizes >= LARGE_GRADIENTS * sizes.max()
     steps = dynamics.rate_half_steps[large]
     falls = np.isfinite(steps) & (dynamics.rate_change[large] < 1)
-    momentum = float(tuning["momentum"].best["momentum"])
-    beside = math.log(0.5) / math.log(momentum) if 0 < momentum < 1 else 0.0
     changes = dynamics.rate_change[large]
     said = (
         f"Learning rates end at {number(float(changes.min()))} to {number(float(changes.max()))} "
-        f"of what they were. The state of tuned momentum, which adapts nothing, takes "
-        f"{number(beside)} steps."
+        f"of what they were. {_of_momentum(tuning)}"
     )
     if 2 * int(falls.sum()) < len(steps):
         why = "Most large gradients do not lower the learning rate by 10 %."
