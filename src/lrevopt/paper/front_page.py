@@ -64,6 +64,7 @@ def _documents(results: Path) -> list[tuple[str, str]]:
         "claims.md": "the paper's sentences, measured, as text",
         "transfer/matrix.csv": "every optimizer on every task, in numbers",
         "universality/universality.md": "the sentences on populations of four cells",
+        "universality/two_moons/universality.md": "the sentences on twenty GRUs on two moons",
         "factorial/factorial.md": "what each sentence needs: initialisation, width, meta-steps",
     }
     return [(words, name) for name, words in known.items() if (results / name).is_file()]
