@@ -133,8 +133,7 @@ def distill_run(
             found["parts"] = storage.part(
                 "parts", Attribution,
                 lambda: distillation.attribute(
-                    optimizer, box, task, seeds=settings.seeds,
-                    distilled=start, **common),
+                    optimizer, box, task, seeds=settings.seeds, distilled=start, **common),
             )  # fmt: skip
             _write(output, "attribution", found["parts"], say, waterfall(found["parts"]))
     return found
