@@ -121,3 +121,16 @@ PLANTED: dict[str, Planted] = {
     "clock": planted(keep=(0.9, 0.0), push=(1.0, 0.0), rate=0.0),
 }
 """By what is planted in them."""
+
+
+class Wells(AbstractOptimizer):
+    """A momentum, and beside it two wells that no gradient touches."""
+
+    readout: Array
+
+    def initial_state(self):
+        return jnp.array([0.0, 1.0])
+
+    def transition(self, state, gradient):
+        momentum, well = state
+        return jnp.stack([0.5 * momentum + gradient, well + 0.3 * (well - well**3)])

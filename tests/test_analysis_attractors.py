@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from planted import PLANTED
+from planted import PLANTED, Wells
 
 import lrevopt as lo
 from lrevopt.analysis.attractors import ends_of
@@ -108,3 +108,36 @@ def test_a_planted_latch_has_two_basins_by_the_sign_of_its_state():
     # s = tanh(2 s) at 0.957504...
     np.testing.assert_allclose(found.states[:, 0], [0.957504024, -0.957504024], rtol=1e-8)
     np.testing.assert_array_equal(found.ends, [0, 0, 1, 0, -1])
+
+
+class Turn(lo.AbstractOptimizer):
+    """h' turns by an angle: every circle stays, and the middle does not attract."""
+
+    readout: jax.Array
+    angle: float
+
+    def initial_state(self):
+        return jnp.zeros(2)
+
+    def transition(self, state, gradient):
+        turn = jnp.array([
+            [jnp.cos(self.angle), -jnp.sin(self.angle)], [jnp.sin(self.angle), jnp.cos(self.angle)]
+        ])  # fmt: skip
+        return turn @ state + gradient
+
+
+@pytest.mark.parametrize("angle", [0.3, np.pi])
+@pytest.mark.parametrize("radius", [1.0, 9e-3, 1e-3, 1e-4])
+def test_what_goes_round_in_a_small_circle_ends_nowhere(angle, radius):
+    starts = np.array([[radius, 0.0], [0.0, -radius], [0.0, 0.0]])
+    found = lo.find_attractors(Turn(jnp.ones(2), angle), starts, steps=500)
+    np.testing.assert_array_equal(found.ends, [-1, -1, 0])
+
+
+def test_attractors_of_one_gradient_do_not_depend_on_the_other_gradients():
+    """Far states under a large gradient must not join points under a small one."""
+    starts = np.tile([[0.0, 0.9], [0.0, -0.9]], (3, 1))
+    gradients = np.repeat([0.0, 1.0, 1e4], 2)
+    points, _, ends = ends_of(Wells(jnp.ones(2)), starts, gradients, 2_000)
+    assert ends.all()
+    np.testing.assert_allclose(points, np.stack([2 * gradients, [1, -1] * 3], axis=1), atol=1e-9)

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from planted import PLANTED
+from planted import PLANTED, Wells
 
 import lrevopt as lo
 from lrevopt.analysis import Dynamics, measure_dynamics
 from lrevopt.analysis.dynamics import dynamics_facts
-from lrevopt.inner_loop.sampled_states import sample_states
+from lrevopt.inner_loop.sampled_states import SampledStates, sample_states
 
 TASK = lo.LinearRegression(dim=3, log10_eigenvalues=(-1, 0))
 
@@ -146,3 +146,22 @@ def test_an_untrained_optimizer_has_an_order_of_nothing():
     np.testing.assert_array_equal(found.one_rate, 0)
     np.testing.assert_array_equal(found.steady_updates, 0)
     assert np.isnan(found.rate_half_steps).all()
+
+
+@pytest.mark.long
+def test_wells_that_gradients_do_not_touch_are_there_under_each_of_them():
+    """Two attractors under every held gradient, however large the largest one is."""
+    draws = np.random.default_rng(1)
+    size = 10 ** draws.uniform(-1, 4, (20, 40))
+    gradients = size * draws.choice([-1.0, 1.0], (20, 40))
+    states = np.zeros((20, 41, 2))
+    states[..., 1] = np.where(np.arange(20) % 2 == 0, 1.0, -1.0)[:, None]
+    for step in range(40):
+        states[:, step + 1, 0] = 0.5 * states[:, step, 0] + gradients[:, step]
+    sampled = SampledStates(
+        states=states, gradients=gradients, pooled_gradients=gradients.ravel(), diverged=0
+    )
+    found = measure_dynamics(Wells(-jnp.ones(2)), sampled)
+    assert found.count == 2
+    assert found.held_settled.all()
+    np.testing.assert_array_equal(found.held_attractors, 2)

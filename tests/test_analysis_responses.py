@@ -152,6 +152,10 @@ def test_a_fit_is_the_best_there_is():
     residuals = [lo.momentum_fit(model, count).residual for count in (1, 2, 3)]
     assert residuals[0] > residuals[1] > residuals[2]
     assert residuals[2] < 1e-11
+    # Momenta that are the best pair though neither is the best one first (found by a fine search).
+    rates, momenta = [-2.25, 0.386, -0.582, 0.109], [-0.0911, 0.856, -0.871, 0.470]
+    four = model_of(np.diag(momenta), np.ones(4), rates)
+    assert lo.momentum_fit(four, 2).residual < 0.2287
     turn = 0.9 * np.array([[np.cos(0.4), -np.sin(0.4)], [np.sin(0.4), np.cos(0.4)]])
     pair = lo.momentum_fit(model_of(turn, [1, 0], [-1, 0]), 2)
     np.testing.assert_allclose(pair.eigenvalues, 0.9 * np.exp(0.4j * np.array([1, -1])), rtol=1e-9)

@@ -307,6 +307,20 @@ def test_clipping_is_ordered_by_task():
             for k in range(4)
         }
 
+    # Two shares that are equal can be exchanged: 2 of 24 orders agree as much.
+    tied = clipped(1)
+    tied["0"] = Run.of("own", mechanisms=changed(
+        record, clipping__beyond_knee=0.1, clipping__saturation=0.5))  # fmt: skip
+    # Four that are in no order: 13 of 24 orders agree as little.
+    crossed = clipped(1)
+    for k, saturation in enumerate((0.3, 0.1, 0.4, 0.2)):
+        crossed[str(k)] = Run.of("own", mechanisms=changed(
+            record, clipping__beyond_knee=0.1 * k, clipping__saturation=saturation))  # fmt: skip
+    assert one.measure(crossed).value == 0
+    for undecided, share in ((tied, "8.33 % correlate as much"), (crossed, "54.2 % correlate as")):
+        found = one.measure(undecided)
+        assert found.holds is None
+        assert share in found.detail
     right, wrong = clipped(1), clipped(-1)
     assert (one.measure(right).holds, one.measure(wrong).holds) == (True, False)
     few = one.measure({"0": right["0"]})
@@ -389,12 +403,13 @@ def test_the_table_has_every_claim_on_every_task_of_the_paper():
     assert measure_claims({}) == [row for row in measure_claims({}) if row.task == "all"]
 
 
-def rows_of_seeds(*errors: float) -> tuple[str, str, str]:
-    """Outcome, seeds and remark of the linear error, 0.05 in front, over seeds."""
+def rows_of_seeds(*errors: float | None) -> tuple[str, str, str]:
+    """Outcome, seeds and remark of the linear error, 0.05 in front, over seeds; None: no record."""
     made = {
         seed: whole_run(dynamics=dataclasses.replace(dynamics(), linear_error=error))
+        if error is not None else Run.of("own")
         for seed, error in enumerate(errors)
-    }
+    }  # fmt: skip
     chosen = [BY_NAME["linear-near-fixed-point"]]
     (row,) = measure_claims({"rosenbrock": whole_run()}, {"rosenbrock": made}, chosen)
     return row.outcome, row.seeds, row.remark
@@ -410,6 +425,25 @@ def test_the_verdict_is_that_of_four_in_five_seeds():
     outcome, _, remark = rows_of_seeds(0.4, 0.3, 0.05)
     assert outcome == "cannot tell"
     assert "Training seeds do not agree: 2 differs, 1 reproduced." in remark
+
+
+def test_a_seed_that_was_not_measured_stays_in_the_count():
+    outcome, seeds, remark = rows_of_seeds(0.1, 0.05, 0.02, None)
+    assert (outcome, seeds) == ("cannot tell", "3 of 4 (1 not measured); 0.02 to 0.1")
+    assert "Training seeds do not agree: 3 reproduced, 1 not measured." in remark
+    outcome, seeds, _ = rows_of_seeds(0.1, 0.05, 0.02, 0.03, None)
+    assert (outcome, seeds) == ("reproduced", "4 of 5 (1 not measured); 0.02 to 0.1")
+    # Seeds of which none was measured say nothing at all.
+    assert rows_of_seeds(None, None, None)[:2] == ("reproduced", "")
+    assert rows_of_seeds(None, None, None, 0.1)[0] == "cannot tell"
+
+
+def test_where_momentum_was_not_run_claims_about_it_cannot_tell():
+    whole = evaluation().only(["learned", "adam"])
+    for name, record in (("late-momentum", whole), ("performance", whole.only(["learned"]))):
+        found = BY_NAME[name].measure(Run.of("own", evaluation=record))
+        assert found.holds is None
+        assert math.isnan(found.value)
 
 
 def test_performance_takes_three_training_seeds():

@@ -23,7 +23,7 @@ from lrevopt.inner_loop.devices import (
     over_problems,
     population_mesh,
 )
-from lrevopt.tuning.random_search import stack_settings
+from lrevopt.tuning.constructors import stack_settings
 
 TASK = lo.LinearRegression(dim=3)
 DEVICES = pytest.mark.parametrize("devices", [2, 4])

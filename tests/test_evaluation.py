@@ -93,6 +93,20 @@ def test_divergence_is_counted_and_never_a_nan():
     assert (tie.difference, tie.low, tie.high) == (0.0, 0.0, 0.0)
 
 
+def test_of_baselines_that_all_diverged_somewhere_the_best_is_the_least_bad():
+    """Fewest divergences first, then the mean on the other problems; never the first in order."""
+    losses = np.ones((4, 6, 5))
+    losses[1:] *= np.array([0.9, 0.3, 0.5])[:, None, None]
+    losses[:, :, 0] = 1.0
+    losses[1, :, 2:] = np.inf  # everywhere
+    losses[2:, 0, 3:] = np.nan  # on one problem
+    found = Evaluation(("learned", "steep", "good", "fair"), losses)
+    assert (found.best(), found.best_beside("learned")) == ("learned", "good")
+    assert found.only(["fair", "good"]).best() == "good"
+    assert found.only(["steep", "fair"]).best() == "fair"
+    assert found.only(["steep"]).best_beside("steep") is None
+
+
 def test_curves_are_mean_and_standard_error():
     losses = np.random.default_rng(0).uniform(1, 2, (2, 9, 4))
     result = Evaluation(("a", "b"), losses)

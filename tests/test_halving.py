@@ -28,7 +28,8 @@ from lrevopt.plots.tuning import figure_tuning
 from lrevopt.runs.contents import Run
 from lrevopt.tasks import AbstractTask, sample_problems
 from lrevopt.tuning.baselines import BASELINES
-from lrevopt.tuning.random_search import TuningResult, stack_settings, tune
+from lrevopt.tuning.constructors import stack_settings
+from lrevopt.tuning.random_search import TuningResult, tune
 from lrevopt.tuning.settings import LARGE_NETWORK_TUNING, NETWORK_TUNING, Tuning
 
 WIDE = Quadratic(jnp.array([1.0]), jnp.array([1.0]))

@@ -40,11 +40,15 @@ def test_what_a_correlation_of_few_ranks_is_worth():
     """Of the 24 orders of four, one is in full agreement and three more are one exchange away."""
     expected = {1.0: 1, 0.8: 4, 0.0: 13, -1.0: 24}
     for correlation, orders in expected.items():
-        assert chance_of_ranks(correlation, 4) == orders / 24
-    assert chance_of_ranks(1.0, 3) == 1 / 6
-    assert math.isnan(chance_of_ranks(math.nan, 4))
-    assert chance_of_ranks(1.0, 20) < 1e-12
+        assert chance_of_ranks(correlation, range(4), range(4)) == orders / 24
+    assert chance_of_ranks(1.0, range(3), range(3)) == 1 / 6
+    assert math.isnan(chance_of_ranks(math.nan, range(4), range(4)))
+    assert chance_of_ranks(1.0, range(20), range(20)) < 1e-12
+    # Two equal values can be exchanged: twice as many orders agree as much.
+    tied, four = [0, 0, 0.05, 0.13], [0.1, 0.2, 0.5, 0.8]
+    assert chance_of_ranks(rank_correlation(tied, four), tied, four) == 2 / 24
     # Beyond seven, the approximation is scipy's.
     one, other = np.arange(9), np.array([1, 0, 2, 3, 6, 5, 4, 8, 7])
     found = scipy.stats.spearmanr(one, other, alternative="greater")
-    assert chance_of_ranks(rank_correlation(one, other), 9) == pytest.approx(found.pvalue, rel=1e-9)
+    chance = chance_of_ranks(rank_correlation(one, other), one, other)
+    assert chance == pytest.approx(found.pvalue, rel=1e-9)

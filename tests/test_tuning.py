@@ -1,6 +1,7 @@
 """Tuning: scores that another route gives too, edges that move, and keys that decide."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import equinox as eqx
@@ -16,8 +17,9 @@ from lrevopt.inner_loop.evaluation import evaluate
 from lrevopt.inner_loop.objectives import OBJECTIVES, meta_objective
 from lrevopt.inner_loop.scoring import score_settings
 from lrevopt.tasks import AbstractProblem, AbstractTask, sample_problems
+from lrevopt.tuning.constructors import stack_settings
 from lrevopt.tuning.decision import decide
-from lrevopt.tuning.random_search import analytic_momentum, stack_settings, tune
+from lrevopt.tuning.random_search import analytic_momentum, tune
 from lrevopt.tuning.settings import SearchRange, Tuning
 
 TASK = lo.LinearRegression(dim=3)
@@ -247,6 +249,31 @@ def test_arguments_with_defaults_stay_unless_a_range_names_them():
     clipped = dataclasses.replace(SMALL, ranges={"threshold": (0.1, 10.0)})
     result = tune(TASK, lo.ClippedGradientDescent, clipped, key=jr.key(0))
     assert result.parameter_names == ("learning_rate", "threshold")
+
+
+def test_a_partial_keeps_an_argument_at_its_value():
+    steady = functools.partial(lo.Momentum, momentum=0.5)
+    result = tune(TASK, steady, SMALL, key=jr.key(0))
+    assert (result.name, result.parameter_names) == ("Momentum", ("learning_rate",))
+    assert result.optimizer(steady).momentum == 0.5
+    fixed = dataclasses.replace(SMALL, ranges={"momentum": (0.1, 0.9)})
+    with pytest.raises(ValueError, match=r"Momentum \(learning_rate\), got 'momentum'"):
+        tune(TASK, steady, fixed, key=jr.key(0))
+
+
+@pytest.mark.parametrize(
+    ("shift", "sentence"),
+    [(-100.0, "got -.*: add a constant to the loss"), (np.nan, "got nan"), (np.inf, "got inf")],
+)
+def test_a_loss_that_nothing_can_be_relative_to_is_refused(shift, sentence):
+    """The least score would be that of the setting that goes furthest down, or diverges."""
+    task = lo.FunctionTask(lambda x: jnp.sum(x**2) + shift, lambda key: jr.normal(key, (2,)))
+    with pytest.raises(ValueError, match=f"must have finite losses of at least 0 .*{sentence}"):
+        tune(task, lo.Momentum, SMALL, key=jr.key(0))
+    if shift == -100:
+        stacked = stack_settings(lo.GradientDescent, {"learning_rate": np.array([0.1, 0.2])})
+        with pytest.raises(ValueError, match="must have losses of at least 0 at initial parameter"):
+            score_settings(task, stacked, sample_problems(task, jr.key(0), 3), 5)
 
 
 def replaced(**changes: Any) -> Tuning:

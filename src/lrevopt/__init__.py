@@ -132,9 +132,9 @@ if TYPE_CHECKING:
     from lrevopt.tasks import Rosenbrock as Rosenbrock
     from lrevopt.tasks import TwoMoons as TwoMoons
     from lrevopt.tasks import sample_problems as sample_problems
+    from lrevopt.tuning.constructors import stack_settings as stack_settings
     from lrevopt.tuning.random_search import TuningResult as TuningResult
     from lrevopt.tuning.random_search import analytic_momentum as analytic_momentum
-    from lrevopt.tuning.random_search import stack_settings as stack_settings
     from lrevopt.tuning.random_search import tune as tune
     from lrevopt.tuning.scales import ScaleSearch as ScaleSearch
     from lrevopt.tuning.scales import search_scales as search_scales

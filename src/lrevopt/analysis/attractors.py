@@ -14,7 +14,13 @@ import numpy as np
 from jax import lax
 from jaxtyping import Bool, Float, Int
 
-from lrevopt.analysis.fixed_points import SHOWN, coordinates_in_words, distinct_points, solve_each
+from lrevopt.analysis.fixed_points import (
+    SAME_POINT,
+    SHOWN,
+    coordinates_in_words,
+    distinct_points,
+    solve_each,
+)
 from lrevopt.analysis.precision import AnyArray, as_double, double_precision, double_states
 from lrevopt.analysis.rest import MARGINAL
 from lrevopt.checks import at_most_32_bits, gradient_value, positive_integer
@@ -33,7 +39,9 @@ STILL = 1e-13
 
 NEAR = 1e-2
 """Distance to the attractor, per unit of max(1, ||h||), of a state that is still on its way when
-its updates are over. Modes that fade by 1 % in 20 updates settle to `STILL` in far fewer."""
+its updates are over. Modes that fade by 1 % in 20 updates settle to `STILL` in far fewer. A point
+whose spectral radius is 1 need not attract: states that are not there by then, to within
+`SAME_POINT`, may go round it for ever."""
 
 
 class Attractors(Printed, eqx.Module):
@@ -137,17 +145,16 @@ def ends_of(
         last = np.array(_iterated(on_all, starts, gradients, steps, mesh))
     points, radii = last.copy(), np.full(len(last), np.nan)
     ends = np.isfinite(last).all(axis=1)
-    # Equal ends under one gradient are solved once. Another gradient is a coordinate far away.
-    known = np.where(ends[:, None], last, 0.0)
-    _, which = np.unique(gradients, return_inverse=True)
-    away = which * (1 + np.linalg.norm(known, axis=1).max())
-    label, kept = distinct_points(np.column_stack([known, away]), ends)
+    # Equal ends under one gradient are solved once.
+    label, kept = distinct_points(last, ends, gradients)
     if not len(kept):
         return points, radii, ends
     found = solve_each(opt, last[kept], gradients[kept])
     own = label[ends]
     gaps = np.linalg.norm(found.states[own] - last[ends], axis=1)
-    near = gaps <= NEAR * np.maximum(1, np.linalg.norm(found.states[own], axis=1))
+    marginal = np.abs(found.radii[own] - 1) <= MARGINAL
+    allowed = np.where(marginal, SAME_POINT, NEAR)
+    near = gaps <= allowed * np.maximum(1, np.linalg.norm(found.states[own], axis=1))
     attracting = found.converged & (found.radii <= 1 + MARGINAL)
     points[ends], radii[ends] = found.states[own], found.radii[own]
     ends[ends] = near & attracting[own]

@@ -268,13 +268,20 @@ def _same(
 
 
 def distinct_points(
-    points: Float[np.ndarray, "found state"], converged: Bool[np.ndarray, " found"]
+    points: Float[np.ndarray, "found state"],
+    converged: Bool[np.ndarray, " found"],
+    gradients: Float[np.ndarray, " found"] | None = None,
 ) -> tuple[Int[np.ndarray, " found"], Int[np.ndarray, " distinct"]]:
-    """Index of each point among the distinct ones (-1: not converged), and indices of those."""
+    """Index of each point among the distinct ones (-1: not converged), and indices of those.
+
+    Points under different `gradients` are different, wherever they lie.
+    """
     label = np.full(len(points), -1)
+    held = np.zeros(len(points)) if gradients is None else gradients
     kept: list[int] = []
     for index in np.flatnonzero(converged):
-        near = np.flatnonzero(_same(points[kept], points[index][None])[:, 0])
+        same = _same(points[kept], points[index][None])[:, 0]
+        near = np.flatnonzero(same & (held[kept] == held[index]))
         label[index] = near[0] if near.size else len(kept)
         if not near.size:
             kept.append(int(index))

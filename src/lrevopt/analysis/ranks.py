@@ -25,15 +25,21 @@ def rank_correlation(
 
 
 LISTED = 7
-"""Ranks of which all orders are listed, at most."""
+"""Values of which all orders are listed, at most."""
 
 
-def chance_of_ranks(correlation: float, count: int) -> float:
-    """Share of all orders of `count` ranks that correlate at least as much (one-sided).
+def chance_of_ranks(
+    correlation: float,
+    first: Sequence[float] | Real[np.ndarray, " value"],
+    second: Sequence[float] | Real[np.ndarray, " value"],
+) -> float:
+    """Share of all orders of `second` that correlate with `first` at least as much (one-sided).
 
-    Exact for up to 7 ranks: of four, 1 in 24 for a correlation of 1 and 4 in 24 for 0.8. Beyond, by
-    Student's t with count - 2 degrees of freedom. NaN of NaN.
+    Exact for up to 7 values, ties included: of four different ones, 1 in 24 for a correlation of 1
+    and 4 in 24 for 0.8. Beyond, by Student's t with two degrees of freedom less than values. NaN of
+    NaN.
     """
+    count = len(first)
     if math.isnan(correlation):
         return math.nan
     if count > LISTED:
@@ -41,6 +47,5 @@ def chance_of_ranks(correlation: float, count: int) -> float:
 
         share = max(1 - correlation**2, 1e-300)
         return float(t.sf(correlation * math.sqrt((count - 2) / share), count - 2))
-    ranks = list(range(count))
-    found = [rank_correlation(ranks, order) for order in itertools.permutations(ranks)]
+    found = [rank_correlation(first, order) for order in itertools.permutations(second)]
     return sum(value >= correlation for value in found) / len(found)

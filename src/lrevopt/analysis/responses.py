@@ -18,9 +18,11 @@ that one unit of gradient causes, and that does not depend on any basis. Two que
   gradients that are independent from update to update, and favours no frequency.
 """
 
+import itertools
+
 import equinox as eqx
 import numpy as np
-from jaxtyping import Complex, Float
+from jaxtyping import Complex, Float, Inexact
 
 from lrevopt.analysis.linearization import (
     DIGITS,
@@ -42,6 +44,18 @@ DOUBLINGS = 60
 
 GRID = np.concatenate([1 - np.geomspace(2, 1e-4, 240), [0.0]])
 """Momenta among which a fit begins, from -1 to 0.9999."""
+
+
+COARSE = np.concatenate([[-0.95, -0.8, -0.6, -0.4, -0.2], 1 - np.geomspace(1, 1e-3, 15)])
+REAL_PAIRS = np.array(list(itertools.combinations(COARSE, 2)))
+"""Pairs of real momenta among which a fit of two or more begins."""
+
+OSCILLATIONS = np.array([
+    (size * np.exp(1j * angle), size * np.exp(-1j * angle))
+    for size in (0.3, 0.6, 0.8, 0.9, 0.95, 0.98, 0.995)
+    for angle in np.pi * np.array([0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.95])
+])  # fmt: skip
+"""Pairs of conjugates, likewise."""
 
 
 class MomentumFit(Printed, eqx.Module):
@@ -162,8 +176,9 @@ def momentum_fit(linearization: Linearization, count: int = 1, *, steps: int = 2
     """The `count` momenta that fit the impulse response over `steps` updates best.
 
     Momenta are the roots of a real polynomial, so that a damped oscillation takes two. Searched
-    from several starts: the balanced truncation of the response to this order, and momenta added
-    one at a time.
+    from several starts: the balanced truncation of the response to this order, momenta added one at
+    a time, and the best pair of real and of conjugate momenta on a grid, with more added to it. A
+    better minimum that none of these leads to is possible.
 
     Raises `ValueError` for a count that is not from 1 to the number of coordinates of the state,
     fewer steps than twice the count, or where J or B is not finite.
@@ -242,19 +257,25 @@ def _missed(
 
 def _starts(response: Float[np.ndarray, " step"], count: int) -> list[Float[np.ndarray, " mode"]]:
     """Coefficients from which fits begin."""
+
+    def best_of(momenta: np.ndarray) -> np.ndarray:
+        """The row of momenta that misses least."""
+        errors = [np.linalg.norm(_missed(response, _coefficients(row))) for row in momenta]
+        return momenta[int(np.argmin(errors))]
+
+    begun = [np.zeros(0)]
+    if count > 1:  # momenta that are the best together need not be so one after the other
+        begun += [best_of(pairs) for pairs in (REAL_PAIRS, OSCILLATIONS)]
     starts = [_truncated(response, count)]
-    chosen: list[float] = []
-    for _ in range(count):
-        errors = [
-            np.linalg.norm(_missed(response, _coefficients(np.array([*chosen, value]))))
-            for value in GRID
-        ]
-        chosen.append(float(GRID[int(np.argmin(errors))]))
-    return [*starts, _coefficients(np.array(chosen))]
+    for chosen in begun:
+        while len(chosen) < count:
+            chosen = best_of(np.stack([np.append(chosen, value) for value in GRID]))
+        starts.append(_coefficients(chosen))
+    return starts
 
 
-def _coefficients(momenta: Float[np.ndarray, " mode"]) -> Float[np.ndarray, " mode"]:
-    return -np.poly(momenta)[1:]
+def _coefficients(momenta: Inexact[np.ndarray, " mode"]) -> Float[np.ndarray, " mode"]:
+    return -np.poly(momenta)[1:].real
 
 
 def _truncated(response: Float[np.ndarray, " step"], count: int) -> Float[np.ndarray, " mode"]:

@@ -26,7 +26,7 @@ from lrevopt import storage
 from lrevopt.checks import instance, mapping, one_of, positive_integer, random_key
 from lrevopt.inner_loop.devices import check_mesh, over_problems
 from lrevopt.inner_loop.objectives import Objective, meta_objective
-from lrevopt.inner_loop.run_checks import check_run
+from lrevopt.inner_loop.run_checks import check_losses, check_run
 from lrevopt.inner_loop.sizes import check_runs
 from lrevopt.inner_loop.unroll import run_all
 from lrevopt.optimizers.interface import AbstractOptimizer
@@ -174,11 +174,22 @@ class Evaluation(Printed, eqx.Module):
         scores = self.meta_objectives(objective)
         return {name: float(np.mean(row)) for name, row in zip(self.names, scores, strict=True)}
 
+    def best(self) -> str:
+        """Name of the optimizer with the least mean meta-objective.
+
+        Where all diverged on some problem, it is the one that did on the fewest and, of several,
+        has the least mean on the others.
+        """
+        finite, scores = self.finite(), self.meta_objectives()
+        left = [float(row[sound].mean()) if sound.any() else math.inf
+                for row, sound in zip(scores, finite, strict=True)]  # fmt: skip
+        ranks = zip(scores.mean(axis=1), self.diverged(), left, self.names, strict=True)
+        return min(ranks, key=lambda rank: rank[:3])[3]
+
     def best_beside(self, name: str) -> str | None:
-        """Name of the optimizer with the least mean meta-objective of all but `name`, if any."""
-        means = self.mean_scores()
+        """Name of the best optimizer of all but `name` (see `best`), if there is another."""
         others = [other for other in self.names if other != name]
-        return min(others, key=lambda other: means[other]) if others else None
+        return self.only(others).best() if others else None
 
     def mean_curve(self) -> Float[np.ndarray, "optimizer visited"]:
         """Mean loss over problems; +inf from the step on at which a problem diverges."""
@@ -273,11 +284,7 @@ def evaluate(
     runs = [_joined(each) for each in parts]
     losses = np.stack([one.losses for one in runs])
     metrics = {name: np.stack([one.metrics[name] for one in runs]) for name in runs[0].metrics}
-    if (lowest := losses[..., 0].min()) < 0:
-        raise ValueError(
-            "`task` must have losses of at least 0 at initial parameters, because meta-objectives "
-            f"are relative to them, got {lowest:.3g}: add a constant to the loss."
-        )
+    check_losses(losses[..., 0])
     return Evaluation(tuple(optimizers), losses, metrics)
 
 

@@ -1,6 +1,7 @@
 """What every function that runs an optimizer on a task checks before it begins.
 
-Nothing is computed: only shapes and types are followed through the optimizer and the task.
+Only shapes and types are followed through the optimizer and the task. The first losses of problems
+that have been drawn are the one thing that is computed, where an objective is relative to them.
 """
 
 from typing import Any
@@ -8,9 +9,11 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Key
+import numpy as np
+from jaxtyping import Array, Float, Key
 
 from lrevopt.checks import shown
+from lrevopt.inner_loop.steps import losses_of
 from lrevopt.optimizers.interface import AbstractOptimizer, check_optimizer
 from lrevopt.tasks.interface import AbstractTask, check_task, drawn_parameters
 
@@ -50,6 +53,32 @@ def check_stacked(name: str, tree: Any) -> None:
         found = f"shapes {shapes}" if len(str(shapes)) <= 80 else f"{len(shapes)} arrays"
         found = found if shapes else shown(tree)
         raise ValueError(f"`{name}` must be arrays with one common first axis, got {found}.")
+
+
+def check_first_losses(task: AbstractTask, problems: Any, *, finite: bool = False) -> None:
+    """`check_losses` on the first losses of stacked problems. Traced problems pass."""
+    if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((task, problems))):
+        check_losses(np.asarray(_first_losses(task, problems)), finite=finite)
+
+
+def check_losses(first: Float[np.ndarray, "*run"], *, finite: bool = False) -> None:
+    """Raise `ValueError` if any of the first losses is negative or, with `finite`, not finite."""
+    unfit = first < 0
+    if finite:
+        unfit |= ~np.isfinite(first)
+    if unfit.any():
+        wanted = "finite losses of at least 0" if finite else "losses of at least 0"
+        found = float(first[unfit].min())
+        more = ": add a constant to the loss" if found < 0 else ""
+        raise ValueError(
+            f"`task` must have {wanted} at initial parameters, because meta-objectives are "
+            f"relative to them, got {found:.3g}{more}."
+        )
+
+
+@eqx.filter_jit
+def _first_losses(task: AbstractTask, problems: Any) -> Float[Array, " problem"]:
+    return losses_of(task, problems, problems.initial_parameters, 0)
 
 
 def first_of(stacked: Any) -> Any:

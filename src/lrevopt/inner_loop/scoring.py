@@ -27,7 +27,7 @@ from lrevopt.checks import one_of, positive_integer
 from lrevopt.inner_loop.adjoint import unroll_losses
 from lrevopt.inner_loop.devices import check_mesh, over_problems
 from lrevopt.inner_loop.objectives import OBJECTIVES, Objective, objective_of_summary
-from lrevopt.inner_loop.run_checks import check_fit, check_stacked, first_of
+from lrevopt.inner_loop.run_checks import check_first_losses, check_fit, check_stacked, first_of
 from lrevopt.inner_loop.steps import step_loop
 from lrevopt.inner_loop.unroll import batch_size
 from lrevopt.optimizers.interface import AbstractOptimizer, moved_at, start_at, state_size
@@ -70,7 +70,7 @@ def score_settings(
     `jax.custom_jvp` rule that shares the product takes half the time.
 
     Raises `ValueError` for steps or memory below 1, an unknown objective, arrays of unequal first
-    axis, or a task whose loss is not a scalar.
+    axis, or a task whose loss is not a scalar, or negative at the initial parameters of a problem.
     """
     steps = positive_integer("steps", steps)
     memory = positive_integer("memory", memory)
@@ -78,6 +78,7 @@ def score_settings(
     check_stacked("optimizers", optimizers)
     check_stacked("problems", problems)
     check_fit(first_of(optimizers), task, first_of(problems))
+    check_first_losses(task, problems)
     large = problems.initial_parameters.shape[1] > LARGE_PROBLEM
     return _score_settings(
         optimizers, task, problems, steps=steps, objective=objective, memory=memory, large=large,

@@ -165,9 +165,7 @@ class RunDirectory:
         storage.writable_directory(self.path)
         if resume:
             self.saved = sorted(self.checkpoints.glob("step_*"))
-            if self.saved:
-                return Found(storage.load_arrays(self.saved[-1]), self.saved[-1])
-            return None
+            return self._newest() if self.saved else None
         # What is stale goes first: killed from here on, the folder holds less, but nothing false.
         for name in (*OF_OPTIMIZER, *OF_SETTINGS, *PUBLISHED):
             storage.remove(self.path / name)
@@ -176,6 +174,19 @@ class RunDirectory:
         record = self.identity | {PLAN: plan, "versions": storage.versions()}
         storage.save_json(settings, record)
         return None
+
+    def _newest(self) -> Found:
+        """The newest saved state. Raises `ValueError` where it is damaged."""
+        *earlier, newest = self.saved
+        try:
+            return Found(storage.load_arrays(newest), newest)
+        except ValueError as error:
+            if not earlier:
+                raise
+            before = earlier[-1].name
+            raise ValueError(
+                f"{str(error).rstrip('.')}; remove it to continue from `{before}` before it."
+            ) from None
 
     def check(self, *, resume: bool, overwrite: bool) -> None:
         """Raise `ValueError` for a folder that holds something else, or no run to resume."""

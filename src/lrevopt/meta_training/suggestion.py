@@ -39,7 +39,7 @@ from lrevopt.meta_training.settings import PRESETS, MetaTraining, without_schedu
 from lrevopt.optimizers import Adam, GRUOptimizer, RecurrentOptimizer
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.tasks.interface import AbstractTask, drawn_parameters, sample_problems
-from lrevopt.tuning.random_search import stack_settings
+from lrevopt.tuning.constructors import stack_settings
 
 QUANTILE = 0.99
 INPUT, OUTPUT = 3.0, 1.0

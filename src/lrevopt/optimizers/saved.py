@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from lrevopt import specs, storage
+from lrevopt.checks import shown
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.optimizers.named import make_optimizer
 from lrevopt.optimizers.recurrent import GRUCell, RecurrentOptimizer
@@ -124,6 +125,11 @@ def load_settings(source: Path | str) -> dict[str, Any]:
 
     Raises `ValueError` for a folder that is missing or is not a run, and for an unknown name.
     """
+    if not isinstance(source, str | os.PathLike):
+        raise ValueError(
+            f"`source` must be the folder of a run, or the name of a shipped optimizer, got "
+            f"{shown(source)}."
+        )
     directory = Path(source)
     if str(source) in shipped() and not directory.exists():
         return storage.load_settings(SHIPPED / f"{source}.json")

@@ -229,7 +229,7 @@ def _joined(
         design += [_levels(training, step, settings)] * len(cell.objectives)
     claims = next(iter(benches.values())).claims
     scores = {name: bench.rivals.mean_scores() for name, bench in benches.items()}
-    best = {name: min(each, key=each.__getitem__) for name, each in scores.items()}
+    best = {name: bench.rivals.best() for name, bench in benches.items()}
     whole = {field.name: np.concatenate([getattr(cell, field.name) for cell in cells.values()])
              for field in dataclasses.fields(CellRecord)}  # fmt: skip
     return Factorial(

@@ -79,7 +79,9 @@ def _transfer(
         for kind, optimizer in own.items()
     }
     made_from = _made_from(settings, everyone)
-    _check_settings(output / storage.SETTINGS, made_from)
+    storage.check_output(output, made_from, {WEIGHTS})
+    if not (output / storage.SETTINGS).exists():
+        storage.save_json(output / storage.SETTINGS, made_from)
     once = functools.partial(_once, say=say, made_from=made_from)
     test, seen = (key_stream(name, settings.seed) for name in ("test", "analysis"))
     steps = settings.steps
@@ -178,7 +180,7 @@ def _once(
     if path.exists():
         kept = storage.load_record(kind, path)
         before = storage.load_source(path) or made_from
-        if _other_settings(before, made_from):
+        if storage.other_settings(before, made_from, {WEIGHTS}):
             raise ValueError(f"`{path}` was made from other settings: remove it.")
         measured = rows.to_measure(kept, before[WEIGHTS], made_from[WEIGHTS])
         if not measured and kept.names == names:
@@ -216,21 +218,6 @@ def _made_from(
     """Settings, and digests of the weights by optimizer, as they are read back from a file."""
     weights = {name: storage.digest_of(optimizer) for name, optimizer in optimizers.items()}
     return json.loads(json.dumps(dataclasses.asdict(settings) | {WEIGHTS: weights}))
-
-
-def _other_settings(found: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
-    return [key for key in own if key != WEIGHTS and found.get(key) != own[key]]
-
-
-def _check_settings(path: Path, made_from: dict[str, Any]) -> None:
-    """Keep what a new folder is made from. Raises `ValueError` for one of other settings."""
-    if not path.exists():
-        storage.save_json(path, made_from)
-    elif other := _other_settings(storage.load_json(path), made_from):
-        raise ValueError(
-            f"`output` must be a folder that was measured with the same settings, got "
-            f"`{path.parent}`, whose `{other[0]}` differ: choose another folder, or remove it."
-        )
 
 
 def transfer_table(transfers: Mapping[str, Transfer]) -> str:

@@ -96,7 +96,8 @@ def distill_run(
     not trained again.
 
     Fits use problems of the stream of analyses, training that of tuning, and scores those of the
-    test. Raises `ValueError` for a run without weights or tuned baselines.
+    test. Raises `ValueError` for a run without weights or tuned baselines, and for an `output` that
+    holds a run, or was made with other settings.
     """
     box = white_box or default_box()
     task, optimizer = run.task, saved.load(run.folder)
@@ -115,6 +116,7 @@ def distill_run(
         "test_key": key_stream("test", settings.seed), "settings": settings.boxes,
     }  # fmt: skip
     found: dict[str, Any] = {}
+    storage.check_output(output, facts)
     with storage.claimed(output), storage.resumable(output, "distill", facts):
         storage.save_json(output / storage.SETTINGS, facts | {"versions": storage.versions()})
         if "fit" in settings.studies:

@@ -21,7 +21,8 @@ from lrevopt.runs.writing import remove_stale
 from lrevopt.tasks import AbstractTask
 from lrevopt.tasks.named import differences
 from lrevopt.tuning.baselines import BASELINES
-from lrevopt.tuning.random_search import TuningResult, search_axes, tune
+from lrevopt.tuning.constructors import search_axes
+from lrevopt.tuning.random_search import TuningResult, tune
 from lrevopt.tuning.settings import Tuning
 from lrevopt.tuning.well_known import MakeOptax, tune_rate
 

@@ -30,7 +30,9 @@ from lrevopt.storage.records import load_record as load_record
 from lrevopt.storage.records import record_bytes as record_bytes
 from lrevopt.storage.records import save_record as save_record
 from lrevopt.storage.settings import SETTINGS as SETTINGS
+from lrevopt.storage.settings import check_output as check_output
 from lrevopt.storage.settings import load_settings as load_settings
+from lrevopt.storage.settings import other_settings as other_settings
 from lrevopt.storage.trees import arrays_to_tree as arrays_to_tree
 from lrevopt.storage.trees import describe as describe
 from lrevopt.storage.trees import digest_of as digest_of

@@ -1,6 +1,7 @@
 """The settings file of a run's folder, its entries of the types that the package writes."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,28 @@ def load_settings(directory: Path | str) -> dict[str, Any]:
     if any(not isinstance(version, str) for version in settings.get("versions", {}).values()):
         raise ValueError(f"`{path}` must have strings in `versions`.")
     return settings
+
+
+def other_settings(
+    found: Mapping[str, Any], made_from: Mapping[str, Any], but: Collection[str] = ()
+) -> list[str]:
+    """Entries of `made_from`, `but` some, that are others in `found`."""
+    plain = json.loads(json.dumps(dict(made_from)))  # as read back: tuples are lists
+    return [name for name in plain if name not in but and found.get(name) != plain[name]]
+
+
+def check_output(folder: Path, made_from: Mapping[str, Any], but: Collection[str] = ()) -> None:
+    """Raise `ValueError` for a folder whose settings are others than those of what it is to hold.
+
+    Such a folder holds a run, or results that were made otherwise. Entries of `made_from` are
+    compared, `but` some. A folder without settings passes.
+    """
+    path = folder / SETTINGS
+    if path.exists() and (other := other_settings(load_json(path), made_from, but)):
+        raise ValueError(
+            f"`output` must be a folder that was made with the same settings, got `{folder}`, "
+            f"whose `{other[0]}` differ: choose another folder, or remove it."
+        )
 
 
 def _check(

@@ -9,9 +9,8 @@ Where runs are expensive, most settings are stopped early (`successive_halving`)
 """
 
 import dataclasses
-import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -22,14 +21,16 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from lrevopt import storage
-from lrevopt.checks import increasing_pair, instance, mapping, random_key, real_array, shown
+from lrevopt.checks import increasing_pair, random_key
 from lrevopt.inner_loop.objectives import Objective
+from lrevopt.inner_loop.run_checks import check_first_losses
 from lrevopt.inner_loop.scoring import score_settings
 from lrevopt.optimizers.classical import Momentum, as_float
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.tasks.interface import AbstractTask, sample_problems
+from lrevopt.tuning.constructors import name_of, search_axes, stack_settings
 from lrevopt.tuning.decision import Decided, decide
-from lrevopt.tuning.settings import DEFAULT_RANGES, SearchRange, Tuning, axis_of
+from lrevopt.tuning.settings import SearchRange, Tuning
 from lrevopt.tuning.successive_halving import successive_halving
 
 EDGE = 0.02
@@ -119,7 +120,8 @@ def tune(
     """Search the hyperparameters of any optimizer at random.
 
     An argument of `constructor` is searched if `settings.ranges` or `DEFAULT_RANGES` has a range
-    for its name; otherwise it keeps its default. The `settings.finalists` best settings are scored
+    for its name; otherwise it keeps its default. `functools.partial(Momentum, momentum=0.9)` keeps
+    an argument at a value. The `settings.finalists` best settings are scored
     again on fresh problems, and the least mean wins. If the winner's score on further problems
     differs by more than 10 %, finalists are compared on more problems, at most four times as many.
     If the winner is on an edge, that end of its axis moves out by a decade, and the search is
@@ -127,12 +129,14 @@ def tune(
     another `key`. Problems are spread over the devices of `mesh` (default: see `problem_mesh`).
 
     Raises `ValueError` for an argument with neither a range nor a default, a range for an
-    argument that does not exist, or nothing to search.
+    argument that does not exist, nothing to search, or a task whose loss is negative or not finite
+    at the initial parameters of a tuning problem.
     """
     axes = search_axes(constructor, settings)
     points = dict.fromkeys(axes, settings.grid)
     settings_key, problems_key, fresh_key = jr.split(random_key("key", key), 3)
     problems = _sample(task, problems_key, settings.problems)
+    check_first_losses(task, problems, finite=True)
     fresh = partial(_fresh, task, fresh_key, settings.fresh_problems)
     score = _Scorer(task, constructor, settings.objective, mesh)
 
@@ -248,75 +252,6 @@ def _search(
     )
 
 
-def search_axes(
-    constructor: Callable[..., AbstractOptimizer], settings: Tuning
-) -> dict[str, SearchRange]:
-    """The axes that `tune` searches by argument of `constructor`. Raises as `tune` does."""
-    instance("settings", settings, Tuning, "Tuning settings")
-    title = name_of(constructor)
-    arguments = inspect.signature(constructor).parameters
-    chosen = {name: axis_of(name, pair) for name, pair in settings.ranges.items()}
-    ranges = {**DEFAULT_RANGES, **chosen}
-    if unknown := [name for name in settings.ranges if name not in arguments]:
-        raise ValueError(
-            f"`ranges` must name arguments of {title} ({', '.join(arguments)}), got {unknown[0]!r}."
-        )
-    needed = (name for name, argument in arguments.items() if argument.default is argument.empty)
-    if missing := [name for name in needed if name not in ranges]:
-        raise ValueError(
-            f"`ranges` must hold a range for `{missing[0]}` of {title}, which has neither a "
-            f"default nor a built-in range, got {sorted(settings.ranges)}."
-        )
-    axes = {name: ranges[name] for name in arguments if name in ranges}
-    if not axes:
-        raise ValueError(f"`constructor` must have an argument to search, got {title}.")
-    return axes
-
-
-def name_of(constructor: Any) -> str:
-    """The name of a constructor of optimizers; `ValueError` for anything else."""
-    if not callable(constructor) or isinstance(constructor, AbstractOptimizer):
-        hint = ": pass its class" if isinstance(constructor, AbstractOptimizer) else ""
-        raise ValueError(
-            f"`constructor` must be a class or function that makes an optimizer, got "
-            f"{shown(constructor)}{hint}."
-        )
-    return getattr(constructor, "__name__", type(constructor).__name__)
-
-
-def takes(constructor: Callable[..., Any], name: str) -> bool:
-    """Whether a constructor has an argument of this name."""
-    arguments = inspect.signature(constructor).parameters
-    return name in arguments or any(each.kind is each.VAR_KEYWORD for each in arguments.values())
-
-
-def stack_settings(
-    constructor: Callable[..., AbstractOptimizer],
-    values: Mapping[str, Float[np.ndarray, " setting"]],
-) -> AbstractOptimizer:
-    """Optimizers of many settings as one module whose arrays have a leading axis `setting`.
-
-    Raises `ValueError` for values that are not lists of numbers of one length, or an argument that
-    `constructor` does not have.
-    """
-    name_of(constructor)
-    arrays = {
-        name: as_float(real_array(f"values[{name!r}]", value))
-        for name, value in mapping("values", values, "settings").items()
-    }
-    shapes = {array.shape for array in arrays.values()}
-    if len(shapes) != 1 or any(len(shape) != 1 or 0 in shape for shape in shapes):
-        raise ValueError(
-            "`values` must be lists of one length, an entry for each setting, got shapes "
-            f"{[array.shape for array in arrays.values()]}."
-        )
-    if unknown := [name for name in arrays if not takes(constructor, name)]:
-        raise ValueError(
-            f"`values` must name arguments of {name_of(constructor)}, got {unknown[0]!r}."
-        )
-    return eqx.filter_vmap(lambda chosen: constructor(**chosen))(arrays)
-
-
 def analytic_momentum(log10_eigenvalues: tuple[float, float] = (-3, 0)) -> Momentum:
     """Momentum that contracts fastest on quadratics with eigenvalues in a range (Polyak 1964).
 
@@ -350,7 +285,7 @@ class _Scorer:
             scores = score_settings(self.task, stacked, draws, steps, objective, mesh=self.mesh)
             return Rung(*map(np.asarray, scores))
 
-        rung = storage.part(f"{self.constructor.__name__} {steps}", Rung, run)
+        rung = storage.part(f"{name_of(self.constructor)} {steps}", Rung, run)
         return rung.scores, rung.diverged
 
 

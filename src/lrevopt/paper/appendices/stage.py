@@ -68,13 +68,16 @@ def appendix_b(
     with difference of the meta-objective, gap, score and dominant mode of each snapshot.
 
     Raises `ValueError` for a run that is not on linear regression, the only task whose optimum is
-    known, or that has no snapshots.
+    known, or that has no snapshots; for baselines without momentum; and for an `output` that holds
+    a run, or the appendix of another one.
     """
     task = linear_regression_of(run_directory)
-    tuned = Momentum(**load_tuning(baselines, task)["momentum"].best)
+    tuned = _tuned_momentum(baselines, task)
+    own = Run(run_directory).settings
+    if (output / storage.SETTINGS).exists():
+        _check_output(output, own)
     optimum = analytic_momentum(task.log10_eigenvalues)
     snapshots, history = load_snapshots(run_directory)
-    storage.writable_directory(output)
     taken, scores = history.snapshot_steps[: len(snapshots)], history.selection_scores
     compared = compare_snapshots(run_directory, snapshots, task, tuned)
     chosen, by_curves = compared.equal, compared.nearest_curve
@@ -102,13 +105,33 @@ def appendix_b(
         "test_problems": test_problems,
         "seed": seed,
     } | counts
-    own = Run(run_directory).settings
-    storage.save_json(output / storage.SETTINGS, own | {APPENDIX_B: settings})
-    saved.save_optimizer(output, snapshots[chosen])
-    for name, record in ((MIMIC, mimic), (BY_CURVES, other), (DYNAMICS, dynamics)):
-        storage.save_record(output / name, record)
-    storage.write_atomically(output / "snapshots.csv", _table(dynamics, compared))
+    with storage.claimed(output):
+        storage.save_json(output / storage.SETTINGS, own | {APPENDIX_B: settings})
+        saved.save_optimizer(output, snapshots[chosen])
+        for name, record in ((MIMIC, mimic), (BY_CURVES, other), (DYNAMICS, dynamics)):
+            storage.save_record(output / name, record)
+        storage.write_atomically(output / "snapshots.csv", _table(dynamics, compared))
     return mimic, dynamics
+
+
+def _tuned_momentum(baselines: Path, task: AbstractTask) -> Momentum:
+    tuned = load_tuning(baselines, task)
+    if "momentum" not in tuned:
+        raise ValueError(
+            f"`baselines` must be a folder with tuned momentum, but `{baselines}` has only "
+            f"{', '.join(tuned)}."
+        )
+    return Momentum(**tuned["momentum"].best)
+
+
+def _check_output(output: Path, own: Mapping[str, Any]) -> None:
+    """Raise `ValueError` unless what the folder holds is the appendix of the same run."""
+    if APPENDIX_B not in storage.load_json(output / storage.SETTINGS):
+        raise ValueError(
+            f"`output` must be a folder of its own, got `{output}`, which holds a run: choose "
+            "another folder."
+        )
+    storage.check_output(output, own)
 
 
 def linear_regression_of(directory: Path) -> LinearRegression:

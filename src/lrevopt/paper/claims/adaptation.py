@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from lrevopt.analysis import Dynamics, Mechanisms
-from lrevopt.paper.claims.verdicts import L, M, R, Statistic, between, claim
+from lrevopt.paper.claims.verdicts import UNTUNED, L, M, R, Statistic, between, claim
 from lrevopt.studies.interventions import Interventions
 from lrevopt.text import number
 from lrevopt.tuning.random_search import TuningResult
@@ -131,9 +131,6 @@ def rate_floor(
         also=between(factor, MATCHES, FAR),
         detail=f"{number(least)} against {number(tuned)}.{_without_saturation(interventions)}",
     )
-
-
-UNTUNED = "Momentum was not tuned."
 
 
 def _of_momentum(tuning: Mapping[str, TuningResult]) -> str:

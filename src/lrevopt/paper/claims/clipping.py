@@ -1,7 +1,7 @@
 """Claims about saturation: Figures 4 and 10, section 5.2, A.2 and footnote 3."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -11,7 +11,10 @@ from lrevopt.paper.claims.verdicts import NOT_THE_TRAINING, L, M, N, R, Statisti
 from lrevopt.text import number
 
 FEW = 0.05
-"""Share of all orders that may correlate as much: four ranks have to agree in full (1 of 24)."""
+"""Share of all orders that may correlate as much, or as little, where a rank correlation decides:
+four ranks have to agree, or to disagree, in full (1 of 24)."""
+
+BY_CHANCE = f"in an order that chance gives in at most {100 * FEW:.0f} %"
 
 
 @claim(
@@ -39,7 +42,7 @@ def saturation(mechanisms: Mechanisms) -> Statistic:
     on=(L, R, M, N),
     there=0.8,
     absent=0,
-    also=("in an order that chance gives in at most 5 %", ""),
+    also=(BY_CHANCE, BY_CHANCE),
     causes="Four tasks have few ranks, and each has an input scale of its own here.",
     shown_by="saturation and gradients of each task (Figures 4 and 10).",
     joint=True,
@@ -53,17 +56,24 @@ def saturation_follows_task(mechanisms: Mapping[str, Mechanisms]) -> Statistic:
     )
     if len(records) < 3:
         return Statistic(math.nan, f"Fewer than three tasks. Beyond the knee: {shares}.")
-    value = rank_correlation(
-        [record.beyond_knee for record in records.values()],
-        [1 - record.saturation for record in records.values()],
-    )
-    chance = chance_of_ranks(value, len(records))
+    beyond = [record.beyond_knee for record in records.values()]
+    clipped = [1 - record.saturation for record in records.values()]
+    value = rank_correlation(beyond, clipped)
+    decides, by_chance = against_chance(value, beyond, clipped)
     return Statistic(
         value=value,
-        also=True if chance <= FEW else None,
-        detail=f"Gradients beyond the knee, from the least: {shares}. Of all orders, "
-        f"{number(100 * chance)} % correlate as much.",
+        decides=decides,
+        detail=f"Gradients beyond the knee, from the least: {shares}. {by_chance}",
     )
+
+
+def against_chance(
+    value: float, first: Sequence[float], second: Sequence[float]
+) -> tuple[bool, str]:
+    """Whether a rank correlation of these values decides, and how many of their orders have it."""
+    sign, word = (-1, "little") if value <= 0 else (1, "much")
+    share = chance_of_ranks(sign * value, first, [sign * each for each in second])
+    return share <= FEW, f"Of all orders, {number(100 * share)} % correlate as {word}."
 
 
 @claim(

@@ -5,8 +5,7 @@ import math
 import numpy as np
 
 from lrevopt.analysis import Manifold, ParameterTypes
-from lrevopt.analysis.ranks import chance_of_ranks
-from lrevopt.paper.claims.clipping import FEW
+from lrevopt.paper.claims.clipping import BY_CHANCE, against_chance
 from lrevopt.paper.claims.verdicts import LENGTH, TRAINED, N, Statistic, between, both, claim
 from lrevopt.text import number
 
@@ -68,7 +67,7 @@ def bias_slower(parameter_types: ParameterTypes) -> Statistic:
     on=(N,),
     there=0.8,
     absent=0,
-    also=("in an order that chance gives in at most 5 %", ""),
+    also=(BY_CHANCE, BY_CHANCE),
     causes=f"Four layers have few ranks. {TRAINED}",
     shown_by="exchanged and replayed gradients (`gradient_replay.npz`).",
 )
@@ -77,14 +76,9 @@ def later_faster(parameter_types: ParameterTypes) -> Statistic:
     found = parameter_types.depth_correlation
     each = ", ".join(f"{kind} {number(float(value))}" for kind, value in found.items())
     value = float(min(found.values(), default=math.nan))
-    layers = len(parameter_types.bias_gradients)
-    chance = chance_of_ranks(value, layers)
-    return Statistic(
-        value,
-        f"By type: {each}. Of all orders of {layers} layers, {number(100 * chance)} % correlate as "
-        "much.",
-        also=True if chance <= FEW else None,
-    )
+    layers = range(len(parameter_types.bias_gradients))
+    decides, by_chance = against_chance(value, layers, layers)
+    return Statistic(value, f"By type: {each}. {by_chance}", decides=decides)
 
 
 @claim(

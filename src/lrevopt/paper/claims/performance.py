@@ -5,9 +5,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from lrevopt.checks import required
 from lrevopt.inner_loop.evaluation import Evaluation, paired_interval
-from lrevopt.paper.claims.verdicts import L, M, N, R, Statistic, claim
+from lrevopt.paper.claims.verdicts import UNTUNED, L, M, N, R, Statistic, claim
 from lrevopt.runs.experiment import LEARNED
 from lrevopt.text import number
 from lrevopt.tuning.random_search import TuningResult
@@ -28,7 +27,9 @@ FLOOR = 1e-12
 )
 def performance(evaluation: Evaluation) -> Statistic:
     """Meta-objective minus the best tuned baseline's, mean over test problems."""
-    means, best = evaluation.mean_scores(), required(evaluation.best_beside(LEARNED))
+    means, best = evaluation.mean_scores(), evaluation.best_beside(LEARNED)
+    if best is None:
+        return Statistic(math.nan, "No baseline was run on the same problems.", also=None)
     pair = evaluation.compare(LEARNED, best)
     clear = pair.high < 0 or pair.low > 0
     return Statistic(
@@ -54,6 +55,8 @@ def performance(evaluation: Evaluation) -> Statistic:
 )
 def late_momentum(evaluation: Evaluation) -> Statistic:
     """Mean log10 of final loss over momentum's, paired."""
+    if "momentum" not in evaluation.names:
+        return Statistic(math.nan, UNTUNED, also=None)
     ours, theirs = (_final(evaluation, name) for name in (LEARNED, "momentum"))
     mean, low, high = paired_interval(np.log10(ours), np.log10(theirs))
     clear = low > 0 or high < 0

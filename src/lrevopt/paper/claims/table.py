@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import cast
 
 from lrevopt.paper.claims.registry import CLAIMS
 from lrevopt.paper.claims.verdicts import Claim, Measured, Outcome
@@ -13,6 +14,11 @@ from lrevopt.text import number
 SEVERAL, AGREE = 3, 0.8
 """From this number of training seeds on, the verdict is that of at least this share of them: of
 five seeds four, of three all. One run out of several that disagree is no finding."""
+
+NOT_MEASURED = "not measured"
+
+Seeds = Sequence[Measured | None]
+"""What was measured in each training seed; None where a seed lacks what the claim needs."""
 
 ALL_TASKS = "all"
 """Task of a claim that is about all of them together."""
@@ -59,8 +65,8 @@ def measure_claims(
             if task in runs:
                 trained = claim.needs != ("tuning",)  # else all seeds share what is measured
                 others = seeds.get(task, {}).values() if trained else ()
-                each = [_measure(claim, run) for run in others]
-                found = [measured for measured in each if measured is not None]
+                found = [_measure(claim, run) for run in others]
+                found = found if any(found) else []
                 lacks = [need for need in claim.needs if not runs[task].has(need)]
                 rows.append(_row(claim, task, _measure(claim, runs[task]), found, lacks))
     return rows
@@ -74,7 +80,7 @@ def _row(
     claim: Claim,
     task: str,
     measured: Measured | None,
-    seeds: Sequence[Measured],
+    seeds: Seeds,
     lacks: Sequence[str],
 ) -> Row:
     outcome = _verdict(claim, task, measured, seeds)
@@ -94,16 +100,29 @@ def _row(
     )
 
 
-def _verdict(
-    claim: Claim, task: str, measured: Measured | None, seeds: Sequence[Measured]
-) -> Outcome:
+def _verdict(claim: Claim, task: str, measured: Measured | None, seeds: Seeds) -> Outcome:
     """The outcome of the run or, of several training seeds, the one on which they agree."""
-    if measured is None or len(seeds) < claim.seeds:
+    if measured is None or _measured(seeds) < claim.seeds:
         return "cannot tell"
     if len(seeds) < SEVERAL:
         return claim.outcome(measured, task)
-    outcome, count = Counter(claim.outcome(one, task) for one in seeds).most_common(1)[0]
-    return outcome if count >= AGREE * len(seeds) else "cannot tell"
+    outcome, count = _outcomes(claim, task, seeds).most_common(1)[0]
+    agreed = outcome != NOT_MEASURED and count >= AGREE * len(seeds)
+    return cast(Outcome, outcome) if agreed else "cannot tell"
+
+
+def _measured(seeds: Seeds) -> int:
+    """Number of training seeds that have what the claim needs."""
+    return sum(one is not None for one in seeds)
+
+
+def _outcomes(claim: Claim, task: str, seeds: Seeds) -> Counter[str]:
+    """How many training seeds have each outcome.
+
+    One that could not be measured counts, too: a seed whose evaluation or analysis failed must not
+    leave the others a clear verdict.
+    """
+    return Counter(NOT_MEASURED if one is None else claim.outcome(one, task) for one in seeds)
 
 
 def _expectation(claim: Claim, task: str) -> str:
@@ -121,7 +140,7 @@ def _remark(
     claim: Claim,
     task: str,
     measured: Measured,
-    seeds: Sequence[Measured],
+    seeds: Seeds,
     *,
     outcome: Outcome,
 ) -> str:
@@ -138,20 +157,20 @@ def _remark(
     return " ".join(filter(None, parts))
 
 
-def _few_or_divided(claim: Claim, task: str, seeds: Sequence[Measured], outcome: Outcome) -> str:
+def _few_or_divided(claim: Claim, task: str, seeds: Seeds, outcome: Outcome) -> str:
     """Why training seeds decide nothing, if that is why."""
-    if len(seeds) < claim.seeds:
+    if _measured(seeds) < claim.seeds:
         return f"Fewer than {claim.seeds} training seeds say nothing about the next one."
     if outcome != "cannot tell" or len(seeds) < SEVERAL:
         return ""
-    found = Counter(claim.outcome(one, task) for one in seeds)
+    found = _outcomes(claim, task, seeds)
     if len(found) == 1:
         return ""
     said = ", ".join(f"{count} {name}" for name, count in found.most_common())
     return f"Training seeds do not agree: {said}."
 
 
-def _seeds(claim: Claim, task: str, seeds: Sequence[Measured]) -> str:
+def _seeds(claim: Claim, task: str, seeds: Seeds) -> str:
     """In how many seeds the outcome is the paper's, and the range of the statistic over seeds.
 
     Least and largest: a few values of a bounded, skewed statistic have no normal interval, which
@@ -161,9 +180,11 @@ def _seeds(claim: Claim, task: str, seeds: Sequence[Measured]) -> str:
         return "one run of each task"
     if not seeds:
         return "shared by all seeds" if claim.needs == ("tuning",) else ""
-    agree = sum(claim.outcome(measured, task) == "reproduced" for measured in seeds)
-    said = f"{agree} of {len(seeds)}"
-    values = [measured.value for measured in seeds if not math.isnan(measured.value)]
+    outcomes = _outcomes(claim, task, seeds)
+    said = f"{outcomes['reproduced']} of {len(seeds)}"
+    if outcomes[NOT_MEASURED]:
+        said += f" ({outcomes[NOT_MEASURED]} {NOT_MEASURED})"
+    values = [one.value for one in seeds if one is not None and not math.isnan(one.value)]
     if len(seeds) < 2 or not values:
         return said
     return f"{said}; {number(min(values))} to {number(max(values))}"

@@ -35,6 +35,8 @@ Outcome = Literal["reproduced", "differs", "cannot tell"]
 L, R, M, N = "linear_regression", "rosenbrock", "two_moons", "mnist"
 """The paper's tasks."""
 
+UNTUNED = "Momentum was not tuned."
+
 NOT_THE_TRAINING = (
     "On linear regression and Rosenbrock neither initialisation nor width, meta-steps or estimator "
     "decides it (`results/factorial`); the paper's input scales and values are not printed."

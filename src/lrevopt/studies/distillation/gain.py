@@ -58,8 +58,7 @@ def best_baseline(
     key: Key[Array, ""],
 ) -> str:
     """The baseline with the least mean meta-objective on problems from `key`."""
-    means = evaluate(baselines, task, problems=problems, steps=steps, key=key).mean_scores()
-    return min(means, key=lambda name: means[name])
+    return evaluate(baselines, task, problems=problems, steps=steps, key=key).best()
 
 
 def resampled(count: int) -> np.ndarray:
