@@ -309,15 +309,28 @@ def call(monkeypatch, script, *arguments) -> int:
 
 
 @pytest.mark.long
-def test_script_leaves_an_optimizer_and_the_records_of_its_figures(run, monkeypatch, capsys):
+def test_script_leaves_an_optimizer_and_the_records_of_its_figures(
+    run, monkeypatch, capsys, tmp_path
+):
     output = run / APPENDIX_B
     counts = ["--problems", 2, "--test-problems", 3, "--steps", 8]
     arguments = [run, "--baselines", run, "--output", output, *counts]
+    weights = (run / storage.WEIGHTS).read_bytes()
+    own = [run, "--baselines", run, "--output", run, *counts]
+    assert call(monkeypatch, "appendix_b.py", *own) == 2
+    assert "`output` must be a folder of its own" in capsys.readouterr().err
+    assert (run / storage.WEIGHTS).read_bytes() == weights
     assert call(monkeypatch, "appendix_b.py", *arguments) == 0
     said = capsys.readouterr().out
     assert "3 snapshots; none performs as tuned momentum, nearest after" in said
     assert "best one momentum alone against the whole" in said
     assert "dominant mode against optimum momentum: learning_rate" in said
+    other = tmp_path / "other"
+    settings = storage.load_json(output / storage.SETTINGS) | {"seed": 99}
+    storage.save_json(other / storage.SETTINGS, settings)
+    assert call(monkeypatch, "appendix_b.py", *arguments[:4], other, *counts) == 2
+    assert "whose `seed` differ: choose another folder" in capsys.readouterr().err
+    assert storage.load_json(other / storage.SETTINGS) == settings
     tuned = lo.Momentum(**tuning("momentum").best)
     snapshots, history = load_snapshots(run)
     compared = compare_snapshots(run, snapshots, TASK, tuned)

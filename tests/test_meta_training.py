@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import shutil
 from typing import Any
 
 import equinox as eqx
@@ -277,6 +278,25 @@ def test_a_collapse_is_rolled_back(tmp_path):
     train(settings, directory=tmp_path / "run", time_limit=1e-9)
     resumed = train(settings, directory=tmp_path / "run", resume=True)
     np.testing.assert_array_equal(flat(resumed.last), flat(run.last))
+
+
+def test_of_two_saved_states_the_damaged_newest_is_named_and_the_one_before(tmp_path):
+    def train(**options: Any) -> lo.MetaTrainingRun:
+        return lo.meta_train(
+            lo.LinearRegression(dim=2), lo.Momentum(0.05, 0.3), SMALL, key=jr.key(6),
+            progress=False, directory=tmp_path / "run", save_every=1e-9, **options,
+        )  # fmt: skip
+
+    whole = train()
+    before, newest = sorted((tmp_path / "run" / "checkpoints").glob("step_*"))
+    for path in newest.rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    named = f"{newest.name}.*; remove it to continue from `{before.name}`"
+    with pytest.raises(ValueError, match=named):
+        train(resume=True)
+    shutil.rmtree(newest)
+    np.testing.assert_array_equal(flat(train(resume=True).last), flat(whole.last))
 
 
 @pytest.mark.long
