@@ -141,3 +141,45 @@ def test_attractors_of_one_gradient_do_not_depend_on_the_other_gradients():
     points, _, ends = ends_of(Wells(jnp.ones(2)), starts, gradients, 2_000)
     assert ends.all()
     np.testing.assert_allclose(points, np.stack([2 * gradients, [1, -1] * 3], axis=1), atol=1e-9)
+
+
+class Small(lo.AbstractOptimizer):
+    """The cubic map in units of `size`."""
+
+    readout: jax.Array
+    size: jax.Array
+
+    def initial_state(self):
+        return jnp.zeros(1)
+
+    def transition(self, state, gradient):
+        h = state / self.size
+        return self.size * (h + 0.3 * (h - h**3)) + gradient
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-2, 5e-6, 1e-9, 1e-18])
+def test_points_of_small_states_are_told_apart(size):
+    """States may be in units of gradients, or of their squares."""
+    opt = Small(jnp.ones(1), jnp.asarray(size))
+    starts = size * np.array([[-0.9], [0.5], [0.9], [1.1], [0.0]])
+    found = lo.find_attractors(opt, starts)
+    np.testing.assert_allclose(found.states[:, 0], [size, -size], rtol=1e-9)
+    np.testing.assert_array_equal(found.ends, [1, 0, 0, 0, -1])
+    np.testing.assert_allclose(found.spectral_radius, 0.4, rtol=1e-6)
+    solved = lo.find_fixed_points(opt, starts[[0, 2, 4]])
+    np.testing.assert_allclose(solved.states[:, 0], [-size, size, 0], atol=1e-9 * size)
+    assert solved.converged.all()
+    assert len(solved.distinct) == 3
+    np.testing.assert_array_equal(solved.stable, [True, True, False])
+    np.testing.assert_array_equal(solved.start, starts[[0, 2, 4]])
+    points, _, ends = ends_of(opt, starts[:3], np.zeros(3), 2_000)
+    np.testing.assert_allclose(points[:, 0], [-size, size, size], rtol=1e-9)
+    assert ends.all()
+
+
+def test_small_starts_may_lead_far():
+    """From a start of 1e-6 to a point at 5: the search must not stay near its start."""
+    found = lo.find_fixed_points(lo.Momentum(0.1, 0.9), np.array([[1e-6]]), 0.5)
+    np.testing.assert_allclose(found.states, [[5.0]], rtol=1e-12)
+    held = lo.find_attractors(lo.Momentum(0.1, 0.9), np.array([[1e-6]]), 5e-8)
+    np.testing.assert_allclose(held.states, [[5e-7]], rtol=1e-12)

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from lrevopt.analysis.fixed_points import count_distinct, solve_each
 from lrevopt.analysis.precision import as_double, double_precision
 from lrevopt.analysis.projections import Projection
+from lrevopt.analysis.small_states import unit_of
 from lrevopt.analysis.update_functions import rate_table, update_table
 from lrevopt.checks import positive_integer
 from lrevopt.inner_loop.steps import visited_states
@@ -85,13 +86,14 @@ def measure_adaptation(
     held, others = len(gradients), len(other_starts)
     elsewhere = np.broadcast_to(other_starts, (held, *other_starts.shape))
     starts = np.concatenate([paths[:, -1:], elsewhere], axis=1)
-    solved = solve_each(opt, starts.reshape(-1, len(point)), np.repeat(gradients, 1 + others))
+    each = starts.reshape(-1, len(point)), np.repeat(gradients, 1 + others)
+    solved, unit = solve_each(opt, *each), unit_of(opt, *each)
     found, speeds, converged, radii = (
         part.reshape(held, 1 + others, *part.shape[1:])
         for part in (solved.states, solved.speeds, solved.converged, solved.radii)
     )
     distances = np.linalg.norm(paths - found[:, :1], axis=-1)
-    round_off = 1e-9 * np.maximum(1, np.linalg.norm(found[:, :1], axis=-1))
+    round_off = 1e-9 * np.maximum(unit, np.linalg.norm(found[:, :1], axis=-1))
     covered = distances <= distances[:, :1] / 2 + round_off
     states = found[:, 0]
     arm = np.linspace(held // 2, held - 1, ARM).round().astype(int)
@@ -103,7 +105,9 @@ def measure_adaptation(
         converged=converged[:, 0],
         spectral_radius=radii[:, 0],
         rates=rate_table(opt, states),
-        distinct=np.array([count_distinct(*pair) for pair in zip(found, converged, strict=True)]),
+        distinct=np.array(
+            [count_distinct(*pair, unit) for pair in zip(found, converged, strict=True)]
+        ),
         half_steps=np.where(covered.any(axis=1), covered.argmax(axis=1), np.inf),
         arm=arm,
         axis=axis,

@@ -7,6 +7,8 @@ a state says nothing about where the optimizer goes from there. Here each state 
 no longer changes, and only then Newton's method refines the point. So every point found attracts.
 """
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -23,6 +25,7 @@ from lrevopt.analysis.fixed_points import (
 )
 from lrevopt.analysis.precision import AnyArray, as_double, double_precision, double_states
 from lrevopt.analysis.rest import MARGINAL
+from lrevopt.analysis.small_states import in_units, unit_of
 from lrevopt.checks import at_most_32_bits, gradient_value, positive_integer
 from lrevopt.inner_loop.devices import PROBLEM, check_mesh, on_every_device, over_problems
 from lrevopt.optimizers.interface import AbstractOptimizer
@@ -109,7 +112,11 @@ def find_attractors(
         raise ValueError("`visited` must hold at least one state, got none.")
     gradient = gradient_value("gradient", gradient)
     steps = at_most_32_bits("steps", positive_integer("steps", steps))
-    points, radii, ends = ends_of(opt, starts, np.full(len(starts), gradient), steps)
+    held = np.full(len(starts), gradient)
+    if (unit := unit_of(opt, starts, held)) < 1:
+        found = find_attractors(in_units(opt, unit), starts / unit, gradient, steps=steps)
+        return dataclasses.replace(found, states=unit * found.states)
+    points, radii, ends = ends_of(opt, starts, held, steps)
     # Points of the same gradient that are one, the most frequent first.
     label, kept = distinct_points(points, ends)
     counts = np.bincount(label[label >= 0], minlength=len(kept))
@@ -139,6 +146,9 @@ def ends_of(
 
     Arguments are not checked.
     """
+    if (unit := unit_of(opt, starts, gradients)) < 1:
+        points, radii, ends = ends_of(in_units(opt, unit), starts / unit, gradients, steps)
+        return unit * points, radii, ends
     with double_precision():
         mesh = check_mesh(None, len(starts))
         on_all = on_every_device(as_double(opt), mesh)

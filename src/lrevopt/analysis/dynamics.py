@@ -31,6 +31,7 @@ from lrevopt.analysis.fixed_points import count_distinct
 from lrevopt.analysis.linearization import Linearization, local_model
 from lrevopt.analysis.precision import as_double, double_precision
 from lrevopt.analysis.responses import hankel_values, momentum_fit
+from lrevopt.analysis.small_states import unit_of
 from lrevopt.analysis.spacing import evenly_spaced
 from lrevopt.analysis.update_functions import rate_table, transition_table, update_table
 from lrevopt.inner_loop.sampled_states import SampledStates
@@ -236,7 +237,9 @@ def _held_ends(
     every = np.tile(starts, (len(held), 1))
     points, _, ends = ends_of(optimizer, every, np.repeat(held, len(starts)), HELD_STEPS)
     points, ends = points.reshape(len(held), *starts.shape), ends.reshape(len(held), -1)
-    count = np.array([count_distinct(*pair) for pair in zip(points, ends, strict=True)], int)
+    unit = unit_of(optimizer, every, np.repeat(held, len(starts)))
+    pairs = zip(points, ends, strict=True)
+    count = np.array([count_distinct(*pair, unit) for pair in pairs], int)
     return count, np.asarray(ends.all(axis=1))
 
 

@@ -20,6 +20,7 @@ Levenberg-Marquardt (0.1.0, tolerance 1e-12), mapped over 200 states of Rosenbro
 not ended after 200 seconds of processor time; this takes 12, compilation included.
 """
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -32,14 +33,16 @@ from lrevopt.analysis.newton import FIRST_ITERATIONS, simplified_towards, solve
 from lrevopt.analysis.precision import AnyArray, as_double, double_precision, double_states
 from lrevopt.analysis.resolution import BLOCK, expand, in_blocks, points_mesh
 from lrevopt.analysis.rest import MARGINAL, Settled, beginnings, settle, spectral_radii
+from lrevopt.analysis.small_states import in_units, unit_of
 from lrevopt.checks import gradient_value
 from lrevopt.inner_loop.devices import on_every_device
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.text import Printed, Table, number
 
 SAME_POINT = 1e-5
-"""Distance, per unit of max(1, ||h||), within which two converged points are one. Slow modes
-magnify a residual of 1e-8 by 1 / (1 - eigenvalue)."""
+"""Distance, per unit of max(1, ||h||), within which two converged points are one (where all states
+are small, per unit of their own size: see `analysis.small_states`). Slow modes magnify a residual
+of 1e-8 by 1 / (1 - eigenvalue)."""
 
 FEW, FEW_ITERATIONS = 4 * BLOCK, 1
 """Starts that are no longer solved block by block. After so many full iterations each they may
@@ -150,6 +153,12 @@ def find_fixed_points(
     if not len(starts):
         raise ValueError("`initial_states` must hold at least one state, got none.")
     gradient = gradient_value("gradient", gradient)
+    if (unit := unit_of(opt, starts, np.full(len(starts), gradient))) < 1:
+        found = find_fixed_points(in_units(opt, unit), starts / unit, gradient)
+        return dataclasses.replace(
+            found, states=unit * found.states, speeds=unit**2 * found.speeds, start=starts,
+            distinct=unit * found.distinct,
+        )  # fmt: skip
     with double_precision():
         limits, reach = beginnings(opt, starts, np.full(len(starts), gradient))
         states, groups = _search(opt, starts, gradient, reach, limits)
@@ -189,6 +198,9 @@ def solve_each(
 
     Every start is solved in full. Arguments are not checked.
     """
+    if (unit := unit_of(opt, starts, gradients)) < 1:
+        found = solve_each(in_units(opt, unit), starts / unit, gradients)
+        return found._replace(states=unit * found.states, speeds=unit**2 * found.speeds)
     with double_precision():
         opt = on_every_device(as_double(opt), points_mesh())
         limits, reach = beginnings(opt, starts, gradients)
@@ -203,10 +215,12 @@ def solve_each(
 
 
 def count_distinct(
-    states: Float[np.ndarray, "point state"], converged: Bool[np.ndarray, " point"]
+    states: Float[np.ndarray, "point state"],
+    converged: Bool[np.ndarray, " point"],
+    unit: float = 1.0,
 ) -> int:
-    """Number of different fixed points among those that converged."""
-    return len(distinct_points(states, converged)[1])
+    """Number of different fixed points among those that converged, in units of small states."""
+    return len(distinct_points(states / unit, converged)[1])
 
 
 def _search(
