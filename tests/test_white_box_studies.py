@@ -353,7 +353,7 @@ def test_an_interrupted_stage_goes_on_where_it_stopped(tmp_path, monkeypatch):
     assert "unfinished" not in files
     # A folder that holds a run, or a distillation with other settings, is left as it is.
     other = dataclasses.replace(settings, seed=5)
-    for folder, chosen, named in ((run.folder, settings, "optimizer"),
+    for folder, chosen, named in ((run.folder, settings, "studies"),
                                   (tmp_path / "whole", other, "seed")):  # fmt: skip
         before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
         with pytest.raises(ValueError, match=f"`output` must be a folder .*, whose `{named}` diff"):

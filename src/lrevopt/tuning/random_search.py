@@ -128,9 +128,8 @@ def tune(
     repeated: at most 8 times, or twice with successive halving. Test problems must come from
     another `key`. Problems are spread over the devices of `mesh` (default: see `problem_mesh`).
 
-    Raises `ValueError` for an argument with neither a range nor a default, a range for an
-    argument that does not exist, nothing to search, or a task whose loss is negative or not finite
-    at the initial parameters of a tuning problem.
+    Raises `ValueError` for an argument with neither a range nor a default, a range for one that
+    does not exist, nothing to search, or a first loss that is negative or not finite.
     """
     axes = search_axes(constructor, settings)
     points = dict.fromkeys(axes, settings.grid)

@@ -74,8 +74,7 @@ def appendix_b(
     task = linear_regression_of(run_directory)
     tuned = _tuned_momentum(baselines, task)
     own = Run(run_directory).settings
-    if (output / storage.SETTINGS).exists():
-        _check_output(output, own)
+    _check_output(output, own)
     optimum = analytic_momentum(task.log10_eigenvalues)
     snapshots, history = load_snapshots(run_directory)
     taken, scores = history.snapshot_steps[: len(snapshots)], history.selection_scores
@@ -95,16 +94,16 @@ def appendix_b(
         snapshots, taken, scores[: len(snapshots)], task, optimum, key=key, problems=problems,
         inner_steps=steps,
     )  # fmt: skip
-    settings = {
-        "snapshot": mimic.step,
-        "snapshot_by_curves": other.step,
-        "difference": float(compared.differences[chosen]),
-        "difference_low": float(compared.lows[chosen]),
-        "difference_high": float(compared.highs[chosen]),
-        "curve_gap": float(compared.gaps[chosen]),
-        "test_problems": test_problems,
-        "seed": seed,
-    } | counts
+    settings = (
+        {
+            "snapshot": mimic.step,
+            "snapshot_by_curves": other.step,
+            "test_problems": test_problems,
+            "seed": seed,
+        }
+        | counts
+        | compared.facts(chosen)
+    )
     with storage.claimed(output):
         storage.save_json(output / storage.SETTINGS, own | {APPENDIX_B: settings})
         saved.save_optimizer(output, snapshots[chosen])
@@ -125,8 +124,9 @@ def _tuned_momentum(baselines: Path, task: AbstractTask) -> Momentum:
 
 
 def _check_output(output: Path, own: Mapping[str, Any]) -> None:
-    """Raise `ValueError` unless what the folder holds is the appendix of the same run."""
-    if APPENDIX_B not in storage.load_json(output / storage.SETTINGS):
+    """Raise `ValueError` for a folder that holds anything but the appendix of the same run."""
+    path = output / storage.SETTINGS
+    if path.exists() and APPENDIX_B not in storage.load_json(path):
         raise ValueError(
             f"`output` must be a folder of its own, got `{output}`, which holds a run: choose "
             "another folder."
@@ -200,6 +200,15 @@ class Compared(NamedTuple):
     def nearest_curve(self) -> int:
         """Index of the snapshot with the nearest loss curve."""
         return int(np.argmin(self.gaps))
+
+    def facts(self, index: int) -> dict[str, float]:
+        """How far one of the snapshots is from tuned momentum, as settings keep it."""
+        return {
+            "difference": float(self.differences[index]),
+            "difference_low": float(self.lows[index]),
+            "difference_high": float(self.highs[index]),
+            "curve_gap": float(self.gaps[index]),
+        }
 
     def in_words(self, taken: Int[np.ndarray, " snapshot"]) -> str:
         """Both choices, with the meta-step at which each snapshot was taken."""
