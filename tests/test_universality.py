@@ -19,6 +19,7 @@ from lrevopt.analysis.spacing import evenly_spaced
 from lrevopt.optimizers import AbstractOptimizer
 from lrevopt.paper import commands, experiments
 from lrevopt.paper.population_members import Entrants, Measuring, asked_claims, measure_member
+from lrevopt.plots.style import render
 from lrevopt.plots.universality import CLOSE, _places_of_names, figure_map, figure_shares
 from lrevopt.runs.command_line import parse_by_task
 from lrevopt.runs.tune import tune_baselines
@@ -97,6 +98,61 @@ def test_distances_are_a_metric_without_a_unit():
         response_distances(linear, GRADIENTS), response_distances(linear, 1e6 * GRADIENTS),
         rtol=1e-12,
     )  # fmt: skip
+
+
+class Growing(AbstractOptimizer):
+    """Updates that grow by a factor with every step, without end: at last to infinity."""
+
+    factor: float
+
+    @property
+    def readout(self) -> Float[Array, "1"]:
+        return jnp.array([-1.0])
+
+    def initial_state(self) -> Float[Array, "1"]:
+        return jnp.ones(1)
+
+    def transition(self, state: Float[Array, "1"], gradient: Float[Array, ""]) -> Float[Array, "1"]:
+        return self.factor * state + gradient
+
+
+@pytest.mark.parametrize("window", [None, 10])
+@pytest.mark.parametrize(
+    ("third", "finite"),
+    [(Growing(1e4), True), (Growing(1e10), False), (lo.Momentum(1e-200, 0.9), True)],
+)
+def test_distances_of_two_do_not_depend_on_a_third(third, finite, window):
+    """However large its updates are, up to 1e172 and beyond the largest number, or small."""
+    pair = {"a": lo.Momentum(0.1, 0.9), "b": lo.Momentum(0.2, 0.9), "c": lo.Adam(0.1)}
+    alone = response_distances(pair, GRADIENTS, window=window)
+    beside = response_distances(pair | {"third": third}, GRADIENTS, window=window)
+    np.testing.assert_array_equal(beside[:3, :3], alone)
+    np.testing.assert_allclose(alone[0, 1], 1 / np.sqrt(5), rtol=1e-12)
+    assert np.isfinite(beside[3]).tolist() == [finite] * 4
+    if finite and window is None:
+        np.testing.assert_allclose(beside[3], [1, 1, 1, 0], atol=1e-12)
+
+
+@pytest.mark.parametrize("power", [-160, 0, 160])
+def test_squares_of_updates_need_not_be_numbers(power):
+    """Of twice the updates, whatever their size; in double precision 1e160^2 is infinite."""
+    pair = {"a": lo.GradientDescent(1.0), "b": lo.GradientDescent(2.0)}
+    found = response_distances(pair, GRADIENTS[:2] * 10.0**power)
+    np.testing.assert_allclose(found[0, 1], 1 / np.sqrt(5), rtol=1e-12)
+
+
+@pytest.mark.usefixtures("as_user")
+def test_tables_of_what_is_not_finite_are_refused_by_their_value():
+    pair = {"a": lo.GradientDescent(1.0)}
+    with pytest.raises(ValueError, match="^`gradients` must be finite, got nan among 400 num"):
+        response_distances(pair, np.full((4, 100), np.nan))
+    with pytest.raises(
+        ValueError,
+        match=r"^`distances` must be a square table with at least one row, got shape \(0, 0\).$",
+    ):
+        plane_map(np.zeros((0, 0)))
+    with pytest.raises(ValueError, match="^`distances` must be finite, got "):
+        plane_map(np.full((2, 2), np.nan))
 
 
 @pytest.mark.parametrize("factor", [1.0, 1.5, 2.0, 10.0])
@@ -277,6 +333,21 @@ def test_figures_show_every_optimizer_and_every_share():
     assert sum(len(np.asarray(line.get_xdata())) for line in maps.axes[0].lines) == 8
     labels = [[label.get_text() for label in ax.get_yticklabels()] for ax in shares.axes]
     assert labels == [["always", "never", "gated"], ["always", "no never", ""]]
+
+
+def test_a_task_without_distances_is_said_to_have_none():
+    record = planted_record()
+    distances = record.distances.copy()
+    distances[8:, 8:] = np.nan
+    record = dataclasses.replace(record, distances=distances)
+    figure = figure_map(record)
+    assert render(figure, "png")
+    assert [text.get_text() for text in figure.axes[1].texts] == [
+        "no distances:\nno updates are finite"
+    ]
+    text = universality_markdown(record, {})
+    assert text.count("The plane of the map shows") == 1
+    assert text.count("No updates are finite, so that there are no distances to map.") == 1
 
 
 @pytest.mark.long

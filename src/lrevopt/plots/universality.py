@@ -52,7 +52,10 @@ def cell_marks(record: Universality) -> dict[str, tuple[str, str]]:
 
 @journal_style
 def figure_map(record: Universality, titles: Mapping[str, str] = {}) -> Figure:
-    """One panel a task: optimizers in a plane, near where they answer gradients alike."""
+    """One panel a task: optimizers in a plane, near where they answer gradients alike.
+
+    A panel says so where no optimizer has distances.
+    """
     tasks = record.task_names
     figure, axes = grid_of_panels(1, len(tasks), height=3.1, width=PAGE * min(1, len(tasks) / 2))
     for ax, task in zip(axes[0], tasks, strict=True):
@@ -64,6 +67,11 @@ def figure_map(record: Universality, titles: Mapping[str, str] = {}) -> Figure:
 
 def _map(ax: Axes, record: Universality, task: str) -> None:
     rows, plane = record.map_of(task)
+    if not rows.size:
+        ax.text(0.5, 0.5, "no distances:\nno updates are finite", ha="center", va="center",
+                transform=ax.transAxes)  # fmt: skip
+        ax.set(xticks=[], yticks=[])
+        return
     for cell, (marker, color) in cell_marks(record).items():
         own = plane.points[[record.kinds[row] == cell for row in rows]]
         ax.plot(*own.T, marker, color=color, markersize=4, alpha=0.85, linestyle="none",

@@ -44,6 +44,7 @@ from jaxtyping import Float
 from lrevopt.analysis.precision import as_double, double_precision
 from lrevopt.analysis.spacing import evenly_spaced
 from lrevopt.checks import (
+    finite_leaves,
     integer_of_at_least,
     mapping,
     positive_integer,
@@ -89,9 +90,10 @@ def response_distances(
       default a run is one piece.
     - `skip`: first updates of every run that are left out.
 
-    A piece in which neither optimizer moves counts as 0, and one whose updates are not finite
-    makes the distance NaN. Host float64. Raises `ValueError` for no optimizers, gradients that are
-    no table of finite numbers, a window below 1, or as much skipped as there is.
+    A piece in which neither optimizer moves counts as 0. Updates that are not finite make the
+    distances of their optimizer NaN; those of the others do not depend on it. Host float64. Raises
+    `ValueError` for no optimizers, gradients that are no table of finite numbers, a window below 1,
+    or as much skipped as there is.
     """
     mapping("optimizers", optimizers, "optimizers")
     for name, one in optimizers.items():
@@ -100,10 +102,9 @@ def response_distances(
     window = None if window is None else positive_integer("window", window)
     skip = integer_of_at_least(0, "skip", skip)
     given = np.asarray(real_array("gradients", gradients), float)
-    if given.ndim != 2 or not given.size or not np.isfinite(given).all():
-        raise ValueError(
-            f"`gradients` must be a table (run, step) of finite numbers, got shape {given.shape}."
-        )
+    if given.ndim != 2 or not given.size:
+        raise ValueError(f"`gradients` must be a table (run, step), got shape {given.shape}.")
+    finite_leaves("gradients", given)
     if skip >= given.shape[1]:
         raise ValueError(f"`skip` must be less than the {given.shape[1]} updates, got {skip}.")
     updates = [updates_under(one, given)[:, skip:] for one in held]
@@ -135,16 +136,19 @@ def _in_windows(
 def _distances(
     pieces: Float[np.ndarray, "optimizer piece window"],
 ) -> Float[np.ndarray, "optimizer optimizer"]:
-    """Root of the mean over pieces of squared relative distances."""
-    count = len(pieces)
-    found = np.zeros((count, count))
-    with np.errstate(over="ignore", invalid="ignore"):
-        # In units of the largest update of a piece, so that squares neither under- nor overflow.
-        unit = np.abs(pieces).max(axis=(0, 2), keepdims=True)
-        scaled = pieces / np.where(unit > 0, unit, 1.0)
-        power = np.sum(scaled**2, axis=-1)
-        for row in range(count):
-            missed = np.sum((scaled - scaled[row]) ** 2, axis=-1)
-            both = power + power[row]
-            found[row] = np.sqrt(np.mean(missed / np.where(both > 0, both, 1.0), axis=-1))
+    """Root of the mean over pieces of squared relative distances, NaN where one is not finite.
+
+    Each pair and piece is in units of its own largest update, so that squares neither under- nor
+    overflow, whatever others do.
+    """
+    found = np.zeros((len(pieces), len(pieces)))
+    largest = np.abs(pieces).max(axis=-1, keepdims=True)
+    for row, own in enumerate(pieces):
+        unit = np.maximum(largest, largest[row])
+        unit = np.where(unit == 0, 1.0, unit)
+        with np.errstate(invalid="ignore"):  # infinity over infinity is NaN, as it should be
+            others, this = pieces / unit, own / unit
+        both = np.sum(others**2, axis=-1) + np.sum(this**2, axis=-1)
+        missed = np.sum((others - this) ** 2, axis=-1)
+        found[row] = np.sqrt(np.mean(missed / np.where(both > 0, both, 1.0), axis=-1))
     return found

@@ -114,9 +114,14 @@ class Universality(Printed, eqx.Module):
         return self.distances[np.ix_(rows, rows)]
 
     def map_of(self, task: str) -> tuple[Int[np.ndarray, " shown"], PlaneMap]:
-        """Rows of the entrants that have distances, and their map in a plane."""
+        """Rows of the entrants that have distances, and their map in a plane.
+
+        Where none has any, the map has no points, and what it shows is NaN.
+        """
         own = self.distances_of(task)
         finite: Bool[np.ndarray, " own"] = np.isfinite(np.diagonal(own))
+        if not finite.any():
+            return self.rows_of(task)[finite], PlaneMap(np.zeros((0, 2)), np.nan, np.nan)
         return self.rows_of(task)[finite], plane_map(own[np.ix_(finite, finite)])
 
     def shares(self) -> Iterator[Share]:

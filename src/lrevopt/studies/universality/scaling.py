@@ -10,6 +10,8 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
+from lrevopt.checks import finite_leaves, real_array
+
 
 class PlaneMap(eqx.Module):
     """Points in a plane, and how well they show distances.
@@ -25,7 +27,17 @@ class PlaneMap(eqx.Module):
 
 
 def plane_map(distances: Float[np.ndarray, "entrant entrant"]) -> PlaneMap:
-    """Classical scaling of a symmetric table of distances. Entries must be finite."""
+    """Classical scaling of a symmetric table of distances.
+
+    Raises `ValueError` for what is no square table of finite numbers with at least one row.
+    """
+    distances = np.asarray(real_array("distances", distances), float)
+    if distances.ndim != 2 or not distances.size or len(set(distances.shape)) > 1:
+        raise ValueError(
+            f"`distances` must be a square table with at least one row, got shape "
+            f"{distances.shape}."
+        )
+    finite_leaves("distances", distances)
     count = len(distances)
     centre = np.eye(count) - 1 / count
     values, vectors = np.linalg.eigh(-0.5 * centre @ distances**2 @ centre)

@@ -17,6 +17,7 @@ from lrevopt.studies.universality.record import (
     Share,
     Universality,
 )
+from lrevopt.studies.universality.scaling import PlaneMap
 from lrevopt.text import csv_text, number
 
 WORDS = {
@@ -106,8 +107,7 @@ def universality_markdown(record: Universality, titles: Mapping[str, str]) -> st
             f"## {titles.get(task, task)}", "",
             *_performance(record, task), "",
             f"Mean distances as maps from gradients to updates (0 equal, 1 unrelated, "
-            f"{number(2**0.5)} opposite). The plane of the map shows {number(100 * plane.shown)} % "
-            f"of the squared distances (stress {number(plane.stress, 2)}).", "",
+            f"{number(2**0.5)} opposite). {_map_in_words(plane)}", "",
             *_distances(record, task), "",
             *_statements(record, task), "",
         ]  # fmt: skip
@@ -121,6 +121,15 @@ def universality_markdown(record: Universality, titles: Mapping[str, str]) -> st
         "",
     ]
     return "\n".join(lines)
+
+
+def _map_in_words(plane: PlaneMap) -> str:
+    if not len(plane.points):
+        return "No updates are finite, so that there are no distances to map."
+    return (
+        f"The plane of the map shows {number(100 * plane.shown)} % of the squared distances "
+        f"(stress {number(plane.stress, 2)})."
+    )
 
 
 def _performance(record: Universality, task: str) -> list[str]:
