@@ -1,7 +1,10 @@
 """Worth of parts, paths of ever more numbers, and white boxes as text."""
 
+import csv
 import dataclasses
+import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,8 @@ from lrevopt import storage
 from lrevopt.inner_loop.recorded_runs import Typical
 from lrevopt.optimizers.white_box import PARTS
 from lrevopt.optimizers.white_box_documents import box_of, distilled_box, document_of
+from lrevopt.plots.distillation import waterfall
+from lrevopt.plots.style import render
 from lrevopt.runs.contents import Run
 from lrevopt.runs.distill import DistillSettings, distill_run
 from lrevopt.runs.distill_command import Distill
@@ -33,6 +38,7 @@ from lrevopt.studies.distillation import attribution as attribution_module
 from lrevopt.studies.distillation.attribution import all_subsets, explained, shapley_values
 from lrevopt.studies.distillation.moves import moves_from, simplest
 from lrevopt.studies.distillation.training import train_boxes
+from lrevopt.text import csv_text
 
 ROOT = Path(__file__).parents[1]
 
@@ -102,6 +108,131 @@ def test_worth_and_rest_sum_to_one():
     each = np.mean([record.worth_of_seed(seed) for seed in range(3)], axis=0)
     np.testing.assert_allclose(each, worth.values, atol=1e-14)
     assert record.white_box(2, ()).parts == ()
+
+
+def rows_of(record: Attribution) -> dict[str, list[float]]:
+    """Numbers of the table as CSV, in percent."""
+    table = record.table()
+    lines = csv.reader(io.StringIO(csv_text(table.heads, table.rows)))
+    next(lines)
+    return {
+        name: [float(cell.removesuffix(" %").replace("\N{MINUS SIGN}", "-")) for cell in cells]
+        for name, *cells in lines
+    }
+
+
+def test_rows_of_the_table_sum_to_the_whole_gain():
+    """Also where the learning rate alone is better than the baseline."""
+    objectives = np.array([[0.3, 0.3, 0.2, 0.1], [0.4, 0.3, 0.2, 0.15]])
+    rows = rows_of(attribution(objectives))
+    assert list(rows) == ["rate alone", "momentum", "saturation", "rest"]
+    # Means over both seeds of (0.5 - 0.3) / 0.4 and (0.5 - 0.4) / 0.4, and so on.
+    assert rows["rate alone"][0] == 37.5
+    assert rows["rest"][0] == pytest.approx(6.25)
+    assert sum(cells[0] for cells in rows.values()) == pytest.approx(100, abs=0.2)  # 3 digits
+    assert all(low <= value <= high for value, low, high in rows.values())
+    assert rows["rate alone"][1:] == [25.0, 50.0]  # one seed, or the other
+
+
+def with_problems(learned: Any, baseline: Any, box: Any = 0.3) -> Attribution:
+    """A record of one part with these meta-objectives by problem; the box has `box` on all."""
+    learned, baseline = np.asarray(learned, float), np.asarray(baseline, float)
+    record = attribution(np.array([[0.45, 0.3]]))
+    objectives = np.broadcast_to(box, (1, 2, learned.size)) * np.array([1.0, 0.9])[:, None]
+    return dataclasses.replace(
+        record, learned=learned, baseline=baseline, objectives=objectives + 0.0
+    )
+
+
+FIVE = np.full(5, 0.5)
+NO_GAIN: dict[str, tuple[Attribution, str]] = {
+    "worse": (with_problems(FIVE, FIVE / 2), "learned optimizer is not better than adam"),
+    "equal": (with_problems(FIVE, FIVE), "learned optimizer is not better than adam"),
+    "diverged": (
+        with_problems([0.1, 0.1, np.inf, 0.1, np.nan], FIVE),
+        "learned optimizer diverged on 2 of 5 test problems",
+    ),
+    "baseline diverged": (
+        with_problems(FIVE / 2, [0.5, np.inf, 0.5, 0.5, 0.5]),
+        "adam diverged on 1 of 5 test problems",
+    ),
+    "baseline is not a number": (
+        with_problems(FIVE / 2, np.full(5, np.nan)), "adam diverged on 5 of 5 test problems"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NO_GAIN)
+def test_without_a_gain_nothing_is_said_of_worths(name):
+    """Neither intervals, from resamples that missed what diverged, nor a ranking."""
+    record, reason = NO_GAIN[name]
+    worth = record.worth()
+    for found in (worth.values, worth.lows, worth.highs, worth.none_ends, worth.rest):
+        assert np.isnan(found).all()
+    assert np.isnan(worth.none)
+    assert np.isnan(record.worth_of_seed(0)).all()
+    assert " ".join(str(record).split()).endswith(f"There is no gain to share: {reason}.")
+    assert "Ranking" not in str(record)
+    figure = waterfall(record)
+    assert render(figure, "png")
+    (text,) = figure.axes[0].texts
+    assert " ".join(text.get_text().split()) == f"no gain to share: {reason}"
+
+
+def test_intervals_are_withheld_where_many_resamples_have_no_gain():
+    """A gain on one problem of five: a third of the resamples, (4/5)^5, miss it."""
+    record = with_problems([0.1, 0.5, 0.5, 0.5, 0.5], FIVE)
+    worth = record.worth()
+    assert np.isfinite(worth.values).all()
+    assert np.isnan([*worth.lows, *worth.highs, *worth.none_ends, *worth.rest[1:]]).all()
+    assert "Intervals: not available, since the learned optimizer gains nothing" in (
+        " ".join(str(record).split())
+    )
+
+
+@pytest.mark.usefixtures("as_user")
+def test_seeds_and_parts_that_a_record_lacks_are_refused():
+    record = attribution(GENERATOR.uniform(0.15, 0.6, size=(3, 4)))
+    parts: Any = "momentum"
+    calls: dict[str, Any] = {
+        "`parts` must be one of momentum, saturation, got 'foo'.":
+            lambda: record.white_box(0, ("foo",)),
+        "`parts` must be a list of names of parts, got 'momentum'.":
+            lambda: record.white_box(0, parts),
+        "`seed` must be below 3, the number of seeds, got 3.": lambda: record.white_box(3),
+        "`seed` must be below 3, the number of seeds, got 5.": lambda: record.worth(5),
+        "`seed` must be an integer of at least 0, got -1.": lambda: record.worth(-1),
+        "`seed` must be below 3, the number of seeds, got 7.": lambda: record.worth_of_seed(7),
+    }  # fmt: skip
+    for words, call in calls.items():
+        with pytest.raises(ValueError, match=f"^{re.escape(words)}$"):
+            call()
+
+
+def a_path(*counts: int) -> WhiteBoxPath:
+    """A record of white boxes of so many numbers."""
+    size = len(counts)
+    box = json.dumps(document_of(lo.WhiteBox(0.1)))
+    return WhiteBoxPath(
+        names=("move",) * size, counts=np.array(counts), documents=(box,) * size,
+        objectives=np.full((size, 5), 0.3), selection_scores=np.arange(size, dtype=float),
+        learned=FIVE / 5, baseline=FIVE, baseline_name="adam", tried=(),
+    )  # fmt: skip
+
+
+def test_paths_say_where_they_lead():
+    titles = {(1, 2, 4): "White boxes of ever more numbers", (4, 1): "White boxes of ever fewer num"
+              "bers", (1,): "White box of 1 number"}  # fmt: skip
+    for counts, title in titles.items():
+        assert a_path(*counts).table().title == title
+
+
+def test_a_path_has_no_white_box_of_fewer_numbers_than_its_smallest():
+    path = a_path(3, 5)
+    assert path.white_box(3).numbers().keys() == {"learning_rate"}
+    with pytest.raises(
+        ValueError, match="^`numbers` must be at least 3, the least of this path, got 2.$"
+    ):
+        path.white_box(2)
 
 
 def test_diverged_subsets_explain_nothing():

@@ -1,5 +1,7 @@
 """What the parts of a white box are worth, and how many numbers it needs."""
 
+import textwrap
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -40,10 +42,16 @@ def waterfall(record: Attribution, *, ax: Axes | None = None) -> Figure:
 
     Bars are Shapley values in units of the meta-objective, largest first, with 95 % bootstrap
     intervals over seeds and problems. The grey bar is what no part explains. Where the learning
-    rate alone, without any part, is better than the baseline, it has a bar of its own.
+    rate alone, without any part, is better than the baseline, it has a bar of its own. Where the
+    gain has no size, a sentence says why (see `Attribution.unknown`).
     """
     instance("record", record, Attribution, "an attribution of `attribute`")
     figure, ax = one_panel(ax, width=1.25 * COLUMN)
+    if (reason := record.unknown()) is not None:
+        words = textwrap.fill(f"no gain to share: {reason}", 36)
+        ax.text(0.5, 0.5, words, ha="center", va="center", transform=ax.transAxes)
+        ax.set(xticks=[], yticks=[])
+        return figure
     worth = record.worth()
     top, bottom = float(record.baseline.mean()), float(record.learned.mean())
     gain = top - bottom
@@ -51,7 +59,7 @@ def waterfall(record: Attribution, *, ax: Axes | None = None) -> Figure:
     steps = [(record.parts[place], worth.values[place], worth.lows[place], worth.highs[place],
               PART_COLORS[record.parts[place]]) for place in order]  # fmt: skip
     if worth.none:
-        steps.insert(0, ("rate alone", worth.none, worth.none, worth.none, BLACK))
+        steps.insert(0, ("rate alone", worth.none, *worth.none_ends, BLACK))
     steps.append(("rest", *worth.rest, PALE))
     ax.bar(0, top, color=GREY, width=0.62)
     level = top

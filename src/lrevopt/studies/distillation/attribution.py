@@ -6,15 +6,15 @@ and of the white box with the parts S, the share of the gain that S explains is
     v(S) = max(0, B - W(S)) / (B - L)
 
 The worth of a part is its Shapley value: its contribution v(S + part) - v(S), averaged over the
-orders in which parts can be added. Worths sum to v(all parts) - v(none). What is left to 1 is the
-rest, which no part explains.
+orders in which parts can be added. Worths sum to v(all parts) - v(none), where v(none) is what the
+learning rate explains alone. What is left to 1 is the rest, which no part explains.
 """
 
 import itertools
 import json
 import math
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax.random as jr
@@ -22,15 +22,27 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
 from lrevopt import storage
-from lrevopt.checks import instance, mapping, positive_integer, random_key
-from lrevopt.inner_loop.evaluation import BOOTSTRAP_SEED, CONFIDENCE, evaluate
-from lrevopt.inner_loop.recorded_runs import Typical, record_runs, typical_of
+from lrevopt.checks import (
+    instance,
+    integer_of_at_least,
+    one_of,
+    positive_integer,
+    random_key,
+    shown,
+)
+from lrevopt.inner_loop.evaluation import BOOTSTRAP_SEED, CONFIDENCE
+from lrevopt.inner_loop.recorded_runs import Typical
 from lrevopt.inner_loop.run_checks import check_run
 from lrevopt.optimizers import AbstractOptimizer
 from lrevopt.optimizers.white_box import WhiteBox
 from lrevopt.optimizers.white_box_documents import box_of, document_of, with_parts
+from lrevopt.studies.distillation.contestants import (
+    check_baselines,
+    tested_beside,
+    typical_sizes,
+)
 from lrevopt.studies.distillation.embedding import embedded
-from lrevopt.studies.distillation.gain import RESAMPLES, best_baseline
+from lrevopt.studies.distillation.gain import RESAMPLES
 from lrevopt.studies.distillation.training import (
     BOX_TRAINING,
     BoxTraining,
@@ -38,18 +50,23 @@ from lrevopt.studies.distillation.training import (
     train_boxes,
 )
 from lrevopt.tasks.interface import AbstractTask
-from lrevopt.text import Printed, Table, number, percent
-
-LEARNED = "learned"
+from lrevopt.text import Printed, Table, counted, number, percent
 
 
 class Worth(NamedTuple):
-    """Shapley values of the parts with 95 % bootstrap intervals, and the rest."""
+    """Shapley values of the parts with 95 % bootstrap intervals, v(none) and the rest.
+
+    `values`, `none` and `rest` sum to 1: `none` is what the learning rate explains alone, without
+    any part. `none_ends` is its interval; `rest` has its own behind its value. All is NaN where
+    the gain has no size (see `Attribution.unknown`), and so are intervals where it has none in more
+    than 5 % of the resamples.
+    """
 
     values: Float[np.ndarray, " part"]
     lows: Float[np.ndarray, " part"]
     highs: Float[np.ndarray, " part"]
     none: float
+    none_ends: tuple[float, float]
     rest: tuple[float, float, float]
 
 
@@ -73,10 +90,34 @@ class Attribution(Printed, eqx.Module):
     start_scores: Float[np.ndarray, "seed subset start"]
 
     def white_box(self, seed: int = 0, parts: Sequence[str] | None = None) -> WhiteBox:
-        """The trained white box with these parts (default: all), of one training seed."""
-        wanted = self.parts if parts is None else parts
+        """The trained white box with these parts (default: all), of one training seed.
+
+        Raises `ValueError` for a seed or a part that the record does not have.
+        """
+        wanted = set(self.parts if parts is None else self._known(parts))
         rows = [[part in wanted for part in self.parts] == row for row in self.subsets.tolist()]
-        return box_of(json.loads(self.documents[seed * len(self.subsets) + rows.index(True)]))
+        place = self._row(seed) * len(self.subsets) + rows.index(True)
+        return box_of(json.loads(self.documents[place]))
+
+    def _known(self, parts: Sequence[str]) -> Sequence[str]:
+        if isinstance(parts, str) or not isinstance(parts, Iterable):
+            raise ValueError(f"`parts` must be a list of names of parts, got {shown(parts)}.")
+        return [one_of("parts", part, self.parts) for part in parts]
+
+    def _row(self, seed: int) -> int:
+        row, count = integer_of_at_least(0, "seed", seed), len(self.objectives)
+        if row >= count:
+            raise ValueError(f"`seed` must be below {count}, the number of seeds, got {seed}.")
+        return row
+
+    def unknown(self) -> str | None:
+        """Why the gain of the learned optimizer has no size that could be shared out, or `None`."""
+        size = self.learned.size
+        for row, name in ((self.learned, "learned optimizer"), (self.baseline, self.baseline_name)):
+            if diverged := int(np.sum(~np.isfinite(row))):
+                return f"{name} diverged on {diverged} of {counted(size, 'test problem')}"
+        better = self.learned.mean() < self.baseline.mean()
+        return None if better else f"learned optimizer is not better than {self.baseline_name}"
 
     def explained(self) -> Float[np.ndarray, "seed subset"]:
         """v(S) by seed."""
@@ -87,63 +128,81 @@ class Attribution(Printed, eqx.Module):
     def worth(self, seed: int | None = None) -> Worth:
         """Shapley values of one seed, or of the mean over seeds, with intervals.
 
-        Intervals are over test problems and, for the mean, over seeds as well.
+        Intervals are over test problems and, for the mean, over seeds as well. Raises `ValueError`
+        for a seed that the record does not have.
         """
-        chosen = self.objectives if seed is None else self.objectives[seed : seed + 1]
+        chosen = self.objectives if seed is None else self.objectives[self._row(seed)][None]
         generator = np.random.default_rng(BOOTSTRAP_SEED)
-        draws = [self._worth_of(chosen, *self._pick(generator, len(chosen)))
-                 for _ in range(RESAMPLES)]  # fmt: skip
         every = np.arange(self.learned.size)
-        values, none, rest = self._worth_of(chosen, np.arange(len(chosen)), every)
-        ends = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
-        lows, highs = np.nanquantile([draw[0] for draw in draws], ends, axis=0)
-        low, high = np.nanquantile([draw[2] for draw in draws], ends)
-        return Worth(values, lows, highs, none, (rest, float(low), float(high)))
+        shares = self._shares_of(chosen, np.arange(len(chosen)), every)
+        draws = np.array([self._shares_of(chosen, *self._pick(generator, len(chosen)))
+                          for _ in range(RESAMPLES)])  # fmt: skip
+        ends = np.full((2, shares.size), np.nan)
+        if np.isfinite(shares).all() and np.isnan(draws[:, 0]).mean() <= 1 - CONFIDENCE:
+            ends = np.nanquantile(draws, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0)
+        (none, *_, rest), lows, highs = shares.tolist(), *ends
+        return Worth(
+            values=shares[1:-1], lows=lows[1:-1], highs=highs[1:-1], none=none,
+            none_ends=(float(lows[0]), float(highs[0])),
+            rest=(rest, float(lows[-1]), float(highs[-1])),
+        )  # fmt: skip
 
     def _pick(self, generator: np.random.Generator, seeds: int) -> tuple[np.ndarray, np.ndarray]:
         size = self.learned.size
         return generator.integers(seeds, size=seeds), generator.integers(size, size=size)
 
-    def _worth_of(
+    def _shares_of(
         self, objectives: np.ndarray, seeds: np.ndarray, problems: np.ndarray
-    ) -> tuple[np.ndarray, float, float]:
-        """Values, v(none) and the rest, on these seeds and problems."""
+    ) -> Float[np.ndarray, " share"]:
+        """v(none), values of the parts and the rest, on these seeds and problems."""
+        learned, baseline = (float(row[problems].mean()) for row in (self.learned, self.baseline))
+        if not np.isfinite(baseline):  # the gain over it has no size
+            return np.full(len(self.parts) + 2, np.nan)
         means = objectives[seeds][:, :, problems].mean(axis=2)
-        found = explained(
-            means, float(self.learned[problems].mean()), float(self.baseline[problems].mean())
-        ).mean(axis=0)
-        values = shapley_values(self.subsets, found)
-        none = float(found[~self.subsets.any(axis=1)][0])
-        return values, none, 1 - float(found[self.subsets.all(axis=1)][0])
+        found = explained(means, learned, baseline).mean(axis=0)
+        none, full = found[~self.subsets.any(axis=1)], found[self.subsets.all(axis=1)]
+        return np.concatenate([none, shapley_values(self.subsets, found), 1 - full])
 
     def table(self) -> Table:
-        """A row for each part and for the rest; below, the ranking of each seed."""
+        """A row for the rate alone, each part and the rest; below, the ranking of each seed.
+
+        Rows sum to the whole gain.
+        """
         worth = self.worth()
-        rows: list[tuple[str, ...]] = [
-            (part, percent(value), percent(low), percent(high))
-            for part, value, low, high in zip(
-                self.parts, worth.values, worth.lows, worth.highs, strict=True)
-        ]  # fmt: skip
-        rows.append(("rest", *map(percent, worth.rest)))
-        seeds = range(len(self.objectives))
-        ranks = (np.argsort(-self.worth_of_seed(seed), kind="stable") for seed in seeds)
-        orders = [" > ".join(self.parts[place] for place in order) for order in ranks]
+        each = zip(self.parts, worth.values, worth.lows, worth.highs, strict=True)
+        shares = [("rate alone", worth.none, *worth.none_ends), *each, ("rest", *worth.rest)]
+        rows = [(name, *map(percent, found)) for name, *found in shares]
         full = self.subsets.all(axis=1)
         means = self.objectives[:, full].mean(axis=(1, 2))
-        notes = [
+        note = (
             f"Share of the gain of the learned optimizer ({number(float(self.learned.mean()), 4)}) "
             f"over {self.baseline_name} ({number(float(self.baseline.mean()), 4)}), mean "
             f"meta-objectives on {self.learned.size} test problems; all parts together reach "
-            f"{', '.join(number(float(mean), 4) for mean in means)}, by seed. Ranking by seed: "
-            f"{'; '.join(orders)}. Intervals: 95 %, bootstrap over seeds and problems."
-        ]
+            f"{', '.join(number(float(mean), 4) for mean in means)}, by seed. "
+        )
         heads = ("part", "worth", "low", "high")
-        return Table(f"Worth of {len(self.parts)} parts", heads, rows, notes)
+        title = f"Worth of {counted(len(self.parts), 'part')}"
+        return Table(title, heads, rows, [note + self._certainty(worth)])
+
+    def _certainty(self, worth: Worth) -> str:
+        """Ranking by seed and what intervals are, or why there are none."""
+        if (reason := self.unknown()) is not None:
+            return f"There is no gain to share: {reason}."
+        ranks = [np.argsort(-self.worth_of_seed(seed), kind="stable")
+                 for seed in range(len(self.objectives))]  # fmt: skip
+        orders = [" > ".join(self.parts[place] for place in order) for order in ranks]
+        bounds = "95 %, bootstrap over seeds and problems"
+        if np.isnan(worth.rest[1]):
+            bounds = (
+                "not available, since the learned optimizer gains nothing in more than 5 % of "
+                "the resamples"
+            )
+        return f"Ranking by seed: {'; '.join(orders)}. Intervals: {bounds}."
 
     def worth_of_seed(self, seed: int) -> Float[np.ndarray, " part"]:
-        """Shapley values of one seed, without intervals."""
+        """Shapley values of one seed, without intervals. Raises `ValueError` as `worth` does."""
         every = np.arange(self.learned.size)
-        return self._worth_of(self.objectives, np.array([seed]), every)[0]
+        return self._shares_of(self.objectives, np.array([self._row(seed)]), every)[1:-1]
 
 
 def explained(
@@ -200,16 +259,18 @@ def attribute(
 
     - `baselines`: tuned optimizers by name; the best on problems from `key` is the reference.
     - `key`: of training, selection and starts. `test_key`: of the test problems.
-    - `distilled`: a white box of the same parts with good numbers, such as those of a fit to the
-      learned optimizer; every subset starts from its parts, too.
+    - `distilled`: a white box of the same structure with good numbers, such as those of a fit to
+      the learned optimizer; every subset starts from its parts, too.
     - `seeds`: repetitions with other training problems and starts.
 
-    Raises `ValueError` for what is no white box or baseline, or a white box without parts.
+    Raises `ValueError` for what is no white box or baseline, a white box without parts, one in
+    `distilled` of another structure, or an optimizer that never moves.
     """
-    _check(white_box, baselines, settings)
+    _check(white_box, distilled, settings)
     key, test_key = random_key("key", key), random_key("test_key", test_key)
     seeds, problems = positive_integer("seeds", seeds), positive_integer("problems", problems)
     check_run(optimizer, task, key)
+    check_baselines(baselines, task, key)
     steps = settings.training.unroll
     typical = typical_sizes(optimizer, task, steps, key=key)
     trained = [
@@ -218,69 +279,59 @@ def attribute(
         )
         for seed in range(seeds)
     ]
-    rows, best = tested_beside(
-        {f"{seed} {row}": one.box for seed, runs in enumerate(trained)
-         for row, one in enumerate(runs)},
-        optimizer, baselines, task, settings=settings, key=key, test_key=test_key,
-        problems=problems,
+    every = [one for runs in trained for one in runs]
+    tested = tested_beside(
+        [one.box for one in every], optimizer, baselines, task, settings=settings, key=key,
+        test_key=test_key, problems=problems,
     )  # fmt: skip
     most = settings.starts + len(white_box.parts) + (distilled is not None)
-    every = [one for runs in trained for one in runs]
     subsets = all_subsets(len(white_box.parts))
     shape = (seeds, len(subsets), -1)
     return Attribution(
         parts=white_box.parts,
         subsets=subsets,
-        objectives=np.stack(list(rows.values())[: len(every)]).reshape(shape),
-        learned=rows[LEARNED],
-        baseline=rows[best],
-        baseline_name=best,
+        objectives=tested.boxes.reshape(shape),
+        learned=tested.learned,
+        baseline=tested.baseline,
+        baseline_name=tested.baseline_name,
         documents=tuple(json.dumps(document_of(one.box)) for one in every),
         selection_scores=np.array([one.scores.min() for one in every]).reshape(shape[:2]),
         start_scores=np.stack([_padded(one.scores, most) for one in every]).reshape(shape),
     )
 
 
-def _check(
-    white_box: WhiteBox, baselines: Mapping[str, AbstractOptimizer], settings: BoxTraining
-) -> None:
+def _check(white_box: WhiteBox, distilled: WhiteBox | None, settings: BoxTraining) -> None:
     instance("white_box", white_box, WhiteBox, "a `WhiteBox`")
     instance("settings", settings, BoxTraining, "`BoxTraining` settings")
-    mapping("baselines", baselines, "optimizers")
     if not white_box.parts:
         raise ValueError("`white_box` must have at least one part, got none.")
+    if distilled is not None:
+        instance("distilled", distilled, WhiteBox, "a `WhiteBox`")
+        _check_alike(distilled.description(), white_box.description())
 
 
-def tested_beside(
-    boxes: Mapping[str, AbstractOptimizer],
-    optimizer: AbstractOptimizer,
-    baselines: Mapping[str, AbstractOptimizer],
-    task: AbstractTask,
-    *,
-    settings: BoxTraining,
-    key: Key[Array, ""],
-    test_key: Key[Array, ""],
-    problems: int,
-) -> tuple[dict[str, Float[np.ndarray, " problem"]], str]:
-    """Meta-objectives on test problems, white boxes first, and the name of the best baseline.
-
-    That is the one with the least mean meta-objective on problems from `key`.
-    """
-    count, steps = settings.training.selection_problems, settings.training.unroll
-    best = best_baseline(baselines, task, problems=count, steps=steps, key=key)
-    tested = evaluate(
-        {**boxes, LEARNED: optimizer, **baselines}, task, problems=problems, steps=steps,
-        key=test_key,
-    )  # fmt: skip
-    rows = np.asarray(tested.meta_objectives(), float)
-    return dict(zip(tested.names, rows, strict=True)), best
-
-
-def typical_sizes(
-    optimizer: AbstractOptimizer, task: AbstractTask, steps: int, *, key: Key[Array, ""]
-) -> Typical:
-    """Sizes of gradients along runs of a learned optimizer, around which random starts lie."""
-    return typical_of(record_runs(optimizer, task, key=key, problems=16, steps=steps).gradients)
+def _check_alike(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Raise `ValueError` unless these are descriptions of white boxes of one structure."""
+    odd = sorted(set(found["numbers"]) ^ set(wanted["numbers"]))
+    if odd:
+        owner = "`white_box`" if odd[0] in wanted["numbers"] else "it"
+        raise ValueError(
+            f"`distilled` must have the numbers of `white_box`, but {owner} alone has {odd[0]!r}."
+        )
+    for name in ("saturation_of", "adaptation_of", "floor_outside"):
+        if found[name] != wanted[name]:
+            raise ValueError(
+                f"`distilled` must have the `{name}` of `white_box`, {wanted[name]!r}, got "
+                f"{found[name]!r}."
+            )
+    mine, theirs = found["held"], wanted["held"]
+    # Held numbers come back from JSON to round-off.
+    if mine.keys() != theirs.keys() or not np.allclose(
+        [mine[name] for name in mine], [theirs[name] for name in mine], rtol=1e-4, atol=0
+    ):
+        raise ValueError(
+            f"`distilled` must hold the numbers that `white_box` holds, {theirs}, got {mine}."
+        )
 
 
 def _train_subsets(

@@ -14,7 +14,13 @@ from jaxtyping import Array, Bool, Float, Key
 
 from lrevopt import storage
 from lrevopt.analysis.precision import as_double, double_precision
-from lrevopt.checks import instance, integer_of_at_least, mapping, positive_integer, random_key
+from lrevopt.checks import (
+    instance,
+    integer_of_at_least,
+    one_of,
+    positive_integer,
+    random_key,
+)
 from lrevopt.inner_loop.evaluation import evaluate
 from lrevopt.inner_loop.recorded_runs import RecordedRuns, r_squared, record_runs
 from lrevopt.inner_loop.run_checks import check_run
@@ -25,6 +31,7 @@ from lrevopt.optimizers.stacking import stacked, unstacked
 from lrevopt.optimizers.white_box import WhiteBox
 from lrevopt.optimizers.white_box_documents import box_of, document_of
 from lrevopt.studies.distillation import fitting
+from lrevopt.studies.distillation.contestants import check_baselines, check_moves
 from lrevopt.studies.distillation.gain import Share, best_baseline, gain_kept
 from lrevopt.tasks.interface import AbstractTask, sample_problems
 from lrevopt.text import Printed, Table, number, percent
@@ -76,6 +83,7 @@ class Distillation(Printed, eqx.Module):
 
     def gain_kept(self, name: str = CLOSED) -> Share:
         """Share of the learned optimizer's gain over the best baseline that one of them keeps."""
+        one_of("name", name, self.contestants)
         rows = dict(zip(self.contestants, self.objectives, strict=True))
         return gain_kept(rows[name], rows[LEARNED], rows[self.baseline])
 
@@ -157,8 +165,9 @@ def distill(
       settings each). The best on selection problems is the one that gains refer to.
     - `key`: split into those of the fit, selection, test, starts and tuning.
 
-    Raises `ValueError` for what is no white box or baseline, an optimizer that does not fit the
-    task, or one that diverges on every problem.
+    Raises `ValueError` for what is no white box or baseline, a baseline that is named as one of
+    the others in the record, an optimizer that does not fit the task, or one that never moves or
+    diverges on every problem.
     """
     instance("white_box", white_box, WhiteBox, "a `WhiteBox`")
     instance("settings", settings, Distilling, "`Distilling` settings")
@@ -166,17 +175,19 @@ def distill(
         raise ValueError("`white_box` must have a number that is not held, got none.")
     key = random_key("key", key)
     check_run(optimizer, task, key)
+    if baselines is not None:
+        check_baselines(baselines, task, key)
+        _check_names(baselines)
     check_runs(task, problems=settings.test_problems, steps=settings.steps, optimizers=4)
     fit_key, selection_key, test_key, start_key, tuning_key = jr.split(key, 5)
-    if baselines is None:
-        baselines = tuned(task, steps=settings.steps, key=tuning_key)
-    mapping("baselines", baselines, "optimizers")
     found = storage.part(
         "fit", _Fits,
         lambda: _fits(
             optimizer, white_box, task, settings, keys=(fit_key, selection_key, start_key)),
         of=(optimizer, white_box),
     )  # fmt: skip
+    if baselines is None:
+        baselines = tuned(task, steps=settings.steps, key=tuning_key)
     best, closed_best = int(np.argmax(found.selection_r_squared)), int(np.argmin(found.mismatch))
     both = [_with(white_box, row) for row in (found.fitted[best], found.closed[closed_best])]
     return Distillation(
@@ -196,6 +207,15 @@ def distill(
         ),
         **_tested(optimizer, both, baselines, task, settings=settings, key=test_key),
     )
+
+
+def _check_names(baselines: Mapping[str, AbstractOptimizer]) -> None:
+    """Raise `ValueError` for a baseline with a name that the record has for something else."""
+    own = (LEARNED, FITTED, CLOSED)
+    if taken := [name for name in own if name in baselines]:
+        raise ValueError(
+            f"`baselines` must have other names than {', '.join(own)}, got {taken[0]!r}."
+        )
 
 
 def _with(box: WhiteBox, row: Float[np.ndarray, " number"]) -> WhiteBox:
@@ -259,6 +279,7 @@ def _fits(
     recorded, selection = (
         record_runs(optimizer, task, key=key, **counts) for key in (fit_key, selection_key)
     )
+    check_moves(recorded)
     with double_precision():
         # Fits to 1e-3 of planted numbers need residuals below single precision.
         box, recorded = as_double(white_box), as_double(recorded)

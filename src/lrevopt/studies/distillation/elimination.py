@@ -17,13 +17,13 @@ import jax.random as jr
 from jaxtyping import Array, Key
 
 from lrevopt import storage
-from lrevopt.checks import instance, mapping, positive_integer, random_key
+from lrevopt.checks import instance, positive_integer, random_key
 from lrevopt.inner_loop.recorded_runs import Typical
 from lrevopt.inner_loop.run_checks import check_run
 from lrevopt.optimizers import AbstractOptimizer
 from lrevopt.optimizers.stacking import stacked, unstacked
 from lrevopt.optimizers.white_box import WhiteBox
-from lrevopt.studies.distillation.attribution import typical_sizes
+from lrevopt.studies.distillation.contestants import check_baselines, typical_sizes
 from lrevopt.studies.distillation.path import PathPoint, WhiteBoxPath, tested_path
 from lrevopt.studies.distillation.removals import (
     Kept,
@@ -72,15 +72,16 @@ def prune_path(
     - `baselines`: tuned optimizers by name; the best on problems from `key` is the reference.
     - `key`: of training, selection and starts. `test_key`: of the `problems` test problems.
 
-    Raises `ValueError` for what is no white box or baseline, or a white box of more than two modes.
+    Raises `ValueError` for what is no white box or baseline, a white box of more than two modes,
+    or an optimizer that never moves.
     """
     instance("white_box", white_box, WhiteBox, "a `WhiteBox`")
     instance("settings", settings, BoxTraining, "`BoxTraining` settings")
-    mapping("baselines", baselines, "optimizers")
     problems = positive_integer("problems", problems)
     key, test_key = random_key("key", key), random_key("test_key", test_key)
     box, ties = all_free(white_box)
     check_run(optimizer, task, key)
+    check_baselines(baselines, task, key)
     typical = typical_sizes(optimizer, task, settings.training.unroll, key=key)
     points = _points(box, ties, task, typical, settings=settings, key=key)
     return tested_path(

@@ -17,14 +17,18 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from lrevopt import storage
-from lrevopt.checks import instance, mapping, positive_integer, random_key
+from lrevopt.checks import instance, positive_integer, random_key
 from lrevopt.inner_loop.recorded_runs import Typical
 from lrevopt.inner_loop.run_checks import check_run
 from lrevopt.optimizers import AbstractOptimizer
 from lrevopt.optimizers.stacking import unstacked
 from lrevopt.optimizers.white_box import WhiteBox
 from lrevopt.optimizers.white_box_documents import Document, box_of, document_of
-from lrevopt.studies.distillation.attribution import LEARNED, tested_beside, typical_sizes
+from lrevopt.studies.distillation.contestants import (
+    check_baselines,
+    tested_beside,
+    typical_sizes,
+)
 from lrevopt.studies.distillation.gain import Share, gain_kept
 from lrevopt.studies.distillation.moves import moves_from, simplest
 from lrevopt.studies.distillation.starts import random_boxes
@@ -38,7 +42,7 @@ from lrevopt.studies.distillation.training import (
     train_from,
 )
 from lrevopt.tasks.interface import AbstractTask
-from lrevopt.text import Printed, Table, number, percent
+from lrevopt.text import Printed, Table, counted, number, percent
 
 
 class WhiteBoxPath(Printed, eqx.Module):
@@ -62,6 +66,11 @@ class WhiteBoxPath(Printed, eqx.Module):
     def white_box(self, numbers: int) -> WhiteBox:
         """The best white box of at most so many free numbers. `ValueError` if there is none."""
         fitting = np.flatnonzero(self.counts <= positive_integer("numbers", numbers))
+        if not fitting.size:
+            raise ValueError(
+                f"`numbers` must be at least {self.counts.min()}, the least of this path, got "
+                f"{numbers}."
+            )
         best = fitting[np.argmin(self.selection_scores[fitting])]
         return box_of(json.loads(self.documents[best]))
 
@@ -82,9 +91,14 @@ class WhiteBoxPath(Printed, eqx.Module):
             f"Intervals: 95 %, bootstrap over problems. {len(self.tried)} white boxes were trained."
         ]
         heads = ("numbers", "move", "meta-objective", "gain kept", "low", "high")
-        grown = self.counts[-1] >= self.counts[0]
-        kind = "more" if grown else "fewer"
-        return Table(f"White boxes of ever {kind} numbers", heads, rows, notes)
+        return Table(self._title(), heads, rows, notes)
+
+    def _title(self) -> str:
+        """Where the path leads; one of a single white box leads nowhere."""
+        first, last = int(self.counts[0]), int(self.counts[-1])
+        if first == last:
+            return f"White box of {counted(first, 'number')}"
+        return f"White boxes of ever {'more' if last > first else 'fewer'} numbers"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,19 +124,19 @@ def tested_path(
     problems: int,
 ) -> WhiteBoxPath:
     """The record of a path, with meta-objectives on test problems (see `tested_beside`)."""
-    rows, best = tested_beside(
-        {str(place): point.optimizer for place, point in enumerate(points)}, optimizer, baselines,
-        task, settings=settings, key=key, test_key=test_key, problems=problems,
+    tested = tested_beside(
+        [point.optimizer for point in points], optimizer, baselines, task, settings=settings,
+        key=key, test_key=test_key, problems=problems,
     )  # fmt: skip
     return WhiteBoxPath(
         names=tuple(point.name for point in points),
         counts=np.array([len(box_of(point.document).numbers()) for point in points]),
         documents=tuple(json.dumps(point.document) for point in points),
-        objectives=np.stack([rows[str(place)] for place in range(len(points))]),
+        objectives=tested.boxes,
         selection_scores=np.array([point.score for point in points]),
-        learned=rows[LEARNED],
-        baseline=rows[best],
-        baseline_name=best,
+        learned=tested.learned,
+        baseline=tested.baseline,
+        baseline_name=tested.baseline_name,
         tried=sum((point.tried for point in points), ()),
     )
 
@@ -147,13 +161,14 @@ def grow_path(
     - `baselines`: tuned optimizers by name; the best on problems from `key` is the reference.
     - `key`: of training, selection and starts. `test_key`: of the `problems` test problems.
 
-    Raises `ValueError` where `baselines` are no optimizers by name, or for counts below 1.
+    Raises `ValueError` where `baselines` are no optimizers by name, for counts below 1, or for an
+    optimizer that never moves.
     """
-    mapping("baselines", baselines, "optimizers")
     instance("settings", settings, BoxTraining, "`BoxTraining` settings")
     numbers, problems = positive_integer("numbers", numbers), positive_integer("problems", problems)
     key, test_key = random_key("key", key), random_key("test_key", test_key)
     check_run(optimizer, task, key)
+    check_baselines(baselines, task, key)
     steps = settings.training.unroll
     typical = typical_sizes(optimizer, task, steps, key=key)
     points = _points(task, typical, settings, numbers, key=jr.fold_in(key, 0))

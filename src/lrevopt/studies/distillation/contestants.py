@@ -1,0 +1,79 @@
+"""What white boxes are compared with: the learned optimizer and the best of the tuned baselines."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from lrevopt.checks import mapping
+from lrevopt.inner_loop.evaluation import evaluate
+from lrevopt.inner_loop.recorded_runs import RecordedRuns, Typical, record_runs, typical_of
+from lrevopt.inner_loop.run_checks import check_run
+from lrevopt.optimizers import AbstractOptimizer
+from lrevopt.studies.distillation.gain import best_baseline
+from lrevopt.studies.distillation.training import BoxTraining
+from lrevopt.tasks.interface import AbstractTask
+
+
+class Tested(NamedTuple):
+    """Meta-objectives on the same test problems, a row for each white box."""
+
+    boxes: Float[np.ndarray, "box problem"]
+    learned: Float[np.ndarray, " problem"]
+    baseline: Float[np.ndarray, " problem"]
+    baseline_name: str
+
+
+def check_baselines(
+    baselines: Mapping[str, AbstractOptimizer], task: AbstractTask, key: Key[Array, ""]
+) -> None:
+    """Raise `ValueError` for what are no optimizers by name that can be run on the task."""
+    mapping("baselines", baselines, "optimizers")
+    for name, one in baselines.items():
+        check_run(one, task, key, f"baselines[{name!r}]")
+
+
+def check_moves(recorded: RecordedRuns) -> None:
+    """Raise `ValueError` for runs of an optimizer that never moved: there is nothing to explain."""
+    if not np.any(recorded.updates):
+        raise ValueError("`optimizer` must move, but all of its updates are 0: train it first.")
+
+
+def typical_sizes(
+    optimizer: AbstractOptimizer, task: AbstractTask, steps: int, *, key: Key[Array, ""]
+) -> Typical:
+    """Sizes of gradients along runs of a learned optimizer, around which random starts lie.
+
+    Raises `ValueError` for an optimizer that diverges on every problem, or never moves.
+    """
+    recorded = record_runs(optimizer, task, key=key, problems=16, steps=steps)
+    check_moves(recorded)
+    return typical_of(recorded.gradients)
+
+
+def tested_beside(
+    boxes: Sequence[AbstractOptimizer],
+    optimizer: AbstractOptimizer,
+    baselines: Mapping[str, AbstractOptimizer],
+    task: AbstractTask,
+    *,
+    settings: BoxTraining,
+    key: Key[Array, ""],
+    test_key: Key[Array, ""],
+    problems: int,
+) -> Tested:
+    """White boxes, the learned optimizer and the best baseline on problems from `test_key`.
+
+    That baseline is the one with the least mean meta-objective on problems from `key`.
+    """
+    count, steps = settings.training.selection_problems, settings.training.unroll
+    best = best_baseline(baselines, task, problems=count, steps=steps, key=key)
+    # By place: names of baselines are the caller's, and may be any.
+    each = [*boxes, optimizer, baselines[best]]
+    tested = evaluate(
+        {str(place): one for place, one in enumerate(each)}, task, problems=problems, steps=steps,
+        key=test_key,
+    )  # fmt: skip
+    rows = np.asarray(tested.meta_objectives(), float)
+    return Tested(rows[:-2], rows[-2], rows[-1], best)
