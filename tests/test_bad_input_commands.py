@@ -41,6 +41,8 @@ COMMAND_LINES: list[list[str]] = [
       for name in ("starts", "seeds", "numbers", "training-steps", "steps", "problems", "tried",
                    "training-problems", "screening-problems", "fit-starts")),
     [*DISTILL, "--studies", "all"],
+    [*DISTILL, "--studies"],
+    [*DISTILL, "--studies", "fit", "fit"],
     [*DISTILL, "--estimator", "magic"],
     [*DISTILL, "--white-box", "nowhere:make"],
     # Training: counts, sizes and rates.

@@ -190,6 +190,16 @@ def test_refusals():
         "`white_box` must be a `WhiteBox`": lambda: distill(FULL, None, TASK, key=KEY),
         "`key` must be": lambda: distill(FULL, FULL, TASK, key=0),
         "`starts` must be": lambda: lo.Distilling(starts=0),
+        "^`baselines` must have other names than learned, fitted to updates, fitted to losses, got "
+        "'fitted to updates'.$": lambda: distill(
+            FULL, FULL, TASK, key=KEY, baselines={"fitted to updates": FULL}
+        ),
+        r"^`baselines\['a'\]` must ": lambda: distill(
+            FULL, FULL, TASK, key=KEY, baselines={"a": 3}
+        ),
+        "^`optimizer` must move, but all of its updates are 0: train it first.$": lambda: distill(
+            lo.GRUOptimizer(2, key=KEY), FULL, TASK, key=KEY, baselines=BASELINES, settings=QUICK
+        ),
         "`parts` must be one of": lambda: with_parts(PLANTED["momentum"], ("schedule",)),
     }
     for words, call in calls.items():

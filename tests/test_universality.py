@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import sys
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -427,6 +428,36 @@ def test_the_study_from_the_command_line(tmp_path: Path, monkeypatch, capsys):
     assert main(words) == 0
     assert "measured before" in capsys.readouterr().out
     assert path.stat().st_mtime_ns == before
+
+
+CELL = "lrevopt.studies.universality.cells:lstm"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--cells", "nomod:foo"],
+         "`cells`: nomod cannot be imported: ModuleNotFoundError: No module named 'nomod'."),
+        (["--time-limit", "-3"], "`time_limit` must be a finite number above 0, got -3.0."),
+        (["--cells", "lstm", CELL],
+         "`cells` must differ in their names without a module, none of them 'textbook', since "
+         f"folders are named by them, got lstm, {CELL}."),
+        (["--cells", "gru", "nomod:textbook"],
+         "`cells` must differ in their names without a module, none of them 'textbook', since "
+         "folders are named by them, got nomod:textbook."),
+        ([], "`none` has no tuned baselines: tune them first."),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_trained_is_refused_first(words, said, tmp_path, monkeypatch, capsys):
+    """Before baselines are looked for, and with nothing written."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    command = ["universality", "--tasks", "rosenbrock", "--baselines", "none", "--output", "new"]
+    with pytest.raises(SystemExit) as stop:
+        main([*command, *words])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == f"error: {said}\n"
+    assert not (tmp_path / "new").exists()
 
 
 def test_tasks_bring_settings_that_suit_them():

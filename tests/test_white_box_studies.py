@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from lrevopt.optimizers.white_box_documents import box_of, distilled_box, docume
 from lrevopt.plots.distillation import waterfall
 from lrevopt.plots.style import render
 from lrevopt.runs.contents import Run
-from lrevopt.runs.distill import DistillSettings, distill_run
+from lrevopt.runs.distill import DistillSettings, _write, distill_run
 from lrevopt.runs.distill_command import Distill
 from lrevopt.studies.distillation import (
     Attribution,
@@ -36,6 +37,7 @@ from lrevopt.studies.distillation import (
 )
 from lrevopt.studies.distillation import attribution as attribution_module
 from lrevopt.studies.distillation.attribution import all_subsets, explained, shapley_values
+from lrevopt.studies.distillation.contestants import tested_beside
 from lrevopt.studies.distillation.moves import moves_from, simplest
 from lrevopt.studies.distillation.training import train_boxes
 from lrevopt.text import csv_text
@@ -248,6 +250,97 @@ def test_records_come_back_from_disk(tmp_path):
     again = storage.load_record(Attribution, tmp_path / "a.npz")
     np.testing.assert_array_equal(again.objectives, record.objectives)
     assert str(again) == str(record)
+
+
+def test_a_record_is_kept_where_drawing_fails(tmp_path):
+    """And no picture of another record is left beside it."""
+    record = attribution(GENERATOR.uniform(0.15, 0.6, size=(1, 4)))
+    (tmp_path / "attribution.png").write_text("of other numbers")
+
+    def fail(_):
+        raise RuntimeError("no fonts")
+
+    with pytest.raises(RuntimeError, match="no fonts"):
+        _write(tmp_path, "attribution", record, lambda _: None, fail)
+    again = storage.load_record(Attribution, tmp_path / "attribution.npz")
+    np.testing.assert_array_equal(again.objectives, record.objectives)
+    files = {path.name for path in tmp_path.iterdir()}
+    assert files == {"attribution.npz", "attribution.csv", "attribution.txt"}
+
+
+@pytest.mark.parametrize("given", [(), ("fit", "fit")])
+def test_studies_are_different_names_at_least_one(given):
+    said = f"`studies` must be different names, at least one, got {given}."
+    with pytest.raises(ValueError, match=f"^{re.escape(said)}$"):
+        DistillSettings(studies=given)
+
+
+def test_names_of_baselines_replace_nothing():
+    """White boxes, the learned optimizer and baselines are measured whatever baselines' names."""
+    boxes = [lo.GradientDescent(rate) for rate in (1e-5, 2e-5)]
+    learned, slow, best = (lo.GradientDescent(rate) for rate in (1e-4, 1e-6, 5e-5))
+    task = lo.Rosenbrock()
+
+    def tested(*names):
+        return tested_beside(
+            boxes, learned, dict(zip(names, (slow, best), strict=True)), task, settings=SHORT,
+            key=jr.key(0), test_key=jr.key(1), problems=4,
+        )  # fmt: skip
+
+    plain = lo.evaluate(
+        {"0": boxes[0], "1": boxes[1], "learned": learned, "best": best}, task, problems=4,
+        steps=40, key=jr.key(1),
+    ).meta_objectives()  # fmt: skip
+    for names in (("slow", "best"), ("0", "1"), ("1", "learned"), ("0 0", "fitted to updates")):
+        found = tested(*names)
+        assert found.baseline_name == names[1]
+        rows = np.stack([*found.boxes, found.learned, found.baseline])
+        np.testing.assert_array_equal(rows, plain)
+
+
+ONE_MODE = lo.WhiteBox(0.1, momentum=0.9, saturation=lo.BoxSaturation(1.0), hold=("knee",))
+GIVEN: dict[str, Any] = {
+    "`distilled` must have the numbers of `white_box`, but `white_box` alone has 'knee'.":
+        lo.WhiteBox(0.1, momentum=0.9),
+    "`distilled` must have the numbers of `white_box`, but `white_box` alone has 'momentum'.":
+        lo.WhiteBox(0.1, momentum=lo.BoxMomentum((0.9, 0.5)), saturation=lo.BoxSaturation(1.0)),
+    "`distilled` must have the numbers of `white_box`, but it alone has 'asymmetry'.":
+        lo.WhiteBox(0.1, momentum=0.9, saturation=lo.BoxSaturation(1.0, 2.0, 0.1)),
+    "`distilled` must have the `saturation_of` of `white_box`, 'gradient', got 'update'.":
+        lo.WhiteBox(0.1, momentum=0.9, saturation=lo.BoxSaturation(1.0, of="update")),
+    "`distilled` must hold the numbers that `white_box` holds, ":
+        ONE_MODE.holding("momentum"),
+    "`distilled` must be a `WhiteBox`, got 3.": 3,
+}  # fmt: skip
+
+
+@pytest.mark.usefixtures("as_user")
+@pytest.mark.parametrize("said", GIVEN)
+def test_starts_of_another_structure_are_refused(said):
+    with pytest.raises(ValueError, match=f"^{re.escape(said)}"):
+        attribute(
+            CLIPPING, ONE_MODE, lo.Rosenbrock(), key=jr.key(0), test_key=jr.key(1),
+            baselines={"descent": lo.GradientDescent(1e-6)}, distilled=GIVEN[said],
+        )  # fmt: skip
+
+
+@pytest.mark.usefixtures("as_user")
+def test_optimizers_that_never_move_and_bad_baselines_are_refused_first():
+    """As an untrained GRU, whose readout is 0; before anything is trained."""
+    common: dict[str, Any] = {"key": jr.key(0), "test_key": jr.key(1), "settings": SHORT}
+    calls: dict[str, Any] = {
+        "attribute": partial(attribute, white_box=ONE_MODE),
+        "grow": grow_path,
+        "prune": partial(lo.prune_path, white_box=ONE_MODE),
+    }
+    for call in calls.values():
+        run = partial(call, task=lo.Rosenbrock(), **common)
+        with pytest.raises(
+            ValueError, match="^`optimizer` must move, but all of its updates are 0"
+        ):
+            run(lo.GRUOptimizer(2, key=jr.key(0)), baselines={"a": lo.GradientDescent(1e-6)})
+        with pytest.raises(ValueError, match=r"^`baselines\['a'\]` must "):
+            run(CLIPPING, baselines={"a": 3})
 
 
 CLIPPING = lo.WhiteBox(0.01, saturation=lo.BoxSaturation(5.0))

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lrevopt import storage
-from lrevopt.checks import one_of, positive_integer
+from lrevopt import specs, storage
+from lrevopt.checks import finite, one_of, positive_integer
+from lrevopt.inner_loop.run_checks import check_run
 from lrevopt.inner_loop.sizes import check_runs
 from lrevopt.meta_training import PopulationRun
 from lrevopt.meta_training.settings import MetaTraining
@@ -52,7 +53,10 @@ CLIPPED = "clipped_descent"
 
 @dataclasses.dataclass(frozen=True)
 class UniversalitySettings:
-    """What the study consists of. Raises `ValueError` for counts below 1 or no tasks or cells."""
+    """What the study consists of.
+
+    Raises `ValueError` for counts below 1, no tasks or cells, or cells that have one name.
+    """
 
     tasks: tuple[str, ...]
     cells: tuple[str, ...]
@@ -75,6 +79,13 @@ class UniversalitySettings:
             for each in given:
                 if name == "tasks" or ":" not in each:
                     one_of(name, each, known)
+        names = [TEXTBOOK, *map(_folder_name, self.cells)]
+        if twice := [cell for cell, name in zip(self.cells, names[1:], strict=True)
+                     if names.count(name) > 1]:  # fmt: skip
+            raise ValueError(
+                f"`cells` must differ in their names without a module, none of them {TEXTBOOK!r}, "
+                f"since folders are named by them, got {', '.join(twice)}."
+            )
 
 
 def universality(
@@ -92,9 +103,17 @@ def universality(
 
     Each population has a folder of its own, `TASK_CELL`, and a call that was interrupted goes on
     where it stopped. Returns the record and "finished", or `None` and why training stopped. Raises
-    `ValueError` for folders that hold something else, or have no tuned baselines of the task.
+    `ValueError` for a cell that cannot be made, times that are not positive, folders that hold
+    something else, or have no tuned baselines of the task.
     """
+    if running.get("time_limit") is not None:
+        finite("time_limit", running["time_limit"], above=0.0)
     tasks = {name: Experiment(name).make_task() for name in settings.tasks}
+    for cell in settings.cells:
+        specs.find_object("cells", factory_of(cell))
+        for name, task in tasks.items():
+            key = key_stream("test", settings.seed)
+            check_run(_population(name, cell, settings).optimizer.build(key), task, key)
     tuned = {name: load_tuning(baselines[name], task) for name, task in tasks.items()}
     for task in tasks.values():
         check_runs(task, problems=settings.test_problems, steps=settings.steps, optimizers=5)
@@ -121,15 +140,23 @@ def train_population(
     task: str, cell: str, output: Path, settings: UniversalitySettings, **running: Any
 ) -> PopulationRun:
     """Members of one cell on one task, with the scales of the paper's optimizer there."""
+    chosen = _population(task, cell, settings)
+    folder = output / f"{task}_{_folder_name(cell)}"
+    resume = (folder / storage.SETTINGS).is_file()
+    return train_seeds(chosen, folder, settings.seeds, resume=resume, **running)
+
+
+def _population(task: str, cell: str, settings: UniversalitySettings) -> Experiment:
+    """What the members of one cell are trained as on one task."""
     suits = suggested(task, "quick").optimizer
     kwargs = {"units": settings.units, "input_scale": suits.input_scale,
               "output_scale": suits.output_scale}  # fmt: skip
-    chosen = Experiment(
-        task, Named(factory_of(cell), kwargs), settings.training, seed=settings.seed
-    )
-    folder = output / f"{task}_{cell.rpartition(':')[2]}"
-    resume = (folder / storage.SETTINGS).is_file()
-    return train_seeds(chosen, folder, settings.seeds, resume=resume, **running)
+    return Experiment(task, Named(factory_of(cell), kwargs), settings.training, seed=settings.seed)
+
+
+def _folder_name(cell: str) -> str:
+    """A cell without its module."""
+    return cell.rpartition(":")[2]
 
 
 def _textbook(

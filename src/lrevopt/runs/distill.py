@@ -66,6 +66,10 @@ class DistillSettings:
     """Seed of all problems and starts."""
 
     def __post_init__(self) -> None:
+        if not self.studies or len(set(self.studies)) < len(self.studies):
+            raise ValueError(
+                f"`studies` must be different names, at least one, got {self.studies!r}."
+            )
         for name in self.studies:
             one_of("studies", name, STUDIES)
 
@@ -137,7 +141,7 @@ def distill_run(
                 lambda: distillation.attribute(
                     optimizer, box, task, seeds=settings.seeds, distilled=start, **common),
             )  # fmt: skip
-            _write(output, "attribution", found["parts"], say, waterfall(found["parts"]))
+            _write(output, "attribution", found["parts"], say, waterfall)
     return found
 
 
@@ -157,23 +161,30 @@ def _fit(
     )  # fmt: skip
 
 
-def _write(output: Path, name: str, record: Any, say: Say, figure: Any = None) -> None:
-    """A record with its table, and its figure if it has one."""
+def _write(output: Path, name: str, record: Any, say: Say, draw: Any = None) -> None:
+    """A record with its table; then what is drawn of it, so that it is safe if drawing fails."""
     table: Table = record.table()
     files: dict[Path, str | bytes] = {
         output / f"{name}.npz": storage.record_bytes(record),
         output / f"{name}.csv": csv_text(table.heads, table.rows),
         output / f"{name}.txt": f"{table}\n",
     }
-    if figure is not None:
-        files |= {output / f"{name}.{kind}": render(figure, kind) for kind in ("png", "svg")}
-    storage.replace_together(files)
+    pictures = {kind: output / f"{name}.{kind}" for kind in ("png", "svg")}
+
+    def remove_pictures() -> None:
+        for path in pictures.values():
+            storage.remove(path)
+
+    storage.replace_together(files, remove_pictures)
     say(str(record))
+    if draw is not None:
+        figure = draw(record)
+        storage.replace_together({path: render(figure, kind) for kind, path in pictures.items()})
 
 
 def _write_path(output: Path, name: str, record: WhiteBoxPath, numbers: int, say: Say) -> None:
     """A path with its table and figure, and its best white box of at most so many numbers."""
-    _write(output, name, record, say, figure_path(record))
+    _write(output, name, record, say, figure_path)
     stem = "distilled" if name == "path" else f"distilled_by_{name}"
     _write_box(output, stem, record.white_box(numbers), say)
 

@@ -169,15 +169,11 @@ def distill(
     the others in the record, an optimizer that does not fit the task, or one that never moves or
     diverges on every problem.
     """
-    instance("white_box", white_box, WhiteBox, "a `WhiteBox`")
-    instance("settings", settings, Distilling, "`Distilling` settings")
-    if not white_box.numbers():
-        raise ValueError("`white_box` must have a number that is not held, got none.")
+    _check(white_box, settings)
     key = random_key("key", key)
     check_run(optimizer, task, key)
     if baselines is not None:
-        check_baselines(baselines, task, key)
-        _check_names(baselines)
+        _check_rivals(baselines, task, key)
     check_runs(task, problems=settings.test_problems, steps=settings.steps, optimizers=4)
     fit_key, selection_key, test_key, start_key, tuning_key = jr.split(key, 5)
     found = storage.part(
@@ -209,8 +205,18 @@ def distill(
     )
 
 
-def _check_names(baselines: Mapping[str, AbstractOptimizer]) -> None:
-    """Raise `ValueError` for a baseline with a name that the record has for something else."""
+def _check(white_box: WhiteBox, settings: Distilling) -> None:
+    instance("white_box", white_box, WhiteBox, "a `WhiteBox`")
+    instance("settings", settings, Distilling, "`Distilling` settings")
+    if not white_box.numbers():
+        raise ValueError("`white_box` must have a number that is not held, got none.")
+
+
+def _check_rivals(
+    baselines: Mapping[str, AbstractOptimizer], task: AbstractTask, key: Key[Array, ""]
+) -> None:
+    """Raise `ValueError` for baselines as `check_baselines` does, or named as others here are."""
+    check_baselines(baselines, task, key)
     own = (LEARNED, FITTED, CLOSED)
     if taken := [name for name in own if name in baselines]:
         raise ValueError(
