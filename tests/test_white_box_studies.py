@@ -36,7 +36,12 @@ from lrevopt.studies.distillation import (
     optax_text,
 )
 from lrevopt.studies.distillation import attribution as attribution_module
-from lrevopt.studies.distillation.attribution import all_subsets, explained, shapley_values
+from lrevopt.studies.distillation.attribution import (
+    all_subsets,
+    explained,
+    ranking,
+    shapley_values,
+)
 from lrevopt.studies.distillation.contestants import tested_beside
 from lrevopt.studies.distillation.moves import moves_from, simplest
 from lrevopt.studies.distillation.training import train_boxes
@@ -144,6 +149,12 @@ def with_problems(learned: Any, baseline: Any, box: Any = 0.3) -> Attribution:
     return dataclasses.replace(
         record, learned=learned, baseline=baseline, objectives=objectives + 0.0
     )
+
+
+def test_rankings_state_no_order_of_what_is_equal():
+    assert ranking("abcd", np.array([0.0, 0.2, -1.0, 0.2])) == "b = d > a > c"
+    worthless = attribution(np.full((1, 8), 0.9))  # all worse than the baseline
+    assert "momentum = saturation = adaptation." in " ".join(str(worthless).split())
 
 
 FIVE = np.full(5, 0.5)

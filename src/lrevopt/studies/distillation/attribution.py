@@ -188,9 +188,9 @@ class Attribution(Printed, eqx.Module):
         """Ranking by seed and what intervals are, or why there are none."""
         if (reason := self.unknown()) is not None:
             return f"There is no gain to share: {reason}."
-        ranks = [np.argsort(-self.worth_of_seed(seed), kind="stable")
-                 for seed in range(len(self.objectives))]  # fmt: skip
-        orders = [" > ".join(self.parts[place] for place in order) for order in ranks]
+        orders = [
+            ranking(self.parts, self.worth_of_seed(seed)) for seed in range(len(self.objectives))
+        ]
         bounds = "95 %, bootstrap over seeds and problems"
         if np.isnan(worth.rest[1]):
             bounds = (
@@ -203,6 +203,16 @@ class Attribution(Printed, eqx.Module):
         """Shapley values of one seed, without intervals. Raises `ValueError` as `worth` does."""
         every = np.arange(self.learned.size)
         return self._shares_of(self.objectives, np.array([self._row(seed)]), every)[1:-1]
+
+
+def ranking(names: Sequence[str], values: Float[np.ndarray, " name"]) -> str:
+    """Names in order, largest value first, such as `a > b = c`."""
+    first, *others = np.argsort(-values, kind="stable").tolist()
+    words, before = names[first], values[first]
+    for place in others:
+        words += f" {'=' if values[place] == before else '>'} {names[place]}"
+        before = values[place]
+    return words
 
 
 def explained(
