@@ -47,6 +47,14 @@ def test_scaled_gradients_are_those_of_a_scaled_learning_rate(scale):
     np.testing.assert_allclose(found, scores(lo.Momentum(0.2 * scale, 0.9)), rtol=1e-10)
 
 
+def test_scales_that_print_alike_are_all_measured():
+    sweep = sweep_scales({"sgd": lo.GradientDescent(0.1)}, TASK, (1.0, 1.0 + 1e-9, 1.0), key=KEY,
+                         problems=2, steps=3)  # fmt: skip
+    assert sweep.objectives.shape == (1, 3, 2)
+    assert sweep.objectives[0, 1, 0] != sweep.objectives[0, 0, 0]
+    np.testing.assert_array_equal(sweep.objectives[0, 2], sweep.objectives[0, 0])
+
+
 def test_sweep_of_scales_scales_a_learning_rate():
     sweep = sweep_scales({"sgd": lo.GradientDescent(0.1)}, TASK, (0.1, 10.0), key=KEY,
                          problems=4, steps=20)  # fmt: skip

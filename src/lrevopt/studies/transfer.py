@@ -189,9 +189,10 @@ def sweep_scales(
         finite("scales", scale, above=0.0)
     rows = []
     for optimizer in optimizers.values():
+        # By place: scales may be equal to six digits.
         scaled = {
-            f"{s:g}": wrapped(optimizer, partial(ScaledGradients, scale=as_float(s)))
-            for s in scales
+            str(place): wrapped(optimizer, partial(ScaledGradients, scale=as_float(s)))
+            for place, s in enumerate(scales)
         }
         evaluation = evaluate(scaled, task, problems=problems, steps=steps, key=key)
         rows.append(evaluation.meta_objectives())
