@@ -91,13 +91,12 @@ def distill_run(
 ) -> dict[str, Any]:
     """Distil a run's optimizer, and write records, tables and figures into the folder `output`.
 
-    `settings` are those of the task by default (`DistillSettings.for_task`).
-    `white_box` has the parts and held numbers of the fit, of the elimination and of the study of
-    parts. These two start from its numbers, too; the last, after a fit, from those of the fit. By
-    default it has a real and a complex mode, saturation, adaptation, schedule and agreement, and
-    the study of parts starts at random alone. Records come back by study. A call that was
-    interrupted goes on where it stopped: with the same command, white boxes that were trained are
-    not trained again.
+    `settings` are those of the task by default (`DistillSettings.for_task`). `white_box` has the
+    parts and held numbers of the fit, of the elimination and of the study of parts. These two start
+    from its numbers, too; the last, after a fit, from those of the fit. By default it has a real
+    and a complex mode, saturation, adaptation, schedule and agreement, and the study of parts
+    starts at random alone. Records come back by study. A call that was interrupted goes on where it
+    stopped: with the same command, white boxes that were trained are not trained again.
 
     Fits use problems of the stream of analyses, training that of tuning, and scores those of the
     test. Raises `ValueError` for a run without weights or tuned baselines, and for an `output` that
@@ -108,9 +107,8 @@ def distill_run(
     settings = settings or DistillSettings.for_task(task)
     baselines = tuned_baselines(load_tuning(run.folder, task))
     problems = settings.problems or tested_problems(task)
-    steps = settings.boxes.training.unroll
-    subsets = 2 ** len(box.parts)
-    check_runs(task, problems=problems, steps=steps, optimizers=subsets * settings.seeds)
+    runs = settings.seeds * 2 ** len(box.parts)
+    check_runs(task, problems=problems, steps=settings.boxes.training.unroll, optimizers=runs)
     facts = dataclasses.asdict(settings) | {
         "problems": problems, "task": storage.describe(task), "white_box": document_of(box),
         "optimizer": storage.digest_of(optimizer),

@@ -73,8 +73,7 @@ def appendix_b(
     """
     task = linear_regression_of(run_directory)
     tuned = _tuned_momentum(baselines, task)
-    own = Run(run_directory).settings
-    _check_output(output, own)
+    own = _settings_for(output, run_directory)
     optimum = analytic_momentum(task.log10_eigenvalues)
     snapshots, history = load_snapshots(run_directory)
     taken, scores = history.snapshot_steps[: len(snapshots)], history.selection_scores
@@ -123,8 +122,9 @@ def _tuned_momentum(baselines: Path, task: AbstractTask) -> Momentum:
     return Momentum(**tuned["momentum"].best)
 
 
-def _check_output(output: Path, own: Mapping[str, Any]) -> None:
-    """Raise `ValueError` for a folder that holds anything but the appendix of the same run."""
+def _settings_for(output: Path, run_directory: Path) -> dict[str, Any]:
+    """Settings of the run. Raises `ValueError` if `output` holds anything but its appendix."""
+    own = Run(run_directory).settings
     path = output / storage.SETTINGS
     if path.exists() and APPENDIX_B not in storage.load_json(path):
         raise ValueError(
@@ -132,6 +132,7 @@ def _check_output(output: Path, own: Mapping[str, Any]) -> None:
             "another folder."
         )
     storage.check_output(output, own)
+    return own
 
 
 def linear_regression_of(directory: Path) -> LinearRegression:
