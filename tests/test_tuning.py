@@ -255,7 +255,9 @@ def test_a_partial_keeps_an_argument_at_its_value():
     steady = functools.partial(lo.Momentum, momentum=0.5)
     result = tune(TASK, steady, SMALL, key=jr.key(0))
     assert (result.name, result.parameter_names) == ("Momentum", ("learning_rate",))
-    assert result.optimizer(steady).momentum == 0.5
+    tuned = result.optimizer(steady)
+    assert isinstance(tuned, lo.Momentum)
+    assert tuned.momentum == 0.5
     fixed = dataclasses.replace(SMALL, ranges={"momentum": (0.1, 0.9)})
     with pytest.raises(ValueError, match=r"Momentum \(learning_rate\), got 'momentum'"):
         tune(TASK, steady, fixed, key=jr.key(0))

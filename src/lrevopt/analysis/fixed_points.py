@@ -154,10 +154,10 @@ def find_fixed_points(
         raise ValueError("`initial_states` must hold at least one state, got none.")
     gradient = gradient_value("gradient", gradient)
     if (unit := unit_of(opt, starts, np.full(len(starts), gradient))) < 1:
-        found = find_fixed_points(in_units(opt, unit), starts / unit, gradient)
+        small = find_fixed_points(in_units(opt, unit), starts / unit, gradient)
         return dataclasses.replace(
-            found, states=unit * found.states, speeds=unit**2 * found.speeds, start=starts,
-            distinct=unit * found.distinct,
+            small, states=unit * small.states, speeds=unit**2 * small.speeds, start=starts,
+            distinct=unit * small.distinct,
         )  # fmt: skip
     with double_precision():
         limits, reach = beginnings(opt, starts, np.full(len(starts), gradient))
