@@ -114,6 +114,51 @@ def test_saturation_sharpens_into_clipping():
     np.testing.assert_allclose(one, 2 / 2 ** (1 / 1.5), rtol=1e-14)
 
 
+FAR: dict[str, Any] = {
+    "gradient": lo.WhiteBox(1.0, saturation=lo.BoxSaturation(2.0, 20.0)),
+    "update": lo.WhiteBox(1.0, momentum=0.9, saturation=lo.BoxSaturation(2.0, of="update")),
+    "memory": lo.WhiteBox(1.0, momentum=0.9, saturation=lo.BoxSaturation(2.0, of="memory")),
+    "oscillation": lo.WhiteBox(1.0, momentum=0.5j, saturation=lo.BoxSaturation(2.0, of="memory")),
+    "clipped oscillation": lo.WhiteBox(
+        1.0, momentum=0.5j, saturation=lo.BoxSaturation(2.0, np.inf, of="memory")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAR)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_saturation_at_any_size(name, dtype):
+    """The knee bounds gradients whose squares, or ratio to the knee, leave the floating type."""
+    with jax.enable_x64(dtype == np.float64):
+        info, space = np.finfo(dtype), dict[str, Any]()
+        box = jax.tree.map(lambda c: jnp.asarray(c, dtype), FAR[name])
+        exec(lo.optax_text(box, digits=17), space)
+        for knee, size in ((2.0, 0.9 * info.max), (100 * info.tiny, 1e20), (2.0, 100 * info.tiny)):
+            small = box.with_numbers({"knee": knee})
+            moved = small.transition(small.initial_state(), jnp.asarray(size, dtype))[-1]
+            # Logarithms as large as 170, or 1400, are rounded.
+            expected = size if size < knee else knee
+            np.testing.assert_allclose(moved, expected, rtol=400 * info.eps, atol=0)
+        gradient = jnp.asarray(0.9 * info.max, dtype)
+        written = space["distilled"]()
+        np.testing.assert_allclose(
+            written.update(gradient, written.init(gradient))[0], -2.0, rtol=2 * info.eps
+        )
+        slope = jax.grad(lambda g: box.transition(box.initial_state(), g)[-1])
+        np.testing.assert_array_equal(slope(jnp.zeros((), dtype)), 1.0)
+        assert abs(slope(gradient)) < 1e-6
+
+
+def test_squares_of_gradients_do_not_overflow():
+    """RMSProp's first update is 1 / sqrt(1 - decay) at any size; agreement of equal ones is 1."""
+    with jax.enable_x64(False):
+        size = jnp.full(200, 1e25, jnp.float32)
+        found = updates(lo.WhiteBox.of_rmsprop(1.0, 0.9), size)
+        np.testing.assert_allclose(found[0], -1 / np.sqrt(0.1), rtol=1e-5)
+        held = updates(lo.WhiteBox(1.0, agreement=lo.BoxAgreement(0.7, 0.6)), size)
+        largest = 0.5 * np.sqrt(float(np.finfo(np.float32).max))
+        np.testing.assert_allclose(held[-1], -largest * np.exp(0.7), rtol=1e-5)
+
+
 def test_asymmetry_scales_the_two_knees():
     lopsided = lo.WhiteBox(0.1, saturation=lo.BoxSaturation(2.0, asymmetry=0.3))
     for sign in (1.0, -1.0):

@@ -28,6 +28,9 @@ small for the rate) from one in which they alternate (c near -1), at any size of
 With `agreement_knee` it sets the saturation, too: the knee is multiplied by
 `exp(agreement agreement_knee c)`.
 
+Where squares of gradients are kept, a gradient whose square would overflow (beyond 9.2e18 in single
+precision) counts as the largest one whose square does not.
+
 Shares sum to 1 (their real parts), so that without adaptation `learning_rate` is the effective
 learning rate at rest without memory: minus the slope of the update against the gradient.
 
@@ -40,6 +43,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -240,6 +244,8 @@ class WhiteBox(AbstractOptimizer):
         # Angles are not needed: their sines come from coordinates.
         names = [name for name in self.coordinates if not name.startswith("angle")]
         n = {name: scale_of(name).outward(self.coordinates[name]) for name in names}
+        if self.adaptation_of is not None or "agreement" in self.coordinates:
+            gradient = _with_finite_square(gradient)
         kept: list[Array] = []
         agreed = jnp.zeros((), state.dtype)
         if "agreement" in self.coordinates:
@@ -296,8 +302,8 @@ class WhiteBox(AbstractOptimizer):
             a, b = radius * cosine, radius * sine
             x, y = a * x - b * y + u, b * x + a * y
             if bounded:
-                shrink = _shrinkage(x**2 + y**2, n["knee"], sharpness)
-                x, y = shrink * x, shrink * y
+                root = _root_of_shrinkage(x, y, n["knee"], sharpness)
+                x, y = x * root * root, y * root * root
             moved += [x, y]
             direction = direction + shares[real + place] * x - other * y
         return moved, direction
@@ -309,26 +315,44 @@ class WhiteBox(AbstractOptimizer):
             knee = knee * jnp.exp(jnp.where(u >= 0, n["asymmetry"], -n["asymmetry"]))
         if "sharpness" not in n:
             return jnp.clip(u, -knee, knee)
-        return u * _shrinkage(u**2, knee, n["sharpness"])
+        root = _root_of_shrinkage(u, None, knee, n["sharpness"])
+        return u * root * root
 
     def __repr__(self) -> str:
         """Parts and numbers in plain units."""
         return held_words(self)
 
 
-def _shrinkage(square: Float[Array, ""], knee: Any, sharpness: Any) -> Array:
-    """S(u) / u as a function of u^2; where that is 0 to round-off, 1 with derivative 0.
+def _root_of_shrinkage(
+    x: Float[Array, ""], y: Float[Array, ""] | None, knee: Any, sharpness: Any
+) -> Array:
+    """Square root of S(u) / u, u = x or x + i y; where u is 0 to round-off, 1 with derivative 0.
 
-    Without a sharpness it clips.
+    A root, because the quotient itself can be too small for the floating type, and so can u^2 or
+    be too large. Without a sharpness it clips.
     """
-    far = square > jnp.finfo(square.dtype).tiny
-    log_ratio = 0.5 * jnp.log(jnp.where(far, square, 1.0)) - jnp.log(knee)
+    size = jnp.abs(x) if y is None else jnp.maximum(jnp.abs(x), jnp.abs(y))
+    far = size > jnp.finfo(size.dtype).tiny
+    size = jnp.where(far, size, 1.0)
+    if y is None:
+        log_size = jnp.log(size)
+    else:  # equal for any size > 0, which therefore counts as constant
+        size = jax.lax.stop_gradient(size)
+        square = jnp.where(far, (x / size) ** 2 + (y / size) ** 2, 1.0)
+        log_size = jnp.log(size) + 0.5 * jnp.log(square)
+    log_ratio = log_size - jnp.log(knee)
     if sharpness is None:
-        return jnp.where(far, jnp.exp(-jnp.maximum(log_ratio, 0.0)), 1.0)
+        return jnp.where(far, jnp.exp(-0.5 * jnp.maximum(log_ratio, 0.0)), 1.0)
     # As softplus, whose form with |x| XLA's CPU compiler (jax 0.10.2) does not vectorise here.
-    x = sharpness * log_ratio
-    softplus = jnp.where(x > LINEAR, x, jnp.log1p(jnp.exp(jnp.minimum(x, LINEAR))))
-    return jnp.where(far, jnp.exp(-softplus / sharpness), 1.0)
+    power = sharpness * log_ratio
+    softplus = jnp.log1p(jnp.exp(jnp.minimum(power, LINEAR))) / sharpness
+    return jnp.where(far, jnp.exp(-0.5 * jnp.where(power > LINEAR, log_ratio, softplus)), 1.0)
+
+
+def _with_finite_square(gradient: Float[Array, ""]) -> Array:
+    """The gradient, clipped where its square would overflow."""
+    most = 0.5 * float(jnp.finfo(gradient.dtype).max) ** 0.5
+    return jnp.clip(gradient, -most, most)
 
 
 def _running_products(

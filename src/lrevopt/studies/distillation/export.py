@@ -104,20 +104,22 @@ class _Text:
 
     def body(self) -> Lines:
         """Lines that compute the next state and the direction d."""
-        lines = self.agreement()
+        lines = []
+        if self.divides or "agreement" in self.n:
+            lines += ["m = 0.5 * jnp.finfo(g.dtype).max ** 0.5", "g = jnp.clip(g, -m, m)"]
+        lines += self.agreement()
         if self.divides:
             memory = self.n["memory"]
             lines.append(f"s = {self.number('memory')} * s + {1 - memory:.{self.digits}g} * g**2")
             power, floor = self.number("exponent"), self.number("floor")
             size = f"1 / (s**{power} + {floor})" if self.outside else f"(s + {floor}) ** -{power}"
             lines.append(f"a = {size}")
-        lines.append(f"d = {self.saturated('g') if self.saturates == 'gradient' else 'g'}"
-                     + (" * a" if self.divides == "gradient" else ""))  # fmt: skip
+        lines.append("d = g")
+        lines += self.saturated("d") if self.saturates == "gradient" else []
+        lines += ["d = d * a"] if self.divides == "gradient" else []
         lines += self.moved()
-        if self.divides == "update":
-            lines.append("d = d * a")
-        if self.saturates == "update":
-            lines.append(f"d = {self.saturated('d')}")
+        lines += ["d = d * a"] if self.divides == "update" else []
+        lines += self.saturated("d") if self.saturates == "update" else []
         if "agreement" in self.n:
             power = "c"
             if "agreement_curvature" in self.n:
@@ -148,50 +150,54 @@ class _Text:
         for name, momentum, share, other in self.modes():
             weight = f"{share:.{self.digits}g}"
             if isinstance(momentum, str):
-                after = f"{self.number(momentum)} * {name} + d"
-                lines.append(f"{name} = {self.saturated(f'({after})') if memory else after}")
+                lines.append(f"{name} = {self.number(momentum)} * {name} + d")
+                lines += self.saturated(name) if memory else []
                 terms.append(f"{weight} * {name}")
                 continue
             radius, angle = (self.n[one] for one in momentum)
             a, b = (f"{radius * turn(angle):.{self.digits}g}" for turn in (math.cos, math.sin))
             x, y = f"x{name}", f"y{name}"
             lines.append(f"{x}, {y} = {a} * {x} - {b} * {y} + d, {b} * {x} + {a} * {y}")
-            if memory:
-                shrink = self.shrinkage("r", self.knee(), self.sharpness(turns=True))
-                lines += [
-                    f"r = jnp.sqrt({x}**2 + {y}**2)",
-                    f"{x}, {y} = {x} {shrink}, {y} {shrink}",
-                ]
+            lines += self.saturated_pair(x, y) if memory else []
             terms.append(f"{weight} * {x} - {other:.{self.digits}g} * {y}")
         if not terms:  # as a mode of momentum 0
-            return [f"d = {self.saturated('d')}"] if memory else []
+            return self.saturated("d") if memory else []
         return [*lines, f"d = {' + '.join(terms)}"]
 
-    def knee(self) -> str:
-        """The knee."""
-        if "agreement_knee" not in self.n:
-            return self.number("knee")
-        power = self.n["agreement"] * self.n["agreement_knee"]
-        return f"({self.number('knee')} * jnp.exp({power:.{self.digits}g} * c))"
+    def knee(self, name: str | None = None) -> tuple[Lines, str]:
+        """The knee for the value of this name, or for a modulus, and a line before where long."""
+        knee = self.number("knee")
+        if name is not None and "asymmetry" in self.n:
+            knee += f" * jnp.exp({self.number('asymmetry')} * jnp.sign({name}))"
+        if "agreement_knee" in self.n:
+            power = self.n["agreement"] * self.n["agreement_knee"]
+            knee += f" * jnp.exp({power:.{self.digits}g} * c)"
+        return ([f"k = {knee}"], "k") if "*" in knee else ([], knee)
 
-    def sharpness(self, *, turns: bool = False) -> str | None:
-        """The sharpness, of oscillating modes or others, unless it is infinite."""
-        if not turns or "sharpness_ratio" not in self.n:
-            return self.number("sharpness") if "sharpness" in self.n else None
-        return f"{self.n['sharpness'] * self.n['sharpness_ratio']:.{self.digits}g}"
+    def saturated(self, name: str) -> Lines:
+        """Lines that put S(u) in the place of u.
 
-    def shrinkage(self, size: str, knee: str, sharp: str | None) -> str:
-        """What a value of this size is multiplied by."""
-        if sharp is None:
-            return f"/ jnp.maximum(1, {size} / {knee})"
-        return f"/ (1 + ({size} / {knee}) ** {sharp}) ** (1 / {sharp})"
+        A power of the larger of |u| and knee over the other would overflow.
+        """
+        before, knee = self.knee(name)
+        clipped = f"jnp.clip({name}, -{knee}, {knee})"
+        if "sharpness" not in self.n:
+            return [*before, f"{name} = {clipped}"]
+        soft = _soft("r", self.number("sharpness"))
+        return [*before, f"r = jnp.abs({name}) / {knee}", f"{name} = {clipped} / {soft}"]
 
-    def saturated(self, value: str) -> str:
-        """S(value)."""
-        knee = self.knee()
-        if "asymmetry" in self.n:
-            knee = f"({knee} * jnp.exp({self.number('asymmetry')} * jnp.sign({value})))"
-        return f"{value} {self.shrinkage(f'jnp.abs({value})', knee, self.sharpness())}"
+    def saturated_pair(self, x: str, y: str) -> Lines:
+        """The same for the real and imaginary parts of an oscillating mode, by its modulus."""
+        before, knee = self.knee()
+        factor = "jnp.maximum(1, r)"
+        if "sharpness" in self.n:
+            sharp = self.number("sharpness")
+            if "sharpness_ratio" in self.n:
+                product = self.n["sharpness"] * self.n["sharpness_ratio"]
+                sharp = f"{product:.{self.digits}g}"
+            factor += f" * {_soft('r', sharp)}"
+        size = f"r = jnp.hypot({x}, {y}) / {knee}"
+        return [*before, size, f"f = {factor}", f"{x}, {y} = {x} / f, {y} / f"]
 
     def latex(self) -> Lines:
         """Equations, one a line."""
@@ -281,6 +287,11 @@ class _Text:
             f"{name}(u) &= u / \\left(1 + |u / {knee}|^{{{s}}}\\right)^{{1 / {s}}}"
             for name, s in sharp.items()
         ]
+
+
+def _soft(ratio: str, sharp: str) -> str:
+    """What divides a clipped value, so that it is a saturated one."""
+    return f"(1 + jnp.minimum({ratio}, 1 / {ratio}) ** {sharp}) ** (1 / {sharp})"
 
 
 def _tex(value: float, digits: int) -> str:
