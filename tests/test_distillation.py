@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from typing import Any
 
 import jax
@@ -20,7 +21,13 @@ from lrevopt.inner_loop.recorded_runs import (
     typical_of,
 )
 from lrevopt.optimizers.stacking import stacked, unstacked
-from lrevopt.optimizers.white_box_documents import box_of, document_of, reordered, with_parts
+from lrevopt.optimizers.white_box_documents import (
+    box_of,
+    document_of,
+    load_box,
+    reordered,
+    with_parts,
+)
 from lrevopt.studies.distillation import fitting
 from lrevopt.studies.distillation.distilling import CLOSED, FITTED
 from lrevopt.studies.distillation.embedding import embedded
@@ -144,6 +151,49 @@ def test_documents_hold_white_boxes():
     assert with_parts(box, ()).numbers().keys() == {"learning_rate"}
     boxes = unstacked(stacked([box, again]))
     np.testing.assert_allclose(boxes[1].numbers()["knee"], 50.0)
+
+
+SIMPLE: dict[str, Any] = {
+    "numbers": {"learning_rate": 0.1}, "held": [], "saturation_of": None, "adaptation_of": None,
+    "floor_outside": False,
+}  # fmt: skip
+
+DAMAGED: dict[str, Any] = {
+    "`numbers` must be a dictionary of numbers by name, got [1, 2].": {"numbers": [1, 2]},
+    "`numbers` must be one of learning_rate, got 'kneee'.": {
+        "numbers": {"learning_rate": 0.1, "kneee": 5}},
+    "`numbers` must be one of learning_rate, got 'knee'.": {
+        "numbers": {"learning_rate": 0.1, "knee": 5}},
+    "`learning_rate` must be a finite number, got 'x'.": {"numbers": {"learning_rate": "x"}},
+    "`held` must be a list of names, got 'knee'.": {"held": "knee"},
+    "'knee' is missing in it.": {"saturation_of": "gradient"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("words", DAMAGED)
+def test_documents_that_are_no_white_box(words, tmp_path):
+    path = tmp_path / "box.json"
+    path.write_text(json.dumps(SIMPLE | DAMAGED[words]))
+    expected = f"`{path}` must be a white box as JSON, but {words}"
+    with pytest.raises(ValueError, match=f"^{re.escape(expected)}$"):
+        load_box(path)
+
+
+@pytest.mark.usefixtures("as_user")
+def test_gradients_of_other_parameters_are_refused():
+    transformation = lo.distilled("rosenbrock")
+    state = transformation.init({"a": jnp.zeros(3), "b": jnp.zeros(())})
+    refused: dict[str, Any] = {
+        "shapes of the parameters given to `init`, (3,) at `['a']`, got (2,).": {
+            "a": jnp.ones(2), "b": jnp.ones(())},
+        "tree structure of the parameters given to `init`, got arrays at `['a']` instead of "
+        "`['a']`, `['b']`.": {"a": jnp.ones(3)},
+    }  # fmt: skip
+    for words, gradients in refused.items():
+        with pytest.raises(ValueError, match=f"^`gradients` must have the {re.escape(words)}$"):
+            transformation.update(gradients, state)
+    with pytest.raises(ValueError, match="^`state` must be what `init` or `update` returned, got"):
+        transformation.update({"a": jnp.ones(3)}, ())
 
 
 def test_modes_in_order_do_the_same():

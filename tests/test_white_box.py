@@ -1,5 +1,6 @@
 """White boxes: the textbook optimizers are settings of them, and every part does what it says."""
 
+import re
 from typing import Any
 
 import equinox as eqx
@@ -384,3 +385,54 @@ def test_meta_training_improves_numbers():
     assert scores[run.history.selected] < 0.8 * scores[0]
     assert isinstance(run.optimizer, lo.WhiteBox)
     assert run.optimizer.numbers().keys() == box.numbers().keys()
+
+
+REFUSED: dict[str, Any] = {
+    "`momentum.shares` must be finite, one for each of 2 modes, with real parts that sum to 1, got "
+    "(0.5, nan).": lambda nan: lo.WhiteBox(
+        0.1, momentum=lo.BoxMomentum((0.9, 0.8j), (0.5, nan))),
+    "`momentum.shares` must be finite, one for each of 1 modes, with real parts that sum to 1, got "
+    "nan.": lambda nan: lo.WhiteBox(0.1, momentum=lo.BoxMomentum(0.9, nan)),
+    "`sharpness` must be finite and above 0, got -inf.": lambda nan: lo.WhiteBox(
+        0.1, saturation=lo.BoxSaturation(1.0, -np.inf)),
+    "`momentum` must be above -1 and below 1, got -1.": lambda nan: lo.WhiteBox.of_nesterov(
+        0.1, -1.0),
+    "`learning_rate` must be real numbers, got 'a'.": lambda nan: lo.WhiteBox.of_nesterov("a", 0.5),
+    "`learning_rate` must be real numbers, got None.": lambda nan: lo.WhiteBox.of_adam(None),
+    "`learning_rate` must be finite and above 0, got -0.1.": lambda nan: lo.WhiteBox.of_adam(-0.1),
+    "`b1` must be above -1 and below 1, got 1.": lambda nan: lo.WhiteBox.of_adam(0.1, 1.0),
+    "`decay` must be above 0 and below 1, got 1.": lambda nan: lo.WhiteBox.of_rmsprop(0.1, 1.0),
+    "`hold` must be a list of names, got 'knee'.": lambda nan: lo.WhiteBox(0.1, hold="knee"),
+    "`hold` must be a list of names, got None.": lambda nan: lo.WhiteBox(0.1, hold=None),  # type: ignore[arg-type]
+    "`values` must be a dictionary of numbers by name, got [1].": lambda nan: lo.WhiteBox(
+        0.1).with_numbers([1]),  # type: ignore[arg-type]
+}  # fmt: skip
+
+
+@pytest.mark.usefixtures("as_user")
+@pytest.mark.parametrize("words", REFUSED)
+def test_refusals(words):
+    with pytest.raises(ValueError, match=f"^{re.escape(words)}$"):
+        REFUSED[words](float("nan"))
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, jnp.asarray, float])
+def test_infinite_sharpness_of_any_type_clips(kind):
+    box = lo.WhiteBox(0.1, saturation=lo.BoxSaturation(2.0, kind(np.inf)))
+    assert box.numbers().keys() == {"learning_rate", "knee"}
+
+
+def test_traced_momenta():
+    """Boxes made under `vmap` are those made one by one; traced momenta are real."""
+    makers: list[Any] = [
+        lambda m: lo.WhiteBox.of_nesterov(0.1, m),
+        lambda m: lo.WhiteBox.of_adam(0.1, m),
+        lambda m: lo.WhiteBox(0.1, momentum=lo.BoxMomentum((0.3, m, 0.5j), (0.2, 1 - m, m - 0.2))),
+    ]
+    for make in makers:
+        many = eqx.filter_vmap(make)(jnp.array([0.2, 0.7])).numbers()
+        for place, m in enumerate((0.2, 0.7)):
+            for name, value in make(m).numbers().items():
+                np.testing.assert_allclose(many[name][place], value, rtol=1e-13, atol=1e-15)
+    with pytest.raises(ValueError, match="`momentum` must be real numbers"):
+        jax.vmap(lambda m: lo.WhiteBox(0.1, momentum=(m, 0.5)).readout)(jnp.array([0.2j]))

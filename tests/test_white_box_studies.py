@@ -6,6 +6,8 @@ import io
 import json
 import re
 from functools import partial
+import keyword
+import symtable
 from pathlib import Path
 from typing import Any
 
@@ -458,6 +460,30 @@ def test_text_is_an_optimizer_of_the_same_updates(name):
     latex = latex_text(box)
     assert latex.count("{") == latex.count("}")
     assert latex.count("\\left") == latex.count("\\right")
+
+
+def test_text_defines_a_name_that_it_does_not_use():
+    """What it looks up outside its functions is refused as its name, and so are Python's words."""
+    text = optax_text(lo.WhiteBox.of_adam(0.1))
+    tables = list(symtable.symtable(text, "text", "exec").get_children())
+    looked_up: set[str] = set()
+    for table in tables:
+        tables += table.get_children()
+        looked_up |= {symbol.get_name() for symbol in table.get_symbols() if symbol.is_global()}
+    assert looked_up >= {"jax", "jnp", "optax"}
+    for name in [*looked_up, *keyword.kwlist, "__debug__", "two words"]:
+        with pytest.raises(ValueError, match="`name` must be a name"):
+            optax_text(lo.WhiteBox(0.1), name)
+
+
+def test_latex_divides_by_products_in_parentheses():
+    saturation = lo.BoxSaturation(2e3, 3.0, 0.4)
+    text = latex_text(lo.WhiteBox(0.1, saturation=saturation, schedule=lo.BoxSchedule(2.0, 2e4)))
+    knee = r"(2 \times 10^{3}\, e^{0.4 \operatorname{sign} u})"
+    assert rf"S(u) &= u / \left(1 + |u / {knee}|^{{3}}\right)^{{1 / 3}}" in text
+    assert r"e^{-k / (2 \times 10^{4})}" in text
+    plain = latex_text(lo.WhiteBox(0.1, saturation=lo.BoxSaturation(2.0, 3.0)))
+    assert r"S(u) &= u / \left(1 + |u / 2|^{3}\right)^{1 / 3}" in plain
 
 
 def test_moves_add_numbers_and_change_little():

@@ -110,6 +110,14 @@ def sequence(name: str, value: Any, what: str) -> Any:
     return value
 
 
+def names(name: str, value: Any) -> tuple[str, ...]:
+    """`value` as names, if it is a list, tuple or set of strings."""
+    several = isinstance(value, list | tuple | set | frozenset)
+    if not several or not all(isinstance(entry, str) for entry in value):
+        raise ValueError(f"`{name}` must be a list of names, got {shown(value)}.")
+    return tuple(value)
+
+
 def random_key(name: str, value: Any) -> Any:
     """`value` as one random key of JAX; one of the old kind (two uint32) becomes a new one."""
     import jax  # not at the top: settings are checked before JAX is imported

@@ -47,7 +47,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from lrevopt.checks import instance, one_of, yes_or_no
+from lrevopt.checks import instance, names, one_of, yes_or_no
 from lrevopt.optimizers.classical import as_float
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.optimizers.white_box_numbers import (
@@ -128,8 +128,8 @@ class WhiteBox(AbstractOptimizer):
             one_of("adaptation.of", adaptation.of, get_args(AdaptationOf))
             yes_or_no("adaptation.floor_outside", adaptation.floor_outside)
             self.adaptation_of, self.floor_outside = adaptation.of, adaptation.floor_outside
-            names = ("memory", "exponent", "floor")
-            values |= {name: getattr(adaptation, name) for name in names}
+            numbers = ("memory", "exponent", "floor")
+            values |= {name: getattr(adaptation, name) for name in numbers}
         if schedule is not None:
             instance("schedule", schedule, BoxSchedule, "a `BoxSchedule`")
             values |= {name: getattr(schedule, name) for name in ("start_over_end", "timescale")}
@@ -144,26 +144,35 @@ class WhiteBox(AbstractOptimizer):
         return cls(learning_rate, momentum=momentum)
 
     @classmethod
-    def of_nesterov(cls, learning_rate: float, momentum: float) -> "WhiteBox":
+    def of_nesterov(cls, learning_rate: Any, momentum: Any) -> "WhiteBox":
         """`Nesterov(learning_rate, momentum)`: a mode with momentum and one without memory."""
+        valid_number("learning_rate", learning_rate)
+        valid_number("momentum", momentum)
         both = BoxMomentum((momentum, 0.0), (momentum / (1 + momentum), 1 / (1 + momentum)))
         return cls(learning_rate * (1 + momentum), momentum=both)
 
     @classmethod
     def of_clipped(cls, learning_rate: Any, threshold: Any) -> "WhiteBox":
         """`ClippedGradientDescent(learning_rate, threshold)`."""
+        valid_number("knee", threshold, "threshold")
         return cls(learning_rate, saturation=BoxSaturation(threshold, math.inf))
 
     @classmethod
     def of_rmsprop(cls, learning_rate: Any, decay: Any = 0.9, epsilon: Any = 1e-8) -> "WhiteBox":
         """`RMSProp(learning_rate, decay, epsilon)`."""
+        valid_number("memory", decay, "decay")
+        valid_number("floor", epsilon, "epsilon")
         return cls(learning_rate, adaptation=BoxAdaptation(decay, 0.5, epsilon))
 
     @classmethod
     def of_adam(
-        cls, learning_rate: float, b1: float = 0.9, b2: Any = 0.999, epsilon: Any = 1e-8
+        cls, learning_rate: Any, b1: Any = 0.9, b2: Any = 0.999, epsilon: Any = 1e-8
     ) -> "WhiteBox":
         """`Adam(learning_rate, b1, b2, epsilon)` without its bias correction."""
+        valid_number("learning_rate", learning_rate)
+        valid_number("momentum", b1, "b1")
+        valid_number("memory", b2, "b2")
+        valid_number("floor", epsilon, "epsilon")
         size = BoxAdaptation(b2, 0.5, epsilon, of="update", floor_outside=True)
         return cls(learning_rate * (1 - b1), momentum=b1, adaptation=size)
 
@@ -193,6 +202,7 @@ class WhiteBox(AbstractOptimizer):
 
         Raises `ValueError` for a name that it does not have, or a number out of its range.
         """
+        instance("values", values, Mapping, "a dictionary of numbers by name")
         found = dict(self.coordinates)
         for name, value in values.items():
             one_of("values", name, tuple(self.coordinates))
@@ -242,8 +252,8 @@ class WhiteBox(AbstractOptimizer):
         self, state: Float[Array, " state"], gradient: Float[Array, ""]
     ) -> Float[Array, " state"]:
         # Angles are not needed: their sines come from coordinates.
-        names = [name for name in self.coordinates if not name.startswith("angle")]
-        n = {name: scale_of(name).outward(self.coordinates[name]) for name in names}
+        needed = [name for name in self.coordinates if not name.startswith("angle")]
+        n = {name: scale_of(name).outward(self.coordinates[name]) for name in needed}
         if self.adaptation_of is not None or "agreement" in self.coordinates:
             gradient = _with_finite_square(gradient)
         kept: list[Array] = []
@@ -385,6 +395,6 @@ def _power(square: Float[Array, ""], exponent: Any, floor: Any, *, outside: bool
 
 def _held(coordinates: Mapping[str, Array], hold: Sequence[str]) -> dict[str, Any]:
     """Coordinates with those of these names as Python numbers."""
-    for name in hold:
+    for name in names("hold", hold):
         one_of("hold", name, tuple(coordinates))
     return {n: float(c) if n in hold else c for n, c in coordinates.items()}

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from lrevopt import storage
-from lrevopt.checks import instance, one_of, text
+from lrevopt.checks import finite, instance, mapping, names, one_of, text
 from lrevopt.optimizers.optax import to_optax
 from lrevopt.optimizers.shipped_files import DISTILLED
 from lrevopt.optimizers.white_box import PARTS, WhiteBox
@@ -49,8 +49,19 @@ def document_of(box: WhiteBox) -> Document:
 
 
 def box_of(document: Mapping[str, Any]) -> WhiteBox:
-    """The white box that `document_of` described. Raises `ValueError` for numbers out of range."""
-    return _box(document, _modes(document["numbers"]))
+    """The white box that `document_of` described.
+
+    Raises `ValueError` for numbers out of range or that the white box does not have, and for names
+    of held ones that are no list; `KeyError` for one that is missing.
+    """
+    numbers = mapping("numbers", document["numbers"], "numbers")
+    for name, value in numbers.items():
+        finite(name, value)
+    names("held", document["held"])
+    box = _box(document, _modes(numbers))
+    for name in numbers:
+        one_of("numbers", name, tuple(box.coordinates))
+    return box
 
 
 def described_box(description: Mapping[str, Any]) -> WhiteBox:
@@ -157,10 +168,15 @@ def load_box(path: Path | str) -> WhiteBox:
 
     Raises `ValueError` for a file that is not there or holds something else.
     """
+    document = storage.load_json(Path(path))
     try:
-        return box_of(storage.load_json(Path(path)))
-    except (OSError, KeyError, TypeError) as error:
-        raise ValueError(f"`{path}` must be a white box as JSON.") from error
+        return box_of(document)
+    except KeyError as error:
+        raise ValueError(
+            f"`{path}` must be a white box as JSON, but {error} is missing in it."
+        ) from error
+    except ValueError as error:
+        raise ValueError(f"`{path}` must be a white box as JSON, but {error}") from error
 
 
 def distilled_names() -> tuple[str, ...]:

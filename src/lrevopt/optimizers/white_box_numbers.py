@@ -105,10 +105,13 @@ def indexed(name: str, count: int, free: int | None = None) -> list[str]:
     return [name] if count == 1 and number == 1 else [f"{name}_{i + 1}" for i in range(number)]
 
 
-def valid_number(name: str, value: Any) -> Float[Array, "..."]:
-    """`value` as an array. Raises `ValueError` unless it is in the range of this number."""
+def valid_number(name: str, value: Any, called: str | None = None) -> Float[Array, "..."]:
+    """`value` as an array. Raises `ValueError` unless it is in the range of this number.
+
+    `called` is the name of the argument, if it has another one than the number.
+    """
+    scale, name = scale_of(name), called or name
     leaf = as_float(real_array(name, value))
-    scale = scale_of(name)
     if leaf.ndim:
         raise ValueError(f"`{name}` must be a scalar, got shape {leaf.shape}.")
     if isinstance(leaf, jax.core.Tracer):

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import jax
 import numpy as np
 
-from lrevopt.checks import instance, numbers, one_of
+from lrevopt.checks import instance, numbers, one_of, real_array, shown
 from lrevopt.optimizers.white_box_numbers import head_of, indexed
 
 SaturationOf = Literal["gradient", "memory", "update"]
@@ -21,10 +21,10 @@ class BoxMomentum:
 
     momenta: Any
     """A number for each mode in (-1, 1). A complex one, of modulus below 1, stands for itself and
-    its conjugate: it oscillates."""
+    its conjugate: it oscillates. Traced ones, as under `jax.vmap`, are real."""
     shares: Any = None
     """Weight of each mode (default: equal). Real parts sum to 1; a share may be complex for a
-    complex mode only."""
+    complex mode only. Traced ones are real; the last is 1 minus the others."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -104,7 +104,7 @@ def saturation_numbers(saturation: BoxSaturation | None) -> dict[str, Any]:
     instance("saturation", saturation, BoxSaturation, "a `BoxSaturation`")
     one_of("saturation.of", saturation.of, get_args(SaturationOf))
     values = {"knee": saturation.knee}
-    if not (isinstance(saturation.sharpness, float) and math.isinf(saturation.sharpness)):
+    if not _clips(saturation.sharpness):
         values["sharpness"] = saturation.sharpness
     if saturation.asymmetry is not None:
         if saturation.of == "memory":
@@ -113,6 +113,16 @@ def saturation_numbers(saturation: BoxSaturation | None) -> dict[str, Any]:
     if saturation.sharpness_ratio is not None:
         values["sharpness_ratio"] = saturation.sharpness_ratio
     return values
+
+
+def _clips(sharpness: Any) -> bool:
+    """Whether a sharpness is infinite, of any type."""
+    if isinstance(sharpness, jax.core.Tracer | str | bytes | bool):
+        return False
+    try:
+        return float(sharpness) == math.inf
+    except (TypeError, ValueError, OverflowError):  # no number: refused where its range is checked
+        return False
 
 
 def check_together(values: Mapping[str, Any], saturation_of: SaturationOf | None) -> None:
@@ -133,41 +143,81 @@ def mode_numbers(momentum: Any) -> tuple[dict[str, Any], int, int]:
     if momentum is None:
         return {}, 0, 0
     if not isinstance(momentum, BoxMomentum):
-        if isinstance(momentum, jax.core.Tracer):
-            return {"momentum": momentum}, 1, 0
         momentum = BoxMomentum(momentum)
-    momenta = np.atleast_1d(numbers("momentum", momentum.momenta))
-    if momenta.ndim != 1 or not momenta.size or not (np.abs(momenta) < 1).all():
+    momenta, known = _entries("momentum", momentum.momenta)
+    if not momenta or not (np.abs(known) < 1).all():
         raise ValueError(
             f"`momentum` must be numbers of modulus below 1, one for each mode, got "
-            f"{momentum.momenta!r}."
+            f"{shown(momentum.momenta)}."
         )
-    shares = np.full(momenta.size, 1 / momenta.size)
+    real = np.imag(known) == 0
+    shares: list[Any] = [1 / len(momenta)] * len(momenta)
     if momentum.shares is not None:
-        shares = np.atleast_1d(numbers("momentum.shares", momentum.shares))
-    real = np.imag(momenta) == 0
-    if shares.shape != momenta.shape or abs(shares.real.sum() - 1) > 1e-6:
-        raise ValueError(
-            f"`momentum.shares` must be one for each of {momenta.size} modes, with real parts that "
-            f"sum to 1, got {momentum.shares!r}."
-        )
-    if np.imag(shares[real]).any():
-        raise ValueError("`momentum.shares` must be real for real modes.")
+        shares, known = _entries("momentum.shares", momentum.shares)
+        if len(shares) != len(momenta) or not (_traced(shares) or _sums_to_1(known)):
+            raise ValueError(
+                f"`momentum.shares` must be finite, one for each of {len(momenta)} modes, with "
+                f"real parts that sum to 1, got {shown(momentum.shares)}."
+            )
+        if np.imag(known[real]).any():
+            raise ValueError(
+                f"`momentum.shares` must be real for real modes, got {shown(momentum.shares)}."
+            )
     return _numbers_of_modes(momenta, shares, real), int(real.sum()), int((~real).sum())
 
 
-def _numbers_of_modes(momenta: Any, shares: Any, real: Any) -> dict[str, Any]:
+def _entries(name: str, value: Any) -> tuple[list[Any], Any]:
+    """Numbers one by one, and as an array in which traced ones are 0; those must be real."""
+    several = isinstance(value, list | tuple) or np.ndim(value) == 1
+    entries = list(value) if several else [value]
+    for entry in filter(_is_traced, entries):
+        real_array(name, entry)
+        if entry.ndim:
+            raise ValueError(f"`{name}` must be scalars where traced, got shape {entry.shape}.")
+    untraced = [0.0 if _is_traced(entry) else entry for entry in entries]
+    known = np.atleast_1d(numbers(name, untraced if _traced(entries) else value))
+    if known.ndim != 1:
+        raise ValueError(f"`{name}` must be numbers, one for each mode, got {shown(value)}.")
+    pairs = zip(entries, known.tolist(), strict=True)
+    return [entry if _is_traced(entry) else number for entry, number in pairs], known
+
+
+def _is_traced(value: Any) -> bool:
+    return isinstance(value, jax.core.Tracer)
+
+
+def _traced(values: list[Any]) -> bool:
+    """Whether a value is traced, so that the sum is not known."""
+    return any(map(_is_traced, values))
+
+
+def _sums_to_1(shares: Any) -> bool:
+    """Whether shares are finite with real parts that sum to 1."""
+    return bool(np.isfinite(shares).all() and abs(shares.real.sum() - 1) <= 1e-6)
+
+
+def _numbers_of_modes(momenta: list[Any], shares: list[Any], real: Any) -> dict[str, Any]:
     """Numbers by name: real modes first, the share of the last mode left out."""
     order = np.argsort(~real, kind="stable")
-    momenta, shares = momenta[order], shares[order]
-    count, pairs = int(real.sum()), momenta[int(real.sum()) :]
-    values = dict(zip(indexed("momentum", count), np.real(momenta[:count]).tolist(), strict=True))
-    names = indexed("share", momenta.size, free=momenta.size - 1)
-    values |= dict(zip(names, np.real(shares).tolist(), strict=False))
+    momenta, shares = [momenta[place] for place in order], [shares[place] for place in order]
+    count = int(real.sum())
+    pairs, others = np.asarray(momenta[count:], complex), [_quadrature(s) for s in shares[count:]]
+    ordered = [*map(_real_part, momenta[:count])]
+    values = dict(zip(indexed("momentum", count), ordered, strict=True))
+    names = indexed("share", len(momenta), free=len(momenta) - 1)
+    values |= dict(zip(names, map(_real_part, shares), strict=False))
     lengths = {
         "radius": np.abs(pairs), "angle": np.abs(np.angle(pairs)),
-        "quadrature": np.imag(shares[count:]) * np.where(np.imag(pairs) < 0, -1, 1),
+        "quadrature": np.asarray(others, float) * np.where(np.imag(pairs) < 0, -1, 1),
     }  # fmt: skip
     for name, of in lengths.items():
         values |= dict(zip(indexed(name, pairs.size), of.tolist(), strict=True))
     return values
+
+
+def _real_part(value: Any) -> Any:
+    return value if _is_traced(value) else value.real
+
+
+def _quadrature(value: Any) -> float:
+    return 0.0 if _is_traced(value) else value.imag

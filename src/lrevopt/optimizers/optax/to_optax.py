@@ -9,6 +9,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, PyTree
 
+from lrevopt.checks import instance
 from lrevopt.optimizers.interface import (
     AbstractOptimizer,
     AbstractParameterOptimizer,
@@ -45,7 +46,7 @@ def to_optax(optimizer: AbstractOptimizer) -> optax.GradientTransformation:
 
     Raises `ValueError` for an optimizer without a flat state and a readout to match, and, when
     the transformation is used, for parameters or gradients that are not real floating-point
-    arrays.
+    arrays, and for gradients of another structure or shape than the parameters of `init`.
     """
     size = state_size(optimizer)
 
@@ -60,7 +61,8 @@ def to_optax(optimizer: AbstractOptimizer) -> optax.GradientTransformation:
         structure: Any
         named, structure = jax.tree_util.tree_flatten_with_path(gradients)
         leaves = [jnp.asarray(_floating("gradients", path, leaf)) for path, leaf in named]
-        states = structure.flatten_up_to(state.states)
+        instance("state", state, OptimizerState, "what `init` or `update` returned")
+        states = _states_for(named, structure, state.states)
         if not leaves:
             return gradients, state
         dtype = states[0].dtype
@@ -83,6 +85,31 @@ def to_optax(optimizer: AbstractOptimizer) -> optax.GradientTransformation:
     return optax.GradientTransformation(init, update)
 
 
+def _states_for(named: Any, structure: Any, states: PyTree) -> list[Any]:
+    """States in the order of the gradients, which are named by their place in the tree."""
+    if jax.tree.structure(states) != structure:
+        raise ValueError(
+            "`gradients` must have the tree structure of the parameters given to `init`, got "
+            f"arrays at {_places(named)} instead of "
+            f"{_places(jax.tree_util.tree_leaves_with_path(states))}."
+        )
+    found = jax.tree.leaves(states)
+    for (path, leaf), state in zip(named, found, strict=True):
+        if jnp.shape(state)[1:] != jnp.shape(leaf):
+            raise ValueError(
+                "`gradients` must have the shapes of the parameters given to `init`, "
+                f"{jnp.shape(state)[1:]} at {_places([(path, leaf)])}, got {jnp.shape(leaf)}."
+            )
+    return found
+
+
+def _places(named: Any) -> str:
+    """Places of arrays in a tree, at most four by name."""
+    words = [f"`{jax.tree_util.keystr(path)}`" if path else "its root" for path, _ in named]
+    more = [f"{len(words) - 4} more"] if len(words) > 4 else []
+    return ", ".join(words[:4] + more) or "no place"
+
+
 def _first_states(
     optimizer: AbstractOptimizer, size: int, path: Any, leaf: Any
 ) -> Float[Array, "state ..."]:
@@ -103,7 +130,12 @@ def _lanes_of(parameters: PyTree | None, structure: Any, dtype: Any) -> Float[Ar
             "`parameters` must be given to `update` for an optimizer whose updates depend on them, "
             "got None."
         )
-    leaves = structure.flatten_up_to(parameters)
+    if jax.tree.structure(parameters) != structure:
+        raise ValueError(
+            "`parameters` must have the tree structure of the gradients, got arrays at "
+            f"{_places(jax.tree_util.tree_leaves_with_path(parameters))}."
+        )
+    leaves = jax.tree.leaves(parameters)
     return jnp.concatenate([jnp.reshape(leaf, -1).astype(dtype) for leaf in leaves])
 
 

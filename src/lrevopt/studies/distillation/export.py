@@ -1,5 +1,6 @@
 """White boxes written out: as a dozen lines of optax, and as LaTeX."""
 
+import keyword
 import math
 from typing import Any
 
@@ -10,6 +11,9 @@ from lrevopt.optimizers.white_box_numbers import indexed
 
 Lines = list[str]
 
+USED = ("jax", "jnp", "optax", "tuple", "zip", "__debug__")
+"""Names that the text of a white box needs, and one that Python does not let be defined."""
+
 
 def optax_text(box: WhiteBox, name: str = "distilled", digits: int = 6) -> str:
     """A function of plain JAX and optax that makes the same updates as a white box.
@@ -18,8 +22,13 @@ def optax_text(box: WhiteBox, name: str = "distilled", digits: int = 6) -> str:
     `jax`, `jax.numpy` as `jnp` and `optax`. Numbers have `digits` significant digits.
     """
     text = _Text(box, digits)
-    if not (isinstance(name, str) and name.isidentifier()):
+    if not (isinstance(name, str) and name.isidentifier()) or keyword.iskeyword(name):
         raise ValueError(f"`name` must be a name in Python, got {shown(name)}.")
+    if name in USED:
+        raise ValueError(
+            f"`name` must be a name that the text does not use itself, as it does "
+            f"{', '.join(USED)}, got {name!r}."
+        )
     state, body = text.states(), text.body()
     kept = ", ".join(state) or "_"
     inits = ", ".join(text.inits()) or "0.0"
@@ -236,7 +245,8 @@ class _Text:
         factor = self.tex_agreement(lines)
         if "timescale" in self.n:
             excess = _tex(self.n["start_over_end"] - 1, self.digits)
-            factor += f"\\left(1 + {excess}\\, e^{{-k / {self.tex('timescale')}}}\\right) "
+            timescale = _divisor(self.tex("timescale"))
+            factor += f"\\left(1 + {excess}\\, e^{{-k / {timescale}}}\\right) "
         lines.append(f"x' &= x - {self.tex('learning_rate')}\\, {factor}d")
         return [*lines, *self.tex_saturation()]
 
@@ -276,7 +286,8 @@ class _Text:
             knee = f"{knee}\\, e^{{{self.tex('asymmetry')} \\operatorname{{sign}} u}}"
         if "agreement_knee" in self.n:
             power = _tex(self.n["agreement"] * self.n["agreement_knee"], self.digits)
-            knee = f"({knee}\\, e^{{{power}\\, p' / q'}})"
+            knee = f"{knee}\\, e^{{{power}\\, p' / q'}}"
+        knee = _divisor(knee)
         if "sharpness" not in self.n:
             return [f"S(u) &= u / \\max(1, |u| / {knee})"]
         both = {"S": self.n["sharpness"]}
@@ -284,7 +295,7 @@ class _Text:
             both["T"] = self.n["sharpness"] * self.n["sharpness_ratio"]
         sharp = {name: _tex(value, self.digits) for name, value in both.items()}
         return [
-            f"{name}(u) &= u / \\left(1 + |u / {knee}|^{{{s}}}\\right)^{{1 / {s}}}"
+            f"{name}(u) &= u / \\left(1 + |u / {knee}|^{{{s}}}\\right)^{{1 / {_divisor(s)}}}"
             for name, s in sharp.items()
         ]
 
@@ -292,6 +303,11 @@ class _Text:
 def _soft(ratio: str, sharp: str) -> str:
     """What divides a clipped value, so that it is a saturated one."""
     return f"(1 + jnp.minimum({ratio}, 1 / {ratio}) ** {sharp}) ** (1 / {sharp})"
+
+
+def _divisor(text: str) -> str:
+    """LaTeX of what something is divided by: a product in parentheses."""
+    return f"({text})" if "\\times" in text or "\\," in text else text
 
 
 def _tex(value: float, digits: int) -> str:
