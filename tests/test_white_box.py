@@ -149,6 +149,14 @@ def test_saturation_at_any_size(name, dtype):
         assert abs(slope(gradient)) < 1e-6
 
 
+def test_long_memory_in_single_precision():
+    """The first running square of Adam is (1 - b2) g^2 to round-off, as optax has it."""
+    with jax.enable_x64(False):
+        box = lo.WhiteBox.of_adam(1.0, 0.0, 0.99999, 1e-30)
+        first = box.transition(box.initial_state(), jnp.asarray(3.0, jnp.float32))
+        np.testing.assert_allclose(first[1], 1e-5 * 9, rtol=3e-6)  # log 1e5 is rounded
+
+
 def test_squares_of_gradients_do_not_overflow():
     """RMSProp's first update is 1 / sqrt(1 - decay) at any size; agreement of equal ones is 1."""
     with jax.enable_x64(False):

@@ -11,6 +11,7 @@ import symtable
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
@@ -474,6 +475,31 @@ def test_text_defines_a_name_that_it_does_not_use():
     for name in [*looked_up, *keyword.kwlist, "__debug__", "two words"]:
         with pytest.raises(ValueError, match="`name` must be a name"):
             optax_text(lo.WhiteBox(0.1), name)
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_text_keeps_the_digits_of_what_is_forgotten(wide):
+    """Kept and added shares sum to 1, near 1 with the digits of the smaller, as short as can be."""
+    with jax.enable_x64(wide):
+        short = "s = 0.999 * s + 0.001 * g**2", "v = 0.9 * v + d", "p = 0.7 * p + 0.3 * g * b"
+        ordinary = lo.WhiteBox(
+            0.1, momentum=0.9, adaptation=lo.BoxAdaptation(0.999), agreement=lo.BoxAgreement(0.5)
+        )
+        assert all(f" {line}\n" in optax_text(ordinary) for line in short)
+        assert "s' &= 0.999\\, s + 0.001\\, g^2" in latex_text(ordinary)
+        long = lo.WhiteBox(0.1, adaptation=lo.BoxAdaptation(0.999185))
+        assert "s' &= 0.999185\\, s + 0.000815\\, g^2" in latex_text(long)
+        assert "v = -0.99999 * v + d" in optax_text(lo.WhiteBox(0.1, momentum=-0.99999), digits=2)
+        text = optax_text(lo.WhiteBox(0.1, adaptation=lo.BoxAdaptation(0.01234567)))
+        assert "s = 0.0123457 * s + 0.9876543 * g**2" in text
+    if wide:
+        assert "v = 0.9999998 * v + d" in optax_text(lo.WhiteBox(0.1, momentum=0.9999998))
+        slow = optax_text(lo.WhiteBox(0.1, adaptation=lo.BoxAdaptation(0.9999998)))
+        assert "s = 0.9999998 * s + 2e-07 * g**2" in slow
+        momentum = 0.9999998 * np.exp(0.3j)
+        line = optax_text(lo.WhiteBox(0.1, momentum=momentum)).split("x, y = ")[1]
+        found = complex(float(line.split(" * ")[0]), float(line.split(" - ")[1].split(" * ")[0]))
+        np.testing.assert_allclose(1 - abs(found), 2e-7, rtol=1e-5)
 
 
 def test_latex_divides_by_products_in_parentheses():

@@ -43,7 +43,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -51,6 +50,8 @@ from lrevopt.checks import instance, names, one_of, yes_or_no
 from lrevopt.optimizers.classical import as_float
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.optimizers.white_box_numbers import (
+    complement,
+    coordinate_of,
     cosine_and_sine,
     held_words,
     indexed,
@@ -70,17 +71,18 @@ from lrevopt.optimizers.white_box_parts import (
     mode_numbers,
     saturation_numbers,
 )
+from lrevopt.optimizers.white_box_terms import (
+    power,
+    quotient,
+    root_of_shrinkage,
+    running_products,
+    with_finite_square,
+)
 
 Part = Literal["momentum", "saturation", "adaptation", "schedule", "agreement"]
 
 PARTS: tuple[Part, ...] = get_args(Part)
 """Parts that a white box can have: the mechanisms of the paper in its order, and agreement."""
-
-FAINT = 1e-19
-"""Running squares below this count as no gradient: their quotients would lose all digits."""
-
-LINEAR = 60.0
-"""log(1 + exp(x)) is x to round-off above this, and exp(x) is finite below it."""
 
 
 class WhiteBox(AbstractOptimizer):
@@ -135,7 +137,7 @@ class WhiteBox(AbstractOptimizer):
             values |= {name: getattr(schedule, name) for name in ("start_over_end", "timescale")}
         values |= agreement_numbers(agreement)
         check_together(values, self.saturation_of)
-        found = {name: scale_of(name).inward(valid_number(name, v)) for name, v in values.items()}
+        found = {name: coordinate_of(name, value) for name, value in values.items()}
         self.coordinates = _held(found, hold)
 
     @classmethod
@@ -206,7 +208,7 @@ class WhiteBox(AbstractOptimizer):
         found = dict(self.coordinates)
         for name, value in values.items():
             one_of("values", name, tuple(self.coordinates))
-            inward = scale_of(name).inward(valid_number(name, value))
+            inward = coordinate_of(name, value)
             found[name] = inward if eqx.is_array(self.coordinates[name]) else float(inward)
         return eqx.tree_at(lambda box: box.coordinates, self, found)
 
@@ -255,20 +257,24 @@ class WhiteBox(AbstractOptimizer):
         needed = [name for name in self.coordinates if not name.startswith("angle")]
         n = {name: scale_of(name).outward(self.coordinates[name]) for name in needed}
         if self.adaptation_of is not None or "agreement" in self.coordinates:
-            gradient = _with_finite_square(gradient)
+            gradient = with_finite_square(gradient)
         kept: list[Array] = []
         agreed = jnp.zeros((), state.dtype)
         if "agreement" in self.coordinates:
             place = self._memories + (self.adaptation_of is not None)
-            running = _running_products(state[place : place + 3], gradient, n["agreement_memory"])
-            agreed = _agreement(*running[1:])
+            running = running_products(
+                state[place : place + 3], gradient, n["agreement_memory"],
+                complement(self.coordinates["agreement_memory"]),
+            )  # fmt: skip
+            agreed = quotient(*running[1:])
             kept += running
         if "agreement_knee" in n:
             n["knee"] = n["knee"] * jnp.exp(n["agreement"] * n["agreement_knee"] * agreed)
         size = jnp.ones((), state.dtype)
         if self.adaptation_of is not None:
-            square = n["memory"] * state[self._memories] + (1 - n["memory"]) * gradient**2
-            size = _power(square, n["exponent"], n["floor"], outside=self.floor_outside)
+            rest = complement(self.coordinates["memory"])
+            square = n["memory"] * state[self._memories] + rest * gradient**2
+            size = power(square, n["exponent"], n["floor"], outside=self.floor_outside)
             kept.insert(0, square)
         u = self._saturated(n, gradient) if self.saturation_of == "gradient" else gradient
         u = u * size if self.adaptation_of == "gradient" else u
@@ -312,7 +318,7 @@ class WhiteBox(AbstractOptimizer):
             a, b = radius * cosine, radius * sine
             x, y = a * x - b * y + u, b * x + a * y
             if bounded:
-                root = _root_of_shrinkage(x, y, n["knee"], sharpness)
+                root = root_of_shrinkage(x, y, n["knee"], sharpness)
                 x, y = x * root * root, y * root * root
             moved += [x, y]
             direction = direction + shares[real + place] * x - other * y
@@ -325,72 +331,12 @@ class WhiteBox(AbstractOptimizer):
             knee = knee * jnp.exp(jnp.where(u >= 0, n["asymmetry"], -n["asymmetry"]))
         if "sharpness" not in n:
             return jnp.clip(u, -knee, knee)
-        root = _root_of_shrinkage(u, None, knee, n["sharpness"])
+        root = root_of_shrinkage(u, None, knee, n["sharpness"])
         return u * root * root
 
     def __repr__(self) -> str:
         """Parts and numbers in plain units."""
         return held_words(self)
-
-
-def _root_of_shrinkage(
-    x: Float[Array, ""], y: Float[Array, ""] | None, knee: Any, sharpness: Any
-) -> Array:
-    """Square root of S(u) / u, u = x or x + i y; where u is 0 to round-off, 1 with derivative 0.
-
-    A root, because the quotient itself can be too small for the floating type, and so can u^2 or
-    be too large. Without a sharpness it clips.
-    """
-    size = jnp.abs(x) if y is None else jnp.maximum(jnp.abs(x), jnp.abs(y))
-    far = size > jnp.finfo(size.dtype).tiny
-    size = jnp.where(far, size, 1.0)
-    if y is None:
-        log_size = jnp.log(size)
-    else:  # equal for any size > 0, which therefore counts as constant
-        size = jax.lax.stop_gradient(size)
-        square = jnp.where(far, (x / size) ** 2 + (y / size) ** 2, 1.0)
-        log_size = jnp.log(size) + 0.5 * jnp.log(square)
-    log_ratio = log_size - jnp.log(knee)
-    if sharpness is None:
-        return jnp.where(far, jnp.exp(-0.5 * jnp.maximum(log_ratio, 0.0)), 1.0)
-    # As softplus, whose form with |x| XLA's CPU compiler (jax 0.10.2) does not vectorise here.
-    power = sharpness * log_ratio
-    softplus = jnp.log1p(jnp.exp(jnp.minimum(power, LINEAR))) / sharpness
-    return jnp.where(far, jnp.exp(-0.5 * jnp.where(power > LINEAR, log_ratio, softplus)), 1.0)
-
-
-def _with_finite_square(gradient: Float[Array, ""]) -> Array:
-    """The gradient, clipped where its square would overflow."""
-    most = 0.5 * float(jnp.finfo(gradient.dtype).max) ** 0.5
-    return jnp.clip(gradient, -most, most)
-
-
-def _running_products(
-    running: Float[Array, "3"], gradient: Float[Array, ""], memory: Any
-) -> list[Array]:
-    """The gradient, and running means of g g_before and of (g^2 + g_before^2) / 2."""
-    before, product, square = running
-    product = memory * product + (1 - memory) * gradient * before
-    square = memory * square + (1 - memory) * 0.5 * (gradient**2 + before**2)
-    return [gradient, product, square]
-
-
-def _agreement(product: Float[Array, ""], square: Float[Array, ""]) -> Array:
-    """Their quotient, from -1 to 1; where there was no gradient, 0 with derivative 0."""
-    met = square > FAINT
-    return jnp.where(met, product / jnp.where(met, square, 1.0), 0.0)
-
-
-def _power(square: Float[Array, ""], exponent: Any, floor: Any, *, outside: bool) -> Array:
-    """`(square + floor)^-exponent`, or `1 / (square^exponent + floor)`.
-
-    The root has no derivative at 0. There it does not depend on the square to first order.
-    """
-    if not outside:
-        return jnp.exp(-exponent * jnp.log(square + floor))
-    met = square > 0
-    power = jnp.where(met, jnp.exp(exponent * jnp.log(jnp.where(met, square, 1.0))), 0.0)
-    return 1 / (power + floor)
 
 
 def _held(coordinates: Mapping[str, Array], hold: Sequence[str]) -> dict[str, Any]:

@@ -81,6 +81,10 @@ SCALES: dict[str, Scale] = {
 there are several."""
 
 
+BOUNDED_BY_1 = tuple(name for name, scale in SCALES.items() if scale.high == 1)
+"""Numbers whose distance to 1 matters as much as they do."""
+
+
 def head_of(name: str) -> str:
     """The name of a number without its index, if it has one."""
     head, _, index = name.rpartition("_")
@@ -90,6 +94,20 @@ def head_of(name: str) -> str:
 def scale_of(name: str) -> Scale:
     """The scale of a number by its name, with or without an index."""
     return SCALES[head_of(name)]
+
+
+def to_bound(name: str, coordinate: Any) -> float:
+    """1 minus the modulus of a number that 1 bounds, with the digits that its coordinate has."""
+    scale, size = scale_of(name), float(coordinate)
+    size, factor = (abs(size), 2.0) if scale is SYMMETRIC else (size, 1.0)
+    least = 4 * float(jnp.finfo(jnp.result_type(coordinate, jnp.result_type(float))).epsneg)
+    return max(factor / (1 + float(np.exp(min(size, 700.0)))), least)
+
+
+def complement(coordinate: Any) -> Array:
+    """1 minus a number between 0 and 1, from its coordinate: near 1 it has digits to lose."""
+    rest = jax.nn.sigmoid(-coordinate)
+    return jnp.clip(rest, 4 * float(jnp.finfo(jnp.result_type(rest)).epsneg), 1.0)
 
 
 def cosine_and_sine(coordinate: Any) -> tuple[Array, Array]:
@@ -120,6 +138,24 @@ def valid_number(name: str, value: Any, called: str | None = None) -> Float[Arra
     if not (np.isfinite(number) and scale.low < number < scale.high):
         raise ValueError(f"`{name}` must be {scale.words()}, got {number:g}.")
     return scale.inside(leaf)  # rounding may have taken it to a bound
+
+
+def coordinate_of(name: str, value: Any) -> Float[Array, ""]:
+    """The coordinate of a number, in whose floating type 1 minus the number has all its digits.
+
+    Raises `ValueError` unless the number is in its range.
+    """
+    leaf, scale = valid_number(name, value), scale_of(name)
+    near_1 = scale is UNIT or scale is SYMMETRIC
+    if isinstance(leaf, jax.core.Tracer) or not near_1 or leaf.dtype == jnp.float64:
+        return scale.inward(leaf)
+    number = float(value)
+    if leaf != jnp.asarray(number, leaf.dtype):  # it was at a bound
+        number = float(leaf)
+    exact = 2 * np.arctanh(number)
+    return jnp.asarray(
+        exact if scale is SYMMETRIC else np.log(number) - np.log1p(-number), leaf.dtype
+    )
 
 
 def held_words(box: Any) -> str:

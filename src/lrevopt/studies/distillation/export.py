@@ -2,12 +2,14 @@
 
 import keyword
 import math
+from decimal import Decimal
 from typing import Any
 
 from lrevopt.checks import instance, positive_integer, shown
-from lrevopt.optimizers.white_box import FAINT, WhiteBox
+from lrevopt.optimizers.white_box import WhiteBox
 from lrevopt.optimizers.white_box_documents import document_of
-from lrevopt.optimizers.white_box_numbers import indexed
+from lrevopt.optimizers.white_box_numbers import BOUNDED_BY_1, head_of, indexed, to_bound
+from lrevopt.optimizers.white_box_terms import FAINT
 
 Lines = list[str]
 
@@ -19,7 +21,8 @@ def optax_text(box: WhiteBox, name: str = "distilled", digits: int = 6) -> str:
     """A function of plain JAX and optax that makes the same updates as a white box.
 
     The text defines `name()`, which returns an `optax.GradientTransformation`; it needs only
-    `jax`, `jax.numpy` as `jnp` and `optax`. Numbers have `digits` significant digits.
+    `jax`, `jax.numpy` as `jnp` and `optax`. Numbers have `digits` significant digits; where a
+    number m between 1/2 and 1 says what is kept, 1 - m has them.
     """
     text = _Text(box, digits)
     if not (isinstance(name, str) and name.isidentifier()) or keyword.iskeyword(name):
@@ -70,11 +73,35 @@ class _Text:
         self.n: dict[str, float] = document["numbers"]
         self.real, self.pairs = box.real_modes, box.complex_modes
         self.saturates, self.divides = box.saturation_of, box.adaptation_of
+        self.to_1 = {
+            name: to_bound(name, coordinate)
+            for name, coordinate in box.coordinates.items() if head_of(name) in BOUNDED_BY_1
+        }  # fmt: skip
         self.outside, self.digits = box.floor_outside, positive_integer("digits", digits)
 
     def number(self, name: str) -> str:
         """A number as Python has it."""
+        if name in self.to_1:
+            return self.kept_and_added(name)[0]
         return f"{self.n[name]:.{self.digits}g}"
+
+    def kept_and_added(self, name: str) -> tuple[str, str]:
+        """A number m and 1 - |m|, which sum to 1: the smaller one has `digits` digits."""
+        size, rest = abs(self.n[name]), self.to_1[name]
+        small = f"{min(size, rest):.{self.digits}g}"
+        large = f"{(1 - Decimal(small)).normalize():f}"
+        kept, added = (small, large) if size < rest else (large, small)
+        return ("-" if self.n[name] < 0 else "") + kept, added
+
+    def turned(self, momentum: tuple[str, str]) -> list[str]:
+        """Real and imaginary part of an oscillating momentum, to the digits of 1 - |m|."""
+        radius, angle = (self.n[name] for name in momentum)
+        place = self.digits - 1 - math.floor(math.log10(self.to_1[momentum[0]]))
+        parts = [radius * turn(angle) for turn in (math.cos, math.sin)]
+        counts = [place + 1 + math.floor(math.log10(abs(part) or 1.0)) for part in parts]
+        return [
+            f"{part:.{max(self.digits, count)}g}" for part, count in zip(parts, counts, strict=True)
+        ]
 
     def modes(self) -> list[tuple[str, Any, float, float]]:
         """Names, momentum, share and quadrature of the modes."""
@@ -118,8 +145,8 @@ class _Text:
             lines += ["m = 0.5 * jnp.finfo(g.dtype).max ** 0.5", "g = jnp.clip(g, -m, m)"]
         lines += self.agreement()
         if self.divides:
-            memory = self.n["memory"]
-            lines.append(f"s = {self.number('memory')} * s + {1 - memory:.{self.digits}g} * g**2")
+            keep, add = self.kept_and_added("memory")
+            lines.append(f"s = {keep} * s + {add} * g**2")
             power, floor = self.number("exponent"), self.number("floor")
             size = f"1 / (s**{power} + {floor})" if self.outside else f"(s + {floor}) ** -{power}"
             lines.append(f"a = {size}")
@@ -144,10 +171,10 @@ class _Text:
         """Lines that compute c, whether successive gradients agree or not."""
         if "agreement" not in self.n:
             return []
-        keep, add = self.number("agreement_memory"), 1 - self.n["agreement_memory"]
-        half = f"{add / 2:.{self.digits}g}"
+        keep, add = self.kept_and_added("agreement_memory")
+        half = _half(add)
         return [
-            f"p = {keep} * p + {add:.{self.digits}g} * g * b",
+            f"p = {keep} * p + {add} * g * b",
             f"q = {keep} * q + {half} * (g**2 + b**2)",
             f"c = jnp.where(q > {FAINT:g}, p / jnp.where(q > {FAINT:g}, q, 1), 0)",
             "b = g",
@@ -163,8 +190,7 @@ class _Text:
                 lines += self.saturated(name) if memory else []
                 terms.append(f"{weight} * {name}")
                 continue
-            radius, angle = (self.n[one] for one in momentum)
-            a, b = (f"{radius * turn(angle):.{self.digits}g}" for turn in (math.cos, math.sin))
+            a, b = self.turned(momentum)
             x, y = f"x{name}", f"y{name}"
             lines.append(f"{x}, {y} = {a} * {x} - {b} * {y} + d, {b} * {x} + {a} * {y}")
             lines += self.saturated_pair(x, y) if memory else []
@@ -212,10 +238,8 @@ class _Text:
         """Equations, one a line."""
         lines, drive = [], "g"
         if self.divides:
-            memory = self.n["memory"]
-            lines.append(
-                f"s' &= {self.tex('memory')}\\, s + {_tex(1 - memory, self.digits)}\\, g^2"
-            )
+            keep, add = map(_as_tex, self.kept_and_added("memory"))
+            lines.append(f"s' &= {keep}\\, s + {add}\\, g^2")
         size = self.tex_size()
         drive = "S(g)" if self.saturates == "gradient" else "g"
         drive += size if self.divides == "gradient" else ""
@@ -252,7 +276,7 @@ class _Text:
 
     def tex(self, name: str) -> str:
         """A number."""
-        return _tex(self.n[name], self.digits)
+        return _as_tex(self.number(name))
 
     def tex_size(self) -> str:
         """What adaptation multiplies by."""
@@ -267,10 +291,11 @@ class _Text:
         """The factor of agreement; adds the equations of its running means to `lines`."""
         if "agreement" not in self.n:
             return ""
-        keep, add = self.n["agreement_memory"], 1 - self.n["agreement_memory"]
+        keep, add = self.kept_and_added("agreement_memory")
+        half, keep, add = (_as_tex(text) for text in (_half(add), keep, add))
         lines += [
-            f"p' &= {_tex(keep, self.digits)}\\, p + {_tex(add, self.digits)}\\, g\\, g_-",
-            f"q' &= {_tex(keep, self.digits)}\\, q + {_tex(add / 2, self.digits)}\\, (g^2 + g_-^2)",
+            f"p' &= {keep}\\, p + {add}\\, g\\, g_-",
+            f"q' &= {keep}\\, q + {half}\\, (g^2 + g_-^2)",
         ]
         power = "p' / q'"
         if "agreement_curvature" in self.n:
@@ -310,7 +335,17 @@ def _divisor(text: str) -> str:
     return f"({text})" if "\\times" in text or "\\," in text else text
 
 
+def _half(text: str) -> str:
+    """Half of a number, exactly."""
+    return f"{Decimal(text) / 2}".lower()
+
+
 def _tex(value: float, digits: int) -> str:
+    """A number of so many digits as LaTeX has it."""
+    return _as_tex(f"{value:.{digits}g}")
+
+
+def _as_tex(text: str) -> str:
     """A number with its power of ten as LaTeX has it."""
-    leading, sign, power = f"{value:.{digits}g}".partition("e")
+    leading, sign, power = text.partition("e")
     return f"{leading} \\times 10^{{{int(power)}}}" if sign else leading
