@@ -396,10 +396,10 @@ def test_meta_training_improves_numbers():
 
 
 REFUSED: dict[str, Any] = {
-    "`momentum.shares` must be finite, one for each of 2 modes, with real parts that sum to 1, got "
+    "`momentum.shares` must be one for each of 2 modes, finite, with real parts that sum to 1, got "
     "(0.5, nan).": lambda nan: lo.WhiteBox(
         0.1, momentum=lo.BoxMomentum((0.9, 0.8j), (0.5, nan))),
-    "`momentum.shares` must be finite, one for each of 1 modes, with real parts that sum to 1, got "
+    "`momentum.shares` must be one for each of 1 modes, finite, with real parts that sum to 1, got "
     "nan.": lambda nan: lo.WhiteBox(0.1, momentum=lo.BoxMomentum(0.9, nan)),
     "`sharpness` must be finite and above 0, got -inf.": lambda nan: lo.WhiteBox(
         0.1, saturation=lo.BoxSaturation(1.0, -np.inf)),

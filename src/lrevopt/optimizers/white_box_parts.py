@@ -156,7 +156,7 @@ def mode_numbers(momentum: Any) -> tuple[dict[str, Any], int, int]:
         shares, known = _entries("momentum.shares", momentum.shares)
         if len(shares) != len(momenta) or not (_traced(shares) or _sums_to_1(known)):
             raise ValueError(
-                f"`momentum.shares` must be finite, one for each of {len(momenta)} modes, with "
+                f"`momentum.shares` must be one for each of {len(momenta)} modes, finite, with "
                 f"real parts that sum to 1, got {shown(momentum.shares)}."
             )
         if np.imag(known[real]).any():
