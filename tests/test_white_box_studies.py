@@ -4,10 +4,10 @@ import csv
 import dataclasses
 import io
 import json
-import re
-from functools import partial
 import keyword
+import re
 import symtable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
