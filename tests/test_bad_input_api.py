@@ -721,7 +721,7 @@ def _studies() -> dict[str, tuple[Callable[..., Any], str]]:
         "studies: distances, skip": (
             lambda: lo.response_distances({"a": MOMENTUM}, np.ones((2, 3)), skip=3),
             "`skip` must be less than the 3 updates"),
-        "optimizers: load": (
+        "optimizer: load": (
             lambda: lo.load(None), "`source` must be the folder of a run, .*, got None"),
         "studies: distilled": (lambda: lo.distilled("x"), "`name` must be one of .*, got 'x'"),
         "studies: distilled, type": (lambda: lo.distilled(3), "`name` must be a string, got 3"),

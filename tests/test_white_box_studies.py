@@ -45,7 +45,7 @@ from lrevopt.studies.distillation.attribution import (
     ranking,
     shapley_values,
 )
-from lrevopt.studies.distillation.contestants import tested_beside
+from lrevopt.studies.distillation.contestants import measured_beside
 from lrevopt.studies.distillation.moves import moves_from, simplest
 from lrevopt.studies.distillation.training import train_boxes
 from lrevopt.text import csv_text
@@ -296,7 +296,7 @@ def test_names_of_baselines_replace_nothing():
     task = lo.Rosenbrock()
 
     def tested(*names):
-        return tested_beside(
+        return measured_beside(
             boxes, learned, dict(zip(names, (slow, best), strict=True)), task, settings=SHORT,
             key=jr.key(0), test_key=jr.key(1), problems=4,
         )  # fmt: skip

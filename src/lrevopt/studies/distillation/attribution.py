@@ -38,7 +38,7 @@ from lrevopt.optimizers.white_box import WhiteBox
 from lrevopt.optimizers.white_box_documents import box_of, document_of, with_parts
 from lrevopt.studies.distillation.contestants import (
     check_baselines,
-    tested_beside,
+    measured_beside,
     typical_sizes,
 )
 from lrevopt.studies.distillation.embedding import embedded
@@ -290,7 +290,7 @@ def attribute(
         for seed in range(seeds)
     ]
     every = [one for runs in trained for one in runs]
-    tested = tested_beside(
+    tested = measured_beside(
         [one.box for one in every], optimizer, baselines, task, settings=settings, key=key,
         test_key=test_key, problems=problems,
     )  # fmt: skip

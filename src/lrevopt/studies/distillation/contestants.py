@@ -52,7 +52,7 @@ def typical_sizes(
     return typical_of(recorded.gradients)
 
 
-def tested_beside(
+def measured_beside(
     boxes: Sequence[AbstractOptimizer],
     optimizer: AbstractOptimizer,
     baselines: Mapping[str, AbstractOptimizer],

@@ -26,7 +26,7 @@ from lrevopt.optimizers.white_box import WhiteBox
 from lrevopt.optimizers.white_box_documents import Document, box_of, document_of
 from lrevopt.studies.distillation.contestants import (
     check_baselines,
-    tested_beside,
+    measured_beside,
     typical_sizes,
 )
 from lrevopt.studies.distillation.gain import Share, gain_kept
@@ -123,8 +123,8 @@ def tested_path(
     test_key: Key[Array, ""],
     problems: int,
 ) -> WhiteBoxPath:
-    """The record of a path, with meta-objectives on test problems (see `tested_beside`)."""
-    tested = tested_beside(
+    """The record of a path, with meta-objectives on test problems (see `measured_beside`)."""
+    tested = measured_beside(
         [point.optimizer for point in points], optimizer, baselines, task, settings=settings,
         key=key, test_key=test_key, problems=problems,
     )  # fmt: skip
