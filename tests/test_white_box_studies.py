@@ -295,7 +295,7 @@ def test_names_of_baselines_replace_nothing():
     learned, slow, best = (lo.GradientDescent(rate) for rate in (1e-4, 1e-6, 5e-5))
     task = lo.Rosenbrock()
 
-    def tested(*names):
+    def beside(*names):
         return measured_beside(
             boxes, learned, dict(zip(names, (slow, best), strict=True)), task, settings=SHORT,
             key=jr.key(0), test_key=jr.key(1), problems=4,
@@ -306,7 +306,7 @@ def test_names_of_baselines_replace_nothing():
         steps=40, key=jr.key(1),
     ).meta_objectives()  # fmt: skip
     for names in (("slow", "best"), ("0", "1"), ("1", "learned"), ("0 0", "fitted to updates")):
-        found = tested(*names)
+        found = beside(*names)
         assert found.baseline_name == names[1]
         rows = np.stack([*found.boxes, found.learned, found.baseline])
         np.testing.assert_array_equal(rows, plain)

@@ -13,10 +13,11 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jax import lax, vmap
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from lrevopt.analysis.precision import as_double, double_precision
 from lrevopt.optimizers.interface import AbstractOptimizer
+from lrevopt.optimizers.wrappers import StateInUnits
 
 SMALL = 1e-2
 """Norm below which states are small: 1e-5, the distance of different points, is 1e-3 of it."""
@@ -25,29 +26,11 @@ AHEAD = 50
 """Updates in which states have to stay small: the points that they go to are as small then."""
 
 
-class InUnits(AbstractOptimizer):
-    """An optimizer whose state is counted in units."""
-
-    optimizer: AbstractOptimizer
-    unit: Float[Array, ""]
-
-    @property
-    def readout(self) -> Float[Array, " state"]:
-        return self.unit * self.optimizer.readout
-
-    def initial_state(self) -> Float[Array, " state"]:
-        return self.optimizer.initial_state() / self.unit
-
-    def transition(
-        self, state: Float[Array, " state"], gradient: Float[Array, ""]
-    ) -> Float[Array, " state"]:
-        return self.optimizer.transition(self.unit * state, gradient) / self.unit
-
-
-def in_units(opt: AbstractOptimizer, unit: float) -> InUnits:
-    """The optimizer with its state in this unit, in double precision."""
+def in_units(opt: AbstractOptimizer, unit: float) -> StateInUnits:
+    """The optimizer with all of its state in this unit, in double precision."""
     with double_precision():
-        return InUnits(as_double(opt), jnp.asarray(unit, jnp.float64))
+        double = as_double(opt)
+        return StateInUnits(double, jnp.full_like(double.readout, unit))
 
 
 def unit_of(
