@@ -78,11 +78,11 @@ def _basins(dynamics: Dynamics | None) -> str:
     absent="any other number, or points of a line",
     causes="Meta-training may go on to a second attractor, of another learning rate, once the "
     "first is momentum.",
-    shown_by="iteration of F(h, 0) from 300 visited states, which ends in each of them "
+    shown_by="iteration of F(h, 0) from states of test runs, which ends in each of them "
     "(`dynamics.npz`); fits by momenta there say what each does.",
 )
 def one_fixed_point(dynamics: Dynamics, mechanisms: Mechanisms | None = None) -> Statistic:
-    """Attractors in which 300 visited states end when F(h, 0) is iterated."""
+    """Attractors in which states of test runs end when F(h, 0) is iterated."""
     single = dynamics.count == 1
     decided: bool | None = single
     if not dynamics.count or (single and dynamics.marginal):
