@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import os
 import runpy
 import sys
 from pathlib import Path
@@ -32,6 +33,7 @@ from lrevopt.paper.appendices.momentum_mimic import (
 )
 from lrevopt.paper.appendices.stage import (
     Compared,
+    _replace,
     appendix_b,
     compare_snapshots,
     load_snapshots,
@@ -360,6 +362,31 @@ def test_script_leaves_an_optimizer_and_the_records_of_its_figures(
     with (output / "snapshots.csv").open() as file:
         rows = list(csv.DictReader(file))
     np.testing.assert_array_equal([float(row["curve_gap"]) for row in rows], gaps)
+
+
+def test_an_appendix_that_is_replaced_never_has_measurements_of_other_settings(
+    tmp_path, monkeypatch
+):
+    old, new = lo.Momentum(1.0, 0.5), lo.Momentum(2.0, 0.6)
+    _replace(tmp_path, {"seed": 0}, old, {"record.npz": b"old", "snapshots.csv": "old"})
+    (tmp_path / "evaluation.json").write_text("{}")
+    replace, done = os.replace, list[str]()
+
+    def twice(source, target):
+        if len(done) == 2:
+            raise OSError(28, "No space left on device", str(target))
+        done.append(Path(target).name)
+        replace(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", twice)
+        with pytest.raises(OSError, match="No space"):
+            _replace(tmp_path, {"seed": 1}, new, {"record.npz": b"new", "snapshots.csv": "new"})
+    assert {path.name for path in tmp_path.iterdir()} == {storage.SETTINGS, storage.WEIGHTS}
+    _replace(tmp_path, {"seed": 1}, new, {"record.npz": b"new", "snapshots.csv": "new"})
+    assert (tmp_path / "record.npz").read_bytes() == b"new"
+    assert storage.load_json(tmp_path / storage.SETTINGS)["seed"] == 1
+    assert saved.holds(tmp_path, new)
 
 
 def test_runs_without_a_known_optimum_or_without_snapshots_are_refused(run, tmp_path):

@@ -20,18 +20,21 @@ from lrevopt.inner_loop.recorded_runs import (
     replayed,
     typical_of,
 )
+from lrevopt.inner_loop.unroll import run_all
 from lrevopt.optimizers.stacking import stacked, unstacked
 from lrevopt.optimizers.white_box_documents import (
     box_of,
+    distilled_box,
     document_of,
     load_box,
     reordered,
     with_parts,
 )
 from lrevopt.studies.distillation import fitting
-from lrevopt.studies.distillation.distilling import CLOSED, FITTED
+from lrevopt.studies.distillation.distilling import CLOSED, FITTED, _closed
 from lrevopt.studies.distillation.embedding import embedded
 from lrevopt.studies.distillation.gain import gain_kept
+from lrevopt.tasks.interface import sample_problems
 
 TASK = lo.Rosenbrock()
 KEY = jr.key(3)
@@ -202,6 +205,80 @@ def test_modes_in_order_do_the_same():
     assert float(other.numbers()["momentum_1"]) == pytest.approx(0.9)
     gradients = jr.normal(KEY, (30, 2))
     np.testing.assert_allclose(replayed(other, gradients), replayed(box, gradients), atol=1e-14)
+
+
+HELD: dict[str, tuple[lo.WhiteBox, list[float]]] = {
+    "one that stays behind": (distilled_box("linear_regression"), [0.0, 0.8741]),
+    "one that stays in front": (
+        lo.WhiteBox(0.1, momentum=lo.BoxMomentum((0.1, 0.5, 0.9), (0.2, 0.3, 0.5)),
+                    hold=("momentum_1",)), [0.1, 0.9, 0.5]),
+    "a share of both": (
+        lo.WhiteBox(0.1, momentum=lo.BoxMomentum((0.2, 0.9), (0.5, 0.5)), hold=("share_1",)),
+        [0.9, 0.2]),
+    "a share of one": (
+        lo.WhiteBox(0.1, momentum=lo.BoxMomentum((0.2, 0.9), (0.3, 0.7)), hold=("share_1",)),
+        [0.2, 0.9]),
+    "an angle": (
+        lo.WhiteBox(0.1, momentum=lo.BoxMomentum((0.2, 0.9, 0.3j, 0.6j), (0.1, 0.2, 0.3, 0.4)),
+                    hold=("angle_1",)), [0.9, 0.2]),
+}  # fmt: skip
+"""White boxes with held numbers, and their real momenta in order."""
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_held_numbers_keep_their_values_when_modes_are_put_in_order(name):
+    box, momenta = HELD[name]
+    other = reordered(box)
+    assert other.held == box.held
+    everything = {**other.numbers(), **other.held}
+    found = [float(everything[f"momentum_{place + 1}"]) for place in range(len(momenta))]
+    np.testing.assert_allclose(found, momenta, rtol=1e-3)
+    gradients = jr.normal(KEY, (30, 2))
+    np.testing.assert_allclose(replayed(other, gradients), replayed(box, gradients), atol=1e-12)
+    typical = Typical(gradient=1.0, largest=3.0, steps=60)
+    np.testing.assert_allclose(
+        replayed(embedded(other, box, typical), gradients), replayed(box, gradients), atol=1e-12
+    )
+
+
+def test_a_fit_keeps_a_held_momentum_beside_a_slower_one():
+    """The numbers of the record are those that were fitted: they explain all updates."""
+    both = lo.BoxMomentum((0.5, 0.95), (0.5, 0.5))
+    planted = lo.WhiteBox(1e-5, momentum=both)
+    box = lo.WhiteBox(1e-5, momentum=both, hold=("momentum_1",))
+    settings = dataclasses.replace(QUICK, starts=3)
+    found = lo.distill(planted, box, TASK, key=KEY, baselines=BASELINES, settings=settings)
+    assert found.white_box.held == {"momentum_1": 0.5}
+    assert float(found.white_box.numbers()["momentum_2"]) == pytest.approx(0.95, rel=1e-3)
+    np.testing.assert_allclose(found.test_r_squared, 1.0, atol=1e-6)
+
+
+def test_problems_on_which_the_learned_optimizer_diverges_are_left_out_of_the_fit_to_losses():
+    """The start that is the optimizer is chosen, and the record says how many were left out."""
+    optimizer = lo.WhiteBox(2e-3)  # diverges on some problems, but not on all
+    boxes = stacked([lo.WhiteBox(1e-5), optimizer])
+    settings = lo.Distilling(starts=2, problems=8, steps=30, refinement=5)
+    keys = jr.key(1), jr.key(2)
+    _, mismatch, diverged = _closed(boxes, optimizer, TASK, settings, keys=keys)
+    assert np.isfinite(mismatch).all()
+    assert mismatch[1] < 1e-6 < mismatch[0]
+    problems = [sample_problems(TASK, jr.split(key)[0], 8) for key in keys]
+    runs = [np.asarray(run_all(optimizer, TASK, each, 30)[0]) for each in problems]
+    wanted = [int((~np.isfinite(losses).all(axis=1)).sum()) for losses in runs]
+    assert diverged.tolist() == wanted
+    assert min(wanted) > 0
+    with pytest.raises(ValueError, match="must stay finite on some problem of Rosenbrock"):
+        _closed(boxes, lo.WhiteBox(1.0), TASK, settings, keys=keys)
+
+
+def test_oscillating_modes_alone_are_embedded_without_memory():
+    typical = Typical(gradient=1.0, largest=3.0, steps=60)
+    gradients = jax.random.uniform(KEY, (60, 4), minval=-3.0, maxval=3.0)
+    small = lo.WhiteBox(0.1)
+    for momenta, shares in (((0.5 + 0.4j,), (1.0,)), ((0.5 + 0.4j, 0.8 + 0.1j), (0.4, 0.6))):
+        large = lo.WhiteBox(0.1, momentum=lo.BoxMomentum(momenta, shares))
+        found, expected = replayed(embedded(small, large, typical), gradients), -0.1 * gradients
+        np.testing.assert_allclose(found, expected, atol=2e-3 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("parts", [(), ("momentum",), ("adaptation", "schedule"), ("agreement",)])

@@ -1,5 +1,6 @@
 """A factorial: planted main effects and interactions come back; the whole study, tiny."""
 
+import csv
 import dataclasses
 import itertools
 from collections.abc import Callable
@@ -212,6 +213,28 @@ def test_tables_say_what_the_record_holds(tmp_path):
     assert "Needs initialisation 1/sqrt" in str(record)
 
 
+def test_a_task_whose_trainings_have_not_begun_is_left_out():
+    record = planted()
+    begun = dataclasses.replace(record, expected=np.ones_like(record.expected))
+    assert "linear" not in str(begun)
+    assert "linear" not in cells_table(begun)
+    assert what_must_hold(begun, "linear_regression", 0) == "Not tried: there are no members."
+
+
+def test_one_infinite_statistic_is_not_that_of_a_cell():
+    """A cell's statistic is the median of its seeds."""
+    record = planted()
+    statistics = record.statistics.copy()
+    statistics[record.seeds == 1, 0] = np.inf
+    statistics[record.seeds == 2, 0] = 0.75
+    rows = list(csv.DictReader(
+        cells_table(dataclasses.replace(record, statistics=statistics)).splitlines()))  # fmt: skip
+    of_first = [row for row in rows if row["statement"] == record.statements[0]]
+    assert {(row["median"], row["least"], row["largest"]) for row in of_first} == {
+        ("0.75", "0.5", "inf")
+    }
+
+
 def test_the_figure_has_a_number_for_each_level_and_a_box_where_a_factor_decides():
     record = planted(there=lambda i, w, s, e: w < 2 or s == 0)
     ax = figure_factorial(record).axes[0]
@@ -259,6 +282,8 @@ def test_trainings_come_in_the_order_of_what_they_tell():
         ({"meta_steps": ()}, "`meta_steps`"),
         ({"tasks": ("mnist", "quantum")}, "`tasks`"),
         ({"estimators": ("newton",)}, "`estimators`"),
+        ({"estimators": ("exact", "cma")}, "`estimators` must be one of .*, got 'cma'"),
+        ({"estimators": ("exact", "pes")}, "`es_window` must divide `unroll`"),
         ({"initialisations": ("zero",)}, "`initialisations`"),
         ({"leave_out": ("3x5",)}, "`leave_out`"),
         ({"leave_out": ("three",)}, "`leave_out`"),

@@ -17,8 +17,10 @@ import lrevopt as lo
 from lrevopt import storage
 from lrevopt.__main__ import main
 from lrevopt.analysis.spacing import evenly_spaced
+from lrevopt.inner_loop import sizes
 from lrevopt.optimizers import AbstractOptimizer
 from lrevopt.paper import commands, experiments
+from lrevopt.paper import universality as universality_module
 from lrevopt.paper.population_members import Entrants, Measuring, asked_claims, measure_member
 from lrevopt.plots.style import render
 from lrevopt.plots.universality import CLOSE, _places_of_names, figure_map, figure_shares
@@ -375,6 +377,32 @@ def test_verdicts_on_momentum_are_those_of_momentum():
     )
 
 
+def test_a_member_that_does_not_fit_into_memory_is_refused_and_one_that_diverges_is_judged(
+    monkeypatch,
+):
+    task, adam = lo.Rosenbrock(), lo.Adam(1e-3)
+    measuring = Measuring(jr.key(0), jr.key(1), test_problems=2, problems=2, steps=10)
+    books = {"adam": adam}
+    entrants = Entrants("rosenbrock", task, books, {}, {"cell": (adam,)}, 0)
+    claims, rivals = asked_claims(("rosenbrock",)), measuring.scored(books, task)
+    diverges = measure_member(entrants, lo.GradientDescent(10.0), claims, rivals, measuring)
+    assert np.isinf(diverges.objectives).all()
+    assert (diverges.verdicts == 0).all()
+    assert diverges.gradients.shape == (0, 10)
+    need = sizes_of_runs(measuring, adam)
+    monkeypatch.setattr(sizes, "available_bytes", lambda: 0.9 * need)
+    for refused in (lambda: measuring.check(adam, task),
+                    lambda: measure_member(entrants, adam, claims, rivals, measuring)):  # fmt: skip
+        with pytest.raises(ValueError, match="would take .* GiB of memory"):
+            refused()
+
+
+def sizes_of_runs(measuring: Measuring, optimizer: AbstractOptimizer) -> float:
+    """Bytes of the states and gradients that are kept, without the problems."""
+    paths = 2 * 20 * (optimizer.initial_state().size + 1)
+    return measuring.problems * 2 * paths * (measuring.steps + 1) * 8
+
+
 @pytest.mark.long
 def test_members_on_networks_are_measured():
     """Evaluations have metrics there, and the learned optimizer stands beside tuned ones alone."""
@@ -428,6 +456,10 @@ def test_the_study_from_the_command_line(tmp_path: Path, monkeypatch, capsys):
     assert main(words) == 0
     assert "measured before" in capsys.readouterr().out
     assert path.stat().st_mtime_ns == before
+    monkeypatch.setattr(universality_module, "asked_claims", lambda tasks: asked_claims(tasks)[1:])
+    assert main(words) == 0  # by other claims: members are trained, but measured anew
+    assert "measured before" not in capsys.readouterr().out
+    assert len(storage.load_record(Universality, path).statements) == len(record.statements) - 1
 
 
 CELL = "lrevopt.studies.universality.cells:lstm"

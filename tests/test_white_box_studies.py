@@ -26,9 +26,12 @@ from lrevopt.optimizers.white_box import PARTS
 from lrevopt.optimizers.white_box_documents import box_of, distilled_box, document_of
 from lrevopt.plots.distillation import waterfall
 from lrevopt.plots.style import render
+from lrevopt.runs import distill as distill_module
 from lrevopt.runs.contents import Run
 from lrevopt.runs.distill import DistillSettings, _write, distill_run
 from lrevopt.runs.distill_command import Distill
+from lrevopt.runs.experiment import key_stream
+from lrevopt.studies import distillation as distillation_package
 from lrevopt.studies.distillation import (
     Attribution,
     BoxTraining,
@@ -605,6 +608,51 @@ def test_settings_are_those_of_the_task_with_what_the_command_gives():
     network = DistillSettings.for_task(lo.TwoMoons())
     assert network.boxes.training.problems < DistillSettings().boxes.training.problems
     assert network.distilling.problems < DistillSettings().distilling.problems
+
+
+@pytest.mark.parametrize(
+    ("study", "box", "words"),
+    [
+        ("elimination",
+         lo.WhiteBox(1e-3, momentum=lo.BoxMomentum((0.1, 0.2, 0.3), (0.1, 0.2, 0.7))),
+         "`white_box` must have at most 2 modes, got 3."),
+        ("parts", lo.WhiteBox(1e-3), "`white_box` must have at least one part, got none."),
+    ],
+)  # fmt: skip
+def test_what_a_later_study_cannot_take_is_refused_before_the_first(study, box, words, tmp_path):
+    run, settings = Run(ROOT / "results" / "rosenbrock"), DistillSettings(studies=("fit", study))
+    with pytest.raises(ValueError, match=f"^{re.escape(words)}$"):
+        distill_run(run, tmp_path / "new", settings, white_box=box)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_fit_beside_other_baselines_is_not_taken_up(tmp_path, monkeypatch):
+    """What was interrupted is of the baselines that it was measured beside."""
+    settings = DistillSettings(
+        studies=("fit", "path"), problems=2,
+        distilling=lo.Distilling(starts=1, candidates=2, iterations=2, refinement=0, problems=2,
+                                 test_problems=2, steps=5),
+    )  # fmt: skip
+    run, box = Run(ROOT / "results" / "rosenbrock"), lo.WhiteBox(1e-3, momentum=0.5)
+
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(distillation_package, "grow_path", interrupted)
+    for rate in (1e-4, 2e-4):
+        rivals = {"momentum": lo.Momentum(rate, 0.5), "slow": lo.Momentum(1e-6, 0.5)}
+        monkeypatch.setattr(distill_module, "tuned_baselines", lambda tuned, rivals=rivals: rivals)
+        with pytest.raises(KeyboardInterrupt):
+            distill_run(run, tmp_path / "cut", settings, white_box=box, say=lambda _: None)
+        record = storage.load_record(lo.Distillation, tmp_path / "cut" / "distillation.npz")
+        tested = lo.evaluate(rivals, run.task, problems=2, steps=5, key=key_of_scores(settings))
+        row = record.objectives[record.contestants.index("momentum")]
+        np.testing.assert_allclose(row, tested.meta_objectives()[0], rtol=1e-6)
+
+
+def key_of_scores(settings: DistillSettings) -> jax.Array:
+    """Key of the problems on which `distill` scores."""
+    return jr.split(key_stream("analysis", settings.seed), 5)[2]
 
 
 @pytest.mark.slow

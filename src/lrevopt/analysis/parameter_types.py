@@ -18,7 +18,7 @@ from lrevopt.analysis.ranks import rank_correlation
 from lrevopt.analysis.spacing import evenly_spaced
 from lrevopt.analysis.update_functions import effective_learning_rate, rate_table
 from lrevopt.checks import positive_integer
-from lrevopt.inner_loop.sampled_states import choose, diverged_on_all, follow, over_problems
+from lrevopt.inner_loop.sampled_states import AllDivergedError, choose, follow, over_problems
 from lrevopt.inner_loop.unroll import batch_size
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.tasks.interface import AbstractTask, compared_spans, sample_problems
@@ -104,7 +104,7 @@ def measure_parameter_types(
     means, variances, mean_rates, cloud, gradients = (np.asarray(part, float) for part in found)
     whole = np.isfinite(means).all(axis=(1, 2, 3)) & np.isfinite(variances).all(axis=(1, 2))
     if not whole.any():
-        raise ValueError(diverged_on_all(optimizer, task, problems))
+        raise AllDivergedError(optimizer, task, problems)
     states = means[whole].mean(axis=0).swapaxes(0, 1)
     # Within problems, and between them.
     variance = variances[whole].mean(axis=0).T + means[whole].var(axis=0).sum(axis=-1).T

@@ -52,23 +52,34 @@ def sample_states(
     """Run an optimizer on fresh problems and keep about `parameters` random paths of each.
 
     Paths are chosen before the run and nothing else is kept, so memory does not depend on the
-    size of the problems. Raises `ValueError` for counts below 1, or if no path stayed finite.
+    size of the problems. Raises `ValueError` for counts below 1, for paths that do not fit into
+    memory, and, as `AllDivergedError`, if no path stayed finite.
     """
-    counts = {
-        "problems": positive_integer("problems", problems),
-        "steps": positive_integer("steps", steps),
-        "parameters": positive_integer("parameters", parameters),
-    }
     key = random_key("key", key)
-    shape = check_run(optimizer, task, key)
-    kept = 2 * counts["parameters"] * (state_size(optimizer) + 1)
-    check_runs(task, problems=counts["problems"], steps=counts["steps"], optimizers=kept)
+    counts = {"problems": problems, "steps": steps, "parameters": parameters}
+    shape = check_sampled(optimizer, task, key=key, **counts)
     return storage.part(
         "sampled states",
         SampledStates,
         lambda: _sampled(optimizer, task, key, shape=shape, **counts),
         of=optimizer,
     )
+
+
+def check_sampled(
+    optimizer: AbstractOptimizer,
+    task: AbstractTask,
+    *,
+    key: Key[Array, ""],
+    problems: int,
+    steps: int,
+    parameters: int = 20,
+) -> Any:
+    """Shape of the parameters that `sample_states` would run on. Raises `ValueError` as it does."""
+    shape = check_run(optimizer, task, key)
+    kept = 2 * positive_integer("parameters", parameters) * (state_size(optimizer) + 1)
+    check_runs(task, problems=problems, steps=steps, optimizers=kept)
+    return shape
 
 
 def _sampled(
@@ -99,7 +110,7 @@ def _sampled(
     every = np.asarray(pooled, float).reshape(-1, steps)
     whole = np.isfinite(states).all(axis=(1, 2)) & np.isfinite(gradients).all(axis=1)
     if not whole.any():
-        raise ValueError(diverged_on_all(optimizer, task, problems))
+        raise AllDivergedError(optimizer, task, problems)
     return SampledStates(
         states=states[whole],
         gradients=gradients[whole],
@@ -113,12 +124,14 @@ def choose(key: Key[Array, ""], span: range, count: int) -> Int[Array, " chosen"
     return span.start + span.step * jr.permutation(key, len(span))[:count]
 
 
-def diverged_on_all(optimizer: AbstractOptimizer, task: AbstractTask, problems: int) -> str:
-    """Error message: the optimizer diverged on every problem."""
-    return (
-        f"`optimizer` must stay finite on some problem of {type(task).__name__}, but this "
-        f"{type(optimizer).__name__} diverged on all {problems}."
-    )
+class AllDivergedError(ValueError):
+    """An optimizer diverged on every problem, so that there is nothing to take apart."""
+
+    def __init__(self, optimizer: AbstractOptimizer, task: AbstractTask, problems: int):
+        super().__init__(
+            f"`optimizer` must stay finite on some problem of {type(task).__name__}, but this "
+            f"{type(optimizer).__name__} diverged on all {problems}."
+        )
 
 
 def follow(

@@ -9,7 +9,8 @@ from lrevopt.checks import finite, integer_of_at_least, one_of, positive_integer
 from lrevopt.inner_loop.objective_kinds import OBJECTIVES, Objective
 
 Schedule = Literal["constant", "cosine", "exponential"]
-Estimator = Literal["exact", "clipped", "first_order", "es", "pes", "cma"]
+PopulationEstimator = Literal["exact", "clipped", "first_order", "es", "pes"]
+Estimator = Literal[PopulationEstimator, "cma"]
 Preset = Literal["quick", "paper", "released", "notebook"]
 
 BACKPROPAGATING: tuple[Estimator, ...] = ("exact", "clipped", "first_order")

@@ -32,9 +32,14 @@ SPEC = "optimizer_spec"
 def save_optimizer(directory: Path | str, optimizer: AbstractOptimizer) -> None:
     """Weights of an optimizer into a run directory (`weights.npz`)."""
     directory = Path(directory)
-    described = {"optimizer": storage.describe(optimizer)}
-    storage.save_npz(directory / storage.WEIGHTS, storage.tree_to_arrays(optimizer), described)
+    storage.write_atomically(directory / storage.WEIGHTS, weights_bytes(optimizer))
     storage.remove(directory / storage.OLD_WEIGHTS)
+
+
+def weights_bytes(optimizer: AbstractOptimizer) -> bytes:
+    """What `save_optimizer` writes."""
+    described = {"optimizer": storage.describe(optimizer)}
+    return storage.npz_bytes(storage.tree_to_arrays(optimizer), described)
 
 
 def load_weights(directory: Path | str) -> dict[str, np.ndarray]:

@@ -1,5 +1,6 @@
 """White boxes as JSON, with other parts, and those that come with the package."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -120,13 +121,41 @@ def _modes(n: Mapping[str, float]) -> BoxMomentum | None:
 
 
 def reordered(box: WhiteBox) -> WhiteBox:
-    """The same white box with its modes in order, slowest first among real and complex ones."""
+    """The same white box with its modes in order, slowest first among real and complex ones.
+
+    Held numbers keep name and value: where an order would change one, modes that have held numbers
+    stay in their places, and the others are put in order among themselves.
+    """
     document = document_of(box)
     found = _modes(document["numbers"])
     if found is None or len(found.momenta) == 1:
         return box
-    order = sorted(range(len(found.momenta)), key=lambda place: -abs(found.momenta[place]))
-    momenta, shares = ([of[place] for place in order] for of in (found.momenta, found.shares))
+    places = _modes_with_held(box)
+    after = _in_order(document, found, box.real_modes, frozenset())
+    if any(not math.isclose(after.held[name], value) for name, value in box.held.items()):
+        after = _in_order(document, found, box.real_modes, places)
+    return after.with_numbers(box.held)
+
+
+def _modes_with_held(box: WhiteBox) -> frozenset[int]:
+    """Places of modes of which a number is held, complex ones after real ones."""
+    real, pairs = box.real_modes, box.complex_modes
+    names = [*zip(indexed("momentum", real), strict=True)]
+    names += zip(*(indexed(name, pairs) for name in ("radius", "angle", "quadrature")), strict=True)
+    shares = [*indexed("share", real + pairs, free=real + pairs - 1), ""]
+    return frozenset(place for place, own in enumerate(names)
+                     if any(name in box.held for name in (*own, shares[place])))  # fmt: skip
+
+
+def _in_order(document: Document, modes: BoxMomentum, real: int, kept: frozenset[int]) -> WhiteBox:
+    """The white box of a document with its modes slowest first, but for those that are kept."""
+    order = list(range(len(modes.momenta)))
+    for kind in (range(real), range(real, len(order))):
+        places = [place for place in kind if place not in kept]
+        slowest = sorted(places, key=lambda place: -abs(modes.momenta[place]))
+        for place, other in zip(places, slowest, strict=True):
+            order[place] = other
+    momenta, shares = ([of[place] for place in order] for of in (modes.momenta, modes.shares))
     return _box(document, BoxMomentum(momenta, shares))
 
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import tyro
 
-from lrevopt.meta_training.settings import Estimator, MetaTraining
+from lrevopt.meta_training.settings import MetaTraining, PopulationEstimator
 from lrevopt.paper import experiments
 from lrevopt.runs.command_line import exit_code
 from lrevopt.runs.experiment import Named
@@ -221,7 +221,7 @@ class Factorial:
     """Units of the GRU."""
     meta_steps: tuple[int, ...] = (500, 2000, 5000)
     """Numbers of meta-steps after which a run is looked at."""
-    estimators: tuple[Estimator, ...] = ("exact", "first_order")
+    estimators: tuple[PopulationEstimator, ...] = ("exact", "first_order")
     """Estimators of the meta-gradient."""
     leave_out: tuple[str, ...] = ()
     """Cells that are not made, as a width and a number of meta-steps: 256x5000."""

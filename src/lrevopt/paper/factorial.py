@@ -19,7 +19,6 @@ from jaxtyping import Float, Int
 from lrevopt import storage
 from lrevopt.checks import finite
 from lrevopt.inner_loop.evaluation import Evaluation
-from lrevopt.inner_loop.sizes import check_runs
 from lrevopt.meta_training import MetaTrainingRun, PopulationRun
 from lrevopt.optimizers import AbstractOptimizer
 from lrevopt.paper.claims import Claim
@@ -133,14 +132,16 @@ def factorial(
 def _bench(name: str, baselines: Path, settings: FactorialSettings) -> Bench:
     """What the members of a task are measured beside: tuned baselines on the test problems."""
     task = Experiment(name).make_task()
-    check_runs(task, problems=settings.test_problems, steps=settings.steps, optimizers=4)
-    check_runs(task, problems=settings.problems, steps=settings.steps)
     tuned = load_tuning(baselines, task)
     books = tuned_baselines(tuned)
     measuring = Measuring(
         test=key_stream("test", settings.seed), analysis=key_stream("analysis", settings.seed),
         test_problems=settings.test_problems, problems=settings.problems, steps=settings.steps,
     )  # fmt: skip
+    for training in settings.trainings():
+        if training.task == name:
+            chosen = training.experiment(settings).optimizer
+            measuring.check(chosen.build(measuring.test), task)
     entrants = Entrants(name, task, books, tuned, {}, settings.seed)
     return Bench(entrants, measuring.scored(books, task), asked_claims(settings.tasks), measuring)
 

@@ -13,7 +13,7 @@ from typing import Any, cast, get_args
 from lrevopt import storage
 from lrevopt.checks import one_of, positive_integer
 from lrevopt.meta_training import PopulationRun
-from lrevopt.meta_training.settings import Estimator, MetaTraining
+from lrevopt.meta_training.settings import Estimator, MetaTraining, PopulationEstimator
 from lrevopt.paper.experiments import suggested
 from lrevopt.paper.tasks import TITLES
 from lrevopt.runs.experiment import Experiment
@@ -32,7 +32,8 @@ class FactorialSettings:
     """Levels of the factors, and how their cells are trained and measured.
 
     Raises `ValueError` for counts below 1, factors without levels or with equal ones, levels that
-    are not known, and cells to leave out that are not among the others or are all there are.
+    are not known, settings that do not go with an estimator, and cells to leave out that are not
+    among the others or are all there are.
     """
 
     tasks: tuple[str, ...]
@@ -53,7 +54,7 @@ class FactorialSettings:
             positive_integer(name, getattr(self, name))
         check_seed(self.seed)
         known = {"tasks": tuple(TITLES), "initialisations": tuple(DEVIATIONS),
-                 "estimators": get_args(Estimator)}  # fmt: skip
+                 "estimators": get_args(PopulationEstimator)}  # fmt: skip
         for name in ("tasks", "initialisations", "widths", "meta_steps", "estimators"):
             given = getattr(self, name)
             if not given or len(set(given)) < len(given):
@@ -65,6 +66,8 @@ class FactorialSettings:
                     positive_integer(name, each)
         if len(self.left_out()) == len(self.widths) * len(self.meta_steps):
             raise ValueError("`leave_out` must leave some cells, got all of them.")
+        for training in self.trainings():
+            training.experiment(self)
 
     def left_out(self) -> set[tuple[int, int]]:
         """Widths and meta-steps of the cells that are not made."""

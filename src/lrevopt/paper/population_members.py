@@ -13,7 +13,13 @@ from jaxtyping import Array, Float, Int, Key
 from lrevopt import storage
 from lrevopt.analysis import analyze_sampled, measure_dynamics
 from lrevopt.inner_loop.evaluation import Evaluation, evaluate
-from lrevopt.inner_loop.sampled_states import SampledStates, sample_states
+from lrevopt.inner_loop.sampled_states import (
+    AllDivergedError,
+    SampledStates,
+    check_sampled,
+    sample_states,
+)
+from lrevopt.inner_loop.sizes import check_runs
 from lrevopt.optimizers import AbstractOptimizer
 from lrevopt.paper.claims import CLAIMS, Claim
 from lrevopt.runs.contents import Run
@@ -68,6 +74,11 @@ class Measuring:
         return evaluate(
             optimizers, task, problems=self.test_problems, steps=self.steps, key=self.test
         )
+
+    def check(self, optimizer: AbstractOptimizer, task: AbstractTask) -> None:
+        """Raise `ValueError` if runs of an optimizer, or what is kept of them, do not fit."""
+        check_runs(task, problems=self.test_problems, steps=self.steps, optimizers=5)
+        check_sampled(optimizer, task, key=self.analysis, problems=self.problems, steps=self.steps)
 
     def sampled(self, optimizer: AbstractOptimizer, task: AbstractTask) -> SampledStates:
         """Runs that an optimizer is taken apart on. Raises `ValueError` if all diverge."""
@@ -168,7 +179,7 @@ def measure_member(
     gradients = np.zeros((0, measuring.steps))
     try:
         sampled = measuring.sampled(optimizer, entrants.task)
-    except ValueError:
+    except AllDivergedError:
         pass
     else:
         gradients = own_gradients(sampled)

@@ -13,8 +13,6 @@ from typing import Any
 
 from lrevopt import specs, storage
 from lrevopt.checks import finite, one_of, positive_integer
-from lrevopt.inner_loop.run_checks import check_run
-from lrevopt.inner_loop.sizes import check_runs
 from lrevopt.meta_training import PopulationRun
 from lrevopt.meta_training.settings import MetaTraining
 from lrevopt.optimizers import ClippedGradientDescent
@@ -109,15 +107,13 @@ def universality(
     if running.get("time_limit") is not None:
         finite("time_limit", running["time_limit"], above=0.0)
     tasks = {name: Experiment(name).make_task() for name in settings.tasks}
+    measuring = _measuring(settings)
     for cell in settings.cells:
         specs.find_object("cells", factory_of(cell))
         for name, task in tasks.items():
-            key = key_stream("test", settings.seed)
-            check_run(_population(name, cell, settings).optimizer.build(key), task, key)
+            chosen = _population(name, cell, settings).optimizer
+            measuring.check(chosen.build(measuring.test), task)
     tuned = {name: load_tuning(baselines[name], task) for name, task in tasks.items()}
-    for task in tasks.values():
-        check_runs(task, problems=settings.test_problems, steps=settings.steps, optimizers=5)
-        check_runs(task, problems=settings.problems, steps=settings.steps)
     with storage.claimed(output):
         each = []
         for name, task in tasks.items():
@@ -176,13 +172,23 @@ def _textbook(
     return tuned_baselines(tuned) | {CLIPPED: found[CLIPPED].optimizer(ClippedGradientDescent)}
 
 
+def _measuring(settings: UniversalitySettings) -> Measuring:
+    """How members are measured."""
+    return Measuring(
+        test=key_stream("test", settings.seed), analysis=key_stream("analysis", settings.seed),
+        test_problems=settings.test_problems, problems=settings.problems, steps=settings.steps,
+    )  # fmt: skip
+
+
 def _measured(
     each: list[Entrants], output: Path, settings: UniversalitySettings, say: Say
 ) -> Universality:
     """The record that is there, if it was made from the same, or else a new one."""
+    claims = asked_claims(settings.tasks)
     facts = json.loads(json.dumps(
         dataclasses.asdict(settings)
         | {"distances": "whole runs",
+           "claims": [(claim.name, claim.threshold) for claim in claims],
            "described": {one.name: storage.describe(one.task) for one in each},
            "weights": {one.name: one.digests() for one in each}}
     ))  # fmt: skip
@@ -190,11 +196,7 @@ def _measured(
     if path.is_file() and storage.load_source(path) == facts:
         say(f"{path}: measured before")
         return storage.load_record(Universality, path)
-    measuring = Measuring(
-        test=key_stream("test", settings.seed), analysis=key_stream("analysis", settings.seed),
-        test_problems=settings.test_problems, problems=settings.problems, steps=settings.steps,
-    )  # fmt: skip
-    claims = asked_claims(settings.tasks)
+    measuring = _measuring(settings)
     with storage.resumable(output, NAME, facts):
         record = joined([task_record(one, claims, measuring, say) for one in each])
         storage.save_record(path, record, facts)

@@ -30,6 +30,8 @@ from lrevopt.studies.distillation import (
     latex_text,
     optax_text,
 )
+from lrevopt.studies.distillation.contestants import check_free, check_parts
+from lrevopt.studies.distillation.removals import all_free
 from lrevopt.tasks import AbstractTask
 from lrevopt.text import Table, csv_text
 
@@ -107,8 +109,7 @@ def distill_run(
     settings = settings or DistillSettings.for_task(task)
     baselines = tuned_baselines(load_tuning(run.folder, task))
     problems = settings.problems or tested_problems(task)
-    runs = settings.seeds * 2 ** len(box.parts)
-    check_runs(task, problems=problems, steps=settings.boxes.training.unroll, optimizers=runs)
+    _check(box, task, settings, problems)
     facts = dataclasses.asdict(settings) | {
         "problems": problems, "task": storage.describe(task), "white_box": document_of(box),
         "optimizer": storage.digest_of(optimizer),
@@ -119,7 +120,8 @@ def distill_run(
     }  # fmt: skip
     found: dict[str, Any] = {}
     storage.check_output(output, facts)
-    with storage.claimed(output), storage.resumable(output, "distill", facts):
+    rivals = {"baselines": {name: storage.digest_of(one) for name, one in baselines.items()}}
+    with storage.claimed(output), storage.resumable(output, "distill", facts | rivals):
         storage.save_json(output / storage.SETTINGS, facts | {"versions": storage.versions()})
         if "fit" in settings.studies:
             found["fit"] = _fit(optimizer, box, run, settings, baselines)
@@ -141,6 +143,18 @@ def distill_run(
             )  # fmt: skip
             _write(output, "attribution", found["parts"], say, waterfall)
     return found
+
+
+def _check(box: WhiteBox, task: AbstractTask, settings: DistillSettings, problems: int) -> None:
+    """Raise `ValueError` for a white box that a study cannot take, or what does not fit."""
+    runs = settings.seeds * 2 ** len(box.parts)
+    check_runs(task, problems=problems, steps=settings.boxes.training.unroll, optimizers=runs)
+    if "fit" in settings.studies:
+        check_free(box)
+    if "elimination" in settings.studies:
+        all_free(box)
+    if "parts" in settings.studies:
+        check_parts(box)
 
 
 def _fit(

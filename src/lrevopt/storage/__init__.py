@@ -22,6 +22,7 @@ from lrevopt.storage.packed import DIGEST as DIGEST
 from lrevopt.storage.packed import digest_of_arrays as digest_of_arrays
 from lrevopt.storage.packed import load_npz as load_npz
 from lrevopt.storage.packed import load_source as load_source
+from lrevopt.storage.packed import npz_bytes as npz_bytes
 from lrevopt.storage.packed import save_npz as save_npz
 from lrevopt.storage.parts import UNFINISHED as UNFINISHED
 from lrevopt.storage.parts import part as part

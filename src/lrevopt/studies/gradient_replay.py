@@ -20,7 +20,7 @@ from lrevopt.analysis.resolution import need_limits
 from lrevopt.checks import positive_integer, random_key
 from lrevopt.inner_loop.evaluation import paired_interval
 from lrevopt.inner_loop.run_checks import check_run
-from lrevopt.inner_loop.sampled_states import choose, diverged_on_all, follow, over_problems
+from lrevopt.inner_loop.sampled_states import AllDivergedError, choose, follow, over_problems
 from lrevopt.inner_loop.steps import run_on_gradients
 from lrevopt.inner_loop.unroll import batch_size
 from lrevopt.optimizers.interface import AbstractOptimizer
@@ -152,7 +152,7 @@ def measure_gradient_replay(
     )  # fmt: skip
     whole = np.isfinite(replay).all(axis=(1, 2, 3))
     if not whole.any():
-        raise ValueError(diverged_on_all(optimizer, task, problems))
+        raise AllDivergedError(optimizer, task, problems)
     replay = replay[whole]
     rng = np.random.default_rng(np.asarray(jr.key_data(change_key)))
     with double_precision():

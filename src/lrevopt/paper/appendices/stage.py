@@ -24,6 +24,7 @@ from lrevopt.analysis import find_fixed_points
 from lrevopt.analysis.schedules import autonomous_path
 from lrevopt.inner_loop.evaluation import Evaluation, evaluate
 from lrevopt.meta_training import History
+from lrevopt.meta_training.run_directory import OF_OPTIMIZER
 from lrevopt.optimizers import AbstractOptimizer, Momentum, saved
 from lrevopt.paper.appendices.aggregated_momentum import Derivation, derive_aggregated_momentum
 from lrevopt.paper.appendices.meta_dynamics import MetaDynamics, measure_meta_dynamics
@@ -103,13 +104,38 @@ def appendix_b(
         | counts
         | compared.facts(chosen)
     )
+    measurements: dict[str, str | bytes] = {
+        MIMIC: storage.record_bytes(mimic), BY_CURVES: storage.record_bytes(other),
+        DYNAMICS: storage.record_bytes(dynamics), "snapshots.csv": _table(dynamics, compared),
+    }  # fmt: skip
     with storage.claimed(output):
-        storage.save_json(output / storage.SETTINGS, own | {APPENDIX_B: settings})
-        saved.save_optimizer(output, snapshots[chosen])
-        for name, record in ((MIMIC, mimic), (BY_CURVES, other), (DYNAMICS, dynamics)):
-            storage.save_record(output / name, record)
-        storage.write_atomically(output / "snapshots.csv", _table(dynamics, compared))
+        _replace(output, own | {APPENDIX_B: settings}, snapshots[chosen], measurements)
     return mimic, dynamics
+
+
+def _replace(
+    output: Path,
+    settings: dict[str, Any],
+    optimizer: AbstractOptimizer,
+    measurements: Mapping[str, str | bytes],
+) -> None:
+    """Settings, weights and what was measured, in place of those that are there.
+
+    A folder never has measurements of other settings or weights than those in it: what later stages
+    have made from other weights is removed.
+    """
+    identity: dict[str, str | bytes] = {
+        storage.SETTINGS: storage.json_text(settings),
+        storage.WEIGHTS: saved.weights_bytes(optimizer),
+    }
+
+    def remove_old() -> None:
+        later = () if saved.holds(output, optimizer) else OF_OPTIMIZER
+        for name in (*measurements, *later, storage.OLD_WEIGHTS):
+            storage.remove(output / name)
+
+    contents = {output / name: content for name, content in (identity | dict(measurements)).items()}
+    storage.replace_together(contents, remove_old)
 
 
 def _tuned_momentum(baselines: Path, task: AbstractTask) -> Momentum:

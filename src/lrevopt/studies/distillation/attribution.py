@@ -38,6 +38,7 @@ from lrevopt.optimizers.white_box import WhiteBox
 from lrevopt.optimizers.white_box_documents import box_of, document_of, with_parts
 from lrevopt.studies.distillation.contestants import (
     check_baselines,
+    check_parts,
     measured_beside,
     typical_sizes,
 )
@@ -313,8 +314,7 @@ def attribute(
 def _check(white_box: WhiteBox, distilled: WhiteBox | None, settings: BoxTraining) -> None:
     instance("white_box", white_box, WhiteBox, "a `WhiteBox`")
     instance("settings", settings, BoxTraining, "`BoxTraining` settings")
-    if not white_box.parts:
-        raise ValueError("`white_box` must have at least one part, got none.")
+    check_parts(white_box)
     if distilled is not None:
         instance("distilled", distilled, WhiteBox, "a `WhiteBox`")
         _check_alike(distilled.description(), white_box.description())

@@ -10,7 +10,7 @@ from lrevopt.checks import mapping
 from lrevopt.inner_loop.evaluation import evaluate
 from lrevopt.inner_loop.recorded_runs import RecordedRuns, Typical, record_runs, typical_of
 from lrevopt.inner_loop.run_checks import check_run
-from lrevopt.optimizers import AbstractOptimizer
+from lrevopt.optimizers import AbstractOptimizer, WhiteBox
 from lrevopt.studies.distillation.gain import best_baseline
 from lrevopt.studies.distillation.training import BoxTraining
 from lrevopt.tasks.interface import AbstractTask
@@ -32,6 +32,18 @@ def check_baselines(
     mapping("baselines", baselines, "optimizers")
     for name, one in baselines.items():
         check_run(one, task, key, f"baselines[{name!r}]")
+
+
+def check_free(white_box: WhiteBox) -> None:
+    """Raise `ValueError` for a white box of which every number is held."""
+    if not white_box.numbers():
+        raise ValueError("`white_box` must have a number that is not held, got none.")
+
+
+def check_parts(white_box: WhiteBox) -> None:
+    """Raise `ValueError` for a white box that is nothing but a learning rate."""
+    if not white_box.parts:
+        raise ValueError("`white_box` must have at least one part, got none.")
 
 
 def check_moves(recorded: RecordedRuns) -> None:

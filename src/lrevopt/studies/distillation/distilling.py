@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from lrevopt import storage
 from lrevopt.analysis.precision import as_double, double_precision
@@ -24,6 +24,7 @@ from lrevopt.checks import (
 from lrevopt.inner_loop.evaluation import evaluate
 from lrevopt.inner_loop.recorded_runs import RecordedRuns, r_squared, record_runs
 from lrevopt.inner_loop.run_checks import check_run
+from lrevopt.inner_loop.sampled_states import AllDivergedError
 from lrevopt.inner_loop.sizes import check_runs
 from lrevopt.inner_loop.unroll import run_all
 from lrevopt.optimizers import AbstractOptimizer
@@ -31,7 +32,7 @@ from lrevopt.optimizers.stacking import stacked, unstacked
 from lrevopt.optimizers.white_box import WhiteBox
 from lrevopt.optimizers.white_box_documents import box_of, document_of
 from lrevopt.studies.distillation import fitting
-from lrevopt.studies.distillation.contestants import check_baselines, check_moves
+from lrevopt.studies.distillation.contestants import check_baselines, check_free, check_moves
 from lrevopt.studies.distillation.gain import Share, best_baseline, gain_kept
 from lrevopt.tasks.interface import AbstractTask, sample_problems
 from lrevopt.text import Printed, Table, number, percent
@@ -54,7 +55,9 @@ class Distillation(Printed, eqx.Module):
     - `r_squared` are shares of the learned optimizer's updates that replayed ones explain, all
       steps weighing alike, on the problems of the fit and on selection problems;
       `test_r_squared` those of the two chosen ones on test problems.
-    - `mismatch` is the mean square difference of log losses in closed loop, selection problems.
+    - `mismatch` is the mean square difference of log losses in closed loop, selection problems;
+      inf where a white box diverged. `diverged` are the problems of the fit and of selection on
+      which the learned optimizer diverged, which both fits leave out.
     - `standard_errors` (of coordinates; for positive numbers relative ones) and `identifiable`
       are those of the chosen fit to updates: see `Identification`.
     - `objectives` are meta-objectives on test problems, inf where a run diverged.
@@ -67,6 +70,7 @@ class Distillation(Printed, eqx.Module):
     r_squared: Float[np.ndarray, " start"]
     selection_r_squared: Float[np.ndarray, " start"]
     mismatch: Float[np.ndarray, " start"]
+    diverged: Int[np.ndarray, "2"]
     chosen: int
     closed_chosen: int
     test_r_squared: Float[np.ndarray, "2"]
@@ -115,6 +119,16 @@ class Distillation(Printed, eqx.Module):
             f"{number(float(self.selection_r_squared.max()), 3)}. Standard errors are of "
             "coordinates: for positive numbers relative ones."
         ]  # fmt: skip
+        if self.diverged.any():
+            notes.append(
+                f"The learned optimizer diverged on {self.diverged[0]} problems of the fit and on "
+                f"{self.diverged[1]} of selection, which the fits leave out."
+            )
+        if not np.isfinite(self.mismatch).any():
+            notes.append(
+                "White boxes of all starts diverged on selection problems after the fit to losses: "
+                "the first is shown."
+            )
         heads = ("number", FITTED, CLOSED, "standard error")
         return Table(f"White box of {len(self.names)} numbers", heads, rows, notes)
 
@@ -194,6 +208,7 @@ def distill(
         r_squared=found.r_squared,
         selection_r_squared=found.selection_r_squared,
         mismatch=found.mismatch,
+        diverged=found.diverged,
         chosen=best,
         closed_chosen=closed_best,
         standard_errors=found.standard_errors[best],
@@ -208,8 +223,7 @@ def distill(
 def _check(white_box: WhiteBox, settings: Distilling) -> None:
     instance("white_box", white_box, WhiteBox, "a `WhiteBox`")
     instance("settings", settings, Distilling, "`Distilling` settings")
-    if not white_box.numbers():
-        raise ValueError("`white_box` must have a number that is not held, got none.")
+    check_free(white_box)
 
 
 def _check_rivals(
@@ -267,6 +281,7 @@ class _Fits(eqx.Module):
     r_squared: Float[np.ndarray, " start"]
     selection_r_squared: Float[np.ndarray, " start"]
     mismatch: Float[np.ndarray, " start"]
+    diverged: Int[np.ndarray, "2"]
     standard_errors: Float[np.ndarray, "start number"]
     identifiable: Bool[np.ndarray, "start number"]
 
@@ -300,13 +315,16 @@ def _fits(
         known = [fitting.identify(one, recorded) for one in unstacked(fits)]
         fitted = _values(fits)
     own = stacked([_in_precision_of(white_box, one) for one in unstacked(fits)])
-    closed, mismatch = _closed(own, optimizer, task, settings, keys=(fit_key, selection_key))
+    closed, mismatch, diverged = _closed(
+        own, optimizer, task, settings, keys=(fit_key, selection_key)
+    )
     return _Fits(
         fitted=fitted,
         closed=_values(fitting.sorted_modes(closed)),
         r_squared=_r_squared(fits, recorded),
         selection_r_squared=_r_squared(fits, selection),
         mismatch=mismatch,
+        diverged=diverged,
         standard_errors=np.stack([each.standard_errors for each in known]),
         identifiable=np.stack([each.identifiable for each in known]),
     )
@@ -326,21 +344,32 @@ def _closed(
     settings: Distilling,
     *,
     keys: tuple[Any, Any],
-) -> tuple[WhiteBox, Float[np.ndarray, " start"]]:
-    """The fit to losses, and the mismatch on selection problems."""
-    problems, targets = zip(
-        *(_log_losses(optimizer, task, key, settings.problems, settings.steps) for key in keys),
-        strict=True,
+) -> tuple[WhiteBox, Float[np.ndarray, " start"], Int[np.ndarray, "2"]]:
+    """The fit to losses, mismatches on selection problems, and how many problems were left out."""
+    (problems, targets, some), (others, wanted, more) = (
+        _finite_losses(optimizer, task, key, settings.problems, settings.steps) for key in keys
     )
     if settings.refinement:
-        boxes, _ = fitting.fit_losses(
-            boxes, task, problems[0], targets[0], steps=settings.refinement
-        )
+        boxes, _ = fitting.fit_losses(boxes, task, problems, targets, steps=settings.refinement)
     found = np.array([
-        float(eqx.filter_jit(fitting.loss_mismatch)(one, task, problems[1], targets[1]))
+        float(eqx.filter_jit(fitting.loss_mismatch)(one, task, others, wanted))
         for one in unstacked(boxes)
     ])  # fmt: skip
-    return boxes, np.where(np.isfinite(found), found, np.inf)
+    return boxes, np.where(np.isfinite(found), found, np.inf), np.array([some, more])
+
+
+def _finite_losses(
+    optimizer: AbstractOptimizer, task: AbstractTask, key: Any, count: int, steps: int
+) -> tuple[Any, Array, int]:
+    """Problems on which an optimizer stays finite, its log losses, and how many others there are.
+
+    Raises `AllDivergedError` if there are others alone.
+    """
+    problems, targets = _log_losses(optimizer, task, key, count, steps)
+    whole = np.isfinite(np.asarray(targets)).all(axis=1)
+    if not whole.any():
+        raise AllDivergedError(optimizer, task, count)
+    return jax.tree.map(lambda leaf: leaf[whole], problems), targets[whole], int((~whole).sum())
 
 
 @eqx.filter_jit

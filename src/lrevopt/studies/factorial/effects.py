@@ -234,14 +234,15 @@ def _sum_interval(signed: list[tuple[int, Share]]) -> tuple[float, float, float]
 
 def what_must_hold(record: Factorial, task: str, place: int) -> str:
     """One sentence: which levels a statement needs, or that no factor tried decides it."""
+    if not record.cells_of(task):
+        return "Not tried: there are no members."
     if together := _needed_together(record, task, place):
         return together
     effects = [main_effect(record, task, place, factor) for factor in record.factors]
     deciding = [effect for effect in effects if effect.decides]
     if deciding:
         return "; ".join(map(_needed, deciding)) + "."
-    cells = record.cells_of(task)
-    rows = np.concatenate([record.rows_of(task, cell) for cell in cells] or [np.zeros(0, int)])
+    rows = record.rows_of(task)
     count = Counter(record.verdicts[rows, place].tolist())
     others = {"not so": count[OTHERWISE], "cannot tell": count[UNDECIDED]}
     total = f"{count[AS_SAID]} of {len(rows)}" + "".join(

@@ -79,9 +79,10 @@ class Factorial(Printed, eqx.Module):
         return np.flatnonzero(self.expected[self.task_names.index(task)] >= 0).tolist()
 
     def asked(self) -> Iterator[tuple[str, int]]:
-        """Every task and every statement that says something of it."""
+        """Every task that has members, and every statement that says something of it."""
         for task in self.task_names:
-            yield from itertools.product([task], self.asked_of(task))
+            if len(self.rows_of(task)):
+                yield from itertools.product([task], self.asked_of(task))
 
     def runs_of(self, rows: Int[np.ndarray, " own"]) -> int:
         """Number of trainings that members come from."""

@@ -30,9 +30,9 @@ NOTE = (
 
 
 def cells_table(record: Factorial) -> str:
-    """CSV with a row for each cell and statement."""
+    """CSV with a row for each cell and statement; `median` to `largest` are of its statistic."""
     heads = ["task", *record.factors, "statement", "expected", "seeds", "reproduced", "not_so",
-             "cannot_tell", "share", "low", "high", "mean", "least", "largest"]  # fmt: skip
+             "cannot_tell", "share", "low", "high", "median", "least", "largest"]  # fmt: skip
     rows = []
     for task, place in record.asked():
         expected = int(record.expected[record.task_names.index(task), place])
@@ -41,7 +41,7 @@ def cells_table(record: Factorial) -> str:
             count = Counter(record.verdicts[members, place].tolist())
             values = record.statistics[members, place]
             known = values[~np.isnan(values)]
-            range_of = [known.mean(), known.min(), known.max()] if len(known) else [np.nan] * 3
+            range_of = [np.median(known), known.min(), known.max()] if len(known) else [np.nan] * 3
             rows.append([task, *_plain(record, cell), record.statements[place], expected,
                          own.members, own.holds, count[OTHERWISE], count[UNDECIDED],
                          *map(_short, (own.share, own.low, own.high, *range_of))])  # fmt: skip
