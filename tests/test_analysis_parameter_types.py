@@ -18,6 +18,7 @@ from lrevopt.analysis import (
     measure_modes,
     measure_parameter_types,
 )
+from lrevopt.analysis.momentum import separated_modes, shifted_states
 from lrevopt.analysis.parameter_types import (
     bias_slowness,
     depth_correlation,
@@ -288,6 +289,23 @@ def test_modes_of_momentum_lift_and_do_not_tilt():
     np.testing.assert_allclose(moved.rates, rates.sum(), rtol=1e-12)
     np.testing.assert_allclose(moved.tilt, 0, atol=1e-12)
     assert np.all(moved.lift > 0.01)
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.6])
+def test_displacements_reach_as_far_as_states_do(angle):
+    """States on the unit circle, from one coordinate or from a pair that turns by an angle."""
+    cosine, sine = np.cos(angle), np.sin(angle)
+    turning = 0.9 * np.array([[cosine, -sine], [sine, cosine if angle else 0.5]])
+    opt = lo.LinearOptimizer(
+        jnp.zeros(2), jnp.asarray(turning), jnp.array([1.0, 0.0]), jnp.array([-0.1, 0.0])
+    )
+    model = lo.linearize(opt, np.zeros(2))
+    around = np.linspace(0, 2 * np.pi, 1000)
+    states = np.stack([np.cos(around), np.sin(around)], axis=1)[None]
+    moved, shifts = shifted_states(model, separated_modes(model), states)
+    reach = np.quantile(np.abs(np.cos(around)), 0.95)
+    np.testing.assert_allclose(shifts[[0, -1]], [-reach, reach], rtol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(moved, axis=1), np.abs(shifts), rtol=1e-6)
 
 
 def test_moving_along_a_line_of_fixed_points_tilts():

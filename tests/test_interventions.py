@@ -10,6 +10,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+import optax
 import pytest
 from jaxtyping import Array, Float
 from matplotlib.figure import Figure
@@ -209,6 +210,22 @@ def test_what_an_optimizer_does_not_admit_is_said():
         INTERVENTIONS["gain_at_once"].apply(lo.Momentum(0.1, 1.0), rest_of(lo.Momentum(0.1, 1)))
     with pytest.raises(ValueError, match="a schedule needs a rate to scale"):
         INTERVENTIONS["replayed"].apply(lo.Momentum(0.0, 0.9), rest_of(lo.Momentum(0.0, 0.9)))
+
+
+def test_without_a_fixed_point_what_is_about_it_is_left_out():
+    """A live counter has none; a rest that is no rest must not be said to cost nothing."""
+    names = [name for name, each in INTERVENTIONS.items() if not each.at_rest]
+    assert names == ["straight_updates", "straight_states"]
+    task = lo.LinearRegression(dim=2)
+    found = intervene(lo.from_optax(optax.adam(0.05)), task, key=jr.key(0), problems=4, steps=10)
+    assert set(found.names) <= set(names)
+    left_out = [sentence for sentence in found.omitted if "must have a fixed point" in sentence]
+    assert len(left_out) == len(INTERVENTIONS) - 2
+    held = intervene(
+        lo.from_optax(optax.adam(0.05), at_step=10), task, key=jr.key(0), problems=4, steps=10,
+        interventions={"started_at_rest": INTERVENTIONS["started_at_rest"]},
+    )  # fmt: skip
+    assert held.names == ("started_at_rest",)
 
 
 SOME = {name: INTERVENTIONS[name] for name in ("no_slow_memory", "gain_at_once", "linear")}

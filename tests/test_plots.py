@@ -13,6 +13,8 @@ from matplotlib.figure import Figure
 from synthetic_records import evaluation, interventions, scorecard
 
 import lrevopt as lo
+from lrevopt.inner_loop.evaluation import Evaluation
+from lrevopt.plots.performance import violins
 from lrevopt.plots.style import Drawing
 
 TASK = lo.Rosenbrock()
@@ -36,6 +38,22 @@ OPTIMIZERS = {
 
 def a_run(optimizer, steps=12):
     return lo.unroll(optimizer, TASK, TASK.sample(jr.key(1)), steps)
+
+
+def test_losses_that_are_not_positive_are_drawn_and_not_said_to_diverge():
+    fall = np.linspace(1.0, -1.0, 5)
+    record = Evaluation(("a", "b"), np.stack([np.stack([fall] * 3), -np.ones((3, 5))]))
+    figure = lo.plot.losses(record)
+    (ax,) = figure.axes
+    assert ax.get_yscale() == "linear"
+    low, high = ax.get_ylim()
+    assert low < -1 < 1 < high
+    own = Figure().subplots()
+    violins(own, record)
+    assert own.get_yscale() == "linear"
+    assert not [text for text in own.texts if "diverged" in text.get_text()]
+    positive = Evaluation(("a", "b"), np.exp(record.losses))
+    assert lo.plot.losses(positive).axes[0].get_yscale() == "log"
 
 
 CALLS = {

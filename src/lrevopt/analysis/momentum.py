@@ -9,6 +9,7 @@ from jaxtyping import Complex, Float
 from lrevopt.analysis.linearization import (
     Linearization,
     Modes,
+    conjugate_mode,
     dominant_mode,
     eigenmodes,
     explained_energy,
@@ -122,12 +123,15 @@ def shifted_states(
     """The fixed point displaced along a mode, by default the dominant one, and the displacements.
 
     The mode's unit direction (of a complex one, its real part) is signed so that a positive
-    gradient adds to it. Displacements reach the 95 % quantile of the states' coordinate along it.
+    gradient adds to it. Displacements reach the 95 % quantile of the states' coordinate along it:
+    a state h has l.(h - h*) along the real direction r, 2 Re l.(h - h*) along Re r, since a complex
+    mode and its conjugate move together.
     """
     index = dominant_mode(modes) if index is None else index
     direction = modes.right[:, index].real * np.sign((modes.left[index] @ model.input).real or 1.0)
     length = np.linalg.norm(direction)
-    coordinate = (states - model.state) @ modes.left[index].real * length
+    both = 2 if conjugate_mode(modes, index) != index else 1
+    coordinate = both * (states - model.state) @ modes.left[index].real * length
     reach = float(np.quantile(np.abs(coordinate), 0.95))
     shifts = np.linspace(-reach, reach, 5)
     return model.state + shifts[:, None] * direction / length, shifts

@@ -30,7 +30,7 @@ def loss_curves(ax: Axes, evaluation: Evaluation) -> None:
     """Mean loss against inner step, with a band of one standard error on each side.
 
     Means are over the problems on which an optimizer stays finite; how many it does not is
-    said under the axis.
+    said under the axis. The axis is logarithmic if all means are positive.
     """
     shown = []
     for look, losses in zip(looks(evaluation.names).values(), evaluation.losses, strict=True):
@@ -40,12 +40,15 @@ def loss_curves(ax: Axes, evaluation: Evaluation) -> None:
         steps = np.arange(mean.size)
         ax.fill_between(steps, mean - error, mean + error, color=look.color, alpha=0.2, linewidth=0)
         ax.plot(steps, mean, label=look.label, **look.line, zorder=3)
-        shown.append(mean[mean > 0])
+        shown.append(mean)
     note = diverged_note(evaluation, 24 if is_narrow(ax) else 60)
-    ax.set(yscale="log", ylabel="loss", xlabel="\n".join(["inner step", *note]))
+    ax.set(ylabel="loss", xlabel="\n".join(["inner step", *note]))
     ax.set_xlim(0, evaluation.losses.shape[-1] - 1)
-    # Limits follow the means: a band that reaches 0 would take all of a log axis.
     drawn = np.concatenate(shown) if shown else np.array([0.1, 1.0])
+    if drawn.min() <= 0:
+        return
+    ax.set_yscale("log")
+    # Limits follow the means: a band that reaches 0 would take all of a log axis.
     margin = max(drawn.max() / drawn.min(), 1.1) ** 0.05
     ax.set_ylim(drawn.min() / margin, drawn.max() * margin)
     plain_ticks(ax)
@@ -173,7 +176,8 @@ def diverged_note(evaluation: Evaluation, width: int) -> list[str]:
 def violins(ax: Axes, evaluation: Evaluation) -> None:
     """Distribution of the meta-objective, with mean and standard error inside each violin.
 
-    Diverged runs have no place on the axis: their number stands above the violin.
+    Diverged runs have no place on the axis: their number stands above the violin. The axis is
+    logarithmic if all values are positive.
     """
     scores = {
         look.label: row
@@ -181,7 +185,8 @@ def violins(ax: Axes, evaluation: Evaluation) -> None:
             looks(evaluation.names).values(), evaluation.meta_objectives(), strict=True
         )
     }
-    finite = {label: row[np.isfinite(row) & (row > 0)] for label, row in scores.items()}
+    finite = {label: row[np.isfinite(row)] for label, row in scores.items()}
+    positive = all((row > 0).all() for row in finite.values())
     drawn = {label: row for label, row in finite.items() if row.size > 1 and np.ptp(row) > 0}
     palette = {look.label: look.color for look in looks(evaluation.names).values()}
     if drawn:
@@ -189,7 +194,7 @@ def violins(ax: Axes, evaluation: Evaluation) -> None:
             pd.DataFrame([(label, value) for label, row in drawn.items() for value in row],
                          columns=["optimizer", "score"]),
             x="optimizer", y="score", hue="optimizer", palette=palette, order=list(scores),
-            legend=False, log_scale=(False, True), inner=None, density_norm="width", cut=0,
+            legend=False, log_scale=(False, positive), inner=None, density_norm="width", cut=0,
             linewidth=0, saturation=1, width=0.85, ax=ax,
         )  # fmt: skip
         for body in ax.collections:
@@ -218,13 +223,16 @@ def violins(ax: Axes, evaluation: Evaluation) -> None:
                 ha="center",
                 va="top",
             )
-    ax.set(yscale="log", xlabel="optimizer", ylabel="meta-objective (mean loss / first loss)")
+    ax.set(xlabel="optimizer", ylabel="meta-objective (mean loss / first loss)")
     ax.set_xticks(range(len(scores)), list(scores))
-    if drawn:
-        plain_ticks(ax)
+    if positive:
+        ax.set_yscale("log")
+        if drawn:
+            plain_ticks(ax)
     if drawn and evaluation.diverged().any():
         low, high = ax.get_ylim()
-        ax.set_ylim(low, high * (high / low) ** 0.15)  # room for the notes
+        more = high * (high / low) ** 0.15 if positive else high + 0.15 * (high - low)
+        ax.set_ylim(low, more)  # room for the notes
 
 
 def task_picture(ax: Axes, picture: TaskPicture) -> None:

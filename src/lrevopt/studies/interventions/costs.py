@@ -107,8 +107,9 @@ def intervene(
     The problems are those of `evaluate` with the same `key`; without `rest_analysis` the key is
     split first, and the analysis is measured on other problems. `interventions` are by name.
 
-    An intervention that cannot be applied is left out and listed in `omitted`. An optimizer that
-    takes x is analysed at x = 0, and its variants take x as it does.
+    An intervention that cannot be applied, or that is about a fixed point where none was found, is
+    left out and listed in `omitted`. An optimizer that takes x is analysed at x = 0, and its
+    variants take x as it does.
 
     Raises `ValueError` for counts below 1, an intervention named `original`, or an optimizer that
     always diverges in the analysis.
@@ -126,8 +127,7 @@ def intervene(
     omitted = []
     for name, intervention in interventions.items():
         try:
-            change = partial(_changed, intervention, rest_analysis)
-            optimizers[name] = wrapped(optimizer, change)
+            optimizers[name] = wrapped(optimizer, partial(_changed, intervention, rest_analysis))
         except ValueError as error:
             omitted.append(f"{name}: {error}")
     evaluation = evaluate(optimizers, task, problems=problems, steps=steps, key=key)
@@ -165,6 +165,11 @@ def _check_interventions(interventions: Mapping[str, Intervention]) -> None:
 def _changed(
     intervention: Intervention, rest_analysis: RestAnalysis, optimizer: AbstractOptimizer
 ) -> AbstractOptimizer:
+    if intervention.at_rest and not rest_analysis.found.converged.any():
+        raise ValueError(
+            "`optimizer` must have a fixed point at zero gradient, but no search for one ended (a "
+            "live step counter has none: hold it, as `from_optax` does with `at_step`)."
+        )
     return intervention.apply(optimizer, rest_analysis)
 
 

@@ -144,11 +144,15 @@ def one_update_function(
 
 @dataclasses.dataclass(frozen=True)
 class Intervention:
-    """An intervention: what it `removes`, of which mechanism, and the function that applies it."""
+    """An intervention: what it `removes`, of which mechanism, and the function that applies it.
+
+    With `at_rest` it is about the fixed point, and left out where the search for one did not end.
+    """
 
     removes: str
     mechanism: str
     apply: Callable[[AbstractOptimizer, RestAnalysis], AbstractOptimizer]
+    at_rest: bool = False
 
 
 MOMENTUM, CLIPPING, SCHEDULE, ADAPTATION = "momentum", "clipping", "schedule", "adaptation"
@@ -156,34 +160,38 @@ LINEAR = "all but momentum"
 
 INTERVENTIONS: dict[str, Intervention] = {
     "no_slow_memory": Intervention(
-        "memory of the dominant mode; its learning rate stays", MOMENTUM, without_slow_memory
+        "memory of the dominant mode; its learning rate stays", MOMENTUM, without_slow_memory,
+        at_rest=True,
     ),
     "gain_at_once": Intervention(
-        "memory of the dominant mode; its steady gain stays", MOMENTUM, slow_gain_at_once
+        "memory of the dominant mode; its steady gain stays", MOMENTUM, slow_gain_at_once,
+        at_rest=True,
     ),
     "straight_updates": Intervention("saturation of updates", CLIPPING, straight_updates),
     "straight_states": Intervention("saturation of updates and states", CLIPPING, straight_states),
     "started_at_rest": Intervention(
-        "the path from the start to the fixed point", SCHEDULE, started_at_rest
+        "the path from the start to the fixed point", SCHEDULE, started_at_rest, at_rest=True
     ),
     "one_update_function": Intervention(
-        "changes of the update function from state to state", ADAPTATION, one_update_function
+        "changes of the update function from state to state", ADAPTATION, one_update_function,
+        at_rest=True,
     ),
     "slow_memory_only": Intervention(
-        "memory of all modes but the slow one", ADAPTATION, slow_memory_only
+        "memory of all modes but the slow one", ADAPTATION, slow_memory_only, at_rest=True
     ),
-    "linear": Intervention("all that is not linear", LINEAR, linearized),
+    "linear": Intervention("all that is not linear", LINEAR, linearized, at_rest=True),
     "four_modes": Intervention("the same, and all modes but four", LINEAR,
                                lambda optimizer, rest_analysis: dominant_modes(optimizer,
-                               rest_analysis, 4)),
+                               rest_analysis, 4), at_rest=True),
     "two_modes": Intervention("the same, and all modes but two", LINEAR,
                               lambda optimizer, rest_analysis: dominant_modes(optimizer,
-                              rest_analysis, 2)),
+                              rest_analysis, 2), at_rest=True),
     "one_mode": Intervention("the same, and all modes but one", LINEAR,
                              lambda optimizer, rest_analysis: dominant_modes(optimizer,
-                             rest_analysis, 1)),
+                             rest_analysis, 1), at_rest=True),
     "replayed": Intervention(
-        "all but the dominant mode and a written schedule", LINEAR, schedule_replayed
+        "all but the dominant mode and a written schedule", LINEAR, schedule_replayed,
+        at_rest=True,
     ),
 }  # fmt: skip
 """In the order of the mechanisms that they remove."""
