@@ -14,6 +14,10 @@ from lrevopt.optimizers.optax.dependence import Analysis, Traced, unlabelled
 from lrevopt.optimizers.optax.recipe import Recipe
 
 
+COUNTING = ("counter", "flag")
+"""Kinds of arrays that `at_step` holds."""
+
+
 class StateLeaf(NamedTuple):
     """One array of a transformation's state for a single parameter.
 
