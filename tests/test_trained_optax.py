@@ -15,6 +15,7 @@ from lrevopt.optimizers import hold_counters, saved
 from lrevopt.runs.analyze import analyze_run, at_rest_of
 from lrevopt.runs.contents import Run
 from lrevopt.runs.experiment import Experiment, Named
+from lrevopt.runs.intervene import intervene_run
 from lrevopt.runs.scorecard import run_entrant
 from lrevopt.runs.train import adopt
 from lrevopt.tasks import AbstractTask
@@ -105,3 +106,14 @@ def test_an_analysis_is_of_the_trained_optimizer(factory, tmp_path):
     assert types is not None
     np.testing.assert_allclose(types.rates[:, 0], rate, rtol=1e-6)
     np.testing.assert_allclose(types.mean_rates[:, 0], rate, rtol=1e-6)
+
+
+def test_interventions_take_an_optimizer_with_decay(tmp_path):
+    """Certificates and replayed gradients, too. At the first update Adam corrects its means."""
+    run = run_of(decayed, tmp_path / "run")
+    record = intervene_run(run, say=lambda line: None, **COUNTS)
+    assert np.isfinite(record.original).all()
+    written = Run(run.folder)
+    assert written.certificates is not None
+    assert written.gradient_replay is not None
+    np.testing.assert_allclose(written.gradient_replay.rates[:, :, 0], TRAINED / EPS, rtol=1e-6)
