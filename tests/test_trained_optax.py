@@ -1,4 +1,4 @@
-"""Stages after the training of an optimizer that a factory makes of optax: its own numbers count."""
+"""Stages after the training of an optimizer that a factory makes of optax: trained numbers count."""
 
 from typing import Any
 
