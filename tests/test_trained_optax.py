@@ -1,4 +1,4 @@
-"""Stages after the training of an optimizer that a factory makes of optax: trained numbers count."""
+"""Stages after the training of an optimizer of optax that a factory makes: its own numbers."""
 
 from typing import Any
 
