@@ -141,8 +141,8 @@ def test_a_ratio_without_parameters_does_not_exist_and_that_of_no_update_is_zero
     for record in (found, without):
         figure = lo.plot.observation(record)
         figure.canvas.draw()
-        drawn = [line.get_ydata() for line in figure.axes[1].lines]
-        np.testing.assert_array_equal(np.ravel(drawn), record.ratios[0])
+        drawn = [np.asarray(line.get_ydata(), float) for line in figure.axes[1].lines]
+        np.testing.assert_array_equal(np.concatenate(drawn), record.ratios[0])
         body = lo.observation_page(record).html.split('id="specifications">')[1]
         content = json.loads(body.split("</script>")[0], parse_constant=pytest.fail)
         vl_convert.vegalite_to_vega(content["charts"]["ratios"])

@@ -56,7 +56,9 @@ class Layers(AbstractTask):
 
 def run_of(factory: Any, folder: Any) -> Run:
     """A run whose training has moved the learning rate from `INITIAL` to `TRAINED`."""
-    start = adopt(Experiment(f"{__name__}:Layers", Named(f"{__name__}:{factory.__name__}")), folder)
+    start: Any = adopt(
+        Experiment(f"{__name__}:Layers", Named(f"{__name__}:{factory.__name__}")), folder
+    )
     (name,) = [name for name in start.hyperparameters if "learning_rate" in name]
     trained = eqx.tree_at(lambda o: o.hyperparameters[name], start, jnp.array(TRAINED))
     saved.save_optimizer(folder, trained)
@@ -66,6 +68,8 @@ def run_of(factory: Any, folder: Any) -> Run:
 @pytest.mark.parametrize("factory", [adam, injected, decayed])
 def test_counters_are_held_and_trained_numbers_stay(factory, tmp_path):
     run, step = run_of(factory, tmp_path / "run"), 7
+    optimizer: Any
+    at_rest: Any
     optimizer, at_rest = at_rest_of(run, step)
     assert any("count" in name for name in optimizer.coordinates)
     assert at_rest is not None

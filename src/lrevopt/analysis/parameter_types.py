@@ -111,8 +111,7 @@ def measure_parameter_types(
     # Within problems, and between them.
     variance = variances[whole].mean(axis=0).T + means[whole].var(axis=0).sum(axis=-1).T
     projection = fit_projection(evenly_spaced(cloud[whole].reshape(-1, states.shape[-1]), 100_000))
-    held = at_parameter(optimizer, 0.0)
-    rates = rate_table(held, states.reshape(-1, states.shape[-1])).reshape(states.shape[:2])
+    rates = _rates_at(optimizer, states)
     magnitudes = {
         name: np.abs(gradients[whole, span.start : span.stop : span.step]).ravel()
         for name, span in spans.items()
@@ -229,6 +228,13 @@ def _ratio(first: float, second: float) -> float:
     if second > 0:
         return first / second
     return float("inf") if first > 0 else float("nan")
+
+
+def _rates_at(
+    optimizer: AbstractOptimizer, states: Float[np.ndarray, "group visited state"]
+) -> Float[np.ndarray, "group visited"]:
+    flat = states.reshape(-1, states.shape[-1])
+    return rate_table(at_parameter(optimizer, 0.0), flat).reshape(states.shape[:2])
 
 
 @eqx.filter_jit

@@ -159,14 +159,7 @@ def measure_gradient_replay(
         raise AllDivergedError(optimizer, task, problems)
     replay = replay[whole]
     rng = np.random.default_rng(np.asarray(jr.key_data(change_key)))
-    with double_precision():
-        opt = as_double(at_parameter(optimizer, 0.0))
-        start = np.asarray(opt.initial_state())[None]
-        limits = need_limits(opt, start, np.zeros(1))
-        replayed = {
-            name: np.asarray(_replay(opt, change(replay, rng), limits))
-            for name, change in CHANGES.items()
-        }
+    replayed = _under_changes(at_parameter(optimizer, 0.0), replay, rng)
     separations = np.array([_separation(rates) for rates in replayed.values()])
     unit = separations[0].mean()
     intervals = np.array([paired_interval(own, separations[0]) for own in separations])
@@ -185,6 +178,20 @@ def measure_gradient_replay(
             name: _followed(rates[OWN], rates[name]) for name in (EXCHANGED, EXCHANGED_HALFWAY)
         },
     )
+
+
+def _under_changes(
+    optimizer: AbstractOptimizer, replay: Recorded, rng: np.random.Generator
+) -> dict[str, Float[np.ndarray, "problem group visited"]]:
+    """Mean effective learning rates under the recorded gradients, changed in each way."""
+    with double_precision():
+        opt = as_double(optimizer)
+        start = np.asarray(opt.initial_state())[None]
+        limits = need_limits(opt, start, np.zeros(1))
+        return {
+            name: np.asarray(_replay(opt, change(replay, rng), limits))
+            for name, change in CHANGES.items()
+        }
 
 
 def _separation(
