@@ -124,6 +124,30 @@ def test_ratio_and_sharpness_along_the_update():
     np.testing.assert_allclose(found.sharpness, (g**2 @ CURVATURES) / (g @ g))
 
 
+def test_a_ratio_without_parameters_does_not_exist_and_that_of_no_update_is_zero():
+    """Also in the table, the figure and the page; NaN checks stay quiet while it is recorded."""
+    params = {"start": jnp.zeros(3), "still": jnp.ones(2), "moved": 2 * jnp.ones(2)}
+    gradients = {"start": jnp.ones(3), "still": jnp.zeros(2), "moved": jnp.ones(2)}
+    watched = lo.observe(optax.sgd(0.1))
+    with jax.debug_nans(True):
+        _, state = watched.update(gradients, watched.init(params), params)
+        _, alone = watched.update(gradients, watched.init(params))
+    found, without = lo.observation(state), lo.observation(alone)
+    assert found.groups == ("moved", "start", "still")
+    np.testing.assert_allclose(found.ratios, [[0.05, np.nan, 0.0]], rtol=1e-12)
+    np.testing.assert_array_equal(without.ratios, [[np.nan] * 3])
+    np.testing.assert_allclose(without.rates, 0.1, rtol=1e-12)
+    assert [row[2] for row in found.table().rows] == ["0.05", "not available", "0"]
+    for record in (found, without):
+        figure = lo.plot.observation(record)
+        figure.canvas.draw()
+        drawn = [np.asarray(line.get_ydata(), float) for line in figure.axes[1].lines]
+        np.testing.assert_array_equal(np.concatenate(drawn), record.ratios[0])
+        body = lo.observation_page(record).html.split('id="specifications">')[1]
+        content = json.loads(body.split("</script>")[0], parse_constant=pytest.fail)
+        vl_convert.vegalite_to_vega(content["charts"]["ratios"])
+
+
 def test_adam_has_the_response_of_its_formula():
     """At zero gradient b2 v stands below, b1 and b2 give the memory b1 / sqrt(b2)."""
     b1, b2, eps = 0.9, 0.99, 1e-8

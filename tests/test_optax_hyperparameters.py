@@ -1,6 +1,6 @@
 """Hyperparameters of optax's factories as leaves: derivatives, stacks, searches, injected ones."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -148,6 +148,47 @@ def test_injected_hyperparameters_are_leaves():
     for name in values:
         np.testing.assert_allclose(found[f".hyperparams['{name}']"], expected[name], rtol=1e-8)
         np.testing.assert_allclose(again[name], expected[name], rtol=1e-8)
+
+
+class _Slowed(NamedTuple):
+    rate: Any
+
+
+def _slowed() -> Any:
+    """Gradient descent with a constant rate for every parameter in its state."""
+
+    def init(parameters: Any) -> Any:
+        return _Slowed(jax.tree.map(lambda x: jnp.full_like(x, 0.1), parameters))
+
+    def update(gradients: Any, state: Any, parameters: Any = None) -> Any:
+        return jax.tree.map(lambda g, rate: -rate * g, gradients, state.rate), state
+
+    return optax.GradientTransformation(init, update)
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        (optax.inject_hyperparams(optax.sgd)(learning_rate=0.1), ".hyperparams['learning_rate']"),
+        (_slowed(), ".rate"),
+    ],
+    ids=["injected", "for every parameter"],
+)
+def test_the_transformation_has_the_hyperparameters_of_the_leaves(given, name):
+    """Of a given one, too, whose hyperparameters are in its state and not in its program."""
+    optimizer = lo.from_optax(given)
+    parameters = {"a": jnp.ones(3), "b": jnp.ones((2, 2))}
+    for rate in (0.1, 5.0):
+        value = jnp.full_like(optimizer.hyperparameters[name], rate)
+        changed = eqx.tree_at(lambda o: o.hyperparameters[name], optimizer, value)
+        after = changed.transition(changed.initial_state(), jnp.array(1.0))
+        np.testing.assert_allclose(after[-1], -rate, rtol=1e-15)
+        with jax.numpy_dtype_promotion("standard"):
+            state = changed.transformation.init(parameters)
+            for _ in range(2):
+                updates, state = jax.jit(changed.transformation.update)(parameters, state)
+        for part in updates.values():
+            np.testing.assert_allclose(part, -rate, rtol=1e-6)
 
 
 def test_a_search_tunes_any_factory():

@@ -21,6 +21,7 @@ from lrevopt.checks import positive_integer
 from lrevopt.inner_loop.sampled_states import AllDivergedError, choose, follow, over_problems
 from lrevopt.inner_loop.unroll import batch_size
 from lrevopt.optimizers.interface import AbstractOptimizer
+from lrevopt.optimizers.wrappers import at_parameter
 from lrevopt.tasks.interface import AbstractTask, compared_spans, sample_problems
 from lrevopt.text import Facts, number
 
@@ -91,8 +92,9 @@ def measure_parameter_types(
 ) -> ParameterTypes:
     """Run an optimizer on fresh problems and average over groups of parameters.
 
-    Problems on which it diverges are left out. Raises `ValueError` for counts
-    below 1, a task whose parameters are one group, or an optimizer that diverges on every problem.
+    Problems on which it diverges are left out. Learning rates of an optimizer that takes x are
+    those at x = 0; its runs use the parameters that they meet. Raises `ValueError` for counts below
+    1, a task whose parameters are one group, or an optimizer that diverges on every problem.
     """
     problems = positive_integer("problems", problems)
     steps = positive_integer("steps", steps)
@@ -109,7 +111,7 @@ def measure_parameter_types(
     # Within problems, and between them.
     variance = variances[whole].mean(axis=0).T + means[whole].var(axis=0).sum(axis=-1).T
     projection = fit_projection(evenly_spaced(cloud[whole].reshape(-1, states.shape[-1]), 100_000))
-    rates = rate_table(optimizer, states.reshape(-1, states.shape[-1])).reshape(states.shape[:2])
+    rates = _rates_at(optimizer, states)
     magnitudes = {
         name: np.abs(gradients[whole, span.start : span.stop : span.step]).ravel()
         for name, span in spans.items()
@@ -228,6 +230,13 @@ def _ratio(first: float, second: float) -> float:
     return float("inf") if first > 0 else float("nan")
 
 
+def _rates_at(
+    optimizer: AbstractOptimizer, states: Float[np.ndarray, "group visited state"]
+) -> Float[np.ndarray, "group visited"]:
+    flat = states.reshape(-1, states.shape[-1])
+    return rate_table(at_parameter(optimizer, 0.0), flat).reshape(states.shape[:2])
+
+
 @eqx.filter_jit
 def _measure(optimizer, task, key, spans, counts):
     problems, steps, batch = counts
@@ -235,6 +244,7 @@ def _measure(optimizer, task, key, spans, counts):
     drawn = sample_problems(task, problem_key, problems)
     places = [slice(span.start, span.stop, span.step) for span in spans]
     counts = [min(SAMPLED, len(span)) for span in spans]
+    held = at_parameter(optimizer, 0.0)
     ends = np.cumsum(counts).tolist()
     starts = [end - count for end, count in zip(ends, counts, strict=True)]
 
@@ -253,7 +263,7 @@ def _measure(optimizer, task, key, spans, counts):
                 for place, mean in zip(places, means, strict=True)
             ]
             sample = states[:, chosen].T
-            rates = jax.vmap(lambda state: effective_learning_rate(optimizer, state))(sample)
+            rates = jax.vmap(lambda state: effective_learning_rate(held, state))(sample)
             each = [rates[first:last].mean() for first, last in zip(starts, ends, strict=True)]
             few = [sample[first:last][:PROJECTED] for first, last in zip(starts, ends, strict=True)]
             return means, jnp.stack(variances), jnp.stack(each), jnp.concatenate(few)

@@ -15,6 +15,7 @@ from lrevopt.optimizers.optax import OptaxOptimizer as OptaxOptimizer
 from lrevopt.optimizers.optax import OptaxParameterOptimizer as OptaxParameterOptimizer
 from lrevopt.optimizers.optax import OptimizerState as OptimizerState
 from lrevopt.optimizers.optax import from_optax as from_optax
+from lrevopt.optimizers.optax import hold_counters as hold_counters
 from lrevopt.optimizers.optax import to_optax as to_optax
 from lrevopt.optimizers.recurrent import GRUCell as GRUCell
 from lrevopt.optimizers.recurrent import GRUOptimizer as GRUOptimizer

@@ -20,15 +20,13 @@ def make_optimizer(
     kwargs: Mapping[str, Any] | None = None,
     *,
     key: Key[Array, ""],
-    at_step: int | None = None,
 ) -> AbstractOptimizer:
     """The optimizer that `optax:name` or `module:factory` makes of these arguments.
 
     A name that ends with `.json` is a white box in a file that `lrevopt distill` wrote.
 
     A factory makes an `AbstractOptimizer` or an optax transformation; `key` is passed on to one
-    that has an argument of that name. `module:optimizer` may also be one of both itself. With
-    `at_step`, an optax transformation has its step counters held there (see `from_optax`).
+    that has an argument of that name. `module:optimizer` may also be one of both itself.
 
     Raises `ValueError` for a name that stands for no optimizer, arguments that do not fit, and a
     transformation that `from_optax` refuses.
@@ -50,7 +48,7 @@ def make_optimizer(
     if isinstance(made, AbstractOptimizer):
         return made
     if isinstance(made, optax.GradientTransformation | optax.MultiSteps):
-        return from_optax(made) if at_step is None else from_optax(made, at_step=at_step)
+        return from_optax(made)
     raise ValueError(
         f"`optimizer` must make an AbstractOptimizer or an optax transformation, but {spec} made a "
         f"{type(made).__name__}."

@@ -3,7 +3,6 @@
 from typing import Any
 
 import equinox as eqx
-import jax.random as jr
 
 from lrevopt import storage
 from lrevopt.analysis import (
@@ -20,8 +19,7 @@ from lrevopt.analysis import (
 )
 from lrevopt.inner_loop.sampled_states import sample_states
 from lrevopt.inner_loop.sizes import check_runs
-from lrevopt.optimizers import AbstractOptimizer, OptaxOptimizer, saved
-from lrevopt.optimizers.named import make_optimizer
+from lrevopt.optimizers import AbstractOptimizer, at_parameter, hold_counters, saved
 from lrevopt.runs.contents import Run
 from lrevopt.runs.experiment import key_stream
 from lrevopt.runs.writing import write
@@ -39,9 +37,11 @@ def analyze_run(
 ) -> Mechanisms:
     """Measure the mechanisms of a run's optimizer, and save the numbers of its figures.
 
-    Without `problems`, as many as `analysed_problems` says. What was measured when a call was
-    interrupted is not measured again. Raises `ValueError` for a run without
-    weights, or an optimizer that diverges on every problem.
+    Without `problems`, as many as `analysed_problems` says. Step counters of optax are held at
+    `steps`, and an optimizer that takes x is analysed at x = 0; its runs use the parameters that
+    they meet. What was measured when a call was interrupted is not measured again. Raises
+    `ValueError` for a run without weights, step counters that depend on gradients, or an optimizer
+    that diverges on every problem.
     """
     task, key = run.task, key_stream("analysis", seed)
     problems = analysed_problems(task) if problems is None else problems
@@ -52,8 +52,10 @@ def analyze_run(
     made_from = facts | {"task": storage.describe(task)}
     with storage.claimed(run.folder), storage.resumable(run.folder, "analyze", made_from):
         sampled = sample_states(optimizer, task, **counts)
+        moving = optimizer if at_rest is None else at_rest
+        optimizer = at_parameter(moving, 0.0)
         if at_rest is not None:
-            optimizer, sampled = at_rest, replay_states(at_rest, sampled)
+            sampled = replay_states(optimizer, sampled)
         record = storage.part(
             "mechanisms", Mechanisms, lambda: analyze_sampled(optimizer, sampled), of=optimizer
         )
@@ -65,7 +67,7 @@ def analyze_run(
             records["parameter_types"] = storage.part(
                 "parameter types",
                 ParameterTypes,
-                lambda: measure_parameter_types(optimizer, task, **counts),
+                lambda: measure_parameter_types(moving, task, **counts),
                 of=optimizer,
             )
             records["manifold"] = storage.part(
@@ -83,13 +85,12 @@ def analyze_run(
 def at_rest_of(run: Run, steps: int) -> tuple[AbstractOptimizer, AbstractOptimizer | None]:
     """The optimizer of a run and, if it keeps a step counter, the same with the counter held.
 
-    A counter that goes on has no fixed point. Raises `ValueError` for a run without weights.
+    A counter that goes on has no fixed point. Both have the hyperparameters that training found.
+    Raises `ValueError` for a run without weights, or counters that depend on gradients.
     """
-    optimizer, spec = saved.load(run.folder), run.settings.get(saved.SPEC)
-    if spec is None or not isinstance(optimizer, OptaxOptimizer):
-        return optimizer, None
-    at_rest = make_optimizer(spec["spec"], spec["kwargs"], key=jr.key(0), at_step=steps)
-    return optimizer, at_rest
+    optimizer = saved.load(run.folder)
+    at_rest = hold_counters(optimizer, steps)
+    return optimizer, None if at_rest is optimizer else at_rest
 
 
 def analysed_problems(task: AbstractTask) -> int:

@@ -108,15 +108,15 @@ class Named:
         """Whether a run trains it unless told otherwise: `module:factory` makes it, or a file."""
         return not self.stored and not self.spec.startswith("optax:")
 
-    def build(self, key: "Key[Array, '']", at_step: int | None = None) -> "AbstractOptimizer":
-        """The optimizer. `key` and `at_step` are as in `make_optimizer`.
+    def build(self, key: "Key[Array, '']") -> "AbstractOptimizer":
+        """The optimizer. `key` is as in `make_optimizer`.
 
         Raises `ValueError` for a name that stands for no optimizer, or arguments that do not fit.
         """
         from lrevopt.optimizers import named, saved
 
         if not self.stored:
-            return named.make_optimizer(self.spec, self.kwargs, key=key, at_step=at_step)
+            return named.make_optimizer(self.spec, self.kwargs, key=key)
         if self.kwargs:
             raise ValueError(f"`kwargs` must be left out for `{self.spec}`, which is not made.")
         return saved.load(self.spec)

@@ -5,7 +5,7 @@ from pathlib import Path
 from lrevopt import storage
 from lrevopt.certificates import Certificates, certificate_lines, certify
 from lrevopt.inner_loop.sizes import check_runs
-from lrevopt.optimizers import saved
+from lrevopt.optimizers import at_parameter, saved
 from lrevopt.runs.analyze import analysed_problems
 from lrevopt.runs.contents import Run
 from lrevopt.runs.evaluate import tested_problems
@@ -33,7 +33,8 @@ def intervene_run(
     - `seed`: of the problems, those of the analysis and those of the test.
 
     What was run when a call was interrupted is not run again. Where parameters have groups,
-    recorded gradients are replayed as well. Raises `ValueError` for a run without weights, or an
+    recorded gradients are replayed as well. An optimizer that takes x is analysed at x = 0, and its
+    runs use the parameters that they meet. Raises `ValueError` for a run without weights, or an
     optimizer that diverges on every problem.
     """
     task, folder = run.task, output or run.folder
@@ -47,8 +48,9 @@ def intervene_run(
             optimizer, task, key=analysis_key, problems=seen, steps=steps
         )
         proofs = storage.part(
-            "proofs", Certificates, lambda: certify(optimizer, rest_analysis.found), of=optimizer
-        )
+            "proofs", Certificates,
+            lambda: certify(at_parameter(optimizer, 0.0), rest_analysis.found), of=optimizer,
+        )  # fmt: skip
         write(folder, "certificates", proofs)
         say("\n".join(certificate_lines(proofs)))
         record = interventions.intervene(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from lrevopt import storage
 from lrevopt.checks import finite, one_of
-from lrevopt.optimizers import AbstractOptimizer, from_optax
+from lrevopt.optimizers import AbstractOptimizer, from_optax, hold_counters
 from lrevopt.plots.scorecard import figure_scorecard
 from lrevopt.plots.style import readable, render
 from lrevopt.runs.analyze import analysed_problems, at_rest_of
@@ -161,6 +161,7 @@ def named_entrant(
     count = analysed_problems(task) if problems is None else problems
     chosen = with_learning_rate(chosen, task, problems=count, steps=steps, seed=seed, say=say)
     key = key_stream("initial_weights", seed)
-    resting = chosen.build(key, at_step=steps) if chosen.spec.startswith("optax:") else None
+    optimizer = chosen.build(key)
+    resting = hold_counters(optimizer, steps) if chosen.spec.startswith("optax:") else None
     name = chosen.spec.rpartition(":")[2].rstrip("/").rpartition("/")[2]
-    return Entrant(name, chosen.build(key), resting)
+    return Entrant(name, optimizer, resting)

@@ -25,6 +25,7 @@ from lrevopt.inner_loop.steps import run_on_gradients
 from lrevopt.inner_loop.unroll import batch_size
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.optimizers.limits import slope
+from lrevopt.optimizers.wrappers import at_parameter
 from lrevopt.tasks.interface import AbstractTask, compared_spans, sample_problems
 from lrevopt.text import Facts, number
 
@@ -135,8 +136,11 @@ def measure_gradient_replay(
     """Record gradients of `parameters` of each group, change them, and replay them to fresh states.
 
     Parameters of a smaller group are used several times. Problems on which the optimizer diverges
-    are left out. Raises `ValueError` for counts below 1, a task whose parameters are one group, or
-    an optimizer that diverges on every problem.
+    are left out. An optimizer that takes x meets its parameters in the runs that are recorded. A
+    replay moves no parameters, so there x is 0, where decay vanishes and gradients alone act.
+
+    Raises `ValueError` for counts below 1, a task whose parameters are one group, or an optimizer
+    that diverges on every problem.
     """
     problems = positive_integer("problems", problems)
     steps = positive_integer("steps", steps)
@@ -155,14 +159,7 @@ def measure_gradient_replay(
         raise AllDivergedError(optimizer, task, problems)
     replay = replay[whole]
     rng = np.random.default_rng(np.asarray(jr.key_data(change_key)))
-    with double_precision():
-        opt = as_double(optimizer)
-        start = np.asarray(opt.initial_state())[None]
-        limits = need_limits(opt, start, np.zeros(1))
-        replayed = {
-            name: np.asarray(_replay(opt, change(replay, rng), limits))
-            for name, change in CHANGES.items()
-        }
+    replayed = _under_changes(at_parameter(optimizer, 0.0), replay, rng)
     separations = np.array([_separation(rates) for rates in replayed.values()])
     unit = separations[0].mean()
     intervals = np.array([paired_interval(own, separations[0]) for own in separations])
@@ -181,6 +178,20 @@ def measure_gradient_replay(
             name: _followed(rates[OWN], rates[name]) for name in (EXCHANGED, EXCHANGED_HALFWAY)
         },
     )
+
+
+def _under_changes(
+    optimizer: AbstractOptimizer, replay: Recorded, rng: np.random.Generator
+) -> dict[str, Float[np.ndarray, "problem group visited"]]:
+    """Mean effective learning rates under the recorded gradients, changed in each way."""
+    with double_precision():
+        opt = as_double(optimizer)
+        start = np.asarray(opt.initial_state())[None]
+        limits = need_limits(opt, start, np.zeros(1))
+        return {
+            name: np.asarray(_replay(opt, change(replay, rng), limits))
+            for name, change in CHANGES.items()
+        }
 
 
 def _separation(

@@ -10,6 +10,7 @@ optimizer of this package.
 """
 
 from lrevopt.optimizers.optax.from_optax import from_optax as from_optax
+from lrevopt.optimizers.optax.from_optax import hold_counters as hold_counters
 from lrevopt.optimizers.optax.state_space import OptaxOptimizer as OptaxOptimizer
 from lrevopt.optimizers.optax.state_space import OptaxParameterOptimizer as OptaxParameterOptimizer
 from lrevopt.optimizers.optax.to_optax import OptimizerState as OptimizerState

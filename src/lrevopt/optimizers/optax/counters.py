@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array
 
 from lrevopt.optimizers.optax.recipe import Recipe
-from lrevopt.optimizers.optax.state_leaves import StateLeaf, arrays_of
+from lrevopt.optimizers.optax.state_leaves import COUNTING, StateLeaf, arrays_of
 from lrevopt.optimizers.optax.trial_runs import CACHED, Key, arrays_of_key, key_of, trial_run
 
 LONGEST = 10_000
@@ -45,7 +45,7 @@ def held_counters(
     recipe: Recipe, values: Sequence[Array], leaves: tuple[StateLeaf, ...], at_step: int
 ) -> tuple[Array, ...]:
     """Integers and booleans of the state after `at_step` updates."""
-    places = [place for place, leaf in enumerate(leaves) if leaf.kind in ("counter", "flag")]
+    places = [place for place, leaf in enumerate(leaves) if leaf.kind in COUNTING]
     if not places:
         return ()
     key = key_of(values)

@@ -4,6 +4,7 @@ Whether a transformation is component-wise is read off the traced program (`proo
 of updates and any values of the hyperparameters. Trial runs (`couplings`) are a second check.
 """
 
+import dataclasses
 import operator
 from typing import Any
 
@@ -12,11 +13,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike
 
 from lrevopt.optimizers.classical import hyperparameter
+from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.optimizers.optax.counters import held_counters
 from lrevopt.optimizers.optax.couplings import check_runs
 from lrevopt.optimizers.optax.proof import Verdict, prove
 from lrevopt.optimizers.optax.recipe import Recipe, make_recipe
 from lrevopt.optimizers.optax.state_leaves import (
+    COUNTING,
     StateLeaf,
     arrays_of,
     describe_state,
@@ -88,17 +91,41 @@ def from_optax(
     return OptaxOptimizer(program, arrays, shown, held)
 
 
+def hold_counters(optimizer: AbstractOptimizer, at_step: int) -> AbstractOptimizer:
+    """The optimizer as `from_optax(..., at_step=at_step)` makes it, with its own hyperparameters.
+
+    One that is not of optax, or has no counter that goes on, comes back as it is. Raises
+    `ValueError` for an `at_step` that is negative or where counters depend on gradients.
+    """
+    _require_count(at_step)
+    if not isinstance(optimizer, OptaxOptimizer | OptaxParameterOptimizer):
+        return optimizer
+    program = optimizer.program
+    if not any(leaf.kind in COUNTING for leaf in program.leaves):
+        return optimizer
+    values = [] if program.recipe.made else jax.tree.leaves(optimizer.hyperparameters)
+    with jax.debug_nans(False), jax.debug_infs(False), jax.numpy_rank_promotion("allow"):
+        leaves, held = _held(program.recipe, values, program.leaves, at_step)
+    standing = dataclasses.replace(program, leaves=leaves)
+    return dataclasses.replace(optimizer, program=standing, held=held)
+
+
 def _state(
     recipe: Recipe, values: list[Array], live: bool, at_step: int | None
 ) -> tuple[tuple[StateLeaf, ...], tuple[Array, ...]]:
     """The arrays of the state, and the values of those that are held at a step."""
     leaves = describe_state(recipe, values, live)
-    if at_step is None:
-        return leaves, ()
+    return (leaves, ()) if at_step is None else _held(recipe, values, leaves, at_step)
+
+
+def _held(
+    recipe: Recipe, values: list[Array], leaves: tuple[StateLeaf, ...], at_step: int
+) -> tuple[tuple[StateLeaf, ...], tuple[Array, ...]]:
+    """The arrays of the state with the counters marked as held, and their values at a step."""
     with jax.ensure_compile_time_eval(), jax.numpy_dtype_promotion("standard"):
         held = held_counters(recipe, values, leaves, at_step)
     standing = tuple(
-        leaf._replace(kind="held") if leaf.kind in ("counter", "flag") else leaf for leaf in leaves
+        leaf._replace(kind="held") if leaf.kind in COUNTING else leaf for leaf in leaves
     )
     return standing, held
 

@@ -1,17 +1,21 @@
 """The arrays of optax's state for one parameter, and what kind each is of."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jaxtyping import Array, PyTree
 
 from lrevopt.optimizers.optax.dependence import Analysis, Traced, unlabelled
 from lrevopt.optimizers.optax.recipe import Recipe
+
+COUNTING = ("counter", "flag")
+"""Kinds of arrays that `at_step` holds."""
 
 
 class StateLeaf(NamedTuple):
@@ -35,6 +39,30 @@ class StateLeaf(NamedTuple):
 def init_state(transformation: Any, parameters: PyTree[Array]) -> Any:
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         return transformation.init(parameters)
+
+
+def with_constants(transformation: Any, constants: Mapping[str, Array]) -> Any:
+    """The transformation whose state begins with these values of constants, by their paths.
+
+    A constant that each parameter has of its own, so that its path goes on with that of a
+    parameter, is the same for all of them.
+    """
+    if not constants:
+        return transformation
+
+    def replaced(path: Any, array: Any) -> Any:
+        keys = (jax.tree_util.keystr(path[:end]) for end in range(len(path) + 1))
+        for name in filter(constants.__contains__, keys):
+            old = jnp.asarray(array)
+            return jnp.broadcast_to(constants[name], old.shape).astype(old.dtype)
+        return array
+
+    def init(parameters: PyTree[Array]) -> Any:
+        return jax.tree_util.tree_map_with_path(replaced, init_state(transformation, parameters))
+
+    extra = isinstance(transformation, optax.GradientTransformationExtraArgs)
+    kind = optax.GradientTransformationExtraArgs if extra else optax.GradientTransformation
+    return kind(init, transformation.update)
 
 
 def arrays_of(tree: PyTree) -> list[Array]:

@@ -24,7 +24,13 @@ from lrevopt.optimizers.interface import (
     given_parameter,
 )
 from lrevopt.optimizers.optax.recipe import Recipe
-from lrevopt.optimizers.optax.state_leaves import StateLeaf, arrays_of, carried_on, init_state
+from lrevopt.optimizers.optax.state_leaves import (
+    StateLeaf,
+    arrays_of,
+    carried_on,
+    init_state,
+    with_constants,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,8 +194,15 @@ class _OfOptax:
 
     @property
     def transformation(self) -> Any:
-        """Optax's transformation with these hyperparameters."""
-        return self.program.recipe.build(jax.tree.leaves(self.hyperparameters))
+        """Optax's transformation with these hyperparameters.
+
+        Of one that was given, and not made by a factory, hyperparameters are constants in its
+        state: they are these in the state that `init` returns. Counters that are held count on.
+        """
+        recipe = self.program.recipe
+        if recipe.made:
+            return with_constants(recipe.source, self.hyperparameters)
+        return recipe.build(jax.tree.leaves(self.hyperparameters))
 
 
 class OptaxOptimizer(_OfOptax, AbstractOptimizer):

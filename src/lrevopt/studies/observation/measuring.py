@@ -16,6 +16,9 @@ SAMPLE = 2**14
 """Entries of an array whose responses are summed, about: of a larger one, every n-th. Means over so
 many have a relative standard error of one or two per cent."""
 
+NO_RATIO = -1.0
+"""Stands for an update over parameter that does not exist: a NaN would stop `jax_debug_nans`."""
+
 SATURATED = 0.5
 """Share of the response at no gradient below which an entry counts as saturated."""
 
@@ -29,6 +32,7 @@ def measure_groups(
 ) -> tuple[Float[Array, "group field"], list[Array], PyTree]:
     """Rate, update over parameter, memory, saturated and known share of each group.
 
+    The second is `NO_RATIO` where no parameters are given or all of a group are 0.
     `required` is gradients and parameters; `places` has the group of each array. Also, for every
     array, 2 / G of its entries, the curvature up to which each is stable; and the updates, which
     are computed anew: the training step need not keep them.
@@ -62,9 +66,8 @@ def measure_groups(
     weight, known, size = sums[:, 0], sums[:, 1], sums[:, 2]
     rates = _over(sums[:, 3], weight)
     memories = _over(sums[:, 5], sums[:, 4])
-    ratios = jnp.sqrt(_over(sums[:, 7], sums[:, 8]))
-    if params is None:
-        ratios = jnp.zeros_like(ratios)
+    exists = (sums[:, 8] != 0) & (params is not None)
+    ratios = jnp.where(exists, jnp.sqrt(_over(sums[:, 7], sums[:, 8])), NO_RATIO)
     numbers = jnp.stack(
         [rates, ratios, memories, _over(sums[:, 6], known), _over(known, size)], axis=1
     )

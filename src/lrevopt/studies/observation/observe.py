@@ -39,7 +39,8 @@ CURVATURES = ("losses", "sharpness", "stable", "top_sharpness", "top_stable")
 
 
 class Records(eqx.Module):
-    """The last records: row `count % length` is written next. Numbers that do not exist are 0.
+    """The last records: row `count % length` is written next. Numbers that do not exist are 0,
+    ratios `NO_RATIO`.
 
     `stiffest` is the direction that power iteration has reached, None without a sharpness.
     """

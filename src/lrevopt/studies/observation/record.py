@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
+from lrevopt.studies.observation.measuring import NO_RATIO
 from lrevopt.studies.observation.observe import FIELDS, ObserveState, sentence
 from lrevopt.text import Printed, Table, number, percent
 
@@ -19,7 +20,8 @@ class Observation(Printed, eqx.Module):
     - `steps`: updates made before each record.
     - `groups`: names of the groups of parameters, the columns of the next five.
     - `rates`: effective learning rate, minus the response of the update to a small gradient.
-    - `ratios`: norm of the update over norm of the parameters.
+    - `ratios`: norm of the update over norm of the parameters; NaN where these are all 0, or were
+      not given to `update`.
     - `memories`: coefficient of the momentum with which the response dies away; `timescales` is
       -1 / ln of it, in updates.
     - `saturated`: share of entries whose response at the gradient met is below half of that at 0.
@@ -123,6 +125,7 @@ def observation(state: Any) -> Observation:
     missing = columns["known"] == 0
     for name in ("rates", "memories", "saturated"):
         columns[name] = np.where(missing, np.nan, columns[name])
+    columns["ratios"] = np.where(columns["ratios"] == NO_RATIO, np.nan, columns["ratios"])
     curvatures = np.asarray(records.curvatures, float)[order]
     if not watched.watched:
         curvatures = np.full_like(curvatures, np.nan)
