@@ -243,6 +243,19 @@ def test_what_is_missing_says_why():
         assert lion.reasons[name].startswith("updates have slope 0 at zero gradient")
 
 
+def test_an_infinite_slope_has_no_knee():
+    """An update -rate sign(g) sqrt(|g|), which is clipped everywhere or nowhere."""
+
+    def roots(gradients, parameters):
+        return jax.tree.map(lambda g: -RATE * jnp.sign(g) * jnp.sqrt(jnp.abs(g)), gradients)
+
+    optimizer = from_optax(optax.stateless(roots))
+    found = measure_scorecard(optimizer, BOWL, key=jr.key(0), problems=2, steps=STEPS)
+    for name in ("knee", "beyond_knee"):
+        assert np.isnan(getattr(found, name))
+        assert "slope at zero gradient, is not finite" in found.reasons[name]
+
+
 @pytest.mark.parametrize("name", mostly_long(MADE, "momentum", "counting", "lion"))
 def test_every_number_that_is_missing_has_its_reason(name):
     found = card(name)

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from lrevopt.analysis.adaptation import held_gradients, measure_adaptation
-from lrevopt.analysis.clipping import clipping_of_runs
+from lrevopt.analysis.clipping import NO_TANGENT, clipping_of_runs
 from lrevopt.analysis.convergence import linearize_at_fixed_point
 from lrevopt.analysis.fixed_points import FixedPoints
 from lrevopt.analysis.linearization import (
@@ -209,6 +209,8 @@ def _clipping(
     }
     if rate == 0:
         return parts | _missing(reasons, NO_SLOPE, "knee", "beyond_knee")
+    if not np.isfinite(rate) or np.isnan(found.knees[0]):
+        return parts | _missing(reasons, NO_TANGENT, "knee", "beyond_knee")
     return parts | {"knee": float(found.knees[0]), "beyond_knee": found.beyond_knee}
 
 
