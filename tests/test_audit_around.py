@@ -172,6 +172,22 @@ def test_the_record_prints_experiments_properties_and_the_verdict():
     assert all("{" in says for name, says in lo.DEPARTURES.items() if name != "b1_and_b2_exchanged")
 
 
+@pytest.mark.parametrize(
+    ("rule", "departure"),
+    [
+        (listed(adam, b1=0.90001), "numbers"),
+        (listed(adam, b1=float(np.float32(0.9))), "single_precision"),
+        (lambda g: [float(np.float32(u)) for u in adam(g)], "single_precision"),
+    ],
+)
+def test_near_numbers_are_told_from_rounded_ones(rule, departure):
+    found = lo.audit(ADAM, rule)
+    assert found.departures == (departure,)
+    if departure == "numbers":
+        assert found.departure is not None
+        assert found.departure.endswith("with other numbers: b1 0.9 and 0.90001")
+
+
 def test_single_precision_hyperparameters_are_read_as_decimals():
     """An optimizer made without double precision has the rate that its user wrote."""
     rate = jnp.asarray(np.float32(0.1))

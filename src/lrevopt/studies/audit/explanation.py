@@ -38,6 +38,9 @@ from lrevopt.text import number
 SINGLE = 1e-4
 """Largest relative difference that computing in single precision is taken to explain."""
 
+ROUNDED = 4 * float(np.finfo(np.float32).eps)
+"""Relative difference up to which two hyperparameters are one number in single precision."""
+
 
 class Explanation(NamedTuple):
     """Departures of the catalogue by `names`, and what they say of both optimizers."""
@@ -116,7 +119,7 @@ def _decays(first: Side, second: Side, decays: list[Decay]) -> Explanation | Non
 
 def _at_zero(first: Side, second: Side, tolerance: float) -> Explanation | None:
     """What explains the difference with parameters at 0: the simplest first."""
-    for search in (_factors, _around, _single_precision, _one_departure, _other_numbers, _schedules,
+    for search in (_factors, _around, _one_departure, _other_numbers, _single_precision, _schedules,
                    _two_departures, _inputs, _departure_and_numbers):  # fmt: skip
         if (found := search(first, second, tolerance)) is not None:
             return found
@@ -198,11 +201,15 @@ def _named(
 
 
 def _other_numbers(first: Side, second: Side, tolerance: float) -> Explanation | None:
-    """Two known formulas, or one with two sets of numbers."""
+    """Two known formulas, or one with two sets of numbers that differ by more than their rounding
+    to single precision.
+    """
     one, other = first.identified, second.identified
     if one is None or other is None:
         return None
     if one.form == other.form:
+        if np.allclose(one.numbers, other.numbers, rtol=ROUNDED, atol=0.0):
+            return None
         value = _numbers(one, other.numbers)
         return _say("numbers", OTHERS["numbers"], first, second, value=value)
     values = {"one": one.name, "other": other.name}
