@@ -21,7 +21,8 @@ from lrevopt.analysis import (
     mode_optimizer,
     steady_state_gain,
 )
-from lrevopt.analysis.linearization import dominant_mode, explained_energy
+from lrevopt.analysis.linearization import conjugate_mode, dominant_mode, explained_energy
+from lrevopt.analysis.momentum import separated_modes
 
 DRAW = eqx.filter_jit(lo.GRUOptimizer)
 
@@ -147,6 +148,22 @@ def test_defective_recurrence_is_refused_and_shared_eigenvalues_are_not():
         eigenmodes(model)
     twice = rest(lo.AggregatedMomentum([1.0, 2.0], [0.9, 0.9]))
     np.testing.assert_allclose(sorted(eigenmodes(twice).learning_rates.real), [1, 2])
+
+
+def test_modes_without_rates_have_their_conjugates():
+    """Two equal pairs, one above the other: near-defective, so that rates are NaN."""
+    turn = np.array([[0.5, -0.4], [0.4, 0.5]])
+    above = np.kron(np.eye(2), turn) + np.kron(np.diag([1.0], 1), np.eye(2))
+    modes = separated_modes(
+        Linearization(
+            above, np.array([0.0, 0.0, 1.0, 0.0]), np.array([1.0, 0.0, 0.0, 0.0]), np.zeros(4),
+            0.0, np.zeros(4),
+        )
+    )  # fmt: skip
+    assert np.isnan(modes.learning_rates).all()
+    others = [conjugate_mode(modes, index) for index in range(4)]
+    np.testing.assert_array_equal(modes.eigenvalues[others], np.conj(modes.eigenvalues))
+    assert [others[other] for other in others] == [0, 1, 2, 3]
 
 
 def test_an_endless_answer_has_no_steady_state():

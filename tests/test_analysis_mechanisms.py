@@ -1,5 +1,7 @@
 """Mechanisms on planted optimizers: those that have one show it, those that lack it do not."""
 
+from collections.abc import Callable
+
 import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
@@ -19,6 +21,7 @@ from lrevopt.analysis import (
     measure_clipping,
     measure_schedule,
 )
+from lrevopt.analysis.clipping import clipping_facts
 from lrevopt.analysis.convergence import main_fixed_point
 from lrevopt.analysis.projections import state_variance
 from lrevopt.analysis.spacing import evenly_spaced
@@ -102,6 +105,40 @@ def test_clipping_of_no_gradient_at_all_is_a_straight_line():
     clipping = measure_clipping(lo.GradientDescent(0.1), np.zeros((1, 1)), np.zeros(100))
     assert clipping.affine_fit == 1
     assert clipping.beyond_knee == 0
+
+
+class Shaped(AbstractOptimizer):
+    """`x' = x - rate shape(g)`, without a memory."""
+
+    rate: Float[Array, ""]
+    shape: Callable[[Float[Array, ""]], Float[Array, ""]]
+
+    @property
+    def readout(self) -> Float[Array, "1"]:
+        return -self.rate[None]
+
+    def initial_state(self) -> Float[Array, "1"]:
+        return jnp.zeros(1)
+
+    def transition(self, state: Float[Array, "1"], gradient: Float[Array, ""]) -> Float[Array, "1"]:
+        return self.shape(gradient)[None]
+
+
+def signed_root(gradient):
+    """Its slope at 0 is infinite."""
+    return jnp.sign(gradient) * jnp.sqrt(jnp.abs(gradient))
+
+
+def test_without_a_tangent_there_is_no_knee_and_a_constant_is_straight():
+    root, sign, still = (
+        measure_clipping(Shaped(jnp.asarray(rate), shape), np.zeros((2, 1)), POOLED_GRADIENTS)
+        for rate, shape in ((0.1, signed_root), (0.1, jnp.sign), (0.0, jnp.tanh))
+    )
+    assert np.isnan([*root.knees, root.beyond_knee, root.saturation]).all()
+    assert all(said.startswith("cannot tell: the update") for _, said in clipping_facts(root))
+    assert np.isposinf([*sign.knees, sign.saturation]).all()
+    assert np.isposinf(still.knees).all()
+    assert (still.saturation, still.beyond_knee, sign.beyond_knee) == (1, 0, 0)
 
 
 def test_rmsprop_lowers_its_rate_for_held_gradients():

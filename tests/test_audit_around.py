@@ -121,6 +121,30 @@ def test_both_sides_of_a_coupling_are_named():
     )
 
 
+def towards_mean():
+    """Gradients move a tenth of the way to their mean: nothing happens to one alone."""
+    return optax.stateless(
+        lambda g, _: jax.tree.map(lambda each: 0.9 * each + 0.1 * each.mean(), g)
+    )
+
+
+def test_a_coupling_beside_other_departures_is_named():
+    """A decay explains nothing of arrays, nor does a formula of one parameter."""
+    clipping = optax.chain(optax.clip(1.0), optax.sgd(0.1))
+    normed = optax.chain(
+        optax.clip_by_global_norm(1.0), optax.add_decayed_weights(0.1), optax.sgd(0.1)
+    )
+    found = lo.audit(clipping, normed, names=("clipping", "normed"))
+    assert found.departures == ("decoupled_decay", "coupled_parameters")
+    assert found.departure is not None
+    said = "clipping updates each parameter on its own, normed updates each parameter together"
+    assert said in found.departure
+    plain, heavy = optax.sgd(0.1), optax.chain(towards_mean(), optax.sgd(0.1, momentum=0.9))
+    assert lo.audit(plain, heavy).departures == ("no_first_moment", "coupled_parameters")
+    both = lo.audit(optax.chain(towards_mean(), plain), heavy)
+    assert both.departures == ()
+
+
 def test_a_pair_of_plain_functions_gets_arrays_and_parameters():
     def init(parameters):
         assert parameters.shape in ((1,), (3,))
@@ -170,6 +194,22 @@ def test_the_record_prints_experiments_properties_and_the_verdict():
     assert "other sign" in found._repr_html_()
     assert lo.DEPARTURES["sign"] == "{b} has the other sign than {a}"
     assert all("{" in says for name, says in lo.DEPARTURES.items() if name != "b1_and_b2_exchanged")
+
+
+@pytest.mark.parametrize(
+    ("rule", "departure"),
+    [
+        (listed(adam, b1=0.90001), "numbers"),
+        (listed(adam, b1=float(np.float32(0.9))), "single_precision"),
+        (lambda g: [float(np.float32(u)) for u in adam(g)], "single_precision"),
+    ],
+)
+def test_near_numbers_are_told_from_rounded_ones(rule, departure):
+    found = lo.audit(ADAM, rule)
+    assert found.departures == (departure,)
+    if departure == "numbers":
+        assert found.departure is not None
+        assert found.departure.endswith("with other numbers: b1 0.9 and 0.90001")
 
 
 def test_single_precision_hyperparameters_are_read_as_decimals():

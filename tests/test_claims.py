@@ -281,6 +281,22 @@ def test_edges_are_counted_in_grid_steps():
     assert one.measure(tuned("low")).holds is False
 
 
+def test_what_has_no_tangent_cannot_be_told_to_saturate():
+    none = changed(
+        mechanisms(3),
+        clipping__knees=np.array([np.nan, 1.0, 1.0]),
+        clipping__beyond_knee=np.nan,
+        clipping__saturation=np.nan,
+    )
+    run = Run.of("own", mechanisms=none)
+    for name in ("saturation", "threshold-constant"):
+        assert BY_NAME[name].measure(run).holds is None
+    tasks = {str(k): Run.of("own", mechanisms=mechanisms(3)) for k in range(3)} | {"none": run}
+    joint = BY_NAME["saturation-follows-task"].measure(tasks)
+    assert joint.holds is None
+    assert joint.detail.endswith("There is no rank correlation.")
+
+
 @pytest.mark.long
 def test_clipping_is_ordered_by_task():
     one = BY_NAME["saturation-follows-task"]

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from tables import Quadratic, mostly_long
 
 import lrevopt as lo
-from lrevopt.optimizers.interface import given_parameter
+from lrevopt.optimizers.interface import AbstractOptimizer, given_parameter
 from lrevopt.optimizers.wrappers import ScaledGradients, wrapped
 
 TASK = lo.Rosenbrock()
@@ -177,6 +177,35 @@ def test_decay_enters_the_map_of_a_quadratic():
     np.testing.assert_allclose(radius, 1 - rate * (curvature + decay), rtol=1e-12)
     with pytest.raises(ValueError, match="`curvature` must be a finite number, got nan"):
         lo.quadratic_map(plain, np.nan, jnp.zeros(1))
+
+
+class Rooted(AbstractOptimizer):
+    """RMSProp, whose update `rate g / (sqrt(v') + 1e-3)` is the second coordinate."""
+
+    rate: Float[Array, ""]
+    own: Float[Array, ""]
+
+    @property
+    def readout(self) -> Float[Array, "2"]:
+        return jnp.array([0.0, -1.0])
+
+    def initial_state(self) -> Float[Array, "2"]:
+        return jnp.zeros(2)
+
+    def transition(self, state: Float[Array, "2"], gradient: Float[Array, ""]) -> Float[Array, "2"]:
+        second = 0.9 * state[0] + 0.1 * gradient**2
+        root = jnp.sqrt(second)
+        return jnp.stack([second, self.rate * gradient / (root + 1e-3) + self.own * root])
+
+
+def test_a_root_of_zero_has_its_limit_in_the_map_of_a_quadratic():
+    """Gradient descent of rate 1e-4 / 1e-3 beside v, which is multiplied by 0.9."""
+    rooted = Rooted(jnp.asarray(1e-4), jnp.asarray(0.0))
+    found = lo.quadratic_map(rooted, 3.0, np.zeros(2))
+    np.testing.assert_allclose(np.sort(found.eigenvalues.real), [0, 0.7, 0.9], atol=1e-12)
+    steep = Rooted(jnp.asarray(1e-4), jnp.asarray(1.0))
+    with pytest.raises(ValueError, match="`state` must be a point where F has finite derivatives"):
+        lo.quadratic_map(steep, 3.0, np.zeros(2))
 
 
 @cache

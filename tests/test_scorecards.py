@@ -111,6 +111,21 @@ def test_gradient_descent_on_quadratics():
         curvature_response(at_zero(lo.GradientDescent(0.0)))
 
 
+@pytest.mark.parametrize(("memory", "parameter"), [(0.0, 0.0), (0.9, 2.0)])
+def test_weight_decay_lowers_the_largest_stable_curvature(memory, parameter):
+    """Decay d is curvature: stable up to 2 (1 + b) / rate - d, whatever x is."""
+    decay = 5.0
+    made = optax.chain(optax.add_decayed_weights(decay), optax.sgd(RATE, momentum=memory))
+    found = measure_scorecard(
+        from_optax(made), BOWL, key=jr.key(0), problems=2, steps=STEPS, parameter=parameter
+    )
+    assert close(found.stable_up_to, 2 * (1 + memory) / RATE - decay)
+    assert found.largest_stable == found.stable_up_to
+    sums = 1 + memory - RATE * (found.curvatures + decay)
+    roots = np.array([np.abs(np.roots([1, -one, memory])).max() for one in sums])
+    assert close(found.radii, roots, rtol=1e-7)
+
+
 def test_what_only_adds_up_is_neutral_and_what_ascends_never_stable():
     adagrad = from_optax(optax.adagrad(RATE))
     sums = lo.linearize(adagrad, adagrad.initial_state())
@@ -226,6 +241,19 @@ def test_what_is_missing_says_why():
     for name in ("timescale", "knee", "schedule_last", "adaptation", "fastest"):
         assert np.isnan(getattr(lion, name))
         assert lion.reasons[name].startswith("updates have slope 0 at zero gradient")
+
+
+def test_an_infinite_slope_has_no_knee():
+    """An update -rate sign(g) sqrt(|g|), which is clipped everywhere or nowhere."""
+
+    def roots(gradients, parameters):
+        return jax.tree.map(lambda g: -RATE * jnp.sign(g) * jnp.sqrt(jnp.abs(g)), gradients)
+
+    optimizer = from_optax(optax.stateless(roots))
+    found = measure_scorecard(optimizer, BOWL, key=jr.key(0), problems=2, steps=STEPS)
+    for name in ("knee", "beyond_knee"):
+        assert np.isnan(getattr(found, name))
+        assert "slope at zero gradient, is not finite" in found.reasons[name]
 
 
 @pytest.mark.parametrize("name", mostly_long(MADE, "momentum", "counting", "lion"))

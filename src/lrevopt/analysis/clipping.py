@@ -23,6 +23,9 @@ DECADES = 1e-6
 BINS = 101
 """Odd, so that the many gradients near 0 fall into one bin."""
 
+NO_TANGENT = "the update, or its slope at zero gradient, is not finite"
+"""Why saturation is missing."""
+
 
 class Clipping(eqx.Module):
     """Saturation of update functions on a wide axis, beside the density of gradients (Figure 4).
@@ -40,6 +43,8 @@ class Clipping(eqx.Module):
       extrapolation, mean of both signs: 1 for a straight line.
     - `affine_fit`: R^2 of a line through the updates of the first state on the central 80 % of
       pooled gradients.
+    - Where the update has no finite slope at zero gradient, knees are NaN, and so are
+      `beyond_knee` and `saturation` of such a first state.
     """
 
     gradients: Float[np.ndarray, " wide"]
@@ -61,7 +66,8 @@ def measure_clipping(
     """Saturation of the update functions of `states` over the gradients `pooled`.
 
     `points` is odd, so that 0 is on the axis; a knee is resolved to 3 % wherever it lies. Ratios to
-    a tangent of slope 0 are infinite.
+    a tangent of slope 0 are infinite, but an update that is constant is straight. Where there is no
+    tangent, knees are NaN, and so are the numbers of the first state.
     """
     magnitude = np.abs(pooled)
     largest = _positive(magnitude.max())
@@ -71,9 +77,12 @@ def measure_clipping(
     far = _positive(np.quantile(magnitude, 0.999))
     rises = np.abs(update_table(opt, states[:1], np.array([-far, far])) - offsets[0])
     with np.errstate(divide="ignore", invalid="ignore"):
-        knees = np.abs(updates - offsets[:, None]).max(axis=1) / rates
+        largest_rises = np.abs(updates - offsets[:, None]).max(axis=1)
+        knees = np.where((rates == 0) & (largest_rises == 0), np.inf, largest_rises / rates)
         saturation = rises.mean() / (rates[0] * far)
-    knees = np.where(np.isnan(knees), np.inf, knees)
+    constant = rates[0] == 0 and not rises.any()
+    # A straight line's knee is the largest gradient, up to round-off.
+    beyond = np.where(np.isnan(knees[0]), np.nan, magnitude > knees[0] * (1 + 1e-9))
     low, high = np.quantile(pooled, [0.1, 0.9])
     central = evenly_spaced(np.sort(pooled[(pooled >= low) & (pooled <= high)]), points)
     density, edges = np.histogram(pooled, BINS, (-largest, largest), density=True)
@@ -83,9 +92,8 @@ def measure_clipping(
         edges=edges,
         density=density,
         knees=knees,
-        # A straight line's knee is the largest gradient, up to round-off.
-        beyond_knee=float(np.mean(magnitude > knees[0] * (1 + 1e-9))),
-        saturation=1.0 if np.isnan(saturation) else float(saturation),
+        beyond_knee=float(np.mean(beyond)),
+        saturation=1.0 if constant else float(saturation),
         affine_fit=_line_fit(central, update_table(opt, states[:1], central)[0]),
     )
 
@@ -103,11 +111,15 @@ def clipping_of_runs(optimizer: AbstractOptimizer, sampled: SampledStates) -> Cl
 
 def clipping_facts(record: Clipping) -> Facts:
     """Saturation of the first state, as pairs of a name and a sentence."""
-    return [
-        ("Saturation", f"at the 99.9 % gradient, updates are {number(record.saturation)} of what "
-         "they would be without clipping"),
-        ("Gradients beyond the knee", f"{100 * record.beyond_knee:.2g} %"),
-    ]  # fmt: skip
+    names = ("Saturation", "Gradients beyond the knee")
+    if np.isnan([record.saturation, record.beyond_knee]).any():
+        return [(name, f"cannot tell: {NO_TANGENT}") for name in names]
+    said = (
+        f"at the 99.9 % gradient, updates are {number(record.saturation)} of what they would be "
+        "without clipping",
+        f"{100 * record.beyond_knee:.2g} %",
+    )
+    return list(zip(names, said, strict=True))
 
 
 def _line_fit(x: Float[np.ndarray, " grid"], values: Float[np.ndarray, " grid"]) -> float:

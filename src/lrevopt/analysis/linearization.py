@@ -381,12 +381,12 @@ def timescale(eigenvalue: complex) -> float:
 
 
 def conjugate_mode(modes: Modes, index: int) -> int:
-    """Index of the conjugate of a mode; its own where it is real."""
-    if modes.eigenvalues[index].imag == 0:
+    """Index of a mode's conjugate, by value and by any rate, as values repeat; its own if real."""
+    value, rate = modes.eigenvalues[index], modes.learning_rates[index]
+    if value.imag == 0:
         return index
-    # By value and rate: complex eigenvalues may be repeated.
-    gap = np.abs(modes.eigenvalues - np.conj(modes.eigenvalues[index]))
-    return int(np.argmin(gap + np.abs(modes.learning_rates - np.conj(modes.learning_rates[index]))))
+    gap = np.abs(modes.eigenvalues - np.conj(value))
+    return int(np.argmin(gap + np.nan_to_num(np.abs(modes.learning_rates - np.conj(rate)))))
 
 
 def dominant_mode(modes: Modes) -> int:

@@ -24,6 +24,7 @@ from jaxtyping import Complex, Float
 from lrevopt.analysis.precision import AnyArray, as_double, double_precision, double_states
 from lrevopt.checks import finite
 from lrevopt.optimizers.interface import AbstractOptimizer, moved_at
+from lrevopt.optimizers.limits import with_limits
 
 
 class QuadraticMap(eqx.Module):
@@ -75,10 +76,12 @@ def quadratic_map(
     - `state`, `gradient`, `parameter`: where the optimizer is linearized. `parameter` matters only
       to an `AbstractParameterOptimizer`.
 
-    Computed by forward derivatives in float64. A live step counter has eigenvalue 1: hold it
-    (`at_step` of `from_optax`).
+    Computed by forward derivatives in float64. Where F has no derivative because of a root of 0,
+    the limit from above is taken. A live step counter has eigenvalue 1: hold it (`at_step` of
+    `from_optax`).
 
-    Raises `ValueError` for the state of another optimizer, or numbers that are not finite.
+    Raises `ValueError` for the state of another optimizer, numbers that are not finite, and a point
+    where a derivative is not finite.
     """
     point = double_states(opt, state)
     values = [
@@ -87,8 +90,13 @@ def quadratic_map(
     curvature = finite("curvature", curvature)
     with double_precision():
         inputs = (point, *(jnp.asarray(value) for value in values))
-        (J, B, P), w = _jacobians(as_double(opt), *inputs)
-    return QuadraticMap(np.asarray(J), np.asarray(B), np.asarray(P), np.asarray(w), curvature)
+        J, B, P, w = (np.asarray(part) for part in _jacobians(as_double(opt), *inputs))
+    if not all(np.isfinite(part).all() for part in (J, B, P)):
+        raise ValueError(
+            f"`state` must be a point where F has finite derivatives, but those of "
+            f"{type(opt).__name__} at gradient {values[0]:g} and parameter {values[1]:g} are not."
+        )
+    return QuadraticMap(J, B, P, w, curvature)
 
 
 @eqx.filter_jit
@@ -96,4 +104,5 @@ def _jacobians(opt, state, gradient, parameter):
     def move(state, gradient, parameter):
         return moved_at(opt, state, gradient, parameter)
 
-    return jax.jacfwd(move, argnums=(0, 1, 2))(state, gradient, parameter), opt.readout
+    derivatives = jax.jacfwd(move, argnums=(0, 1, 2))
+    return *with_limits(lambda h: derivatives(h, gradient, parameter), state), opt.readout

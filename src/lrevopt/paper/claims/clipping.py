@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from lrevopt.analysis import Dynamics, Mechanisms
+from lrevopt.analysis.clipping import NO_TANGENT
 from lrevopt.analysis.ranks import chance_of_ranks, rank_correlation
 from lrevopt.paper.claims.verdicts import NOT_THE_TRAINING, L, M, N, R, Statistic, claim
-from lrevopt.text import number
+from lrevopt.text import number, percent
 
 FEW = 0.05
 """Share of all orders that may correlate as much, or as little, where a rank correlation decides:
@@ -30,9 +31,11 @@ BY_CHANCE = f"in an order that chance gives in at most {100 * FEW:.0f} %"
 def saturation(mechanisms: Mechanisms) -> Statistic:
     """Update at the 99.9 % gradient over its linear extrapolation."""
     record = mechanisms.clipping
+    if np.isnan(record.saturation):
+        return Statistic(math.nan, f"Cannot tell: {NO_TANGENT}.")
     return Statistic(
         value=record.saturation,
-        detail=f"{number(100 * record.beyond_knee)} % of pooled gradients lie beyond the knee.",
+        detail=f"{percent(record.beyond_knee)} of pooled gradients lie beyond the knee.",
     )
 
 
@@ -52,7 +55,7 @@ def saturation_follows_task(mechanisms: Mapping[str, Mechanisms]) -> Statistic:
     records = {task: record.clipping for task, record in mechanisms.items()}
     order = sorted(records, key=lambda task: records[task].beyond_knee)
     shares = ", ".join(
-        f"{task.replace('_', ' ')} {number(100 * records[task].beyond_knee)} %" for task in order
+        f"{task.replace('_', ' ')} {percent(records[task].beyond_knee)}" for task in order
     )
     if len(records) < 3:
         return Statistic(math.nan, f"Fewer than three tasks. Beyond the knee: {shares}.")
@@ -71,6 +74,8 @@ def against_chance(
     value: float, first: Sequence[float], second: Sequence[float]
 ) -> tuple[bool, str]:
     """Whether a rank correlation of these values decides, and how many of their orders have it."""
+    if math.isnan(value):
+        return False, "There is no rank correlation."
     sign, word = (-1, "little") if value <= 0 else (1, "much")
     share = chance_of_ranks(sign * value, first, [sign * each for each in second])
     return share <= FEW, f"Of all orders, {number(100 * share)} % correlate as {word}."
@@ -88,6 +93,8 @@ def against_chance(
 def threshold_constant(mechanisms: Mechanisms) -> Statistic:
     """Largest over smallest knee of the initial and of five sampled states."""
     knees = mechanisms.clipping.knees
+    if np.isnan(knees).any():
+        return Statistic(math.nan, f"Cannot tell: of a state, {NO_TANGENT}.")
     return Statistic(
         value=float(knees.max() / knees.min()) if np.all(np.isfinite(knees)) else math.inf,
         detail=f"Knees lie from {number(float(knees.min()))} to {number(float(knees.max()))}.",

@@ -38,6 +38,9 @@ from lrevopt.text import number
 SINGLE = 1e-4
 """Largest relative difference that computing in single precision is taken to explain."""
 
+ROUNDED = 4 * float(np.finfo(np.float32).eps)
+"""Relative difference up to which two hyperparameters are one number in single precision."""
+
 
 class Explanation(NamedTuple):
     """Departures of the catalogue by `names`, and what they say of both optimizers."""
@@ -62,35 +65,48 @@ class Side:
 
 def explain(first: Side, second: Side, differing: list[str], tolerance: float) -> list[Explanation]:
     """Departures that explain the experiments in which two optimizers differ; none if none does."""
-    parts: list[Explanation | None] = []
     plain = [name for name in differing if name not in (*ABOUT_X, "three parameters")]
-    if plain:
-        parts.append(_at_zero(first, second, tolerance))
-    if not plain and differing == ["three parameters"]:
-        parts.append(_coupled(first, second))
-    elif any(name in ABOUT_X for name in differing):
+    parts = _at_zero(first, second, tolerance) if plain else []
+    if any(name in ABOUT_X for name in differing):
         decays = [decay_of(side.subject, side.known, tolerance) for side in (first, second)]
-        if plain and parts[0] == _factor(first, second, 1 - decays[1].strength):
+        if plain and parts == [_factor(first, second, 1 - decays[1].strength)]:
             parts = [_after(first, second, decays[1])]  # (1 - s) (x + u) - x
         elif decays[0] != decays[1] or not plain:
             parts.append(_decays(first, second, decays))
+    if not plain and "three parameters" in differing:
+        parts.append(_coupled(first, second))
     if any(part is None for part in parts):
         return []
     return [part for part in parts if part is not None]
 
 
-def _coupled(first: Side, second: Side) -> Explanation:
-    """Which of both treats an array of three as it treats each parameter alone."""
+def _alone(side: Side) -> bool:
+    """Whether an array of three is treated as each of its parameters alone."""
     (experiment,) = (each for each in experiments() if each.name == "three parameters")
     gradients, parameters = inputs(list(experiment.traces))
-    said = []
-    for side in (first, second):
-        alone = side.subject.run(*(a.reshape(SHORT, -1, 1) for a in (gradients, parameters)))
-        together = side.known[experiment.name]
-        same = (gaps(alone.reshape(together.shape), together, parameters) < 1e-9).all()
-        how = "on its own" if same else "together with the others"
-        said.append(f"{side.subject.name} updates each parameter {how}")
+    alone = side.subject.run(*(a.reshape(SHORT, -1, 1) for a in (gradients, parameters)))
+    together = side.known[experiment.name]
+    return bool((gaps(alone.reshape(together.shape), together, parameters) < 1e-9).all())
+
+
+def _coupled(first: Side, second: Side) -> Explanation:
+    """Which of both treats an array of three as it treats each parameter alone."""
+    hows = {True: "on its own", False: "together with the others"}
+    said = [
+        f"{side.subject.name} updates each parameter {hows[_alone(side)]}"
+        for side in (first, second)
+    ]
     return Explanation(("coupled_parameters",), ", ".join(said))
+
+
+def _couplings(first: Side, second: Side) -> list[Explanation | None]:
+    """What is to be said of an array of three beside formulas, which are of one parameter: nothing
+    where both treat each alone, `None` where both couple them, each perhaps in its own way.
+    """
+    alone = [_alone(side) for side in (first, second)]
+    if all(alone):
+        return []
+    return [_coupled(first, second) if any(alone) else None]
 
 
 def _factor(first: Side, second: Side, value: float) -> Explanation:
@@ -114,13 +130,14 @@ def _decays(first: Side, second: Side, decays: list[Decay]) -> Explanation | Non
     return Explanation((name,), ", ".join(reversed(said)))
 
 
-def _at_zero(first: Side, second: Side, tolerance: float) -> Explanation | None:
-    """What explains the difference with parameters at 0: the simplest first."""
-    for search in (_factors, _around, _single_precision, _one_departure, _other_numbers, _schedules,
+def _at_zero(first: Side, second: Side, tolerance: float) -> list[Explanation | None]:
+    """What explains the difference with parameters at 0: the simplest first; `None` if unknown."""
+    formulas = (_one_departure, _other_numbers, _two_departures, _departure_and_numbers)
+    for search in (_factors, _around, _one_departure, _other_numbers, _single_precision, _schedules,
                    _two_departures, _inputs, _departure_and_numbers):  # fmt: skip
         if (found := search(first, second, tolerance)) is not None:
-            return found
-    return None
+            return [found, *(_couplings(first, second) if search in formulas else [])]
+    return [None]
 
 
 def _say(name: str, sentence: str, first: Side, second: Side, **values: str) -> Explanation:
@@ -198,11 +215,15 @@ def _named(
 
 
 def _other_numbers(first: Side, second: Side, tolerance: float) -> Explanation | None:
-    """Two known formulas, or one with two sets of numbers."""
+    """Two known formulas, or one with two sets of numbers that differ by more than their rounding
+    to single precision.
+    """
     one, other = first.identified, second.identified
     if one is None or other is None:
         return None
     if one.form == other.form:
+        if np.allclose(one.numbers, other.numbers, rtol=ROUNDED, atol=0.0):
+            return None
         value = _numbers(one, other.numbers)
         return _say("numbers", OTHERS["numbers"], first, second, value=value)
     values = {"one": one.name, "other": other.name}

@@ -3,11 +3,12 @@
 On the loss `c (x - x*)^2 / 2` an update near the fixed point multiplies the deviations of state and
 parameter by the matrix M(c) of `analysis.on_quadratics`:
 
-    M(c) = [[J,    c B      ],
-            [w J,  1 + c w.B]]
+    M(c) = [[J,    c B + P          ],
+            [w J,  1 + w . (c B + P)]]
 
-At c = 0 the parameter does not move, which gives the eigenvalue 1. For momentum, the eigenvalues of
-M are the roots of `lambda^2 - (1 + momentum - learning_rate c) lambda + momentum = 0`.
+P = dF/dx is 0 unless the optimizer takes the parameter, as one with weight decay does. Where it is
+0, the parameter does not move at c = 0, which gives the eigenvalue 1. For momentum, the eigenvalues
+of M are the roots of `lambda^2 - (1 + momentum - learning_rate c) lambda + momentum = 0`.
 """
 
 from collections.abc import Callable
@@ -28,6 +29,9 @@ RESPONSE = 200
 NEUTRAL = 1e-9
 """Excess over 1 up to which a spectral radius counts as 1: a coordinate that only accumulates, such
 as Adagrad's sum of squares, has the eigenvalue 1 at every curvature."""
+
+Radius = Callable[[float], float]
+"""Spectral radius of M(c) at a curvature."""
 
 AS_FAST = 1e-6
 """Relative excess over the least spectral radius that counts as equal: momentum is equally fast for
@@ -56,31 +60,45 @@ class CurvatureResponse(eqx.Module):
     fastest_radius: float
 
 
-def coupled_map(model: Linearization, curvature: float) -> Float[np.ndarray, "both both"]:
-    """M(c), which maps deviations of state and parameter before an update to those after it."""
-    zeros = np.zeros_like(model.input)  # F does not take x here
-    return QuadraticMap(model.recurrent, model.input, zeros, model.readout, curvature).matrix
+def coupled_map(
+    model: Linearization, curvature: float, by_parameter: Float[np.ndarray, " state"] | None = None
+) -> Float[np.ndarray, "both both"]:
+    """M(c), which maps deviations of state and parameter before an update to those after it.
+
+    `by_parameter` is P, by default 0.
+    """
+    slope = np.zeros_like(model.input) if by_parameter is None else by_parameter
+    return QuadraticMap(model.recurrent, model.input, slope, model.readout, curvature).matrix
 
 
-def spectral_radius(model: Linearization, curvature: float) -> float:
+def spectral_radius(
+    model: Linearization, curvature: float, by_parameter: Float[np.ndarray, " state"] | None = None
+) -> float:
     """Largest |eigenvalue| of M(c). Below 1, the linearized optimizer converges."""
-    return float(np.abs(np.linalg.eigvals(coupled_map(model, curvature))).max())
+    return float(np.abs(np.linalg.eigvals(coupled_map(model, curvature, by_parameter))).max())
 
 
-def curvature_response(model: Linearization) -> CurvatureResponse:
+def curvature_response(
+    model: Linearization, by_parameter: Float[np.ndarray, " state"] | None = None
+) -> CurvatureResponse:
     """Spectral radii over curvatures, where they cross 1 and where they are least.
 
-    Raises `ValueError` for an optimizer whose updates do not respond to a gradient.
+    `by_parameter` is P, by default 0. Raises `ValueError` for an optimizer whose updates do not
+    respond to a gradient.
     """
     responses = np.abs(impulse_response(model, RESPONSE))
     if not 0 < responses.max() < np.inf:
         raise ValueError(
             f"`model` must respond to a gradient by finite updates, got up to {responses.max():g}."
         )
+
+    def radius(curvature: float) -> float:
+        return spectral_radius(model, curvature, by_parameter)
+
     axis = np.geomspace(1e-5 / responses.sum(), 1000 / responses.max(), POINTS)
-    radii = np.array([spectral_radius(model, curvature) for curvature in axis])
-    stable_up_to, largest_stable = _ends(model, axis, radii)
-    fastest, fastest_radius = _fastest(model, axis, radii)
+    radii = np.array([radius(curvature) for curvature in axis])
+    stable_up_to, largest_stable = _ends(radius, axis, radii)
+    fastest, fastest_radius = _fastest(radius, axis, radii)
     return CurvatureResponse(
         curvatures=axis,
         radii=radii,
@@ -92,14 +110,14 @@ def curvature_response(model: Linearization) -> CurvatureResponse:
 
 
 def _ends(
-    model: Linearization, axis: Float[np.ndarray, " grid"], radii: Float[np.ndarray, " grid"]
+    radius: Radius, axis: Float[np.ndarray, " grid"], radii: Float[np.ndarray, " grid"]
 ) -> tuple[float, float]:
     """Upper ends of the first and of the last stable range."""
     stable = radii <= 1 + NEUTRAL
     if not stable.any():
         return 0.0, 0.0
     ends = [
-        _last(lambda c: spectral_radius(model, c) <= 1 + NEUTRAL, axis[index], axis[index + 1])
+        _last(lambda c: radius(c) <= 1 + NEUTRAL, axis[index], axis[index + 1])
         for index in np.flatnonzero(stable[:-1] & ~stable[1:])
     ]
     ends += [np.inf] * bool(stable[-1])
@@ -107,7 +125,7 @@ def _ends(
 
 
 def _fastest(
-    model: Linearization, axis: Float[np.ndarray, " grid"], radii: Float[np.ndarray, " grid"]
+    radius: Radius, axis: Float[np.ndarray, " grid"], radii: Float[np.ndarray, " grid"]
 ) -> tuple[float, float]:
     """The least radius, refined between grid points, and the smallest curvature that is as fast."""
     from scipy.optimize import minimize_scalar  # slow to import
@@ -115,7 +133,7 @@ def _fastest(
     index = int(np.argmin(radii))
     ends = axis[max(index - 1, 0)], axis[min(index + 1, len(axis) - 1)]
     found = minimize_scalar(
-        lambda log: spectral_radius(model, float(np.exp(log))),
+        lambda log: radius(float(np.exp(log))),
         bounds=tuple(np.log(ends)), method="bounded", options={"xatol": 1e-12},
     )  # fmt: skip
     refined, place = min((float(found.fun), float(np.exp(found.x))), (radii[index], axis[index]))
@@ -123,7 +141,7 @@ def _fastest(
     first = float(np.append(axis[radii <= enough], place).min())
     slower = axis[axis < first]
     if slower.size:
-        first = _last(lambda c: spectral_radius(model, c) > enough, float(slower[-1]), first)
+        first = _last(lambda c: radius(c) > enough, float(slower[-1]), first)
     return first, float(refined)
 
 

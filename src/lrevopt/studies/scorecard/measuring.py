@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from lrevopt.analysis.adaptation import held_gradients, measure_adaptation
-from lrevopt.analysis.clipping import clipping_of_runs
+from lrevopt.analysis.clipping import NO_TANGENT, clipping_of_runs
 from lrevopt.analysis.convergence import linearize_at_fixed_point
 from lrevopt.analysis.fixed_points import FixedPoints
 from lrevopt.analysis.linearization import (
@@ -28,6 +28,7 @@ from lrevopt.analysis.linearization import (
 )
 from lrevopt.analysis.manifolds import measure_manifold
 from lrevopt.analysis.momentum import separated_modes
+from lrevopt.analysis.on_quadratics import quadratic_map
 from lrevopt.analysis.precision import as_double, double_precision
 from lrevopt.analysis.projections import fit_projection
 from lrevopt.analysis.schedules import Schedule, measure_schedule
@@ -73,7 +74,7 @@ def measure_scorecard(
       `optimizer` has a live step counter, pass one whose counter is held: `from_optax(...,
       at_step=k)`.
     - `parameter`: value of x at which an `AbstractParameterOptimizer` is analysed. Its runs use the
-      parameters that they meet.
+      parameters that they meet, and on quadratics x moves around that value.
 
     Numbers that do not exist are NaN and have a reason.
 
@@ -82,6 +83,7 @@ def measure_scorecard(
     if at_rest is not None:
         check_optimizer(at_rest, "at_rest")
     sampled = sample_states(optimizer, task, key=key, problems=problems, steps=steps)
+    free = optimizer if at_rest is None else at_rest
     optimizer = at_parameter(optimizer, parameter)
     at_rest = None if at_rest is None else at_parameter(at_rest, parameter)
     resting, seen = optimizer, sampled
@@ -98,7 +100,7 @@ def measure_scorecard(
         **_schedule(schedule, reasons),
         **_adaptation(resting, model, sampled, absent, reasons),
         **_manifold(resting, seen, path, reasons),
-        **_curvature(model, absent, reasons),
+        **_curvature(free, parameter, model, absent, reasons),
         reasons=reasons,
         fixed_points=len(found.distinct),
         converged_share=float(found.converged.mean()),
@@ -207,6 +209,8 @@ def _clipping(
     }
     if rate == 0:
         return parts | _missing(reasons, NO_SLOPE, "knee", "beyond_knee")
+    if not np.isfinite(rate) or np.isnan(found.knees[0]):
+        return parts | _missing(reasons, NO_TANGENT, "knee", "beyond_knee")
     return parts | {"knee": float(found.knees[0]), "beyond_knee": found.beyond_knee}
 
 
@@ -286,13 +290,21 @@ def _readout_angle(
     return parts | {"readout_angle": float(np.degrees(np.arccos(cosine)))}
 
 
-def _curvature(model: Linearization, absent: str | None, reasons: dict[str, str]) -> Part:
+def _curvature(
+    free: AbstractOptimizer,
+    parameter: float,
+    model: Linearization,
+    absent: str | None,
+    reasons: dict[str, str],
+) -> Part:
+    """On quadratics; `free` is the optimizer of `model`, its parameter not held."""
     names = ("stable_up_to", "largest_stable", "fastest", "fastest_radius")
     parts: Part = {"curvatures": np.zeros(0), "radii": np.zeros(0)}
     if absent is not None:
         return parts | _missing(reasons, absent, *names)
     try:
-        response = curvature_response(model)
+        moving = quadratic_map(free, 0.0, model.state, parameter=parameter)
+        response = curvature_response(model, moving.by_parameter)
     except ValueError as error:
-        return parts | _missing(reasons, str(error), *names)
+        return parts | _missing(reasons, str(error).removesuffix("."), *names)
     return {name: getattr(response, name) for name in (*parts, *names)}
