@@ -7,6 +7,7 @@ Loaders raise `ValueError` with one sentence for what is missing, damaged or som
 
 from lrevopt.storage.checkpoints import load_arrays as load_arrays
 from lrevopt.storage.checkpoints import save_arrays as save_arrays
+from lrevopt.storage.contents import digest_of_contents as digest_of_contents
 from lrevopt.storage.documents import json_text as json_text
 from lrevopt.storage.documents import load_json as load_json
 from lrevopt.storage.documents import save_json as save_json
