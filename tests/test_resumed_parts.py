@@ -1,5 +1,7 @@
 """Parts of an interrupted stage are taken up for the same optimizers and problems alone."""
 
+import functools
+
 import jax.random as jr
 import numpy as np
 import optax
@@ -109,3 +111,43 @@ def test_a_folder_of_an_older_version_without_the_entry_is_kept(tmp_path):
     storage.save_json(tmp_path / storage.SETTINGS, settings)
     adopt(sgd(0.1), tmp_path)
     assert storage.load_settings(tmp_path)[saved.SPEC]["spec"] == "optax:sgd"
+
+
+RATES = {"learning_rate": (0.01, 1.0)}
+
+
+def test_searches_of_another_constructor_are_made_again(tmp_path):
+    def tuned(constructor, **ranges):
+        said: list[str] = []
+        settings = lo.Tuning(settings=3, problems=2, steps=4, ranges=RATES | ranges)
+        found = tune_baselines(
+            TASK, settings, tmp_path, baselines={"m": constructor}, say=said.append
+        )
+        return found["m"].name, any("tuned before" in line for line in said)
+
+    def heavy(learning_rate, momentum=0.9):
+        return lo.Momentum(learning_rate, momentum)
+
+    def light(momentum):
+        return lambda learning_rate: lo.Momentum(learning_rate, momentum)
+
+    for constructor in (
+        functools.partial(lo.Momentum, momentum=0.9), functools.partial(lo.Momentum, momentum=0.1),
+        lo.Momentum, lo.Adam, heavy, light(0.9), light(0.1),
+    ):  # fmt: skip
+        made = tuned(constructor)
+        assert not made[1]
+        assert tuned(constructor) == (made[0], True)
+
+
+def test_searches_of_older_versions_that_name_no_constructor_are_kept(tmp_path):
+    settings, said = lo.Tuning(settings=3, problems=2, steps=4), []
+    chosen = {"m": lo.Momentum}
+    first = tune_baselines(TASK, settings, tmp_path, baselines=chosen, say=said.append)
+    file = tmp_path / "tuning" / "m.npz"
+    source = storage.load_source(file)
+    assert source is not None
+    del source["constructor"]
+    storage.save_record(file, first["m"], source)
+    tune_baselines(TASK, settings, tmp_path, baselines=chosen, say=said.append)
+    assert "tuned before" in said[-1]
