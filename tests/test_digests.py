@@ -1,19 +1,27 @@
 """Digests of what values are made of: what differs in any value has another digest."""
 
 import functools
+import json
 import threading
 import types
+from pathlib import Path
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jax.random as jr
 import numpy as np
 import optax
 import pytest
 
 import lrevopt as lo
+from lrevopt import storage
 from lrevopt.storage import describe, digest_of_contents
 from lrevopt.tasks.callables import digest
+from lrevopt.tasks.named import differences, task_of
+
+RESULTS = Path(__file__).parent.parent / "results"
 
 
 class Scaled:
@@ -96,3 +104,59 @@ def test_functions_of_other_packages_count_by_what_they_were_made_with():
         jnp.add, jnp.multiply, range(3), range(4), np.float32(1.0), np.float32(2.0), 1.0,
     ]  # fmt: skip
     assert len({digest_of_contents(value) for value in values}) == len(values)
+
+
+class Mine(lo.AbstractTask):
+    """A task with data, and with static values that JSON does not hold as they are."""
+
+    data: jax.Array
+    widths: list[int] = eqx.field(static=True)
+    rates: dict[str, Any] = eqx.field(static=True)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.widths))
+
+    def sample(self, key):
+        return lo.LinearRegression(2).sample(key)
+
+    def loss(self, problem, parameters, step):
+        return jnp.sum((parameters - self.data) ** 2)
+
+
+def mine(value: float = 0.0, width: int = 2, rate: float = 1.0) -> Mine:
+    return Mine(jnp.full(2, value), [1, width], {"rate": rate})
+
+
+def test_tasks_of_other_values_are_described_otherwise():
+    assert describe(mine()) == describe(mine())
+    others = [mine(value=1.0), mine(width=9), mine(rate=2.0)]
+    for other in others:
+        assert differences(other, describe(mine())) == ["digest"]
+        assert differences(mine(), describe(other)) == ["digest"]
+    assert len({describe(one)["digest"] for one in [mine(), *others]}) == 4
+
+
+def test_runs_on_other_data_are_refused_and_older_folders_are_not(tmp_path):
+    settings = lo.MetaTraining(steps=1, unroll=2, problems=1, selection_problems=1)
+    optimizer = lo.GRUOptimizer(2, key=jr.key(0))
+
+    def train(task, **how):
+        lo.meta_train(
+            task, optimizer, settings, key=jr.key(1), directory=tmp_path, progress=False, **how
+        )
+
+    train(mine())
+    with pytest.raises(ValueError, match=r"holds another run \(different: task\)"):
+        train(mine(value=1.0), resume=True)
+    recorded = storage.load_settings(tmp_path)
+    del recorded["task"]["digest"]
+    storage.save_json(tmp_path / "settings.json", recorded)
+    train(mine(), resume=True)
+    assert differences(mine(), recorded["task"]) == []
+
+
+def test_shipped_tasks_are_described_as_in_their_results():
+    for name in ("linear_regression", "rosenbrock", "two_moons"):
+        recorded = json.loads((RESULTS / name / "settings.json").read_text())
+        task = task_of(recorded, RESULTS / name)
+        assert json.loads(json.dumps(describe(task))) == recorded["task"]

@@ -25,7 +25,7 @@ def read_tuning(directory: Path) -> dict[str, TuningResult]:
         )
     for file in files.values():
         made_from = (storage.load_source(file) or {}).get("tuning", settings)
-        if any(made_from.get(name) != settings.get(name) for name in made_from):
+        if not all(storage.agree(made_from[name], settings.get(name)) for name in made_from):
             raise ValueError(
                 f"`{file}` was made with other settings than `{storage.SETTINGS}` beside it has: "
                 f"tune again."
