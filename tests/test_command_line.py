@@ -174,7 +174,7 @@ def test_names_that_stand_for_nothing_are_refused(module, capsys, as_user, words
     [
         ["analyze", "run"],
         ["evaluate", "run"],
-        ["scorecard", "rosenbrock"],
+        ["scorecard", "--run", "run"],
         ["evaluate", "run", "--optimizer", "optax:sgd"],
     ],
 )

@@ -1,6 +1,7 @@
 """Parts of an interrupted stage are taken up for the same optimizers and problems alone."""
 
 import functools
+from typing import Any
 
 import jax.random as jr
 import numpy as np
@@ -22,7 +23,8 @@ TASK = lo.LinearRegression(dim=2)
 
 def interrupt(monkeypatch, run: int) -> list[int]:
     """Interrupt at the `run`-th run; the list counts the problems of the runs so far."""
-    run_one, counts = evaluation._run, []
+    run_one = evaluation._run
+    counts: list[int] = []
 
     def counted(optimizer, task, problems, *rest):
         if len(counts) == run - 1:
@@ -92,7 +94,7 @@ def sgd(rate: float) -> Experiment:
 def test_a_folder_of_another_constant_is_refused_and_overwritten_whole(tmp_path):
     adopt(sgd(0.1), tmp_path)
     tune_baselines(TASK, lo.Tuning(settings=3, problems=2, steps=4), tmp_path, say=lambda _: None)
-    counts = {"problems": 2, "steps": 4, "say": lambda _: None}
+    counts: dict[str, Any] = {"problems": 2, "steps": 4, "say": lambda _: None}
     evaluate_run(Run(tmp_path), **counts)
     adopt(sgd(0.1), tmp_path)
     assert (tmp_path / "evaluation.npz").is_file()
@@ -141,7 +143,8 @@ def test_searches_of_another_constructor_are_made_again(tmp_path):
 
 
 def test_searches_of_older_versions_that_name_no_constructor_are_kept(tmp_path):
-    settings, said = lo.Tuning(settings=3, problems=2, steps=4), []
+    settings = lo.Tuning(settings=3, problems=2, steps=4)
+    said: list[str] = []
     chosen = {"m": lo.Momentum}
     first = tune_baselines(TASK, settings, tmp_path, baselines=chosen, say=said.append)
     file = tmp_path / "tuning" / "m.npz"
