@@ -169,6 +169,22 @@ def test_names_that_stand_for_nothing_are_refused(module, capsys, as_user, words
     assert not Path("run").exists()
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["analyze", "run"],
+        ["evaluate", "run"],
+        ["scorecard", "--run", "run"],
+        ["evaluate", "run", "--optimizer", "optax:sgd"],
+    ],
+)
+def test_arguments_of_a_task_that_is_not_named_are_refused(module, capsys, as_user, words):
+    with pytest.raises(SystemExit) as stop:
+        main([*words, "--task-kwargs", "dim=3"])
+    assert stop.value.code == 2
+    assert "`task_kwargs` must be left out without `task`" in capsys.readouterr().err
+
+
 def test_optimizers_are_found_by_every_kind_of_name(module):
     key = jr.key(0)
     gru = Named("own_module:make", {"units": 3}).build(key)

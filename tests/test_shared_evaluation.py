@@ -68,3 +68,48 @@ def test_a_reference_that_no_longer_holds_is_refused(folder):
     with pytest.raises(ValueError, match=r"evaluation.json` cannot be read"):
         _ = Run(path).evaluation
     evaluate_run(Run(folder), **COUNTS)
+
+
+@pytest.fixture
+def chain(folder, tmp_path):
+    """Three runs with an evaluation; each takes the baselines of the one before."""
+    paths = [tmp_path / name for name in ("first", "second", "third")]
+    for path, source in zip(paths, (folder, *[folder / "seeds" / "1"] * 2), strict=True):
+        ignored = shutil.ignore_patterns("seeds", "evaluation*", "comparisons.csv")
+        shutil.copytree(source, path, ignore=ignored)
+    shutil.copytree(paths[0] / "tuning", paths[1] / "tuning")
+    evaluate_run(Run(paths[0]), **COUNTS)
+    for path, before in zip(paths[1:], paths, strict=False):
+        evaluate_run(Run(path), baselines=before, **COUNTS)
+    return paths
+
+
+def test_baselines_come_through_several_folders(chain):
+    whole, _, last = (Run(path).evaluation for path in chain)
+    assert whole is not None
+    assert last is not None
+    assert last.names == whole.names == ("learned", "momentum", "rmsprop", "adam")
+    np.testing.assert_array_equal(last.losses[1:], whole.losses[1:])
+    kept = storage.load_json(chain[2] / "evaluation.json")
+    assert kept["baselines"] == ["momentum", "rmsprop", "adam"]
+
+
+def test_a_run_does_not_take_baselines_from_itself(chain):
+    """Its own evaluation is what the others refer to, and is replaced."""
+    before = Run(chain[0]).evaluation
+    assert before is not None
+    for other in (chain[1], chain[0]):
+        evaluate_run(Run(chain[0]), baselines=other, **COUNTS)
+        kept = storage.load_record(Evaluation, chain[0] / "evaluation.npz")
+        np.testing.assert_array_equal(kept.losses, before.losses)
+
+
+def test_baselines_in_a_circle_and_lost_ones_are_refused(chain):
+    facts = storage.load_json(chain[0] / "evaluation.json")
+    whole = storage.load_record(Evaluation, chain[0] / "evaluation.npz")
+    storage.save_record(chain[0] / "evaluation.npz", whole.only(["learned", "adam"]), facts)
+    with pytest.raises(ValueError, match="has no momentum by now: evaluate this run again"):
+        _ = Run(chain[2]).evaluation
+    storage.save_json(chain[0] / "evaluation.json", facts | {SHARED: "../third"})
+    with pytest.raises(ValueError, match="which takes them from here"):
+        _ = Run(chain[1]).evaluation

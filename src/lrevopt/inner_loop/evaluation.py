@@ -277,19 +277,27 @@ def evaluate(
         return Runs(*_run(own, task, piece, steps, mesh))
 
     # All runs are dispatched before the first result is fetched, unless they are kept one by one.
+    # Pieces depend on the number of devices, so that a part that is kept is one of these problems.
     parts = [
-        [storage.part(name, Runs, partial(run, own, piece), of=own) for piece in pieces]
+        [
+            storage.part(name, Runs, partial(run, own, piece), of=(own, place))
+            for place, piece in pieces.items()
+        ]
         for name, own in optimizers.items()
     ]
-    runs = [_joined(each) for each in parts]
+    runs = [_joined(each, problems) for each in parts]
     losses = np.stack([one.losses for one in runs])
     metrics = {name: np.stack([one.metrics[name] for one in runs]) for name in runs[0].metrics}
     check_losses(losses[..., 0])
     return Evaluation(tuple(optimizers), losses, metrics)
 
 
-def _pieces(draws: Any, steps: int, parameters: int, mesh: Mesh | None) -> list[Any]:
-    """Stacked problems in pieces of about equal size that keep all devices busy.
+def _pieces(
+    draws: Any, steps: int, parameters: int, mesh: Mesh | None
+) -> dict[tuple[int, int], Any]:
+    """Stacked problems in pieces of about equal size that keep all devices busy, by their place.
+
+    The place is the index of the first problem of a piece, and of the first one after it.
 
     Each device has at most `PIECE` updates of parameters in a piece, but at least one problem.
     """
@@ -298,12 +306,10 @@ def _pieces(draws: Any, steps: int, parameters: int, mesh: Mesh | None) -> list[
     rounds = math.ceil(count / devices)
     pieces = math.ceil(rounds / max(1, PIECE // (steps * parameters)))
     if pieces == 1:
-        return [draws]
+        return {(0, count): draws}
     size = devices * math.ceil(rounds / pieces)
-    return [
-        jax.tree.map(lambda leaf, first=first: leaf[first : first + size], draws)
-        for first in range(0, count, size)
-    ]
+    places = [(first, min(first + size, count)) for first in range(0, count, size)]
+    return {place: jax.tree.map(lambda leaf, at=place: leaf[slice(*at)], draws) for place in places}
 
 
 class Runs(eqx.Module):
@@ -313,9 +319,11 @@ class Runs(eqx.Module):
     metrics: dict[str, Any]
 
 
-def _joined(parts: list[Runs]) -> Runs:
+def _joined(parts: list[Runs], problems: int) -> Runs:
     """Runs on several pieces of the problems as one record of NumPy arrays."""
-    return jax.tree.map(lambda *arrays: np.concatenate([np.asarray(a) for a in arrays]), *parts)
+    joined = jax.tree.map(lambda *arrays: np.concatenate([np.asarray(a) for a in arrays]), *parts)
+    assert len(joined.losses) == problems, f"{len(joined.losses)} problems were run, not {problems}"
+    return joined
 
 
 @eqx.filter_jit

@@ -208,7 +208,7 @@ class RunDirectory:
         found = storage.load_settings(settings)
         if isinstance(found.get("training"), dict):
             found["training"] = saved_training(found["training"])
-        different = [name for name in self.identity if found.get(name) != self.identity[name]]
+        different = storage.other_settings(found, self.identity)
         if different:
             raise ValueError(
                 f"`{self.path}` holds another run (different: {', '.join(different)}): choose "

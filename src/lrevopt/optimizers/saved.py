@@ -1,5 +1,6 @@
 """Optimizers on disk: the weights of run directories, and those that come with the package."""
 
+import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -55,10 +56,18 @@ def load_weights(directory: Path | str) -> dict[str, np.ndarray]:
 
 
 def holds(directory: Path | str, optimizer: AbstractOptimizer) -> bool:
-    """Whether the weights in a run directory are those of this optimizer, to the bit."""
+    """Whether the weights in a run directory are those of this optimizer, to the bit.
+
+    Its description counts as well, where the directory has it beside the weights.
+    """
+    file = Path(directory) / storage.WEIGHTS
     try:
         before = load_weights(directory)
+        described = (storage.load_source(file) or {}) if file.is_file() else {}
     except ValueError:  # damaged
+        return False
+    now = json.loads(json.dumps(storage.describe(optimizer)))
+    if _differing(described.get("optimizer", {}), now):
         return False
     after = storage.tree_to_arrays(optimizer)
     return after.keys() == before.keys() and all(

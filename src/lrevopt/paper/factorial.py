@@ -174,7 +174,7 @@ def _known(
     source, found = _source(training, bench, settings), {}
     for step in training.meta_steps:
         path = _path(training, step, output)
-        if path.is_file() and storage.load_source(path) == source:
+        if path.is_file() and storage.agree(storage.load_source(path), source):
             found[step] = storage.load_record(CellRecord, path)
     return found
 

@@ -20,6 +20,7 @@ from lrevopt.runs.options import (
     RunSettings,
     Task,
     TrainingSettings,
+    check_task_named,
     task_arguments,
     task_for,
 )
@@ -203,6 +204,7 @@ class Scorecard:
         for name, those in needs.items():
             if getattr(self, name) not in (None, ()) and given[0] not in those:
                 raise ValueError(f"`{name}` must be left out without `{those[0]}`.")
+        check_task_named(self.task, self.task_kwargs)
         if self.run is None and self.task is None:
             raise ValueError("`task` must name the task on which the optimizer runs, got none.")
 

@@ -13,7 +13,7 @@ from lrevopt.inner_loop.sizes import check_runs
 from lrevopt.optimizers import AbstractOptimizer, saved
 from lrevopt.runs.contents import Run
 from lrevopt.runs.experiment import LEARNED, key_stream
-from lrevopt.runs.readers import SHARED
+from lrevopt.runs.readers import BASELINES, SHARED, evaluation_files
 from lrevopt.runs.tune import Say, load_tuning, tuned_baselines
 from lrevopt.runs.writing import write
 from lrevopt.tasks import AbstractTask
@@ -70,9 +70,10 @@ def evaluate_run(
     problems = tested_problems(task) if problems is None else problems
     check_runs(task, problems=problems, steps=steps, optimizers=4)
     facts: dict[str, Any] = {"problems": problems, "steps": steps, "seed": seed}
-    entered, shared = contestants(run, baselines), _shared(baselines, facts)
+    entered, shared = contestants(run, baselines), _shared(run, baselines, facts)
     if shared is not None:
         facts[SHARED] = os.path.relpath(Path(str(baselines)), run.folder)
+        facts[BASELINES] = [name for name in entered if name != LEARNED]
         entered = {LEARNED: entered[LEARNED]}
     with (
         storage.claimed(run.folder),
@@ -87,13 +88,19 @@ def evaluate_run(
     return evaluation
 
 
-def _shared(baselines: Path | None, facts: dict[str, Any]) -> Evaluation | None:
-    """Evaluation of another run that has its tuned baselines on the same problems, if it is one."""
+def _shared(run: Run, baselines: Path | None, facts: dict[str, Any]) -> Evaluation | None:
+    """Evaluation of another run that has its tuned baselines on the same problems, if it is one.
+
+    One that takes them from the evaluation of `run`, which is to be replaced, is none.
+    """
     if baselines is None or not (baselines / storage.SETTINGS).is_file():
         return None
     other = Run(baselines)
     same = other.stages().get("evaluation", {})
     if other.evaluation is None or any(same.get(name) != facts[name] for name in facts):
+        return None
+    files = evaluation_files(other.folder / Run.evaluation.file)
+    if any(file.parent.resolve() == run.folder.resolve() for file in files):
         return None
     return other.evaluation if set(other.tuning) <= set(other.evaluation.names) else None
 

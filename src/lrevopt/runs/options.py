@@ -127,6 +127,7 @@ class RunSettings:
 
         chosen = named(self.optimizer, self.kwargs)
         arguments = specs.parse_kwargs("task_kwargs", self.task_kwargs)
+        check_task_named(self.task, self.task_kwargs)
         if chosen is not None:
             if self.task is None:
                 raise ValueError("`task` must name the task on which the optimizer runs, got none.")
@@ -148,6 +149,12 @@ def named(spec: str | None, kwargs: tuple[str, ...]) -> Named | None:
     return Named(spec, specs.parse_kwargs("kwargs", kwargs))
 
 
+def check_task_named(task: str | None, words: tuple[str, ...]) -> None:
+    """Raise `ValueError` for arguments of a task that is not named: a run's has its own."""
+    if task is None and words:
+        raise ValueError("`task_kwargs` must be left out without `task`.")
+
+
 def task_arguments(words: tuple[str, ...], images: Images = Images()) -> dict[str, Any]:
     """Arguments of a task on the command line."""
     return images.kwargs() | specs.parse_kwargs("task_kwargs", words)
@@ -158,11 +165,12 @@ def task_for(
 ) -> "AbstractTask":
     """The task that is named, or else that of the run `source`, which may be a shipped one.
 
-    Raises `ValueError` if there is none.
+    Raises `ValueError` if there is none, and for arguments of a task that is not named.
     """
     from lrevopt.optimizers import saved
     from lrevopt.tasks.named import make_task, task_of
 
+    check_task_named(spec, words)
     if spec is not None:
         return make_task(spec, specs.parse_kwargs("task_kwargs", words), data_dir)
     if source is None or ":" in source:

@@ -25,7 +25,7 @@ def read_tuning(directory: Path) -> dict[str, TuningResult]:
         )
     for file in files.values():
         made_from = (storage.load_source(file) or {}).get("tuning", settings)
-        if any(made_from.get(name) != settings.get(name) for name in made_from):
+        if not all(storage.agree(made_from[name], settings.get(name)) for name in made_from):
             raise ValueError(
                 f"`{file}` was made with other settings than `{storage.SETTINGS}` beside it has: "
                 f"tune again."
@@ -42,24 +42,57 @@ SHARED = "baselines_from"
 """Name, among the settings of an evaluation, of the folder whose evaluation has its baselines."""
 
 
+BASELINES = "baselines"
+"""Name, among the settings of such an evaluation, of the list of the baselines it takes from there.
+Older ones have none."""
+
+
 def read_evaluation(path: Path) -> Evaluation:
     """Losses on test problems. Baselines that another run's evaluation holds come from there.
 
-    Raises `ValueError`, naming the file, if one is missing, damaged, or of other problems.
+    Raises `ValueError`, naming the file, if one is missing, damaged, or of other problems, and for
+    a baseline that is in none of them.
     """
-    own, settings = storage.load_record(Evaluation, path), path.with_suffix(".json")
-    known = storage.load_json(settings) if settings.is_file() else {}
-    if SHARED not in known:
-        return own
-    there = path.parent / known[SHARED] / path.name
-    counts = ("problems", "steps", "seed")
-    other = storage.load_json(there.with_suffix(".json"))
-    if any(other.get(name) != known.get(name) for name in counts):
+    files = evaluation_files(path)
+    found = storage.load_record(Evaluation, path)
+    for file in files[1:]:
+        found = found.beside(storage.load_record(Evaluation, file))
+    lost = [name for name in _settings_of(path).get(BASELINES, []) if name not in found.names]
+    if lost:
         raise ValueError(
-            f"`{path}` takes its baselines from `{there}`, which has other problems by now: "
+            f"`{path}` takes its baselines from `{files[-1]}`, which has no {lost[0]} by now: "
             f"evaluate this run again."
         )
-    return own.beside(storage.load_record(Evaluation, there))
+    return found
+
+
+def evaluation_files(path: Path) -> list[Path]:
+    """An evaluation, and those of other runs that it takes baselines from, each from the next one.
+
+    Raises `ValueError` if one of them is missing, or has other problems than the first.
+    """
+    files, known = [path], _settings_of(path)
+    while SHARED in known:
+        there = files[-1].parent / known[SHARED] / path.name
+        if any(there.resolve() == file.resolve() for file in files):
+            raise ValueError(
+                f"`{path}` takes its baselines from `{there}`, which takes them from here: "
+                f"evaluate one of these runs again with tuned baselines of its own."
+            )
+        other = storage.load_json(there.with_suffix(".json"))
+        if any(other.get(name) != known.get(name) for name in ("problems", "steps", "seed")):
+            raise ValueError(
+                f"`{files[-1]}` takes its baselines from `{there}`, which has other problems by "
+                f"now: evaluate this run again."
+            )
+        files.append(there)
+        known = other
+    return files
+
+
+def _settings_of(evaluation: Path) -> dict[str, Any]:
+    settings = evaluation.with_suffix(".json")
+    return storage.load_json(settings) if settings.is_file() else {}
 
 
 def read_settings_of(record: Path, file: Path) -> dict[str, Any]:

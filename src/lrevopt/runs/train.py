@@ -9,7 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from lrevopt import storage
+from lrevopt import specs, storage
 from lrevopt.checks import positive_integer
 from lrevopt.inner_loop.hosts import is_first
 from lrevopt.meta_training import (
@@ -186,25 +186,33 @@ def adopt(
         "optimizer": storage.describe(optimizer),
         "initial_weights": storage.digest_of(optimizer),
     }
-    _check_vacant(directory, identity, overwrite=overwrite)
-    facts = _facts(chosen, task) | {"versions": storage.versions()}
+    facts = _facts(chosen, task)
+    if saved.SPEC in facts and not specs.is_box(facts[saved.SPEC]["spec"]):
+        identity[saved.SPEC] = facts[saved.SPEC]  # has constants that are no arrays
+    different = _differing_entries(directory, identity, overwrite=overwrite)
     with storage.claimed(directory):
-        if not saved.holds(directory, optimizer):
+        if different or not saved.holds(directory, optimizer):
             remove_stale(directory, "optimizer", *(("settings",) if overwrite else ()))
         for name in ("history", "checkpoints", "snapshots"):
             for path in CONTENTS[name].files(directory):
                 storage.remove(path)
-        storage.save_json(directory / storage.SETTINGS, identity | facts)
+        versions = {"versions": storage.versions()}
+        storage.save_json(directory / storage.SETTINGS, identity | facts | versions)
         saved.save_optimizer(directory, optimizer)
     return optimizer
 
 
-def _check_vacant(directory: Path, identity: dict[str, Any], *, overwrite: bool) -> None:
-    """Refuse a folder that holds another run, unless `overwrite`, or somebody else's files."""
-    settings = directory / storage.SETTINGS
+def _differing_entries(directory: Path, identity: dict[str, Any], *, overwrite: bool) -> list[str]:
+    """Entries of the settings in a folder that are others than those of `identity`.
+
+    Raises `ValueError` if there are any, unless `overwrite`, and for somebody else's files. A
+    folder of an older version may have no `optimizer_spec`.
+    """
+    settings, different = directory / storage.SETTINGS, []
     if settings.exists():
         found = storage.load_settings(settings)
-        different = [name for name in identity if found.get(name) != identity[name]]
+        known = {name: identity[name] for name in identity if name != saved.SPEC or name in found}
+        different = storage.other_settings(found, known)
         different += ["training"] * ("training" in found)
         if different and not overwrite:
             raise ValueError(
@@ -213,6 +221,7 @@ def _check_vacant(directory: Path, identity: dict[str, Any], *, overwrite: bool)
             )
     elif directory.is_dir() and {path.name for path in directory.iterdir()} - {storage.LOCK}:
         raise ValueError(f"`{directory}` holds files that are no run: choose an empty folder.")
+    return different
 
 
 def _facts(chosen: Experiment, task: AbstractTask, start: Path | None = None) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import inspect
 import json
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ from lrevopt.optimizers import AbstractOptimizer, named
 from lrevopt.runs.contents import Run
 from lrevopt.runs.experiment import Named, key_stream
 from lrevopt.runs.writing import remove_stale
+from lrevopt.storage.contents import root_package
 from lrevopt.tasks import AbstractTask
 from lrevopt.tasks.named import differences
 from lrevopt.tuning.baselines import BASELINES
-from lrevopt.tuning.constructors import search_axes
+from lrevopt.tuning.constructors import name_of, search_axes
 from lrevopt.tuning.random_search import TuningResult, tune
 from lrevopt.tuning.settings import Tuning
 from lrevopt.tuning.well_known import MakeOptax, tune_rate
@@ -45,9 +47,9 @@ def tune_baselines(
     - `baselines`: constructors by name, `BASELINES` by default. Each takes what of
       `settings.ranges` names its arguments.
 
-    Searches that are there already, of the same settings, seed and task, are kept, so that a call
-    that was interrupted goes on. Searches of other settings, and what was made from them, are
-    removed before anything starts.
+    Searches that are there already, of the same settings, seed, task and constructor, are kept, so
+    that a call that was interrupted goes on. Others, and what was made from them, are removed
+    before anything starts.
 
     Raises `ValueError` for a range that no baseline has, sizes that do not fit into memory, or a
     folder whose run is of another task.
@@ -63,7 +65,7 @@ def tune_baselines(
     record = dataclasses.asdict(settings) | {"seed": seed, "task": storage.describe(task)}
     results = {}
     with storage.claimed(directory):
-        made_from = _begin(folder, record, list(chosen))
+        sources = _begin(folder, record, chosen, each)
         say(settings.rule())
         for name, constructor in chosen.items():
             file = folder / f"{name}.npz"
@@ -72,9 +74,9 @@ def tune_baselines(
                 say(f"{name}: {_best(results[name])}; tuned before")
                 continue
             start = time.monotonic()
-            with storage.resumable(directory, f"tune-{name}", made_from):
+            with storage.resumable(directory, f"tune-{name}", sources[name]):
                 result = tune(task, constructor, each[name], key=key_stream("tuning", seed))
-                storage.save_record(file, result, made_from)
+                storage.save_record(file, result, sources[name])
             say(f"{name}: {_found(result)} ({time.monotonic() - start:.0f} s)")
             for sentence in result.widened + result.at_limit + result.decisions:
                 say(f"  {sentence}")
@@ -82,14 +84,26 @@ def tune_baselines(
     return results
 
 
-def _begin(folder: Path, record: dict[str, Any], names: list[str]) -> dict[str, Any]:
-    """Prepare the folder of the searches; what each of them is made from.
+def _begin(
+    folder: Path,
+    record: dict[str, Any],
+    baselines: Mapping[str, Callable[..., AbstractOptimizer]],
+    each: Mapping[str, Tuning],
+) -> dict[str, dict[str, Any]]:
+    """Prepare the folder of the searches; what each of them is made from, by baseline.
 
     What is there of other settings goes first, and with it what was made from that.
     """
-    made_from = json.loads(json.dumps({"tuning": record, "versions": storage.versions()}))
-    kept = [file for file in folder.glob("*.npz") if _source(file) == made_from]
-    gone = [file for file in folder.glob("*.npz") if file not in kept or file.stem not in names]
+    made_from = {"tuning": record, "versions": storage.versions()}
+    sources = {
+        name: json.loads(json.dumps(made_from | {"constructor": _searched(make, each[name])}))
+        for name, make in baselines.items()
+    }
+    gone = [
+        file
+        for file in folder.glob("*.npz")
+        if file.stem not in sources or not _made_from(file, sources[file.stem])
+    ]
 
     def remove_others() -> None:
         for file in gone:
@@ -97,17 +111,36 @@ def _begin(folder: Path, record: dict[str, Any], names: list[str]) -> dict[str, 
         if gone:
             remove_stale(folder.parent, "tuning")
 
-    settings = storage.json_text(record | {"baselines": names})
+    settings = storage.json_text(record | {"baselines": list(baselines)})
     storage.replace_together({folder / storage.SETTINGS: settings}, remove_others)
-    return made_from
+    return sources
 
 
-def _source(file: Path) -> dict[str, Any] | None:
-    """What a search was made from; `None` where it does not say, or is damaged."""
+def _searched(constructor: Callable[..., AbstractOptimizer], settings: Tuning) -> dict[str, Any]:
+    """A constructor and what of it is searched, as JSON.
+
+    Code counts for a constructor of your own; those of this package have a version.
+    """
+    kind = constructor
+    while isinstance(kind, partial):
+        kind = kind.func
+    package = root_package(kind)
+    own = package if package != "lrevopt" else ""
+    axes = search_axes(constructor, settings)
+    return {
+        "name": name_of(constructor),
+        "digest": storage.digest_of_contents(constructor, own),
+        "axes": {name: dataclasses.asdict(axis) for name, axis in axes.items()},
+    }
+
+
+def _made_from(file: Path, source: dict[str, Any]) -> bool:
+    """Whether a search was made from this. One of an older version may not name its constructor."""
     try:
-        return storage.load_source(file)
-    except ValueError:
-        return None
+        found = storage.load_source(file) or {}
+    except ValueError:  # damaged
+        return False
+    return storage.agree({"constructor": source["constructor"]} | found, source)
 
 
 def _best(result: TuningResult) -> str:

@@ -7,6 +7,7 @@ Loaders raise `ValueError` with one sentence for what is missing, damaged or som
 
 from lrevopt.storage.checkpoints import load_arrays as load_arrays
 from lrevopt.storage.checkpoints import save_arrays as save_arrays
+from lrevopt.storage.contents import digest_of_contents as digest_of_contents
 from lrevopt.storage.documents import json_text as json_text
 from lrevopt.storage.documents import load_json as load_json
 from lrevopt.storage.documents import save_json as save_json
@@ -34,9 +35,12 @@ from lrevopt.storage.settings import SETTINGS as SETTINGS
 from lrevopt.storage.settings import check_output as check_output
 from lrevopt.storage.settings import load_settings as load_settings
 from lrevopt.storage.settings import other_settings as other_settings
+from lrevopt.storage.trees import VALUES as VALUES
+from lrevopt.storage.trees import agree as agree
 from lrevopt.storage.trees import arrays_to_tree as arrays_to_tree
 from lrevopt.storage.trees import describe as describe
 from lrevopt.storage.trees import digest_of as digest_of
+from lrevopt.storage.trees import fields_of as fields_of
 from lrevopt.storage.trees import package_of as package_of
 from lrevopt.storage.trees import tree_to_arrays as tree_to_arrays
 from lrevopt.storage.trees import versions as versions

@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from lrevopt.storage.contents import digest_of_contents
 from lrevopt.storage.files import remove
 from lrevopt.storage.packed import load_source
 from lrevopt.storage.records import load_record, save_record
-from lrevopt.storage.trees import digest_of, versions
+from lrevopt.storage.trees import versions
 
 Record = TypeVar("Record")
 
@@ -63,7 +64,8 @@ def part(name: str, kind: type[Record], compute: Callable[[], Record], of: Any =
 
     - `name`: of the part. Parts of a stage come in the same order each time.
     - `kind`: class of the record.
-    - `of`: a tree of arrays on whose values it depends besides the source of the stage.
+    - `of`: on what it depends besides the source of the stage: arrays, and what is static about an
+      optimizer, all by value.
     """
     stage = _RUNNING.get()
     if stage is None:
@@ -72,7 +74,7 @@ def part(name: str, kind: type[Record], compute: Callable[[], Record], of: Any =
     own = f"{stage.name}.{stage.count:03d}-{label}"
     stage.count += 1
     path = stage.folder / f"{own}.npz"
-    source = dict(stage.source) | ({} if of is None else {"of": digest_of(of)})
+    source = dict(stage.source) | ({} if of is None else {"of": digest_of_contents(of)})
     with contextlib.suppress(ValueError):  # not there, damaged, or of an older class
         if path.exists() and load_source(path) == source:
             return load_record(kind, path)

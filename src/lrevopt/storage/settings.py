@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lrevopt.storage.documents import load_json
+from lrevopt.storage.trees import agree
 
 SETTINGS = "settings.json"
 
@@ -65,7 +66,7 @@ def other_settings(
 ) -> list[str]:
     """Entries of `made_from`, `but` some, that are others in `found`."""
     plain = json.loads(json.dumps(dict(made_from)))  # as read back: tuples are lists
-    return [name for name in plain if name not in but and found.get(name) != plain[name]]
+    return [name for name in plain if name not in but and not agree(found.get(name), plain[name])]
 
 
 def check_output(folder: Path, made_from: Mapping[str, Any], but: Collection[str] = ()) -> None:

@@ -2,7 +2,9 @@
 
 import dataclasses
 import importlib.metadata
+import json
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -72,11 +74,24 @@ def describe(module: eqx.Module) -> dict[str, Any]:
     """
     kind = type(module)
     head = {"kind": kind.__name__, "package": package_of(kind)}
-    if hasattr(module, "description"):
-        return head | module.description()
-    return head | {
-        field.name: _plain(getattr(module, field.name)) for field in dataclasses.fields(module)
-    }
+    return head | (module.description() if hasattr(module, "description") else fields_of(module))
+
+
+def fields_of(module: eqx.Module) -> dict[str, Any]:
+    """Fields of a module, as JSON: arrays by shape, what JSON does not have by name or type."""
+    return {field.name: _plain(getattr(module, field.name)) for field in dataclasses.fields(module)}
+
+
+VALUES = "digest"
+"""Entry of a description: a digest of all values. Descriptions of older versions may lack it."""
+
+
+def agree(recorded: Any, now: Any) -> bool:
+    """Whether settings that were read are those of now, as JSON, but for digests that they lack."""
+    if isinstance(recorded, Mapping) and isinstance(now, Mapping):
+        names = (recorded.keys() | now.keys()) - ({VALUES} - recorded.keys())
+        return all(agree(recorded.get(name), now.get(name)) for name in names)
+    return recorded == json.loads(json.dumps(now))
 
 
 def package_of(kind: type) -> str:

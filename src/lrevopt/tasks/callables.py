@@ -5,15 +5,10 @@ JAX compiles per object, so a task that is made twice would compile everything t
 functions are the same if they have the same code and close over the same values.
 """
 
-import dataclasses
 import functools
-import hashlib
 import inspect
-import sys
-import textwrap
 import types
-from collections.abc import Callable, Hashable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 import equinox as eqx
@@ -21,8 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-UNKNOWN = ("<string>", "<stdin>")
-"""Names of files of code that has none. Python 3.13 keeps that of `python -c` under the first."""
+from lrevopt.storage.contents import closed_over, digest_of_contents, full_name, root_package
 
 
 class Static:
@@ -34,6 +28,10 @@ class Static:
     def __init__(self, value: Any):
         self.value = value
         self._identity = _identity(value, ())
+
+    def __contents__(self) -> tuple[Any, ...]:
+        """What its digest is made of (see `storage.digest_of_contents`)."""
+        return (self.value,)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Static) and self._identity == other._identity
@@ -61,7 +59,7 @@ def _identity(value: Any, around: tuple[object, ...]) -> Hashable:
         if value in around:  # it calls itself
             return around.index(value)
         inner = (*around, value)
-        parts = (value.__defaults__, *(value.__kwdefaults__ or {}).items(), *_closed_over(value))
+        parts = (value.__defaults__, *(value.__kwdefaults__ or {}).items(), *closed_over(value))
         code = (_Same(value.__code__), _Same(value.__globals__))
         return (*code, *(_identity(part, inner) for part in parts))
     if isinstance(value, types.MethodType):
@@ -75,17 +73,6 @@ def _identity(value: Any, around: tuple[object, ...]) -> Hashable:
     except TypeError:
         return _Same(value)
     return (type(value), value)
-
-
-def _closed_over(function: types.FunctionType) -> list[Any]:
-    """Contents of a closure; for a name that is not bound yet, its cell."""
-    found: list[Any] = []
-    for cell in function.__closure__ or ():
-        try:
-            found.append(cell.cell_contents)
-        except ValueError:
-            found.append(cell)
-    return found
 
 
 def as_array(leaf: Any) -> Any:
@@ -125,6 +112,10 @@ class Callback(eqx.Module):
         """The function, and the arguments that are bound to it."""
         rest = jax.tree.unflatten(self.structure, self.rest.value)
         return eqx.combine(self.arrays, rest)
+
+    def __contents__(self) -> tuple[Any, ...]:
+        """What its digest is made of (see `storage.digest_of_contents`)."""
+        return self.parts()
 
     def __call__(self, *arguments: Any) -> Any:
         function, bound, keywords = self.parts()
@@ -177,7 +168,7 @@ def _reachable(value: Any, seen: dict[int, Any]) -> Iterator[Any]:
         inside = [value.__func__, value.__self__]
     elif isinstance(value, types.FunctionType):
         defaults = (*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values())
-        inside = [*_closed_over(value), *defaults]
+        inside = [*closed_over(value), *defaults]
     else:
         leaves = jax.tree.leaves(value)
         inside = [] if len(leaves) == 1 and leaves[0] is value else leaves
@@ -187,103 +178,7 @@ def _reachable(value: Any, seen: dict[int, Any]) -> Iterator[Any]:
         yield from _reachable(part, seen)
 
 
-def full_name(value: Any) -> str:
-    """`module.qualname` of a function or of the class of an object, without any address.
-
-    A script that is run has the name of its file, as if it had been imported.
-    """
-    named = value if hasattr(value, "__qualname__") else type(value)
-    module = getattr(named, "__module__", None) or "builtins"
-    if module == "__main__":
-        main = sys.modules["__main__"]
-        spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
-        module = spec.name if spec else Path(file).stem if file else module
-    return f"{module}.{named.__qualname__}"
-
-
 def digest(value: Any) -> str:
-    """Hexadecimal digest of what a value is made of, the same in another process.
-
-    Arrays count by content. Functions and classes count by source, and by what they close over
-    and refer to, where they belong to the same package as the first one; others by name. Objects
-    count by class and fields.
-    """
-    total = hashlib.sha256()
-    for part in _content(value, _package(value), {}):
-        total.update(len(part).to_bytes(8, "little"))
-        total.update(part)
-    return total.hexdigest()
-
-
-def _package(value: Any) -> str:
-    value = value.parts()[0] if isinstance(value, Callback) else value
-    return full_name(value).partition(".")[0]
-
-
-def _content(value: Any, package: str, seen: dict[int, Any]) -> Iterator[bytes]:
-    """Bytes that say what a value is, part by part. `seen`: as for `_reachable`."""
-    if value is None or isinstance(value, bool | int | float | complex | str | bytes):
-        yield repr(value).encode()
-        return
-    if isinstance(value, jax.Array | np.ndarray | np.generic):
-        yield from _array_content(value)
-        return
-    if id(value) in seen:
-        yield b"seen"
-        return
-    seen[id(value)] = value
-    yield full_name(value).encode()
-    if isinstance(value, Callback):
-        inside: Any = value.parts()
-    elif isinstance(value, types.MethodType):
-        inside = (value.__func__, value.__self__)
-    elif isinstance(value, types.FunctionType | type):
-        inside = _source_and_references(value) if _package(value) == package else ()
-    elif isinstance(value, Mapping):
-        inside = [part for item in value.items() for part in item]
-    elif isinstance(value, list | tuple):
-        inside = value
-    elif isinstance(value, set | frozenset):
-        inside = sorted(digest(entry) for entry in value)
-    elif dataclasses.is_dataclass(value):
-        fields = dataclasses.fields(value)
-        inside = [type(value), *(getattr(value, field.name, None) for field in fields)]
-    else:
-        inside = [getattr(value, "__wrapped__", None)]
-    for part in inside:
-        yield from _content(part, package, seen)
-
-
-def _array_content(array: Any) -> Iterator[bytes]:
-    if isinstance(array, jax.Array) and jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
-        array = jax.random.key_data(array)
-    host = np.ascontiguousarray(array)
-    yield f"{host.dtype.str} {host.shape}".encode()
-    yield host.tobytes()
-
-
-def _source_and_references(value: Any) -> list[Any]:
-    """Source of a function or class (a function without one: its code), and what it refers to."""
-    code = getattr(value, "__code__", None)
-    try:
-        if code and code.co_filename in UNKNOWN:
-            raise OSError("what Python finds under such a name may be another text")
-        parts: list[Any] = [textwrap.dedent(inspect.getsource(value))]
-    except (OSError, TypeError):
-        parts = [code.co_code, *map(str, code.co_names)] if code else []
-        parts += [entry for entry in code.co_consts if not _is_code(entry)] if code else []
-    if isinstance(value, types.FunctionType):
-        known = value.__globals__
-        parts += [known[name] for name in _names(value.__code__) if name in known]
-        parts += [value.__defaults__, value.__kwdefaults__, *_closed_over(value)]
-    return [part for part in parts if not isinstance(part, types.ModuleType)]
-
-
-def _is_code(value: Any) -> bool:
-    return isinstance(value, types.CodeType)
-
-
-def _names(code: types.CodeType) -> list[str]:
-    """Names of a module that a function and those inside it refer to, in order."""
-    inside = [name for entry in code.co_consts if _is_code(entry) for name in _names(entry)]
-    return list(dict.fromkeys([*code.co_names, *inside]))
+    """Digest of what a function or data are made of: code of the function's own package counts."""
+    function = value.parts()[0] if isinstance(value, Callback) else value
+    return digest_of_contents(value, root_package(function))

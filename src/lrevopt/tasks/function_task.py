@@ -19,6 +19,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, Key, PyTree, UInt32
 
 from lrevopt.checks import text
+from lrevopt.storage.contents import full_name
 from lrevopt.tasks.batches import as_batches
 from lrevopt.tasks.callables import (
     Callback,
@@ -26,7 +27,6 @@ from lrevopt.tasks.callables import (
     as_array,
     check_no_tracers,
     digest,
-    full_name,
     shown,
 )
 from lrevopt.tasks.interface import AbstractProblem, AbstractTask, Step

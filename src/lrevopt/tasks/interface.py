@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Int, Key
 
+from lrevopt import storage
 from lrevopt.checks import instance, positive_integer, random_key
 from lrevopt.shapes import shapes_of
 from lrevopt.text import in_words
@@ -88,6 +89,15 @@ class AbstractTask(eqx.Module):
         By default none.
         """
         return {}
+
+    def description(self) -> dict[str, Any]:
+        """What a run's folder keeps of the task, as JSON, to tell it from others.
+
+        By default its fields and, for a task of your own, a digest of their values.
+        """
+        fields = storage.fields_of(self)
+        own = storage.package_of(type(self)) != "lrevopt"
+        return fields | ({storage.VALUES: storage.digest_of_contents(self)} if own else {})
 
 
 def examples_of_part(count: int, part: Int[Array, ""], parts: int) -> Int[Array, " example"]:

@@ -1,7 +1,6 @@
 """Tasks by name: built in, or `module:factory`."""
 
 import inspect
-import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -77,10 +76,9 @@ def rebuild_task(description: Mapping[str, Any], data_dir: Path | None = None) -
 
 def differences(task: AbstractTask, description: Mapping[str, Any]) -> list[str]:
     """In what a task differs from the one that was described; nothing, if it is the same."""
-    now = json.loads(json.dumps(storage.describe(task)))
-    return sorted(
-        name for name in now.keys() | description.keys() if now.get(name) != description.get(name)
-    )
+    now = storage.describe(task)
+    names = (now.keys() | description.keys()) - ({storage.VALUES} - description.keys())
+    return sorted(name for name in names if not storage.agree(description.get(name), now.get(name)))
 
 
 def task_of(settings: Mapping[str, Any], path: Path, data_dir: Path | None = None) -> AbstractTask:
