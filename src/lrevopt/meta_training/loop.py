@@ -2,9 +2,9 @@
 
 One outer step draws a batch of problems, unrolls the optimizer on each, differentiates the mean
 meta-objective through every update, clips the meta-gradient entry by entry, and takes an Adam
-step. A step whose meta-gradient has a non-finite entry is skipped and counted. All randomness of
-step i comes from `fold_in(key, i)`, so an interrupted and resumed run gives the same bits as an
-uninterrupted one.
+step. A step whose meta-gradient, or gradient of the penalties, has a non-finite entry is skipped
+and counted. All randomness of step i comes from `fold_in(key, i)`, so an interrupted and resumed
+run gives the same bits as an uninterrupted one.
 """
 
 import dataclasses

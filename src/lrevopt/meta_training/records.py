@@ -21,7 +21,8 @@ class History(eqx.Module):
 
     - `objectives`: mean meta-objective of each step's own batch, before its update and without the
       penalty. `gradient_norms`: L2 norm of each step's meta-gradient before clipping.
-    - `skipped`: number of steps whose meta-gradient was not finite, which changed nothing.
+    - `skipped`: number of steps whose meta-gradient, or gradient of the penalties, was not finite,
+      which changed nothing.
       `rollbacks`: how often training returned to the best snapshot.
     - `snapshot_steps`: number of meta-steps before each snapshot of the weights;
       `selection_scores`: mean(losses) / losses[0] of each over the selection problems, plus the
