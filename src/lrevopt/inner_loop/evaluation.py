@@ -26,7 +26,7 @@ from lrevopt import storage
 from lrevopt.checks import instance, mapping, one_of, positive_integer, random_key
 from lrevopt.inner_loop.devices import check_mesh, over_problems
 from lrevopt.inner_loop.objectives import Objective, meta_objective
-from lrevopt.inner_loop.run_checks import check_losses, check_run
+from lrevopt.inner_loop.run_checks import check_first_losses, check_run
 from lrevopt.inner_loop.sizes import check_runs
 from lrevopt.inner_loop.unroll import run_all
 from lrevopt.optimizers.interface import AbstractOptimizer
@@ -271,6 +271,7 @@ def evaluate(
     mesh = check_mesh(mesh, problems, parameters.size)
     check_runs(task, problems=problems, steps=steps, optimizers=len(optimizers))
     draws = _sample(task, key, problems)
+    check_first_losses(task, draws)
     pieces = _pieces(draws, steps, parameters.size, mesh)
 
     def run(own: AbstractOptimizer, piece: Any) -> Runs:
@@ -284,7 +285,6 @@ def evaluate(
     runs = [_joined(each) for each in parts]
     losses = np.stack([one.losses for one in runs])
     metrics = {name: np.stack([one.metrics[name] for one in runs]) for name in runs[0].metrics}
-    check_losses(losses[..., 0])
     return Evaluation(tuple(optimizers), losses, metrics)
 
 
