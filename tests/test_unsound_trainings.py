@@ -92,3 +92,12 @@ def test_an_untrained_optimizer_is_not_selected_without_a_word():
     assert run.history.summary().endswith(end)
     sound = lo.meta_train(PARABOLA, lo.Momentum(0.01, 0.5), SETTINGS, key=KEY, progress=False)
     assert "untrained" not in sound.history.summary()
+
+
+def test_a_search_whose_candidates_all_diverge_is_refused():
+    """The score of the untrained optimizer is none of theirs."""
+    with pytest.raises(ValueError, match="`bounds` must hold a learning rate that does not div"):
+        lo.search_learning_rate(
+            lo.Rosenbrock(), lo.Momentum(1e-4, 0.5), SETTINGS, candidates=2, bounds=(1e9, 1e10),
+            key=KEY, progress=False,
+        )  # fmt: skip
