@@ -163,11 +163,15 @@ class Evaluation(Printed, eqx.Module):
     def meta_objectives(
         self, objective: Objective = "mean"
     ) -> Float[np.ndarray, "optimizer problem"]:
-        """Meta-objective of each run, by default mean(losses) / losses[0]; +inf if diverged."""
+        """Meta-objective of each run, by default mean(losses) / losses[0]; +inf if diverged.
+
+        It is +inf, too, where a mean loss of 0 or less has no finite logarithm.
+        """
         finite = self.finite()
         # Losses of 1 stand in for diverged runs, so that no operation meets infinities.
         losses = np.where(finite[..., None], self.losses, 1.0)
-        return np.where(finite, np.asarray(meta_objective(jnp.asarray(losses), objective)), np.inf)
+        objectives = np.asarray(meta_objective(jnp.asarray(losses), objective))
+        return np.where(finite & np.isfinite(objectives), objectives, np.inf)
 
     def mean_scores(self, objective: Objective = "mean") -> dict[str, float]:
         """Mean meta-objective by name; +inf if any run diverged."""
