@@ -65,8 +65,9 @@ def test_first_losses_that_nothing_is_relative_to_are_refused(how, added, start,
         for key in jr.split(jr.key(1), 20)
         if 0 < task.loss(problem := task.sample(key), problem.initial_parameters, 0) < jnp.inf
     )
-    estimator = "cma" if how == "cma" else "exact"
-    settings = dataclasses.replace(SETTINGS, selection_problems=64, estimator=estimator)
+    settings = dataclasses.replace(
+        SETTINGS, selection_problems=64, estimator="cma" if how == "cma" else "exact"
+    )
     options = {"directory": folder, "progress": False}
 
     def train():

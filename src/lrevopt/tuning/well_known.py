@@ -5,7 +5,6 @@ differ by their rules and not by how much they were tuned.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -115,10 +114,11 @@ def tune_rate(
         )
     key = random_key("key", key)
     check_run(from_optax(make(rates[0])), task, key)
-    draws = eqx.filter_jit(sample_problems)(task, key, problems)
-    check_first_losses(task, draws, finite=True)
+    check_first_losses(task, eqx.filter_jit(sample_problems)(task, key, problems), finite=True)
     tried = jnp.asarray(rates, float)
-    scores, diverged = _score(make, task, draws, tried, steps=steps, objective=objective)
+    scores, diverged = _score(
+        make, task, key, tried, problems=problems, steps=steps, objective=objective
+    )
     if (np.asarray(diverged) == problems).all():
         raise ValueError(
             "`rates` must hold a learning rate of which not every run diverges, got "
@@ -131,12 +131,16 @@ def tune_rate(
 def _score(
     make: MakeOptax,
     task: AbstractTask,
-    draws: Any,
+    key: Key[Array, ""],
     rates: Float[Array, " rate"],
     *,
+    problems: int,
     steps: int,
     objective: Objective,
 ) -> tuple[Float[Array, " rate"], Int[Array, " rate"]]:
+    # Drawn in this program and not given to it: then XLA rounds some scores in another way.
+    draws = sample_problems(task, key, problems)
+
     def score(rate: Float[Array, ""]) -> tuple[Array, Array]:
         optimizer = from_optax(lambda learning_rate: make(learning_rate), learning_rate=rate)
         losses = unroll_losses(optimizer, task, draws, steps)
