@@ -93,6 +93,32 @@ def test_divergence_is_counted_and_never_a_nan():
     assert (tie.difference, tie.low, tie.high) == (0.0, 0.0, 0.0)
 
 
+def shifted(by):
+    """A parabola and a constant, from starts between (0.3, 0.3) and (0.6, 0.6)."""
+    return lo.FunctionTask(
+        lambda x: jnp.sum(x**2) + by, lambda key: 0.3 * (1 + jr.uniform(key, (2,)))
+    )
+
+
+def test_losses_without_a_logarithm_count_as_diverged():
+    """Losses that begin above 0 and have a mean below 0."""
+    found = evaluate({"slow": lo.GradientDescent(1e-3), "fast": SLOW}, shifted(-0.05), problems=8,
+                     steps=40, key=jr.key(0))  # fmt: skip
+    scores = found.mean_scores("log_mean")
+    assert np.isfinite(scores["slow"])
+    assert scores["fast"] == np.inf
+    compared = found.compare("fast", "slow", "log_mean")
+    assert compared.difference == compared.ratio_of_means == np.inf
+    assert compared.diverged > 0
+    assert found.mean_scores()["fast"] < found.mean_scores()["slow"]
+
+
+def test_negative_first_losses_are_refused_before_the_runs(monkeypatch):
+    monkeypatch.setattr(evaluation, "_run", None)
+    with pytest.raises(ValueError, match=r"must have losses of at least 0 .* got -.*: add a const"):
+        evaluate({"slow": SLOW}, shifted(-50.0), problems=2, steps=3, key=jr.key(0))
+
+
 def test_of_baselines_that_all_diverged_somewhere_the_best_is_the_least_bad():
     """Fewest divergences first, then the mean on the other problems; never the first in order."""
     losses = np.ones((4, 6, 5))

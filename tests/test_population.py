@@ -116,8 +116,13 @@ def test_members_skip_and_roll_back_alone():
     )
     made = [lo.Momentum(0.05, 0.3)] * 4
     rates = [1e-3, 3.0, 1e-2, 5.0]
-    # Training begins with a problem that is not broken.
-    fine = [key for key in jr.split(jr.key(1), 9) if jr.normal(key, (2,))[0] < 0.4]
+    settings = dataclasses.replace(settings, selection_problems=1)
+    # Neither the first problem of all nor the one for selection is broken.
+    fine = [
+        key
+        for key in jr.split(jr.key(1), 30)
+        if max(jr.normal(key, (2,))[0], jr.normal(jr.split(jr.split(key)[1], 1)[0], (2,))[0]) < 0.4
+    ]
     keys = jnp.stack(fine[:4])
     for task in (SometimesBroken(), lo.LinearRegression(dim=2, log10_eigenvalues=(-1, 0))):
         found = population(task, made, settings, keys, learning_rates=rates)

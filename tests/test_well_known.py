@@ -67,17 +67,55 @@ def test_scores_of_gradient_descent_are_geometric_series():
 
 
 def test_a_rate_on_the_edge_is_said_to_be():
-    """Where the best rate is the largest tried, and where no rate is any good."""
+    """Where the best rate is the largest tried."""
     slow = tune_rate(
         WELL_KNOWN["sgd"], quadratic(), key=jr.key(0), problems=2, steps=STEPS, rates=(0.01, 0.1)
     )
     assert (slow.best, slow.on_edge) == (0.1, True)
-    wild = tune_rate(
-        WELL_KNOWN["sgd"], quadratic(), key=jr.key(0), problems=2, steps=STEPS, rates=(30.0, 90.0)
+
+
+def parabola(added, start):
+    """A parabola, of which starts are drawn by `start`, and a constant."""
+    return lo.FunctionTask(lambda x: (x**2).sum() + added, start)
+
+
+def tuned(task, rates, **settings):
+    return tune_rate(
+        WELL_KNOWN["sgd"], task, key=jr.key(0), rates=rates, **{"problems": 8, **settings}
     )
-    assert wild.on_edge
-    np.testing.assert_array_equal(wild.diverged, 2)
-    assert np.isinf(wild.scores).all()
+
+
+@pytest.mark.parametrize(("added", "words"), [(-50.0, "got -.* on 8 of 8"), (np.inf, "got inf")])
+def test_first_losses_that_nothing_is_relative_to_are_refused(added, words):
+    """Relative to negative first losses, the rate that explodes would be best."""
+    task = parabola(added, lambda key: jr.normal(key, (2,)))
+    with pytest.raises(ValueError, match=f"finite losses of at least 0 at initial .*{words}"):
+        tuned(task, (0.1, 3.0), steps=5)
+
+
+def test_a_score_that_is_not_a_number_does_not_win():
+    """Larger rates come so far below 0 that their mean losses have no logarithm."""
+    task = parabola(-0.05, lambda key: 0.3 + 0.3 * jr.uniform(key, (2,)))
+    found = tuned(task, (1e-3, 1e-2, 0.1, 0.3, 0.5), objective="log_mean", steps=40)
+    np.testing.assert_array_equal(np.isfinite(found.scores), [True, True, False, False, False])
+    np.testing.assert_array_equal(found.scores[2:], np.inf)
+    assert (found.diverged[2:] > 0).all()
+    assert (found.best, found.on_edge) == (0.01, False)
+
+
+def test_rates_that_diverge_are_not_the_best():
+    """If each rate diverges on a problem, the one that does on the fewest; if on all, none."""
+    # The second number does not move from 0. From 150, where slopes are 1e150, any step goes far.
+    steep = lo.FunctionTask(
+        lambda x: x[0] ** 2 * 10.0 ** jnp.abs(x[1]),
+        lambda key: jnp.stack([jnp.ones(()), jnp.where(jr.bernoulli(key), 150.0, 0.0)]),
+    )
+    found = tuned(steep, (10.0, 0.1, 0.01), steps=STEPS)
+    np.testing.assert_array_equal(found.scores, np.inf)
+    assert found.diverged[0] == 8 > found.diverged[1] > 0
+    assert found.best == 0.1
+    with pytest.raises(ValueError, match="`rates` must hold a learning rate of which not every"):
+        tuned(quadratic(), (30.0, 90.0), steps=STEPS)
 
 
 def test_a_score_is_the_mean_meta_objective_of_an_evaluation():

@@ -26,7 +26,7 @@ from lrevopt import storage
 from lrevopt.checks import instance, mapping, one_of, positive_integer, random_key
 from lrevopt.inner_loop.devices import check_mesh, over_problems
 from lrevopt.inner_loop.objectives import Objective, meta_objective
-from lrevopt.inner_loop.run_checks import check_losses, check_run
+from lrevopt.inner_loop.run_checks import check_first_losses, check_run
 from lrevopt.inner_loop.sizes import check_runs
 from lrevopt.inner_loop.unroll import run_all
 from lrevopt.optimizers.interface import AbstractOptimizer
@@ -163,11 +163,15 @@ class Evaluation(Printed, eqx.Module):
     def meta_objectives(
         self, objective: Objective = "mean"
     ) -> Float[np.ndarray, "optimizer problem"]:
-        """Meta-objective of each run, by default mean(losses) / losses[0]; +inf if diverged."""
+        """Meta-objective of each run, by default mean(losses) / losses[0]; +inf if diverged.
+
+        It is +inf, too, where a mean loss of 0 or less has no finite logarithm.
+        """
         finite = self.finite()
         # Losses of 1 stand in for diverged runs, so that no operation meets infinities.
         losses = np.where(finite[..., None], self.losses, 1.0)
-        return np.where(finite, np.asarray(meta_objective(jnp.asarray(losses), objective)), np.inf)
+        objectives = np.asarray(meta_objective(jnp.asarray(losses), objective))
+        return np.where(finite & np.isfinite(objectives), objectives, np.inf)
 
     def mean_scores(self, objective: Objective = "mean") -> dict[str, float]:
         """Mean meta-objective by name; +inf if any run diverged."""
@@ -271,6 +275,7 @@ def evaluate(
     mesh = check_mesh(mesh, problems, parameters.size)
     check_runs(task, problems=problems, steps=steps, optimizers=len(optimizers))
     draws = _sample(task, key, problems)
+    check_first_losses(task, draws)
     pieces = _pieces(draws, steps, parameters.size, mesh)
 
     def run(own: AbstractOptimizer, piece: Any) -> Runs:
@@ -288,7 +293,6 @@ def evaluate(
     runs = [_joined(each, problems) for each in parts]
     losses = np.stack([one.losses for one in runs])
     metrics = {name: np.stack([one.metrics[name] for one in runs]) for name in runs[0].metrics}
-    check_losses(losses[..., 0])
     return Evaluation(tuple(optimizers), losses, metrics)
 
 

@@ -17,6 +17,9 @@ from lrevopt.inner_loop.steps import losses_of
 from lrevopt.optimizers.interface import AbstractOptimizer, check_optimizer
 from lrevopt.tasks.interface import AbstractTask, check_task, drawn_parameters
 
+AT_A_TIME = 64
+"""Problems whose first losses are computed side by side."""
+
 
 def check_run(
     optimizer: AbstractOptimizer, task: AbstractTask, key: Key[Array, ""], name: str = "optimizer"
@@ -55,30 +58,36 @@ def check_stacked(name: str, tree: Any) -> None:
         raise ValueError(f"`{name}` must be arrays with one common first axis, got {found}.")
 
 
-def check_first_losses(task: AbstractTask, problems: Any, *, finite: bool = False) -> None:
-    """`check_losses` on the first losses of stacked problems. Traced problems pass."""
-    if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((task, problems))):
-        check_losses(np.asarray(_first_losses(task, problems)), finite=finite)
+def check_first_losses(
+    task: AbstractTask, problems: Any, *, finite: bool = False, positive: bool = False
+) -> None:
+    """Raise `ValueError` unless the first losses of stacked problems are at least 0.
 
-
-def check_losses(first: Float[np.ndarray, "*run"], *, finite: bool = False) -> None:
-    """Raise `ValueError` if any of the first losses is negative or, with `finite`, not finite."""
-    unfit = first < 0
+    With `finite` they must be finite, too, and with `positive` above 0. Traced problems pass.
+    """
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((task, problems))):
+        return
+    first = np.asarray(_first_losses(task, problems))
+    unfit = first <= 0 if positive else first < 0
     if finite:
         unfit |= ~np.isfinite(first)
     if unfit.any():
-        wanted = "finite losses of at least 0" if finite else "losses of at least 0"
+        wanted = f"{'finite ' * finite}losses {'above' if positive else 'of at least'} 0"
         found = float(first[unfit].min())
-        more = ": add a constant to the loss" if found < 0 else ""
+        more = ": add a constant to the loss" if found <= 0 else ""
         raise ValueError(
             f"`task` must have {wanted} at initial parameters, because meta-objectives are "
-            f"relative to them, got {found:.3g}{more}."
+            f"relative to them, got {found:.3g} on {unfit.sum()} of {unfit.size} problems{more}."
         )
 
 
 @eqx.filter_jit
 def _first_losses(task: AbstractTask, problems: Any) -> Float[Array, " problem"]:
-    return losses_of(task, problems, problems.initial_parameters, 0)
+    def first(problem: Any) -> Any:
+        stacked = jax.tree.map(lambda leaf: leaf[None], problem)
+        return losses_of(task, stacked, stacked.initial_parameters, 0)[0]
+
+    return jax.lax.map(first, problems, batch_size=AT_A_TIME)
 
 
 def first_of(stacked: Any) -> Any:

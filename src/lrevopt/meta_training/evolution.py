@@ -40,6 +40,7 @@ from lrevopt.meta_training.searched_numbers import (
     search_axes,
 )
 from lrevopt.meta_training.settings import MetaTraining, snapshot_steps
+from lrevopt.meta_training.training_checks import selection_problems
 from lrevopt.optimizers.interface import AbstractOptimizer, AbstractParameterOptimizer
 from lrevopt.tasks.interface import AbstractTask, sample_problems
 
@@ -77,6 +78,7 @@ class Evolving(Training):
         _check(task, optimizer, settings)
         folder.check(resume=resume, overwrite=overwrite)
         training_key, selection_key = jr.split(key)
+        selection = selection_problems(task, selection_key, settings)
         mesh = check_mesh(mesh, settings.problems)
         weights, fixed = eqx.partition(optimizer, eqx.is_inexact_array)
         axes = None if resume and folder.begun() else search_axes(
@@ -90,9 +92,7 @@ class Evolving(Training):
         begun = cls(
             task=on_every_device(task, mesh), fixed=fixed,
             settings=dataclasses.replace(settings, rollback_ratio=None), step_settings=settings,
-            key=training_key,
-            selection=on_every_device(
-                sample_problems(task, selection_key, settings.selection_problems), mesh),
+            key=training_key, selection=on_every_device(selection, mesh),
             folder=folder, state=state, progress=progress, begun=time.monotonic(),
             seconds_before=float(progress.seconds), mesh=mesh,
             numbers=SearchedNumbers(optimizer, settings.cma_entries, state.moments[0]),

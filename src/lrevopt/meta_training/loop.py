@@ -2,9 +2,9 @@
 
 One outer step draws a batch of problems, unrolls the optimizer on each, differentiates the mean
 meta-objective through every update, clips the meta-gradient entry by entry, and takes an Adam
-step. A step whose meta-gradient has a non-finite entry is skipped and counted. All randomness of
-step i comes from `fold_in(key, i)`, so an interrupted and resumed run gives the same bits as an
-uninterrupted one.
+step. A step whose meta-gradient, or gradient of the penalties, has a non-finite entry is skipped
+and counted. All randomness of step i comes from `fold_in(key, i)`, so an interrupted and resumed
+run gives the same bits as an uninterrupted one.
 """
 
 import dataclasses
@@ -48,9 +48,10 @@ from lrevopt.meta_training.settings import (
     of_selection,
     snapshot_steps,
 )
+from lrevopt.meta_training.training_checks import selection_problems
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.storage.signals import stop_requests
-from lrevopt.tasks.interface import AbstractTask, drawn_parameters, sample_problems
+from lrevopt.tasks.interface import AbstractTask, drawn_parameters
 
 
 def check_running(time_limit: float | None, save_every: float, **switches: bool) -> None:
@@ -160,6 +161,7 @@ class Training:
     ) -> "Training":
         """Plan the memory, open the folder, and begin or continue. Raises as `meta_train` does."""
         training_key, selection_key = jr.split(key)
+        selection = selection_problems(task, selection_key, settings)
         spread = independent(settings, drawn_parameters(task, key).size)
         mesh = training_mesh(mesh, *spread)
         planned = folder.plan(
@@ -175,7 +177,6 @@ class Training:
         progress = no_progress(weights, len(snapshot_steps(settings)))
         found = folder.open(planned, resume=resume, overwrite=overwrite)
         state, progress = begun_or_found(state, progress, found)
-        selection = sample_problems(task, selection_key, settings.selection_problems)
         return cls(
             task=on_every_device(task, mesh),
             fixed=on_every_device(fixed, mesh),

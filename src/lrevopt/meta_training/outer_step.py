@@ -84,8 +84,8 @@ def outer_step(
 ) -> OuterState:
     """One meta-step. `inputs`: untrained part of the optimizer, task, key, step, learning rate.
 
-    If the objective or the norm of the meta-gradient is not finite, weights and moments stay and
-    the step counts as skipped.
+    If the objective, the norm of the meta-gradient or the gradient of the penalties is not finite,
+    weights and moments stay and the step counts as skipped.
     """
     return step_taken(inputs, state, settings, mesh)
 
@@ -103,14 +103,11 @@ def step_taken(
         optimizer, task, jr.fold_in(key, step), settings, particles=state.particles, mesh=mesh
     )
     norm = optax.tree.norm(gradient)
-    sound = jnp.isfinite(objective) & jnp.isfinite(norm)
+    penalty = _penalty_gradient(state.weights, fixed, settings)
+    sound = jnp.isfinite(objective) & jnp.isfinite(norm) & _all_finite(penalty)
     gradient_norms = state.gradient_norms.at[step].set(norm.astype(jnp.float32))
     shrink = _shrinkage(gradient_norms, step, settings).astype(norm.dtype)
-    total = jax.tree.map(
-        lambda leaf, penalty: shrink * leaf + penalty,
-        gradient,
-        _penalty_gradient(state.weights, fixed, settings),
-    )
+    total = jax.tree.map(lambda leaf, own: shrink * leaf + own, gradient, penalty)
     clipped = jax.tree.map(lambda leaf: jnp.clip(leaf, -settings.clip, settings.clip), total)
     with jax.numpy_dtype_promotion("standard"):  # optax raises floats to integer powers
         direction, moments = _adam(settings).update(clipped, state.moments)
@@ -184,6 +181,10 @@ def _shrinkage(
     return jnp.minimum(1.0, jnp.where(norms[step] > 0, bound / norms[step], 1.0))
 
 
+def _all_finite(tree: PyTree[Array]) -> Bool[Array, ""]:
+    return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]))
+
+
 def _penalty_gradient(
     weights: PyTree[Array], fixed: PyTree, settings: MetaTraining
 ) -> PyTree[Array]:
@@ -233,7 +234,7 @@ def selection_score(
 ) -> Float[Array, ""]:
     """Mean of mean(losses) / losses[0] over stacked problems; infinite if one diverges.
 
-    The penalty on drift, if there is one, is added.
+    The penalty on drift, if there is one, is added; where drift is not a number, it is infinite.
     """
     steps = settings.selection_unroll or settings.unroll
     scores = meta_objective(run_all(optimizer, task, problems, steps, mesh)[0])
@@ -241,7 +242,8 @@ def selection_score(
     if not settings.drift_penalty:
         return score
     penalty = settings.drift_penalty * drift(optimizer, settings.drift_steps)
-    return score + penalty.astype(score.dtype)
+    total = score + penalty.astype(score.dtype)
+    return jnp.where(jnp.isnan(total), jnp.inf, total)
 
 
 @eqx.filter_jit

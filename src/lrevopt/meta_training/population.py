@@ -54,7 +54,7 @@ from lrevopt.meta_training.settings import (
     of_each_step,
     snapshot_steps,
 )
-from lrevopt.meta_training.training_checks import check_training
+from lrevopt.meta_training.training_checks import check_training, selection_problems
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.tasks.interface import AbstractTask
 
@@ -229,6 +229,9 @@ class Population:
     ) -> "Population":
         """Plan the memory, open the folder, and begin or continue."""
         count = len(members.each)
+        training_keys, selection_keys = jax.vmap(jr.split, out_axes=1)(keys)
+        for own in selection_keys:
+            selection_problems(task, own, settings)
 
         def make() -> MemoryPlan:
             limit: Any = {"memory_limit": memory_limit, "members": count}
@@ -241,7 +244,6 @@ class Population:
         )  # fmt: skip
         found = folder.open(planned, resume=resume, overwrite=overwrite)
         state, progress = begun_or_found(*_begun(task, members, settings, keys), found)
-        training_keys, selection_keys = jax.vmap(jr.split, out_axes=1)(keys)
         return cls(
             task=on_every_device(task, mesh),
             members=members,

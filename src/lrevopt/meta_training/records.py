@@ -21,7 +21,8 @@ class History(eqx.Module):
 
     - `objectives`: mean meta-objective of each step's own batch, before its update and without the
       penalty. `gradient_norms`: L2 norm of each step's meta-gradient before clipping.
-    - `skipped`: number of steps whose meta-gradient was not finite, which changed nothing.
+    - `skipped`: number of steps whose meta-gradient, or gradient of the penalties, was not finite,
+      which changed nothing.
       `rollbacks`: how often training returned to the best snapshot.
     - `snapshot_steps`: number of meta-steps before each snapshot of the weights;
       `selection_scores`: mean(losses) / losses[0] of each over the selection problems, plus the
@@ -52,13 +53,19 @@ class History(eqx.Module):
             )
 
     def summary(self) -> str:
-        """One line with steps, time, skipped steps, rollbacks, and the selected snapshot."""
+        """One line with steps, time, skipped steps, rollbacks, and the selected snapshot.
+
+        It says so if no snapshot after the first, which is untrained, has a finite score.
+        """
+        later = self.selection_scores[1:][~np.isnan(self.selection_scores[1:])]
+        lost = later.size and not np.isfinite(later).any()
+        warning = ": untrained, because all later scores are infinite" if lost else ""
         best = self.selection_scores[self.selected]
         chosen = self.snapshot_steps[self.selected]
         return (
             f"{self.steps} of {len(self.objectives)} meta-steps in {self.seconds:.0f} s, "
             f"{self.skipped} skipped, {self.rollbacks} rollbacks; "
-            f"best on selection problems {best:.4f} at meta-step {chosen}"
+            f"best on selection problems {best:.4f} at meta-step {chosen}{warning}"
         )
 
 

@@ -20,8 +20,9 @@ from lrevopt.tasks.interface import AbstractTask
 class LearningRateSearch(eqx.Module):
     """Each candidate learning rate with the score of its best snapshot on selection problems.
 
-    `scores` are means of mean(losses) / losses[0], less is better; `skipped` counts meta-steps
-    whose meta-gradient was not finite. `best` is the learning rate with the least score.
+    The first snapshot is left out, which is untrained and the same for all. `scores` are means of
+    mean(losses) / losses[0], less is better; `skipped` counts meta-steps whose meta-gradient was
+    not finite. `best` is the learning rate with the least score.
     """
 
     learning_rates: Float[np.ndarray, " candidate"]
@@ -71,7 +72,8 @@ def search_learning_rate(
         learning_rates=rates,
         progress=progress,
     )
-    scores = found.scores
+    trained = np.stack([run.history.selection_scores[1:] for run in found.members])
+    scores = np.where(np.isnan(trained), np.inf, trained).min(axis=1)
     if not np.any(np.isfinite(scores)):
         raise ValueError(f"`bounds` must hold a learning rate that does not diverge, got {bounds}.")
     return LearningRateSearch(

@@ -54,8 +54,8 @@ def meta_train(
 
     Raises `ValueError` for a directory that holds another run (unless `overwrite`), that another
     process writes into, for one to resume that holds none, for a damaged checkpoint, times that are
-    not positive, an optimizer or task that does not fit (see `unroll`), or a memory limit that
-    nothing fits into.
+    not positive, an optimizer or task that does not fit (see `unroll`), first losses of selection
+    problems that are not all finite and above 0, or a memory limit that nothing fits into.
     """
     check_running(time_limit, save_every, resume=resume, overwrite=overwrite, progress=progress)
     key = random_key("key", key)

@@ -3,13 +3,13 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Key
+from jaxtyping import Array, Key, PyTree
 
 from lrevopt.checks import instance
-from lrevopt.inner_loop.run_checks import check_run
+from lrevopt.inner_loop.run_checks import check_first_losses, check_run
 from lrevopt.meta_training.settings import MetaTraining
 from lrevopt.optimizers.interface import AbstractOptimizer, AbstractParameterOptimizer
-from lrevopt.tasks.interface import AbstractTask
+from lrevopt.tasks.interface import AbstractTask, sample_problems
 
 
 def check_training(
@@ -46,3 +46,16 @@ def check_training(
             "`task` must have a finite loss above 0 at initial parameters, because the objective "
             f"is relative to it, got {first:g} on a first problem."
         )
+
+
+def selection_problems(
+    task: AbstractTask, key: Key[Array, ""], settings: MetaTraining
+) -> PyTree[Array]:
+    """Problems on which snapshots are scored, drawn from `key`.
+
+    Raises `ValueError` unless all their first losses are finite and above 0. A snapshot's score is
+    infinite if one problem's is, and of a start of loss 0 that is so of all that move from it.
+    """
+    problems = sample_problems(task, key, settings.selection_problems)
+    check_first_losses(task, problems, finite=True, positive=True)
+    return problems

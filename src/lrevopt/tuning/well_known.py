@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int, Key
 from lrevopt.checks import finite, one_of, positive_integer, random_key, sequence, shown
 from lrevopt.inner_loop.adjoint import unroll_losses
 from lrevopt.inner_loop.objectives import OBJECTIVES, Objective, meta_objective
-from lrevopt.inner_loop.run_checks import check_run
+from lrevopt.inner_loop.run_checks import check_first_losses, check_run
 from lrevopt.optimizers import from_optax
 from lrevopt.tasks.interface import AbstractTask, sample_problems
 
@@ -59,7 +59,8 @@ class TunedRate(eqx.Module):
     """Learning rates with their scores.
 
     `scores` are mean meta-objectives over the same problems, less is better, inf where a run
-    diverged; `diverged` counts these runs.
+    diverged; `diverged` counts these runs. A run has diverged, too, if its meta-objective is not a
+    finite number.
     """
 
     learning_rates: Float[np.ndarray, " rate"]
@@ -68,13 +69,17 @@ class TunedRate(eqx.Module):
 
     @property
     def best(self) -> float:
-        """The learning rate with the least score."""
-        return float(self.learning_rates[np.argmin(self.scores)])
+        """The learning rate with the least score or, if all are inf, the fewest diverged runs."""
+        return float(self.learning_rates[self._place()])
 
     @property
     def on_edge(self) -> bool:
-        """Whether the best rate is the first or the last one tried, or every rate diverged."""
-        return int(np.argmin(self.scores)) in (0, len(self.scores) - 1)
+        """Whether the best rate is the first or the last one tried."""
+        return self._place() in (0, len(self.scores) - 1)
+
+    def _place(self) -> int:
+        """Of the best rate. No run of a rate with a finite score diverged."""
+        return int(np.lexsort((self.scores, self.diverged))[0])
 
 
 def tune_rate(
@@ -93,8 +98,9 @@ def tune_rate(
     - `key`: draws the `problems` problems; test problems must come from another key.
     - `steps`: updates of each run. `objective`: the meta-objective that is averaged.
 
-    Raises `ValueError` for counts below 1, an unknown objective, no rates, or a transformation
-    that `from_optax` refuses.
+    Raises `ValueError` for counts below 1, an unknown objective, no rates, a transformation that
+    `from_optax` refuses, first losses that are negative or not finite, and rates of which every run
+    diverges.
     """
     problems = positive_integer("problems", problems)
     steps = positive_integer("steps", steps)
@@ -108,10 +114,16 @@ def tune_rate(
         )
     key = random_key("key", key)
     check_run(from_optax(make(rates[0])), task, key)
+    check_first_losses(task, eqx.filter_jit(sample_problems)(task, key, problems), finite=True)
     tried = jnp.asarray(rates, float)
     scores, diverged = _score(
         make, task, key, tried, problems=problems, steps=steps, objective=objective
     )
+    if (np.asarray(diverged) == problems).all():
+        raise ValueError(
+            "`rates` must hold a learning rate of which not every run diverges, got "
+            f"{len(rates)} from {min(rates):.3g} to {max(rates):.3g}."
+        )
     return TunedRate(np.asarray(rates), np.asarray(scores, float), np.asarray(diverged))
 
 
@@ -126,13 +138,14 @@ def _score(
     steps: int,
     objective: Objective,
 ) -> tuple[Float[Array, " rate"], Int[Array, " rate"]]:
+    # Drawn in this program and not given to it: then XLA rounds some scores in another way.
     draws = sample_problems(task, key, problems)
 
     def score(rate: Float[Array, ""]) -> tuple[Array, Array]:
         optimizer = from_optax(lambda learning_rate: make(learning_rate), learning_rate=rate)
         losses = unroll_losses(optimizer, task, draws, steps)
-        finite = jnp.isfinite(losses).all(axis=1)
         scores = meta_objective(losses, objective)
+        finite = jnp.isfinite(losses).all(axis=1) & jnp.isfinite(scores)
         return jnp.where(finite, scores, jnp.inf).mean(), (~finite).sum()
 
     return jax.lax.map(score, rates)
