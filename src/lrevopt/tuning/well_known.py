@@ -5,6 +5,7 @@ differ by their rules and not by how much they were tuned.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -114,11 +115,10 @@ def tune_rate(
         )
     key = random_key("key", key)
     check_run(from_optax(make(rates[0])), task, key)
-    check_first_losses(task, eqx.filter_jit(sample_problems)(task, key, problems), finite=True)
+    draws = eqx.filter_jit(sample_problems)(task, key, problems)
+    check_first_losses(task, draws, finite=True)
     tried = jnp.asarray(rates, float)
-    scores, diverged = _score(
-        make, task, key, tried, problems=problems, steps=steps, objective=objective
-    )
+    scores, diverged = _score(make, task, draws, tried, steps=steps, objective=objective)
     if (np.asarray(diverged) == problems).all():
         raise ValueError(
             "`rates` must hold a learning rate of which not every run diverges, got "
@@ -131,21 +131,21 @@ def tune_rate(
 def _score(
     make: MakeOptax,
     task: AbstractTask,
-    key: Key[Array, ""],
+    draws: Any,
     rates: Float[Array, " rate"],
     *,
-    problems: int,
     steps: int,
     objective: Objective,
 ) -> tuple[Float[Array, " rate"], Int[Array, " rate"]]:
-    # Drawn in this program and not given to it: then XLA rounds some scores in another way.
-    draws = sample_problems(task, key, problems)
-
     def score(rate: Float[Array, ""]) -> tuple[Array, Array]:
         optimizer = from_optax(lambda learning_rate: make(learning_rate), learning_rate=rate)
         losses = unroll_losses(optimizer, task, draws, steps)
+        finite = jnp.isfinite(losses).all(axis=1)
         scores = meta_objective(losses, objective)
-        finite = jnp.isfinite(losses).all(axis=1) & jnp.isfinite(scores)
-        return jnp.where(finite, scores, jnp.inf).mean(), (~finite).sum()
+        # Without the barrier, XLA rounds means in another way where their terms have a second use.
+        again = meta_objective(jax.lax.optimization_barrier(losses), objective)
+        diverged = (~(finite & jnp.isfinite(again))).sum()
+        return jnp.where(finite, scores, jnp.inf).mean(), diverged
 
-    return jax.lax.map(score, rates)
+    means, diverged = jax.lax.map(score, rates)
+    return jnp.where(diverged > 0, jnp.inf, means), diverged
