@@ -1,5 +1,6 @@
 """Worth of parts, paths of ever more numbers, and white boxes as text."""
 
+import copy
 import csv
 import dataclasses
 import io
@@ -22,6 +23,7 @@ from tables import mostly_long
 import lrevopt as lo
 from lrevopt import storage
 from lrevopt.inner_loop.recorded_runs import Typical
+from lrevopt.optimizers import saved
 from lrevopt.optimizers.white_box import PARTS
 from lrevopt.optimizers.white_box_documents import box_of, distilled_box, document_of
 from lrevopt.plots.distillation import waterfall
@@ -626,8 +628,8 @@ def test_what_a_later_study_cannot_take_is_refused_before_the_first(study, box, 
     assert not (tmp_path / "new").exists()
 
 
-def test_a_fit_beside_other_baselines_is_not_taken_up(tmp_path, monkeypatch):
-    """What was interrupted is of the baselines that it was measured beside."""
+def test_a_fit_of_another_scale_or_beside_other_baselines_is_not_taken_up(tmp_path, monkeypatch):
+    """What was interrupted is of that optimizer, and of the baselines beside it."""
     settings = DistillSettings(
         studies=("fit", "path"), problems=2,
         distilling=lo.Distilling(starts=1, candidates=2, iterations=2, refinement=0, problems=2,
@@ -639,15 +641,20 @@ def test_a_fit_beside_other_baselines_is_not_taken_up(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(distillation_package, "grow_path", interrupted)
-    for rate in (1e-4, 2e-4):
+    learned: Any = lo.load(run.folder)
+    twice = copy.copy(learned)
+    object.__setattr__(twice, "output_scale", 2 * learned.output_scale)  # a constant
+    for rate, own in ((1e-4, learned), (2e-4, learned), (2e-4, twice)):
+        monkeypatch.setattr(saved, "load", lambda folder, own=own: own)
         rivals = {"momentum": lo.Momentum(rate, 0.5), "slow": lo.Momentum(1e-6, 0.5)}
         monkeypatch.setattr(distill_module, "tuned_baselines", lambda tuned, rivals=rivals: rivals)
         with pytest.raises(KeyboardInterrupt):
             distill_run(run, tmp_path / "cut", settings, white_box=box, say=lambda _: None)
         record = storage.load_record(lo.Distillation, tmp_path / "cut" / "distillation.npz")
-        tested = lo.evaluate(rivals, run.task, problems=2, steps=5, key=key_of_scores(settings))
-        row = record.objectives[record.contestants.index("momentum")]
-        np.testing.assert_allclose(row, tested.meta_objectives()[0], rtol=1e-6)
+        key, entered = key_of_scores(settings), {"momentum": rivals["momentum"], "learned": own}
+        tested = lo.evaluate(entered, run.task, problems=2, steps=5, key=key)
+        rows = [record.objectives[record.contestants.index(name)] for name in entered]
+        np.testing.assert_allclose(rows, tested.meta_objectives(), rtol=1e-6)
 
 
 def key_of_scores(settings: DistillSettings) -> jax.Array:

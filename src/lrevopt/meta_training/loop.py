@@ -161,7 +161,6 @@ class Training:
     ) -> "Training":
         """Plan the memory, open the folder, and begin or continue. Raises as `meta_train` does."""
         training_key, selection_key = jr.split(key)
-        selection = selection_problems(task, selection_key, settings)
         spread = independent(settings, drawn_parameters(task, key).size)
         mesh = training_mesh(mesh, *spread)
         planned = folder.plan(
@@ -169,6 +168,7 @@ class Training:
             resume=resume, overwrite=overwrite, report=report_plan,
             heading=spread_in_words(mesh, *spread),
         )  # fmt: skip
+        selection = selection_problems(task, selection_key, settings)
         weights, fixed = eqx.partition(optimizer, eqx.is_inexact_array)
         particles = None
         if settings.estimator == "pes":

@@ -229,9 +229,6 @@ class Population:
     ) -> "Population":
         """Plan the memory, open the folder, and begin or continue."""
         count = len(members.each)
-        training_keys, selection_keys = jax.vmap(jr.split, out_axes=1)(keys)
-        for own in selection_keys:
-            selection_problems(task, own, settings)
 
         def make() -> MemoryPlan:
             limit: Any = {"memory_limit": memory_limit, "members": count}
@@ -242,6 +239,9 @@ class Population:
             heading="; ".join(filter(None, (
                 crowded() if mesh is None else "", f"{count} members at once; for each of them"))),
         )  # fmt: skip
+        training_keys, selection_keys = jax.vmap(jr.split, out_axes=1)(keys)
+        for own in selection_keys:
+            selection_problems(task, own, settings)
         found = folder.open(planned, resume=resume, overwrite=overwrite)
         state, progress = begun_or_found(*_begun(task, members, settings, keys), found)
         return cls(

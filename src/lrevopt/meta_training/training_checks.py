@@ -7,7 +7,6 @@ from jaxtyping import Array, Key, PyTree
 
 from lrevopt.checks import instance
 from lrevopt.inner_loop.run_checks import check_first_losses, check_run
-from lrevopt.inner_loop.sizes import check_runs
 from lrevopt.meta_training.settings import MetaTraining
 from lrevopt.optimizers.interface import AbstractOptimizer, AbstractParameterOptimizer
 from lrevopt.tasks.interface import AbstractTask, sample_problems
@@ -54,12 +53,10 @@ def selection_problems(
 ) -> PyTree[Array]:
     """Problems on which snapshots are scored, drawn from `key`.
 
-    Raises `ValueError` if they do not fit into memory, and unless all their first losses are finite
-    and above 0. A snapshot's score is infinite if one problem's is, and of a start of loss 0 that
-    is so of all that move from it.
+    Whether they fit into memory is for `check_sizes` to say, before. Raises `ValueError` unless all
+    their first losses are finite and above 0. A snapshot's score is infinite if one problem's is,
+    and of a start of loss 0 that is so of all that move from it.
     """
-    steps = settings.selection_unroll or settings.unroll
-    check_runs(task, problems=settings.selection_problems, steps=steps)
     problems = sample_problems(task, key, settings.selection_problems)
     check_first_losses(task, problems, finite=True, positive=True)
     return problems

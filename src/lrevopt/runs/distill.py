@@ -120,8 +120,8 @@ def distill_run(
     }  # fmt: skip
     found: dict[str, Any] = {}
     storage.check_output(output, facts)
-    rivals = {"baselines": {name: storage.digest_of(one) for name, one in baselines.items()}}
-    with storage.claimed(output), storage.resumable(output, "distill", facts | rivals):
+    values = {"values": storage.digest_of_contents((optimizer, baselines))}
+    with storage.claimed(output), storage.resumable(output, "distill", facts | values):
         storage.save_json(output / storage.SETTINGS, facts | {"versions": storage.versions()})
         if "fit" in settings.studies:
             found["fit"] = _fit(optimizer, box, run, settings, baselines)
