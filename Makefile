@@ -36,8 +36,9 @@ test: lint
 # set to nothing, so that their programs are optimised. Long: tests like the fast ones, left out there
 # because `make test` is to end in eight minutes, run in the same way.
 test-slow: .venv/developer
-	XLA_FLAGS= $(BIN)/python -m pytest -n 2 --dist load --maxschedchunk 1 -m slow
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "long and not slow"
+	XLA_FLAGS= $(BIN)/python -m pytest -n 2 --dist load --maxschedchunk 1 --durations 12 -m slow
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 12 \
+		-m "long and not slow"
 
 lint: .venv/developer
 	$(BIN)/ruff check .

@@ -58,6 +58,9 @@ STAGES: dict[str, list[str]] = {
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
 
+ONCE = ("reproduce",)
+"""Stages interrupted once by each signal: long ones, whose parts are stages themselves."""
+
 OF_TRAINING = ("meta-step", "memory plan", "runs problems")
 """What lines of training's own hold: its progress bar, its plan, its devices."""
 
@@ -275,7 +278,7 @@ def run_all(
         assert code == 0, said
         shutil.copytree(now, reference)
         for number in SIGNALS:
-            for place in range(rounds):
+            for place in range(1 if stage in ONCE else rounds):
                 for attempt in range(6):  # a moment after the end is none
                     when = at_file(dice.randint(1, renamed), number)
                     if place % 2 and attempt < 4:
