@@ -354,6 +354,44 @@ def test_tasks_of_the_same_functions_share_a_program():
     assert compiled == 3
 
 
+LOOP = """
+import jax, jax.numpy as jnp
+import lrevopt as lo
+
+found, settings, data = [], {"power": 2}, [3.0]
+
+def make():
+    return lo.FunctionTask(
+        lambda p: strength * jnp.sum(jnp.abs(p - data[0]) ** settings["power"]),
+        lambda key: jnp.zeros(1),
+    )
+
+def measure():
+    steps = {"descent": lo.GradientDescent(0.01)}
+    result = lo.evaluate(steps, make(), problems=1, steps=1, key=jax.random.key(0))
+    found.append(float(result.losses[0, 0, 0]))
+
+for strength in (1.0, 10.0):
+    measure()
+settings["power"] = 3
+measure()
+data[0] = 1.0
+measure()
+strength = 1.0
+settings["power"] = 2
+data[0] = 3.0
+measure()
+same = make() == make()
+"""
+
+
+def test_names_of_a_module_and_what_changes_in_place_make_another_program():
+    names: dict[str, Any] = {"__name__": "notebook"}
+    exec(compile(LOOP, "<stdin>", "exec"), names)
+    assert names["found"] == [9.0, 90.0, 270.0, 10.0, 9.0]
+    assert names["same"]
+
+
 def test_functions_are_equal_by_code_and_closure():
     def make(value):
         def inner(x):

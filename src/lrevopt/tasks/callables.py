@@ -2,7 +2,11 @@
 
 A lambda, or a function inside another, is a new object each time that the outer one is called.
 JAX compiles per object, so a task that is made twice would compile everything twice. Here two
-functions are the same if they have the same code and close over the same values.
+functions are the same if they have the same code and if all that they refer to, what they close
+over and names of their module, has the same content.
+
+That content is read once, when a task is made. As with `jax.jit`, a program goes on with the
+values that it was compiled with: who changes them makes the task anew.
 """
 
 import functools
@@ -20,21 +24,23 @@ from lrevopt.storage.contents import closed_over, digest_of_contents, full_name,
 
 
 class Static:
-    """Any value as a static field. Functions are equal by code, defaults and closure.
+    """Any value as a static field. Functions are equal by code and by the content they refer to.
 
-    What has no hash is equal only to itself.
+    What has no hash is equal only to itself, and only while its content is the same.
     """
 
     def __init__(self, value: Any):
         self.value = value
-        self._identity = _identity(value, ())
+        # Names of a module, and what can be changed in place, count by their content now.
+        content = digest_of_contents(value, _package(value))
+        self._identity = (_identity(value, ()), content)
 
     def __contents__(self) -> tuple[Any, ...]:
         """What its digest is made of (see `storage.digest_of_contents`)."""
         return (self.value,)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Static) and self._identity == other._identity
+        return self is other or (isinstance(other, Static) and self._identity == other._identity)
 
     def __hash__(self) -> int:
         return hash(self._identity)
@@ -73,6 +79,13 @@ def _identity(value: Any, around: tuple[object, ...]) -> Hashable:
     except TypeError:
         return _Same(value)
     return (type(value), value)
+
+
+def _package(value: Any) -> str:
+    """The package of the function among these leaves: its code counts by what it refers to."""
+    leaves = value if isinstance(value, tuple) else (value,)
+    kinds = (types.FunctionType, types.MethodType)
+    return next((root_package(leaf) for leaf in leaves if isinstance(leaf, kinds)), "")
 
 
 def as_array(leaf: Any) -> Any:
