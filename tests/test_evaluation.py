@@ -230,7 +230,9 @@ def test_records_are_parted_and_joined_with_their_metrics():
     """What is taken apart by name comes together again; metrics that one lacks are missed."""
     generator = np.random.default_rng(0)
     metrics = {"accuracy": generator.random((3, 2)), "loss": generator.random((3, 2))}
-    whole = Evaluation(("a", "b", "c"), generator.random((3, 2, 4)), metrics)
+    losses = generator.random((3, 2, 4))
+    losses[:, :, 0] = losses[0, :, 0]
+    whole = Evaluation(("a", "b", "c"), losses, metrics)
     again = whole.only(["a"]).beside(whole.only(["c", "b", "a"]))
     assert again.names == ("a", "c", "b")
     back = again.only(whole.names)
@@ -241,6 +243,23 @@ def test_records_are_parted_and_joined_with_their_metrics():
     assert plain.beside(whole).metrics == {}
     with pytest.raises(ValueError, match="`other` must have the metrics of this record, got none"):
         whole.beside(plain)
+    elsewhere = Evaluation(
+        ("d",), 2 * whole.losses[:1], metrics={n: m[:1] for n, m in metrics.items()}
+    )
+    with pytest.raises(ValueError, match="`other` must have runs on the same problems"):
+        whole.beside(elsewhere)
+
+
+def test_huge_differences_and_losses_of_zero_compare_without_nan():
+    ours, theirs = np.array([1e130, 3e130, 2e130, 5e130]), np.array([1e-3, 2e-3, 1e-3, 3e-3])
+    mean, low, high = paired_interval(ours, theirs)
+    small = paired_interval(ours / 2.0**400, theirs / 2.0**400)
+    np.testing.assert_allclose([mean, low, high], np.array(small) * 2.0**400, rtol=1e-14)
+    assert 0 < low < mean < high
+    ends = np.array([[[1, 0], [1, 0]], [[1, 0], [2, 0]], [[1, 0], [1, 0.5]]], float)
+    result = Evaluation(("a", "b", "c"), ends)
+    assert result.compare("a", "b", "final").ratio_of_means == 1
+    assert result.compare("c", "b", "final").ratio_of_means == np.inf
 
 
 @pytest.mark.long

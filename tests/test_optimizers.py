@@ -264,6 +264,13 @@ REFUSED = {
     "momentum": (lambda: lo.Momentum(0.1, float("inf")), "`momentum` must be finite, got inf"),
     "threshold": (lambda: lo.ClippedGradientDescent(0.1, -1), "`threshold` .* at least 0, got -1"),
     "decay": (lambda: lo.RMSProp(0.1, float("nan")), "`decay` must be finite"),
+    "decay 1.5": (lambda: lo.RMSProp(0.1, 1.5), "`decay` must be below 1, got 1.5"),
+    "decay -0.1": (
+        lambda: lo.RMSProp(0.1, -0.1),
+        "`decay` must be finite and at least 0, got -0.1",
+    ),
+    "b1 -1": (lambda: lo.Adam(0.1, -1.0), "`b1` must be above -1, got -1"),
+    "b2 -0.9": (lambda: lo.Adam(0.1, b2=-0.9), "`b2` must be finite and at least 0, got -0.9"),
     "epsilon": (lambda: lo.RMSProp(0.1, 0.9, 0.0), "`epsilon` must be finite and at least"),
     "adam": (lambda: lo.Adam(0.1, 0.9, float("nan")), "`b2` must be finite"),
     "rate_of_two": (

@@ -127,8 +127,8 @@ class Evaluation(Printed, eqx.Module):
     def beside(self, other: "Evaluation") -> "Evaluation":
         """Join this record with the optimizers of `other` that it lacks, on the same problems.
 
-        Raises `ValueError` for runs of another number of problems or updates, or without metrics
-        that this record has.
+        Raises `ValueError` for runs of another number of problems or updates or of other first
+        losses, or without metrics that this record has.
         """
         instance("other", other, Evaluation, "an evaluation")
         if self.losses.shape[1:] != other.losses.shape[1:]:
@@ -136,6 +136,8 @@ class Evaluation(Printed, eqx.Module):
                 f"`other` must have runs of shape {self.losses.shape[1:]}, got "
                 f"{other.losses.shape[1:]}."
             )
+        if not np.allclose(self.losses[0, :, 0], other.losses[0, :, 0], 1e-3, 0, equal_nan=True):
+            raise ValueError("`other` must have runs on the same problems, got other first losses.")
         missing = [name for name in self.metrics if name not in other.metrics]
         if missing:
             raise ValueError(
@@ -230,9 +232,10 @@ def comparison(
     """Compare meta-objectives of two optimizers on the same problems; +inf where one diverged."""
     difference, low, high = paired_interval(ours, theirs)
     diverged, baseline_diverged = (int(np.isinf(run).sum()) for run in (ours, theirs))
-    infinite_ratio = np.inf if diverged else 0.0
-    finite = not (diverged or baseline_diverged)
-    ratio = ours.mean() / theirs.mean() if finite else infinite_ratio
+    ratio = np.inf if diverged else 0.0
+    if not (diverged or baseline_diverged):  # two means of 0 are equal
+        with np.errstate(divide="ignore"):
+            ratio = ours.mean() / theirs.mean() if ours.mean() or theirs.mean() else 1.0
     return Comparison(
         name=name,
         baseline=baseline,
@@ -369,8 +372,10 @@ def paired_interval(
     if np.all(np.isfinite(differences)):
         from scipy import stats  # most of a second and 60 MB, only here
 
+        # Powers of large differences would overflow in the acceleration.
+        scale = np.ldexp(1.0, min(np.frexp(np.abs(differences).max())[1], 1023))
         result = stats.bootstrap(
-            (differences,),
+            (differences / scale,),
             np.mean,
             n_resamples=RESAMPLES,
             confidence_level=CONFIDENCE,
@@ -378,7 +383,9 @@ def paired_interval(
             method="BCa",
             rng=generator,
         )
-        return mean, float(result.confidence_interval.low), float(result.confidence_interval.high)
+        low, high = (float(scale * end) for end in result.confidence_interval)
+        if np.isfinite([low, high]).all():
+            return mean, low, high
     picks = generator.integers(differences.size, size=(RESAMPLES, differences.size))
     means = np.sort([_mean_of_extended(differences[pick]) for pick in picks])
     # Order statistics, because interpolation between infinities gives NaN.

@@ -35,18 +35,26 @@ def as_float(value: Values) -> Float[Array, "..."]:
 
 
 def hyperparameter(
-    name: str, value: ArrayLike, minimum: float = -math.inf, maximum: float | None = None
+    name: str,
+    value: ArrayLike,
+    minimum: float = -math.inf,
+    maximum: float | None = None,
+    above: float | None = None,
 ) -> Float[Array, ""]:
     """`value` as a scalar array; `ValueError` unless it is finite and within the bounds.
 
-    `minimum` may be met, `maximum` may not.
+    `minimum` may be met, `maximum` and `above` may not.
     """
     leaf = as_float(real_array(name, value))
     if leaf.ndim:
         raise ValueError(f"`{name}` must be a scalar, got shape {leaf.shape}.")
     finite_leaves(name, leaf, minimum=minimum)
-    if maximum is not None and not isinstance(leaf, jax.core.Tracer) and not leaf < maximum:
+    if isinstance(leaf, jax.core.Tracer):
+        return leaf
+    if maximum is not None and not leaf < maximum:
         raise ValueError(f"`{name}` must be below {maximum:g}, got {float(leaf):g}.")
+    if above is not None and not leaf > above:
+        raise ValueError(f"`{name}` must be above {above:g}, got {float(leaf):g}.")
     return leaf
 
 
@@ -183,7 +191,8 @@ class RMSProp(AbstractOptimizer):
 
     def __init__(self, learning_rate: ArrayLike, decay: ArrayLike = 0.9, epsilon: ArrayLike = 1e-8):
         self.learning_rate = hyperparameter("learning_rate", learning_rate, minimum=0.0)
-        self.decay = hyperparameter("decay", decay)
+        # Beyond these bounds second moments become negative; at 1 they stay at 0.
+        self.decay = hyperparameter("decay", decay, minimum=0.0, maximum=1.0)
         self.epsilon = hyperparameter("epsilon", epsilon, minimum=TINY)
 
     @property
@@ -223,9 +232,10 @@ class Adam(AbstractOptimizer):
         epsilon: ArrayLike = 1e-8,
     ):
         self.learning_rate = hyperparameter("learning_rate", learning_rate, minimum=0.0)
-        # At 1 the bias correction divides by 0.
-        self.b1 = hyperparameter("b1", b1, maximum=1.0)
-        self.b2 = hyperparameter("b2", b2, maximum=1.0)
+        # At 1, and at -1 in every second update, the bias correction divides by 0. Below 0 second
+        # moments become negative.
+        self.b1 = hyperparameter("b1", b1, above=-1.0, maximum=1.0)
+        self.b2 = hyperparameter("b2", b2, minimum=0.0, maximum=1.0)
         self.epsilon = hyperparameter("epsilon", epsilon, minimum=TINY)
 
     @property
