@@ -84,6 +84,7 @@ PROBLEM = RosenbrockProblem(jnp.ones(2))
 ONE, TWO = jnp.zeros(1), jnp.zeros(2)
 GRU = lo.RecurrentOptimizer(Squashed(), 2)
 TRAINING = lo.MetaTraining(steps=1, unroll=2, problems=2, selection_problems=2)
+SEARCH = lo.MetaTraining(steps=1, unroll=2, problems=2, selection_problems=2, estimator="cma")
 OPTIMIZERS: dict[str, tuple[Any, str]] = {
     "None": (None, "`{}` must be an optimizer, got None"),
     "a class": (lo.Momentum, "`{}` must be an optimizer, got the class Momentum: call it"),
@@ -550,6 +551,9 @@ def _training() -> dict[str, tuple[Callable[..., Any], str]]:
         "training: resume": (train(resume="yes"), "`resume` must be True or False, got 'yes'"),
         "training: overwrite": (train(overwrite=1), "`overwrite` must be True or False, got 1"),
         "training: memory": (train(memory_limit=0), "`memory_limit` must be a finite number above"),
+        "training: memory, cma": (
+            train(memory_limit=float("nan"), settings=SEARCH),
+            "`memory_limit` must be a finite number above 0, got nan"),
         "training: gradient, key": (gradient(keys=KEY), "`keys` must be random keys"),
         "training: gradient, count": (gradient(keys=KEYS[:0]), "`keys` must be random keys"),
         "training: gradient, task": (gradient(task=None), "`task` must be a task, got None"),

@@ -369,3 +369,15 @@ def test_what_does_not_backpropagate_is_refused():
     for bound in (-1.0, math.nan):
         with pytest.raises(ValueError, match="`cotangent_clip` must be a number of at least 0"):
             lo.unroll_losses(MOMENTUM, ONE, problems, 3, cotangent_clip=bound)
+
+
+def test_a_micro_batch_that_does_not_divide_the_problems_changes_nothing():
+    keys = jr.split(jr.key(3), 6)
+    whole, parts = (
+        lo.meta_gradient(
+            MOMENTUM, ONE, keys, dataclasses.replace(SETTINGS, micro_batch=size, problems=n)
+        )
+        for size, n in ((None, 3), (4, 4))
+    )
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12)

@@ -138,6 +138,17 @@ def test_a_penalty_on_drift_counts():
     assert rest(held) < 0.5 * rest(free)
 
 
+def test_recorded_objectives_are_without_the_penalty_that_ranks_by_it():
+    task = lo.LinearRegression(dim=2, log10_eigenvalues=(-1, 0))
+    start = lo.GRUOptimizer(2, key=jr.key(0))
+    settings = dataclasses.replace(SETTINGS, steps=1, drift_steps=5)
+    free, held = (
+        train(task, start, dataclasses.replace(settings, drift_penalty=penalty)).history.objectives
+        for penalty in (0.0, 1e6)
+    )
+    np.testing.assert_allclose(free, held)  # of the same first candidates
+
+
 def test_what_is_searched_of_a_cell():
     """Vectors of a width entry by entry; of gates, a factor for each block, each beside its own."""
     assert count_of(cho(32), 64) == 32 + 32 + 2 + 1 + 3 + 3

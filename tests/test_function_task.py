@@ -20,7 +20,7 @@ from jaxtyping import Array
 import lrevopt as lo
 from lrevopt.analysis.parameter_types import measure_parameter_types
 from lrevopt.storage import describe
-from lrevopt.tasks.callables import Static, digest
+from lrevopt.tasks.callables import Callback, Static, digest
 from lrevopt.tasks.interface import check_task
 
 TARGET = jnp.arange(6.0).reshape(3, 2)
@@ -390,6 +390,28 @@ def test_names_of_a_module_and_what_changes_in_place_make_another_program():
     exec(compile(LOOP, "<stdin>", "exec"), names)
     assert names["found"] == [9.0, 90.0, 270.0, 10.0, 9.0]
     assert names["same"]
+
+
+@pytest.mark.parametrize(
+    ("batches", "keyed"),
+    [
+        (lambda step, key: key, True),
+        (lambda step, key=None: key, True),
+        (lambda step, noise: noise, True),
+        (lambda *both: both[1], True),
+        (lambda step, data=2.0: step * data, False),
+        (lambda step: step, False),
+        (functools.partial(lambda data, step, key: key, 3.0), True),
+        (functools.partial(lambda step, data: data, data=3.0), False),
+    ],
+)
+def test_batches_get_a_key_only_where_they_ask_for_one(batches, keyed):
+    """`data=data` binds a value in Python: it is not the place of a key."""
+    assert Callback(batches).takes_key() == keyed
+    task = lo.FunctionTask(lambda p, batch: jnp.sum(p), lambda key: jnp.ones(2), batches)
+    problem = task.sample(jr.key(0))
+    given = task.batch(problem, 3)
+    assert jnp.issubdtype(getattr(given, "dtype", float), jax.dtypes.prng_key) == keyed
 
 
 def test_functions_are_equal_by_code_and_closure():

@@ -124,6 +124,11 @@ def test_log_ratios_are_those_of_the_reference():
     [
         (lambda: sweep_scales(OPTIMIZERS, TASK, (), key=KEY), "`scales` must not be empty"),
         (lambda: sweep_scales(OPTIMIZERS, TASK, (1.0, 0.0), key=KEY), "`scales` must"),
+        (lambda: sweep_scales(OPTIMIZERS, TASK, 1.0, key=KEY), "`scales` must be a list of"),
+        (lambda: sweep_scales([], TASK, (1.0,), key=KEY), "`optimizers` must be a dictionary"),
+        (lambda: sweep_horizons(OPTIMIZERS, TASK, 20, key=KEY), "`horizons` must be a list of"),
+        (lambda: sweep_horizons(OPTIMIZERS, TASK, None, key=KEY), "`horizons` must be a list of"),
+        (lambda: sweep_tasks(OPTIMIZERS, [TASK], key=KEY), "`tasks` must be a dictionary of"),
         (lambda: sweep_horizons(OPTIMIZERS, TASK, (), key=KEY), "`horizons` must not be empty"),
         (lambda: sweep_horizons(OPTIMIZERS, TASK, (0,), key=KEY), "`horizons` must"),
         (lambda: sweep_tasks(OPTIMIZERS, {}, key=KEY), "`tasks` must not be empty"),

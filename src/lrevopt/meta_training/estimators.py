@@ -110,7 +110,7 @@ def meta_gradient(
     check_optimizer(optimizer)
     size = settings.micro_batch or count
     if mesh is None:
-        shares = jnp.full(count, 1 / count)
+        shares, size = jnp.full(count, 1 / count), _largest_divisor(count, size)
         return _summed_gradient((optimizer, task), keys, shares, settings, size)
     dim = eqx.filter_eval_shape(task.sample, keys[0]).initial_parameters.size
     spread = with_lanes(mesh, count, dim)

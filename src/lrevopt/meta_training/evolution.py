@@ -128,9 +128,10 @@ class Evolving(Training):
         """One generation: candidates on the same new problems, and a move by their ranks."""
         step = int(self.progress.step)
         candidates = self._candidates()
-        scores = np.asarray(self._scores(candidates, jr.fold_in(self.key, step)), float)
+        objectives, penalties = self._scores(candidates, jr.fold_in(self.key, step))
+        scores = np.asarray(objectives + penalties, float)
         self._tell(candidates, scores)
-        finite = scores[np.isfinite(scores)]
+        finite = np.asarray(objectives, float)[np.isfinite(scores)]
         median = float(np.median(finite)) if finite.size else math.inf
         state = self.state
         self.state = dataclasses.replace(
@@ -144,8 +145,8 @@ class Evolving(Training):
 
     def _scores(
         self, candidates: Float[np.ndarray, "candidate coordinate"], key: Key[Array, ""]
-    ) -> Float[Array, " candidate"]:
-        """Score of each candidate on new problems, with the penalty on drift if there is one."""
+    ) -> tuple[Float[Array, " candidate"], Float[Array, " candidate"]]:
+        """Objective of each candidate on new problems, and its penalty on drift, 0 without one."""
         settings = self.step_settings
         optimizers = _stacked(self.numbers, jnp.asarray(candidates, float))
         problems = eqx.filter_jit(sample_problems)(self.task, key, settings.problems)
@@ -154,9 +155,9 @@ class Evolving(Training):
             memory=self.memory, mesh=self.mesh,
         )  # fmt: skip
         if not settings.drift_penalty:
-            return scores
+            return scores, jnp.zeros_like(scores)
         drifts = _drifts(optimizers, settings.drift_steps)
-        return scores + settings.drift_penalty * drifts.astype(scores.dtype)
+        return scores, settings.drift_penalty * drifts.astype(scores.dtype)
 
     def _candidates(self) -> Float[np.ndarray, "candidate coordinate"]:
         return np.stack([self.search.ask() for _ in range(self.search.population_size)])

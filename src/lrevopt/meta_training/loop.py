@@ -54,10 +54,13 @@ from lrevopt.storage.signals import stop_requests
 from lrevopt.tasks.interface import AbstractTask, drawn_parameters
 
 
-def check_running(time_limit: float | None, save_every: float, **switches: bool) -> None:
-    """Raise `ValueError` for times that are not positive, and switches that are not booleans."""
-    if time_limit is not None:
-        finite("time_limit", time_limit, above=0.0)
+def check_running(
+    time_limit: float | None, save_every: float, memory_limit: float | None, **switches: bool
+) -> None:
+    """Raise `ValueError` for limits that are not positive, and switches that are not booleans."""
+    for name, limit in (("time_limit", time_limit), ("memory_limit", memory_limit)):
+        if limit is not None:
+            finite(name, limit, above=0.0)
     finite("save_every", save_every, above=0.0)
     for name, value in switches.items():
         yes_or_no(name, value)

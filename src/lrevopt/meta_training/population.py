@@ -120,7 +120,9 @@ def meta_train_population(
     Raises `ValueError` as `meta_train` does, for optimizers of several structures, and for other
     numbers of optimizers or learning rates than keys.
     """
-    check_running(time_limit, save_every, resume=resume, overwrite=overwrite, progress=progress)
+    check_running(
+        time_limit, save_every, memory_limit, resume=resume, overwrite=overwrite, progress=progress
+    )
     members = _checked_members(task, optimizers, settings, keys)
     peaks = _peaks(learning_rates, settings, keys.shape[0])
     folder = PopulationDirectory(

@@ -20,7 +20,8 @@ class History(eqx.Module):
     """Record of a meta-training. Entries of meta-steps not yet taken are NaN.
 
     - `objectives`: mean meta-objective of each step's own batch, before its update and without the
-      penalty. `gradient_norms`: L2 norm of each step's meta-gradient before clipping.
+      penalty; with the estimator "cma" the median over candidates of this.
+      `gradient_norms`: L2 norm of each step's meta-gradient before clipping.
     - `skipped`: number of steps whose meta-gradient, or gradient of the penalties, was not finite,
       which changed nothing.
       `rollbacks`: how often training returned to the best snapshot.

@@ -47,7 +47,8 @@ class MetaTraining:
     es_deviation: float = 0.01
     """Evolution strategies: standard deviation of the perturbations of the weights."""
     es_pairs: int = 1
-    """Estimator es: antithetic pairs for each problem."""
+    """Estimator es: antithetic pairs for each of `problems`. Each pair draws a problem of its own,
+    so that a meta-step runs `problems` times as many."""
     es_window: int = 20
     """Estimator pes: inner updates in each meta-step, a divisor of `unroll`."""
     cma_deviation: float = 0.02

@@ -57,7 +57,9 @@ def meta_train(
     not positive, an optimizer or task that does not fit (see `unroll`), first losses of selection
     problems that are not all finite and above 0, or a memory limit that nothing fits into.
     """
-    check_running(time_limit, save_every, resume=resume, overwrite=overwrite, progress=progress)
+    check_running(
+        time_limit, save_every, memory_limit, resume=resume, overwrite=overwrite, progress=progress
+    )
     key = random_key("key", key)
     check_training(task, optimizer, settings, key)
     folder = RunDirectory(directory, identity(task, optimizer, settings, key))

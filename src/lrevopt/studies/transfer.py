@@ -22,6 +22,7 @@ from lrevopt.checks import (
     one_of,
     positive_integer,
     random_key,
+    shown,
 )
 from lrevopt.inner_loop.evaluation import (
     Comparison,
@@ -185,6 +186,7 @@ def sweep_scales(
 
     Raises `ValueError` for no scales, or one that is not positive and finite.
     """
+    mapping("optimizers", optimizers, "optimizers")
     for scale in _some("scales", scales):
         finite("scales", scale, above=0.0)
     rows = []
@@ -235,6 +237,8 @@ def sweep_tasks(
 
     Raises `ValueError` for no tasks.
     """
+    if not isinstance(tasks, Mapping):
+        raise ValueError(f"`tasks` must be a dictionary of tasks by number, got {shown(tasks)}.")
     values = _some("tasks", tuple(tasks))
     each = [
         evaluate(optimizers, task, problems=problems, steps=steps, key=key).meta_objectives()
@@ -244,6 +248,8 @@ def sweep_tasks(
 
 
 def _some(name: str, values: Sequence) -> Sequence:
+    if isinstance(values, str) or not hasattr(values, "__len__"):
+        raise ValueError(f"`{name}` must be a list of numbers, got {shown(values)}.")
     if not len(values):
         raise ValueError(f"`{name}` must not be empty, got {values!r}.")
     return values

@@ -147,6 +147,23 @@ class Callback(eqx.Module):
             return False
         return True
 
+    def takes_key(self) -> bool:
+        """Whether its second argument is a key: one that must be given, or that is named `key`.
+
+        Another one with a default is the function's own: `lambda step, data=data: data[step]`.
+        """
+        if not self.takes(2):
+            return False
+        function, bound, keywords = self.parts()
+        try:
+            signature = inspect.signature(function)
+        except (TypeError, ValueError):
+            return True
+        second = object()
+        given = signature.bind(*bound, object(), second, **keywords).arguments
+        (name,) = [name for name, value in given.items() if value is second] or ["key"]
+        return name == "key" or signature.parameters[name].default is inspect.Parameter.empty
+
     def signature(self) -> str:
         """Its name and its arguments, for messages: `loss(params, batch)`."""
         function, _, _ = self.parts()

@@ -75,7 +75,8 @@ class FunctionTask(AbstractTask):
       counts steps, of which entry k modulo their number is taken; or a function `batches(k)` or
       `batches(k, key)` that JAX can trace. `key` belongs to the problem and is the same at each
       step: data drawn from it alone are data of the problem, `jr.fold_in(key, k)` is fresh at
-      each step. `Minibatches` draws them from a dataset.
+      each step. `Minibatches` draws them from a dataset. A second argument that has a default and
+      another name than `key` is left at it.
     - `metrics`: `metrics(params)` returns scalars by name that evaluations report of final
       parameters.
     - `title`: what reports and figures call the task.
@@ -170,7 +171,7 @@ class FunctionTask(AbstractTask):
         """What the loss sees at step `step`, counted from 0. None for a task without batches."""
         if isinstance(self.batches, Callback):
             key = jr.wrap_key_data(problem.seed, impl="threefry2x32")
-            return self.batches(step, key) if self.batches.takes(2) else self.batches(step)
+            return self.batches(step, key) if self.batches.takes_key() else self.batches(step)
         if self.batches is None:
             return None
         count = jax.tree.leaves(self.batches)[0].shape[0]
