@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.markers import CARETLEFT, CARETRIGHT
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from lrevopt.plots.panel import Panel, Records, letter_panels, of, several
@@ -98,6 +99,10 @@ def costs(ax: Axes, record: Interventions, names: Sequence[str] | None = None) -
         ends = np.clip([low, high], 1 / WIDEST, WIDEST)
         ax.plot(ends, [place, place], color=color, linewidth=1.4, zorder=2)
         beyond = ">" if ratio > WIDEST else "<" if ratio < 1 / WIDEST else ""
+        for at, head, past in zip(ends, (CARETLEFT, CARETRIGHT),
+                                  (low < 1 / WIDEST, high > WIDEST), strict=True):  # fmt: skip
+            if past:
+                ax.plot(at, place, marker=head, color=color, markersize=4.2, clip_on=False)
         face = "white" if diverged else color
         ax.plot(shown, place, beyond or "o", color=color, markerfacecolor=face, markersize=4.2,
                 zorder=3, clip_on=False)  # fmt: skip
@@ -229,7 +234,8 @@ COSTS = Panel(
     "left on the test problems; the colour says which mechanism that belongs to. Dots are the "
     "geometric mean, over problems, of its meta-objective over the original's, bars 95 % intervals "
     "of that mean, on a logarithmic axis: at 1 nothing is lost, to the right the mechanism was "
-    "worth something. Arrows with a number stand for values beyond the axis. Where runs diverged, "
+    "worth something. Arrows with a number stand for values beyond the axis, bars with an "
+    "arrowhead for intervals that go on beyond it. Where runs diverged, "
     "their number stands at the right, and the hollow dot is of the others.",
 )
 REPLAYED_RATES = Panel(

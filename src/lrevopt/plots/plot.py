@@ -362,8 +362,9 @@ def scorecard(card: Scorecard, title: str = "Scorecard") -> Figure:
 def interventions(record: Interventions, *, ax: Axes | None = None) -> Figure:
     """What it costs to remove each mechanism: ratios of meta-objectives, changed over original.
 
-    Dots are geometric means over problems, bars 95 % intervals, colours mechanisms. The number of
-    diverged runs stands at the right; the dot is then hollow and is the mean over the other runs.
+    Dots are geometric means over problems, bars 95 % intervals, colours mechanisms; a bar that goes
+    on beyond the axis has an arrowhead. The number of diverged runs stands at the right; the dot is
+    then hollow and is the mean over the other runs.
     """
     instance("record", record, Interventions, "interventions of `intervene`")
     alone = ax is None
