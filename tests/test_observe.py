@@ -124,6 +124,26 @@ def test_ratio_and_sharpness_along_the_update():
     np.testing.assert_allclose(found.sharpness, (g**2 @ CURVATURES) / (g @ g))
 
 
+@pytest.mark.parametrize(("rate", "crossed"), [(1.0, [0]), (0.5, [])])
+def test_no_crossing_is_made_up_where_older_records_were_overwritten(rate, crossed):
+    """Of curvature 3 a rate of 1 is beyond the edge in every update, 0.5 in none."""
+
+    def loss(x):
+        return 1.5 * jnp.sum(x**2)
+
+    few, all_of_them = (
+        lo.observation(
+            train(optax.sgd(rate), loss, jnp.ones(1), 12, length=length, sharpness=True)[2]
+        )
+        for length in (5, 100)
+    )
+    assert [int(all_of_them.steps[k]) for k in all_of_them.crossed] == crossed
+    assert few.steps.tolist() == [7, 8, 9, 10, 11]
+    assert few.crossed == ()
+    assert "5 records; older ones were overwritten." in str(few)
+    assert "12 records." in str(all_of_them)
+
+
 def test_a_ratio_without_parameters_does_not_exist_and_that_of_no_update_is_zero():
     """Also in the table, the figure and the page; NaN checks stay quiet while it is recorded."""
     params = {"start": jnp.zeros(3), "still": jnp.ones(2), "moved": 2 * jnp.ones(2)}
