@@ -326,7 +326,7 @@ def test_records_are_kept_and_drawn(record, tmp_path):
 )  # fmt: skip
 def test_intervals_that_go_on_beyond_the_axis_have_an_arrowhead(low, high, heads):
     names = synthetic().names
-    ends = {f"log_ratio_{end}s": np.full(len(names), np.log(value))
+    ends: dict[str, Any] = {f"log_ratio_{end}s": np.full(len(names), np.log(value))
             for end, value in (("low", low), ("high", high))}  # fmt: skip
     found = dataclasses.replace(synthetic(), log_ratios=np.zeros(len(names)), **ends)
     (ax,) = lo.plot.interventions(found).axes

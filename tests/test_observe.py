@@ -447,3 +447,21 @@ def test_mapped_states_and_what_is_no_transformation_are_refused(as_user):
         lo.observe(optax.sgd)
     with pytest.raises(ValueError, match="`groups` must be a function"):
         lo.observe(optax.sgd(0.1), groups="all")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"announce": print}, "`announce` must be None without sharpness=True, for .* print"),
+        (
+            {"announce": "print", "sharpness": True},
+            "`announce` must be a function of one",
+        ),
+        ({"announce": "print"}, "`announce` must be a function of one sentence or None, got 'pri"),
+        ({"sharpness": "yes"}, "`sharpness` must be True or False, got 'yes'"),
+    ],
+)
+def test_announcements_that_would_never_come_are_refused(options, said, as_user):
+    with pytest.raises(ValueError, match=said) as refused:
+        lo.observe(optax.sgd(0.1), **options)
+    assert "\n" not in str(refused.value)

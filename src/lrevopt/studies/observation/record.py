@@ -138,6 +138,6 @@ def observation(state: Any) -> Observation:
     stable, top_stable = (np.where(bound > 0, bound, np.nan) for bound in (stable, top_stable))
     return Observation(
         steps=np.asarray(records.steps)[order], groups=watched.names, watched=watched.watched,
-        dropped=count > length, losses=loss, sharpness=along, stable=stable, top_sharpness=top, top_stable=top_stable,
-        **columns,
+        dropped=count > length, losses=loss, sharpness=along, stable=stable, top_sharpness=top,
+        top_stable=top_stable, **columns,
     )  # fmt: skip
