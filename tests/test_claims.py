@@ -19,6 +19,7 @@ from synthetic_records import (
     evaluation,
     manifold,
     mechanisms,
+    meta_dynamics,
     momentum_mimic,
     parameter_types,
     tuning,
@@ -543,6 +544,29 @@ def test_the_mode_is_that_of_the_impulse_response():
     assert measured.value < 2e-3
     assert measured.holds is True
     assert "(104, 0.881)" in measured.detail
+
+
+@pytest.mark.parametrize(
+    ("rates", "momenta", "value", "holds"),
+    [
+        ((1e-3, 1.1), (0.0, 0.0), np.log(1.1) / np.log(1e3), True),
+        ((1e-3, 1.4), (0.0, 0.0), np.log(1.4) / np.log(1e3), None),  # right in order of magnitude
+        ((1e-9, 3.0), (0.0, 0.0), np.log(3.0) / np.log(1e9), False),
+        ((1e-3, 1.0), (0.0, 2.0), 1.0, False),  # as far from 1 as the optimum, and not stable
+        ((1e-3, 1.1), (2.0, 0.0), np.nan, None),  # a start that is not stable is no measure
+        ((1e-3, 1.0), (2.0, 1.0), np.nan, False),
+    ],
+)
+def test_a_path_to_the_optimum_ends_near_it_with_a_stable_mode(rates, momenta, value, holds):
+    """The optimum is a rate of 1 and no momentum; the second half of snapshots is alike."""
+    found = dataclasses.replace(
+        meta_dynamics(), dominant_learning_rates=np.repeat(rates, 3),
+        dominant_momenta=np.repeat(momenta, 3), optimum={"learning_rate": 1.0, "momentum": 0.0},
+    )  # fmt: skip
+    measured = BY_NAME["meta-path"].measure(Run.of("own", meta_dynamics=found))
+    np.testing.assert_allclose(measured.value, value, rtol=1e-9)
+    assert measured.holds is holds
+    assert "and the least distance at most 0.25 of a factor e" in BY_NAME["meta-path"].threshold
 
 
 def test_all_of_the_list_is_there():
