@@ -190,6 +190,25 @@ def test_a_removal_that_always_diverges_has_no_ratio():
     assert {said for _, said in intervention_facts(lost)} == {"diverges on every problem"}
 
 
+def test_what_diverges_as_a_whole_is_not_blamed_on_a_removal():
+    record = interventions()
+    count, most = len(record.names), record.problems
+    own = dataclasses.replace(record, original_diverged=4, diverged=np.full(count, 4))
+    for _, said in intervention_facts(own):
+        assert said.endswith("neither diverges, as it does on 4 of 6 (the whole optimizer on 4)")
+    healed = dataclasses.replace(own, diverged=np.zeros(count, int))
+    assert "on 0 of 6 (the whole optimizer on 4)" in intervention_facts(healed)[0][1]
+    lost = dataclasses.replace(own, diverged=np.full(count, most))
+    ends = "diverges on every problem (the whole optimizer on 4)"
+    assert intervention_facts(lost)[0][1] == ends
+    apart = dataclasses.replace(own, diverged=np.full(count, 2), log_ratios=np.full(count, np.nan))
+    assert intervention_facts(apart)[0][1].startswith("diverges on 2 of 6 (the whole optimizer on")
+    assert "nan" not in intervention_facts(apart)[0][1]
+    labels = [lo.plot.interventions(each).axes[0].get_xlabel() for each in (record, own)]
+    assert labels[0] == "meta-objective over original"
+    assert labels[1] == f"{labels[0]}\noriginal diverged on 4 of 6"
+
+
 def test_what_trained_it_and_how_others_were_tuned_is_said(run, page):
     """The estimator, earlier stages, the rule of a search, and metrics beside the losses."""
     searches = {

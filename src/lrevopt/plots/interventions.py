@@ -112,10 +112,13 @@ def costs(ax: Axes, record: Interventions, names: Sequence[str] | None = None) -
             ax.annotate(_powers(ratio), (ends[0] if left else ends[1], place), (away, 0),
                         textcoords="offset points", ha=side, va="center", zorder=4,
                         bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6})  # fmt: skip
+    label, lost = "meta-objective over original", record.original_diverged
+    if lost:
+        label += f"\noriginal diverged on {lost} of {record.problems}"
     if record.diverged.any():
         ax.annotate(f"diverged\nof {record.problems}", (1, 1), (24, 2), xycoords="axes fraction",
                     textcoords="offset points", ha="right", va="bottom")  # fmt: skip
-    ax.set(xscale="log", xlabel="meta-objective over original", ylim=(-0.6, len(names) - 0.4))
+    ax.set(xscale="log", xlabel=label, ylim=(-0.6, len(names) - 0.4))
     _limits(ax, record)
     ax.set_yticks(list(places.values()), [LABELS.get(name, readable(name)) for name in places])
     ax.tick_params(axis="y", length=0)
@@ -236,7 +239,8 @@ COSTS = Panel(
     "of that mean, on a logarithmic axis: at 1 nothing is lost, to the right the mechanism was "
     "worth something. Arrows with a number stand for values beyond the axis, bars with an "
     "arrowhead for intervals that go on beyond it. Where runs diverged, "
-    "their number stands at the right, and the hollow dot is of the others.",
+    "their number stands at the right, and the hollow dot is of the others. Where the original "
+    "itself diverged, its number stands below the axis, and dots leave those problems out.",
 )
 REPLAYED_RATES = Panel(
     of("gradient_replay", rates_of_groups),

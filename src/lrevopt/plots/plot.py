@@ -366,7 +366,7 @@ def interventions(record: Interventions, *, ax: Axes | None = None) -> Figure:
 
     Dots are geometric means over problems, bars 95 % intervals, colours mechanisms; a bar that goes
     on beyond the axis has an arrowhead. The number of diverged runs stands at the right; the dot is
-    then hollow and is the mean over the other runs.
+    then hollow and is the mean over the other runs. That of the original stands below the axis.
     """
     instance("record", record, Interventions, "interventions of `intervene`")
     alone = ax is None
