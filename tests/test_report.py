@@ -195,7 +195,7 @@ def test_what_diverges_as_a_whole_is_not_blamed_on_a_removal():
     count, most = len(record.names), record.problems
     own = dataclasses.replace(record, original_diverged=4, diverged=np.full(count, 4))
     for _, said in intervention_facts(own):
-        assert said.endswith("neither diverges, as it does on 4 of 6 (the whole optimizer on 4)")
+        assert said.endswith("neither diverges; it does on 4 of 6 (the whole optimizer on 4)")
     healed = dataclasses.replace(own, diverged=np.zeros(count, int))
     assert "on 0 of 6 (the whole optimizer on 4)" in intervention_facts(healed)[0][1]
     lost = dataclasses.replace(own, diverged=np.full(count, most))

@@ -215,7 +215,7 @@ def intervention_facts(record: Interventions) -> Facts:
         elif np.isnan(ratio):
             said = f"diverges on {lost} of {most}{beside}, and on no problem neither does"
         elif lost or whole:
-            where = "neither diverges" if whole else "it does not diverge"
-            said += f" where {where}, as it does on {lost} of {most}{beside}"
+            where, link = ("neither diverges", ";") if whole else ("it does not diverge", ", as")
+            said += f" where {where}{link} it does on {lost} of {most}{beside}"
         facts.append((f"Without {removed}", said))
     return facts
