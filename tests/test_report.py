@@ -24,6 +24,7 @@ from lrevopt.paper.figures.registry import FIGURES
 from lrevopt.paper.figures.schematic import figure_16
 from lrevopt.paper.report_sections import claims_section
 from lrevopt.plots.style import render
+from lrevopt.runs import report
 from lrevopt.runs.contents import Run
 from lrevopt.runs.pages import Picture
 from lrevopt.runs.report import report_run
@@ -188,6 +189,24 @@ def test_a_removal_that_always_diverges_has_no_ratio():
     record = interventions()
     lost = dataclasses.replace(record, diverged=np.full(len(record.names), record.problems))
     assert {said for _, said in intervention_facts(lost)} == {"diverges on every problem"}
+
+
+def test_the_score_of_the_analytic_optimum_is_said_to_be_of_test_problems(tmp_path, monkeypatch):
+    """It is no hyperparameter, and stands in no column of scores on tuning problems."""
+    text = " ".join(Page(rendered(made_run(), analytic_score=0.044761)).text.split())
+    assert "not searchedmeta-objective on the test problems: 0.0448" in text
+    assert "meta-objective on the test problems" not in Page(rendered(made_run())).text
+    told: dict[str, Any] = {}
+    monkeypatch.setattr(report, "render_report", lambda run, **more: told.update(more) or "")
+    settings = {"task": {"kind": "LinearRegression"}, "seed": 17,
+                "evaluation": {"problems": 4, "steps": 5, "seed": 0}}  # fmt: skip
+    monkeypatch.setattr(Run, "stages", lambda self: settings)
+    monkeypatch.setattr(Run, "task", lo.LinearRegression())
+    monkeypatch.setattr(report, "evaluate", lambda *args, **options: evaluation())
+    storage.save_json(tmp_path / storage.SETTINGS, settings)
+    report_run(Run(tmp_path))
+    assert set(told["analytic_momentum"]) == {"learning_rate", "momentum"}
+    assert told["analytic_score"] == evaluation().meta_objectives()[0].mean()
 
 
 def test_what_diverges_as_a_whole_is_not_blamed_on_a_removal():
