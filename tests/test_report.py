@@ -191,11 +191,13 @@ def test_a_removal_that_always_diverges_has_no_ratio():
     assert {said for _, said in intervention_facts(lost)} == {"diverges on every problem"}
 
 
-def test_the_score_of_the_analytic_optimum_is_said_to_be_of_test_problems(tmp_path, monkeypatch):
+def test_the_score_of_the_analytic_optimum_is_said_to_be_of_test_problems(
+    tmp_path, monkeypatch, page
+):
     """It is no hyperparameter, and stands in no column of scores on tuning problems."""
     text = " ".join(Page(rendered(made_run(), analytic_score=0.044761)).text.split())
     assert "not searchedmeta-objective on the test problems: 0.0448" in text
-    assert "meta-objective on the test problems" not in Page(rendered(made_run())).text
+    assert "meta-objective on the test problems" not in page.text
     told: dict[str, Any] = {}
     monkeypatch.setattr(report, "render_report", lambda run, **more: told.update(more) or "")
     settings = {"task": {"kind": "LinearRegression"}, "seed": 17,
