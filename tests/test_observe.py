@@ -16,6 +16,8 @@ import vl_convert
 from tables import mostly_long
 
 import lrevopt as lo
+from lrevopt.plots.explore import observed
+from lrevopt.studies.observation import Observation
 
 
 @pytest.fixture(autouse=True)
@@ -373,6 +375,24 @@ def test_the_figure_has_a_curve_for_every_group_and_the_crossing():
         "rates"]["data"]["values"]  # fmt: skip
     shown = [row["value"] for row in rows if row["group"] == "b"]
     np.testing.assert_allclose(shown, found.rates[:, 1], rtol=5e-5)
+
+
+def test_more_groups_than_colours_are_told_apart_by_dashes():
+    """Twelve groups have eight colours, and so do up to 24."""
+
+    def looks(count):
+        names, empty = tuple(f"w{k:02d}" for k in range(count)), np.ones(2)
+        record = Observation(
+            np.arange(2), *np.ones((5, 2, count)), *[empty] * 5, groups=names, watched=False
+        )
+        encoding = observed._groups(record, "rates")["encoding"]
+        scales = [encoding[name]["scale"] for name in ("color", "strokeDash") if name in encoding]
+        assert all(scale["domain"] == list(names) for scale in scales)
+        return list(zip(*(map(str, scale["range"]) for scale in scales), strict=True))
+
+    assert len(set(looks(8))) == 8
+    assert len(set(looks(12))) == 12
+    assert len(set(looks(24))) == 24
 
 
 SIZES = {"float16": (0.0, 1e-5, 300.0), "bfloat16": (0.0, 1e-30, 1.0, 1e30),
