@@ -4,6 +4,7 @@ import functools
 import html
 import json
 import re
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -382,9 +383,11 @@ def test_more_groups_than_colours_are_told_apart_by_dashes():
 
     def looks(count):
         names, empty = tuple(f"w{k:02d}" for k in range(count)), np.ones(2)
-        record = Observation(
-            np.arange(2), *np.ones((5, 2, count)), *[empty] * 5, groups=names, watched=False
-        )
+        one: Any = dict.fromkeys(("rates", "ratios", "memories", "saturated", "known"),
+                                 np.ones((2, count)))  # fmt: skip
+        one |= dict.fromkeys(("losses", "sharpness", "stable", "top_sharpness", "top_stable"),
+                             empty)  # fmt: skip
+        record = Observation(steps=np.arange(2), groups=names, watched=False, **one)
         encoding = observed._groups(record, "rates")["encoding"]
         scales = [encoding[name]["scale"] for name in ("color", "strokeDash") if name in encoding]
         assert all(scale["domain"] == list(names) for scale in scales)

@@ -97,8 +97,7 @@ def update_functions(
     legend has the effective learning rate of each state, minus the slope at zero gradient.
 
     - `states`: other states, of shape (state,), by the names that the legend gives them.
-    - `trajectory`: a run of `lo.unroll`, of which `parameter`, an index (by default 0), adds five
-      states.
+    - `trajectory`: a run of `lo.unroll`, of which `parameter`, an index or 0, adds five states.
     - `gradients`: the gradient axis, increasing. By default the range met by that parameter;
       without a trajectory three times the largest *knee*, the gradient at which the tangent at zero
       reaches the largest update; and -1 to 1 where none has a knee between 1e-6 and 1e6.
@@ -118,12 +117,8 @@ def update_functions(
         note = f", x = {number(value)}" if len(values) > 1 else ""
         points = _points_at(value, optimizer, at_rest or optimizer, states)
         shown |= {f"{name}{note}": point for name, point in points.items()}
-    place = 0 if parameter is None else parameter
-    if trajectory is not None:
-        shown |= _states_of_run(optimizer, trajectory, place)
-    else:
-        left_out("without a trajectory", parameter=parameter)
-    axis, chosen = gradient_axis_of(shown, gradients, trajectory, place)
+    shown |= _states_of_run(optimizer, trajectory, parameter)
+    axis, chosen = gradient_axis_of(shown, gradients, trajectory, parameter or 0)
     alone = ax is None
     figure, ax = one_panel(ax)
     zero_lines(ax)
@@ -173,9 +168,13 @@ def _two_states(optimizer: AbstractOptimizer, at_rest: AbstractOptimizer) -> dic
 
 
 def _states_of_run(
-    optimizer: AbstractOptimizer, run: Trajectory, parameter: int
+    optimizer: AbstractOptimizer, run: Trajectory | None, parameter: int | None
 ) -> dict[str, Point]:
-    """States of one parameter at moments of a run, the finite ones."""
+    """States of one parameter, by default the first, at moments of a run, if there is one."""
+    if run is None:
+        left_out("without a trajectory", parameter=parameter)
+        return {}
+    parameter = 0 if parameter is None else parameter
     instance("trajectory", run, Trajectory, "a trajectory of `unroll`")
     dim = run.parameters.shape[1]
     if integer_of_at_least(0, "parameter", parameter) >= dim:

@@ -80,8 +80,6 @@ def observe(
         print(lo.observation(state))
         lo.plot.observation(state)
 
-    Updates are those of `transformation`, which may couple parameters and take more arguments.
-
     - `every`: one update in this many is measured, beginning with the first.
     - `groups`: maps an array's path, `layers.0.weight`, to its group; by default it is its own.
     - `length`: how many records are kept; older ones are overwritten.
@@ -90,12 +88,12 @@ def observe(
     - `announce`: a function such as `print` that gets a sentence, while the loop runs, whenever the
       sharpness begins to exceed what is stable; only with `sharpness=True`.
 
-    The state is an `ObserveState`, arrays of fixed shapes. Raises `ValueError` for bad arguments,
-    and, in `update`, without the parameters or the loss that the sharpness needs.
+    Updates are those of `transformation`, which may couple parameters and take more arguments. The
+    state is an `ObserveState`, arrays of fixed shapes. Raises `ValueError` for bad arguments, and,
+    in `update`, without the parameters or the loss that the sharpness needs.
     """
     every, length = positive_integer("every", every), positive_integer("length", length)
-    sharpness = yes_or_no("sharpness", sharpness)
-    _check_announce(announce, sharpness)
+    _check_announce(announce, sharpness=yes_or_no("sharpness", sharpness))
     inner = _inner(transformation, groups)
 
     def init(params: PyTree) -> ObserveState:
@@ -140,7 +138,7 @@ def _inner(transformation: Any, groups: Any) -> optax.GradientTransformationExtr
     return optax.with_extra_args_support(transformation)
 
 
-def _check_announce(announce: Any, sharpness: bool) -> None:
+def _check_announce(announce: Any, *, sharpness: bool) -> None:
     """Refuse what is no function, and one that would never be called."""
     if announce is None:
         return
