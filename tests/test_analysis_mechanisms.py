@@ -1,5 +1,6 @@
 """Mechanisms on planted optimizers: those that have one show it, those that lack it do not."""
 
+import dataclasses
 from collections.abc import Callable
 
 import equinox as eqx
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from jaxtyping import Array, Float
 from planted import PLANTED
+from synthetic_records import mechanisms
 from tables import OPTIMIZERS, Quadratic, gru, mostly_long
 
 import lrevopt as lo
@@ -21,6 +23,7 @@ from lrevopt.analysis import (
     measure_clipping,
     measure_schedule,
 )
+from lrevopt.analysis.adaptation import adaptation_facts
 from lrevopt.analysis.clipping import clipping_facts
 from lrevopt.analysis.convergence import main_fixed_point
 from lrevopt.analysis.projections import state_variance
@@ -28,6 +31,7 @@ from lrevopt.analysis.spacing import evenly_spaced
 from lrevopt.inner_loop import unroll
 from lrevopt.inner_loop.sampled_states import sample_states
 from lrevopt.optimizers import AbstractOptimizer
+from lrevopt.text import number
 
 POOLED_GRADIENTS = np.random.default_rng(0).normal(size=5000)
 
@@ -304,6 +308,24 @@ def test_a_defective_jacobian_has_no_rates_but_a_record():
     np.testing.assert_allclose(record.schedule.rates, 1 / 500, rtol=1e-9)
     assert record.momentum.linear_error < 1e-12
     assert np.all(np.diff(record.momentum.updates[:, 100]) < 0)
+
+
+def test_learning_rates_under_held_gradients_are_told_of_fixed_points_only():
+    """Held gradients are 0, +-0.01, ..., +-1; of an arm without a fixed point that is said."""
+    record = mechanisms().adaptation
+    outer, inner = (number(0.1 / (1 + size**2)) for size in (1, 10 ** (-4 / 3)))
+
+    def said(converged):
+        ((_, sentence),) = adaptation_facts(dataclasses.replace(record, converged=converged))
+        return sentence
+
+    left = f"{outer} at the outermost fixed point for negative gradients (1 of the largest)"
+    right = "at the outermost fixed point for positive gradients"
+    whole = f"0.1 at zero gradient; {left}, {outer} {right} (1 of the largest)"
+    assert said(np.full(9, True)) == whole
+    assert said(np.arange(9) < 7).endswith(f"; {left}, {inner} {right} (0.0464 of the largest)")
+    assert said(np.arange(9) < 5).endswith(f"; {left}, no fixed point for positive gradients")
+    assert said(np.full(9, False)).startswith("0.1 at zero gradient (no fixed point); no fixed")
 
 
 @pytest.mark.usefixtures("as_user")

@@ -30,6 +30,7 @@ from lrevopt.paper.appendices.momentum_mimic import (
     all_together,
     curve_gaps,
     measure_mimic,
+    mimic_facts,
 )
 from lrevopt.paper.appendices.stage import (
     Compared,
@@ -40,6 +41,7 @@ from lrevopt.paper.appendices.stage import (
     selection_runs,
 )
 from lrevopt.paper.contents import APPENDIX_B
+from lrevopt.paper.figures import FIGURES
 from lrevopt.paper.figures.meta_dynamics import MIMIC, figure_14
 from lrevopt.runs.contents import Run
 from lrevopt.runs.experiment import Experiment, Learned, key_stream
@@ -280,6 +282,13 @@ def test_equal_performance_is_another_choice_than_the_nearest_curve():
     assert found.nearest_curve == 2
     said = found.in_words(np.array([0, 10, 20, 30]))
     assert "momentum after 10 meta-steps: meta-objective -0.0100 [-0.1100, +0.0900]" in said
+
+
+def test_the_caption_says_what_the_facts_say_of_how_the_snapshot_was_chosen():
+    (spec,) = [spec for spec in FIGURES if spec.number == 14]
+    chosen = dataclasses.replace(momentum_mimic(), chosen_by=SCORES)
+    assert "whose mean meta-objective is nearest" in dict(mimic_facts(chosen))["Snapshot"]
+    assert "whose mean meta-objective on selection problems is nearest to tuned" in spec.caption
 
 
 @pytest.mark.parametrize("gap", [0.5, 1e-3])

@@ -19,6 +19,7 @@ from synthetic_records import (
     evaluation,
     manifold,
     mechanisms,
+    meta_dynamics,
     momentum_mimic,
     parameter_types,
     tuning,
@@ -94,7 +95,7 @@ def on_layers(name: str, *curvature: float) -> Run:
 
 
 class Deep(AbstractTask):
-    """Four layers of three weights and a bias, each with a curvature of its own."""
+    """Five layers of three weights and a bias, each with a curvature of its own."""
 
     curvature: Float[Array, " dim"]
 
@@ -103,7 +104,7 @@ class Deep(AbstractTask):
         kinds = {"weight": slice(0, 3), "bias": slice(3, 4)}
         return {
             f"layer{place}.{kind}": slice(4 * place + part.start, 4 * place + part.stop)
-            for place in range(4)
+            for place in range(5)
             for kind, part in kinds.items()
         }
 
@@ -116,7 +117,7 @@ class Deep(AbstractTask):
 
 def on_deep_layers(sign: int) -> Run:
     """Curvatures that rise (1) or fall (-1) with depth: gradients slow the counting optimizer."""
-    curvature = np.repeat(0.1 * 3.0 ** (sign * np.arange(4)), 4)
+    curvature = np.repeat(0.1 * 3.0 ** (sign * np.arange(5)), 4)
     task = Deep(jnp.asarray(curvature))
     record = measure_parameter_types(PLANTED["counting"], task, key=jr.key(1), problems=8, steps=60)
     return Run.of("own", parameter_types=record)
@@ -543,6 +544,51 @@ def test_the_mode_is_that_of_the_impulse_response():
     assert measured.value < 2e-3
     assert measured.holds is True
     assert "(104, 0.881)" in measured.detail
+
+
+@pytest.mark.parametrize(
+    ("weights", "biases", "layers", "holds", "share"),
+    [
+        (1.0, 1.0, 4, True, "Of all orders of one kind, 4.17 % correlate as much."),
+        (1.0, 0.8, 4, None, "Of all orders of one kind, 16.7 % correlate as much."),
+        # 1 - (23/24)^2: one of two kinds is in the opposite order twice as often as one alone.
+        (1.0, -1.0, 4, None, "Of all lesser ones of 2 orders, 8.16 % correlate as little."),
+        (0.1, -1.0, 5, False, "Of all lesser ones of 2 orders, 1.66 % correlate as little."),
+        (1.0, np.nan, 5, None, "There is no rank correlation."),
+        (np.nan, 1.0, 5, None, "There is no rank correlation."),
+    ],
+)
+def test_the_lesser_of_two_orders_is_lower_by_chance(weights, biases, layers, holds, share):
+    found = dataclasses.replace(
+        parameter_types(), depth_correlation={"weight": weights, "bias": biases},
+        bias_gradients=dict.fromkeys(map(str, range(layers)), 1.0),
+    )  # fmt: skip
+    measured = BY_NAME["later-faster"].measure(Run.of("own", parameter_types=found))
+    assert measured.holds is holds
+    assert measured.detail.endswith(share)
+
+
+@pytest.mark.parametrize(
+    ("rates", "momenta", "value", "holds"),
+    [
+        ((1e-3, 1.1), (0.0, 0.0), np.log(1.1) / np.log(1e3), True),
+        ((1e-3, 1.4), (0.0, 0.0), np.log(1.4) / np.log(1e3), None),  # right in order of magnitude
+        ((1e-9, 3.0), (0.0, 0.0), np.log(3.0) / np.log(1e9), False),
+        ((1e-3, 1.0), (0.0, 2.0), 1.0, False),  # as far from 1 as the optimum, and not stable
+        ((1e-3, 1.1), (2.0, 0.0), np.nan, None),  # a start that is not stable is no measure
+        ((1e-3, 1.0), (2.0, 1.0), np.nan, False),
+    ],
+)
+def test_a_path_to_the_optimum_ends_near_it_with_a_stable_mode(rates, momenta, value, holds):
+    """The optimum is a rate of 1 and no momentum; the second half of snapshots is alike."""
+    found = dataclasses.replace(
+        meta_dynamics(), dominant_learning_rates=np.repeat(rates, 3),
+        dominant_momenta=np.repeat(momenta, 3), optimum={"learning_rate": 1.0, "momentum": 0.0},
+    )  # fmt: skip
+    measured = BY_NAME["meta-path"].measure(Run.of("own", meta_dynamics=found))
+    np.testing.assert_allclose(measured.value, value, rtol=1e-9)
+    assert measured.holds is holds
+    assert "and the least distance at most 0.25 of a factor e" in BY_NAME["meta-path"].threshold
 
 
 def test_all_of_the_list_is_there():

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import jax.random as jr
+import numpy as np
 import pytest
 
 import lrevopt as lo
@@ -17,6 +18,7 @@ from lrevopt.paper import commands as paper
 from lrevopt.runs import commands as general
 from lrevopt.runs.command_line import parse
 from lrevopt.runs.experiment import Named
+from lrevopt.runs.tune import with_learning_rate
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 HEAVY = [
@@ -195,6 +197,33 @@ def test_optimizers_are_found_by_every_kind_of_name(module):
     assert [Named(spec).trainable for spec in ("own_module:make", "optax:sgd", "mnist")] == [
         True, False, False,
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "said"),
+    [
+        ({"learning_rate": "nan"}, "learning_rate='nan'"),
+        ({"learning_rate": np.nan}, "learning_rate=nan"),
+        ({"learning_rate": [1, 2]}, r"learning_rate=\[1, 2\]"),
+        ({"learning_rate": 0.1, "b1": "abc", "mu_dtype": "float32"}, "b1='abc'"),
+        ({"b1": "abc"}, "b1='abc'"),  # fails in the search for a learning rate
+    ],
+)
+def test_arguments_that_an_optimizer_cannot_compute_with_are_named(kwargs, said, as_user):
+    def build():
+        chosen = Named("optax:adam", kwargs)
+        return with_learning_rate(chosen, lo.Rosenbrock(), problems=1, steps=1, seed=0).build(
+            jr.key(0)
+        )
+
+    message = "`kwargs` must hold finite numbers where optax:adam computes with them, got"
+    with pytest.raises(ValueError, match=f"{message} {said}.$"):
+        build()
+
+
+def test_a_transformation_that_asks_for_more_is_not_blamed_on_its_arguments(as_user):
+    with pytest.raises(ValueError, match="`transformation` must update a single parameter"):
+        Named("optax:lbfgs", {"learning_rate": 0.1}).build(jr.key(0))
 
 
 def test_arguments_are_json_or_strings():

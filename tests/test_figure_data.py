@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tyro
 from matplotlib.collections import PathCollection
-from synthetic_records import BASELINES, evaluation, history, runs
+from synthetic_records import BASELINES, evaluation, history, interventions, runs
 from tables import mostly_long
 from test_scripts import call
 
 from lrevopt import storage
+from lrevopt.paper.commands import Figures
 from lrevopt.paper.figures import available, drawn_numbers, save_figure_data
 from lrevopt.paper.figures.drawing import draw_figures
 from lrevopt.runs.contents import Run
@@ -192,11 +194,27 @@ def test_the_script_redraws_what_is_shipped(results, monkeypatch, capsys):
     assert sorted(path.name for path in (run / "figures").iterdir()) == files_of(17)
 
 
+def test_figures_have_numbers_or_names_on_the_command_line():
+    """Those that the refusal of another one lists."""
+    for words, figure in (([], None), (["--figure", "16"], 16), (["--figure", "training"],
+                                                                 "training")):  # fmt: skip
+        assert tyro.cli(Figures, args=words).figure == figure
+
+
+@pytest.mark.parametrize("figure", [16, "interventions"])
+def test_one_figure_is_drawn_by_its_number_or_its_name(results, figure):
+    if figure == "interventions":
+        storage.save_record(results / "rosenbrock" / "interventions.npz", interventions())
+    drawn = draw_figures([results / "rosenbrock"], results / "own", figure)
+    assert [spec.number for spec, _ in drawn] == [figure]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["results/rosenbrock", "results/two_moons"], "`output` must name a folder for figures"),
         (["--figure", 12], "`figure` must be one of 1, 16, 17 here, got 12"),
+        (["--figure", "streams"], "`figure` must be one of 1, 16, 17 here, got streams"),
         (["--output", "results/rosenbrock/settings.json/figures"], "can be written"),
     ],
 )

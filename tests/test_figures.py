@@ -429,3 +429,18 @@ def test_task_pictures():
     every = {image.tobytes() for image in np.asarray(task.images)}
     assert len({image.tobytes() for image in digits}) == 30
     assert {image.tobytes() for image in digits} <= every
+
+
+def test_points_of_the_s_curve_that_are_not_fixed_are_hollow_everywhere():
+    """Its chosen points, and learning rates along both arms: the last three are not fixed."""
+    record = mechanisms()
+    converged = np.arange(9) < 6
+    figure = drawn(6, mechanisms=changed(record, adaptation__converged=converged))
+    curve, _, rates = [ax for ax in figure.axes if ax.get_subplotspec()][:3]
+    chosen = [line.get_markerfacecolor() for line in curve.lines if line.get_marker() == "D"]
+    assert [face == "white" for face in chosen] == [False, False, True, True, True]
+    hollow = [line for line in rates.lines if line.get_markerfacecolor() == "white"]
+    found = np.concatenate([np.asarray(line.get_xdata()) for line in hollow])
+    np.testing.assert_array_equal(found, record.adaptation.gradients[6:])
+    assert "hollow where the search did not converge" in SPECS[6].panels[2].caption
+    assert "mechanisms.adaptation.converged" in SPECS[6].panels[2].fields

@@ -3,6 +3,7 @@ and taking away what is not there changes nothing.
 """
 
 import csv
+import dataclasses
 import io
 from typing import Any
 
@@ -14,6 +15,8 @@ import optax
 import pytest
 from jaxtyping import Array, Float
 from matplotlib.figure import Figure
+from matplotlib.markers import CARETLEFT, CARETRIGHT
+from synthetic_records import interventions as synthetic
 from tables import OPTIMIZERS, Quadratic, QuadraticProblem
 
 import lrevopt as lo
@@ -23,6 +26,7 @@ from lrevopt.analysis.linearization import conjugate_mode, dominant_mode
 from lrevopt.analysis.momentum import separated_modes
 from lrevopt.optimizers import AbstractOptimizer
 from lrevopt.plots.interventions import (
+    COSTS,
     EXCHANGED,
     REPLAYED_RATES,
     SEPARATION,
@@ -313,6 +317,26 @@ def test_records_are_kept_and_drawn(record, tmp_path):
         np.testing.assert_allclose(shown, expected[np.isfinite(expected)], rtol=1e-12)
     with pytest.raises(ValueError, match="`runs` must hold at least one run"):
         figure_interventions([])
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "heads"),
+    [(0.5, 90.0, []), (0.5, 101.0, [(CARETRIGHT, 100.0)]), (1e-3, 50.0, [(CARETLEFT, 0.01)]),
+     (1e-3, 1e3, [(CARETLEFT, 0.01), (CARETRIGHT, 100.0)])],
+)  # fmt: skip
+def test_intervals_that_go_on_beyond_the_axis_have_an_arrowhead(low, high, heads):
+    names = synthetic().names
+    ends: dict[str, Any] = {f"log_ratio_{end}s": np.full(len(names), np.log(value))
+            for end, value in (("low", low), ("high", high))}  # fmt: skip
+    found = dataclasses.replace(synthetic(), log_ratios=np.zeros(len(names)), **ends)
+    (ax,) = lo.plot.interventions(found).axes
+    drawn = [
+        (line.get_marker(), float(np.ravel(line.get_xdata())[0]))
+        for line in ax.lines
+        if line.get_marker() in (CARETLEFT, CARETRIGHT)
+    ]
+    assert drawn == heads * len(names)
+    assert "arrowhead" in COSTS.caption
 
 
 class Groups(AbstractTask):

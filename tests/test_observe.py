@@ -4,6 +4,7 @@ import functools
 import html
 import json
 import re
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -16,6 +17,8 @@ import vl_convert
 from tables import mostly_long
 
 import lrevopt as lo
+from lrevopt.plots.explore import observed
+from lrevopt.studies.observation import Observation
 
 
 @pytest.fixture(autouse=True)
@@ -122,6 +125,26 @@ def test_ratio_and_sharpness_along_the_update():
     g = np.asarray(gradients)
     np.testing.assert_allclose(found.ratios, RATE * np.linalg.norm(g) / np.sqrt(3))
     np.testing.assert_allclose(found.sharpness, (g**2 @ CURVATURES) / (g @ g))
+
+
+@pytest.mark.parametrize(("rate", "crossed"), [(1.0, [0]), (0.5, [])])
+def test_no_crossing_is_made_up_where_older_records_were_overwritten(rate, crossed):
+    """Of curvature 3 a rate of 1 is beyond the edge in every update, 0.5 in none."""
+
+    def loss(x):
+        return 1.5 * jnp.sum(x**2)
+
+    few, all_of_them = (
+        lo.observation(
+            train(optax.sgd(rate), loss, jnp.ones(1), 12, length=length, sharpness=True)[2]
+        )
+        for length in (5, 100)
+    )
+    assert [int(all_of_them.steps[k]) for k in all_of_them.crossed] == crossed
+    assert few.steps.tolist() == [7, 8, 9, 10, 11]
+    assert few.crossed == ()
+    assert "5 records; older ones were overwritten." in str(few)
+    assert "12 records." in str(all_of_them)
 
 
 def test_a_ratio_without_parameters_does_not_exist_and_that_of_no_update_is_zero():
@@ -355,6 +378,26 @@ def test_the_figure_has_a_curve_for_every_group_and_the_crossing():
     np.testing.assert_allclose(shown, found.rates[:, 1], rtol=5e-5)
 
 
+def test_more_groups_than_colours_are_told_apart_by_dashes():
+    """Twelve groups have eight colours, and so do up to 24."""
+
+    def looks(count):
+        names, empty = tuple(f"w{k:02d}" for k in range(count)), np.ones(2)
+        one: Any = dict.fromkeys(("rates", "ratios", "memories", "saturated", "known"),
+                                 np.ones((2, count)))  # fmt: skip
+        one |= dict.fromkeys(("losses", "sharpness", "stable", "top_sharpness", "top_stable"),
+                             empty)  # fmt: skip
+        record = Observation(steps=np.arange(2), groups=names, watched=False, **one)
+        encoding = observed._groups(record, "rates")["encoding"]
+        scales = [encoding[name]["scale"] for name in ("color", "strokeDash") if name in encoding]
+        assert all(scale["domain"] == list(names) for scale in scales)
+        return list(zip(*(map(str, scale["range"]) for scale in scales), strict=True))
+
+    assert len(set(looks(8))) == 8
+    assert len(set(looks(12))) == 12
+    assert len(set(looks(24))) == 24
+
+
 SIZES = {"float16": (0.0, 1e-5, 300.0), "bfloat16": (0.0, 1e-30, 1.0, 1e30),
          "float32": (0.0, 1e-30, 1.0, 1e30), "float64": (0.0, 1e-200, 1.0, 1e200)}  # fmt: skip
 
@@ -427,3 +470,21 @@ def test_mapped_states_and_what_is_no_transformation_are_refused(as_user):
         lo.observe(optax.sgd)
     with pytest.raises(ValueError, match="`groups` must be a function"):
         lo.observe(optax.sgd(0.1), groups="all")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"announce": print}, "`announce` must be None without sharpness=True, for .* print"),
+        (
+            {"announce": "print", "sharpness": True},
+            "`announce` must be a function of one",
+        ),
+        ({"announce": "print"}, "`announce` must be a function of one sentence or None, got 'pri"),
+        ({"sharpness": "yes"}, "`sharpness` must be True or False, got 'yes'"),
+    ],
+)
+def test_announcements_that_would_never_come_are_refused(options, said, as_user):
+    with pytest.raises(ValueError, match=said) as refused:
+        lo.observe(optax.sgd(0.1), **options)
+    assert "\n" not in str(refused.value)

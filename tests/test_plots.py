@@ -24,6 +24,7 @@ DEFECTIVE = lo.LinearOptimizer(
     jnp.zeros(2), jnp.array([[0.9, 1.0], [0.0, 0.9]]), jnp.array([0.0, 1.0]),
     -jnp.array([0.1, 0.0]),
 )  # fmt: skip
+MODEL = lo.linearize(lo.Momentum(0.1, 0.9), jnp.zeros(1))
 OPTIMIZERS = {
     "gradient descent": lo.GradientDescent(0.1),
     "clipped": CLIPPED,
@@ -190,6 +191,14 @@ def test_scorecards_have_their_title():
          "`parameter` must be from 0 to 1, got 7"),
         (lambda: lo.plot.eigenmodes(CLIPPED, jnp.zeros(3)), "must have shape"),
         (lambda: lo.plot.eigenmodes(CLIPPED, gradient=np.inf), "`gradient` must be a finite"),
+        (lambda: lo.plot.eigenmodes(MODEL, jnp.ones(2)),
+         "`state` must be left out with a linearization, got an array of float64 and shape"),
+        (lambda: lo.plot.eigenmodes(MODEL, gradient=0.0), "`gradient` must be left out with a lin"),
+        (lambda: lo.plot.eigenmodes(lo.eigenmodes(MODEL), x=1.0),
+         "`x` must be left out with modes, got 1.0"),
+        (lambda: lo.plot.eigenmodes(MODEL, at_rest=CLIPPED), "`at_rest` must be left out with a"),
+        (lambda: lo.plot.update_functions(CLIPPED, parameter=7),
+         "`parameter` must be left out without a trajectory, got 7"),
     ],
 )  # fmt: skip
 def test_bad_input_is_refused_in_one_sentence(call, said, as_user):

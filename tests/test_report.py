@@ -24,6 +24,7 @@ from lrevopt.paper.figures.registry import FIGURES
 from lrevopt.paper.figures.schematic import figure_16
 from lrevopt.paper.report_sections import claims_section
 from lrevopt.plots.style import render
+from lrevopt.runs import report
 from lrevopt.runs.contents import Run
 from lrevopt.runs.pages import Picture
 from lrevopt.runs.report import report_run
@@ -188,6 +189,45 @@ def test_a_removal_that_always_diverges_has_no_ratio():
     record = interventions()
     lost = dataclasses.replace(record, diverged=np.full(len(record.names), record.problems))
     assert {said for _, said in intervention_facts(lost)} == {"diverges on every problem"}
+
+
+def test_the_score_of_the_analytic_optimum_is_said_to_be_of_test_problems(
+    tmp_path, monkeypatch, page
+):
+    """It is no hyperparameter, and stands in no column of scores on tuning problems."""
+    text = " ".join(Page(rendered(made_run(), analytic_score=0.044761)).text.split())
+    assert "not searchedmeta-objective on the test problems: 0.0448" in text
+    assert "meta-objective on the test problems" not in page.text
+    told: dict[str, Any] = {}
+    monkeypatch.setattr(report, "render_report", lambda run, **more: told.update(more) or "")
+    settings = {"task": {"kind": "LinearRegression"}, "seed": 17,
+                "evaluation": {"problems": 4, "steps": 5, "seed": 0}}  # fmt: skip
+    monkeypatch.setattr(Run, "stages", lambda self: settings)
+    monkeypatch.setattr(Run, "task", lo.LinearRegression())
+    monkeypatch.setattr(report, "evaluate", lambda *args, **options: evaluation())
+    storage.save_json(tmp_path / storage.SETTINGS, settings)
+    report_run(Run(tmp_path))
+    assert set(told["analytic_momentum"]) == {"learning_rate", "momentum"}
+    assert told["analytic_score"] == evaluation().meta_objectives()[0].mean()
+
+
+def test_what_diverges_as_a_whole_is_not_blamed_on_a_removal():
+    record = interventions()
+    count, most = len(record.names), record.problems
+    own = dataclasses.replace(record, original_diverged=4, diverged=np.full(count, 4))
+    for _, said in intervention_facts(own):
+        assert said.endswith("neither diverges; it does on 4 of 6 (the whole optimizer on 4)")
+    healed = dataclasses.replace(own, diverged=np.zeros(count, int))
+    assert "on 0 of 6 (the whole optimizer on 4)" in intervention_facts(healed)[0][1]
+    lost = dataclasses.replace(own, diverged=np.full(count, most))
+    ends = "diverges on every problem (the whole optimizer on 4)"
+    assert intervention_facts(lost)[0][1] == ends
+    apart = dataclasses.replace(own, diverged=np.full(count, 2), log_ratios=np.full(count, np.nan))
+    assert intervention_facts(apart)[0][1].startswith("diverges on 2 of 6 (the whole optimizer on")
+    assert "nan" not in intervention_facts(apart)[0][1]
+    labels = [lo.plot.interventions(each).axes[0].get_xlabel() for each in (record, own)]
+    assert labels[0] == "meta-objective over original"
+    assert labels[1] == f"{labels[0]}\noriginal diverged on 4 of 6"
 
 
 def test_what_trained_it_and_how_others_were_tuned_is_said(run, page):

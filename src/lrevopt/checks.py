@@ -268,3 +268,10 @@ def one_of(name: str, value: Any, choices: Sequence[str]) -> str:
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f"`{name}` must be one of {', '.join(choices)}, got {shown(value)}.")
     return value
+
+
+def left_out(where: str, **given: Any) -> None:
+    """Refuse options that are given, not None, `where` nothing would come of them."""
+    for name, value in given.items():
+        if value is not None:
+            raise ValueError(f"`{name}` must be left out {where}, got {shown(value)}.")

@@ -125,9 +125,23 @@ def _hold(opt, point, gradients, steps):
 
 def adaptation_facts(record: Adaptation) -> Facts:
     """Learning rates under held gradients, as pairs of a name and a sentence."""
-    middle = record.rates[np.argmin(np.abs(record.gradients))]
-    ends = record.rates[[0, -1]]
-    return [
-        ("Effective learning rate under held gradients", f"{number(middle)} at zero gradient, "
-         f"{number(ends[0])} and {number(ends[1])} at the ends of the arms"),
-    ]  # fmt: skip
+    zero = np.argmin(np.abs(record.gradients))
+    middle = f"{number(record.rates[zero])} at zero gradient"
+    if not record.converged[zero]:
+        middle += " (no fixed point)"
+    arms = f"{_outermost(record, -1)}, {_outermost(record, 1)}"
+    return [("Effective learning rate under held gradients", f"{middle}; {arms}")]
+
+
+def _outermost(record: Adaptation, sign: int) -> str:
+    """The learning rate at the fixed point of the largest gradient of a sign that has one."""
+    sizes, arm = sign * record.gradients, "negative" if sign < 0 else "positive"
+    fixed = np.flatnonzero(record.converged & (sizes > 0))
+    if not len(fixed):
+        return f"no fixed point for {arm} gradients"
+    last = fixed[np.argmax(sizes[fixed])]
+    share = number(sizes[last] / np.abs(record.gradients).max())
+    return (
+        f"{number(record.rates[last])} at the outermost fixed point for {arm} gradients "
+        f"({share} of the largest)"
+    )

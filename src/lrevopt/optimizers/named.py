@@ -1,12 +1,15 @@
 """Optimizers by name: of optax, what `module:factory` makes, or a white box in a JSON file."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Key
 
 from lrevopt import specs
+from lrevopt.checks import shown
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.optimizers.optax import from_optax
 from lrevopt.optimizers.white_box_documents import load_box
@@ -48,10 +51,39 @@ def make_optimizer(
     if isinstance(made, AbstractOptimizer):
         return made
     if isinstance(made, optax.GradientTransformation | optax.MultiSteps):
-        return from_optax(made)
+        try:
+            return from_optax(made)
+        except ValueError as error:
+            raise blamed(spec, arguments, error) from error
     raise ValueError(
         f"`optimizer` must make an AbstractOptimizer or an optax transformation, but {spec} made a "
         f"{type(made).__name__}."
+    )
+
+
+def blamed(spec: str, kwargs: Mapping[str, Any], error: ValueError) -> ValueError:
+    """The error, or where a transformation fails with arguments that are no numbers, one of them.
+
+    Names of floating types are arguments, too.
+    """
+    unfit = [f"{name}={shown(value)}" for name, value in kwargs.items() if not _fits(value)]
+    if not unfit or not str(error).startswith("`transformation`"):
+        return error
+    return ValueError(
+        f"`kwargs` must hold finite numbers where {spec} computes with them, got "
+        f"{', '.join(unfit)}."
+    )
+
+
+def _fits(value: Any) -> bool:
+    """Whether a value may be an argument of one of optax's optimizers."""
+    if isinstance(value, str):
+        try:
+            jnp.dtype(value)
+        except TypeError:
+            return False
+    return not isinstance(value, list | dict) and (
+        not isinstance(value, float) or math.isfinite(value)
     )
 
 

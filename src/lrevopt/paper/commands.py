@@ -70,8 +70,8 @@ class Figures:
     output: Path | None = None
     """Folder that gets `figure_NN.png`, `.svg`, `.npz` and `.txt` (default: `results/figures`,
     or `figures` in the folder of a single run)."""
-    figure: int | None = None
-    """Only the figure of this number, as in the paper."""
+    figure: int | str | None = None
+    """Only the figure of this number, as in the paper, or of this name, such as training."""
 
     def folder(self) -> Path:
         """Where figures go. Raises `ValueError` if several runs leave that open."""

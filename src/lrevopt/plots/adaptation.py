@@ -48,7 +48,7 @@ def gradient_scale(record: Mechanisms) -> SymLogNorm:
 
 
 def s_curve(ax: Axes, record: Mechanisms, *, bar_below: bool = False) -> None:
-    """Fixed points for gradients held fixed; those not converged to are hollow.
+    """Fixed points for gradients held fixed; those not converged to are hollow, chosen ones too.
 
     The colour bar stands on the right or, to leave columns their width, below.
     """
@@ -76,7 +76,7 @@ def s_curve(ax: Axes, record: Mechanisms, *, bar_below: bool = False) -> None:
             *points[index],
             marker="D",
             markersize=5.5,
-            color=color,
+            markerfacecolor=color if converged[index] else "white",
             markeredgecolor=BLACK,
             markeredgewidth=0.6,
             linestyle="none",
@@ -133,18 +133,20 @@ def _levels_below(
 
 
 def arm_rates(ax: Axes, record: Mechanisms, momentum_rate: float | None) -> None:
-    """Effective learning rate along both arms, against the size of the held gradient."""
+    """Effective learning rate along both arms, against the size of the held gradient.
+
+    Marks of points that are not fixed are hollow.
+    """
     for sign, (name, color, marker) in ARMS.items():
         arm = sign * record.adaptation.gradients > 0
+        sizes, rates = np.abs(record.adaptation.gradients[arm]), record.adaptation.rates[arm]
+        creeps = ~record.adaptation.converged[arm]
+        look: dict[str, Any] = {"color": color, "marker": marker, "markersize": 2.8}
+        ax.plot(sizes, rates, **look, linewidth=0.8, label=name)
         ax.plot(
-            np.abs(record.adaptation.gradients[arm]),
-            record.adaptation.rates[arm],
-            color=color,
-            marker=marker,
-            markersize=2.8,
-            linewidth=0.8,
-            label=name,
-        )
+            sizes[creeps], rates[creeps], **look, linestyle="none", markerfacecolor="white",
+            markeredgewidth=0.6,
+        )  # fmt: skip
     momentum_line(ax, momentum_rate)
     ax.set(xscale="log", xlabel="held gradient, size $|g^*|$", ylabel="effective learning rate")
     from_zero(ax)
@@ -184,9 +186,10 @@ ARM = Panel(
 )
 RATES = Panel(
     lambda ax, run: arm_rates(ax, run.mechanisms, momentum_rate(run)),
-    ("mechanisms.adaptation.rates",),
-    "Effective learning rate at each fixed point against the size of its gradient. Where it "
-    "falls, large gradients make the optimizer cautious. Dashed: tuned momentum.",
+    ("mechanisms.adaptation.rates", "mechanisms.adaptation.converged"),
+    "Effective learning rate at each fixed point against the size of its gradient; hollow where "
+    "the search did not converge. Where it falls, large gradients make the optimizer cautious. "
+    "Dashed: tuned momentum.",
     "Learning rates",
     made=made_momentum_rate,
 )

@@ -1,14 +1,14 @@
-"""The gradients on which a plot shows update functions."""
+"""The gradients and values of parameters at which a plot shows update functions."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Float
 
 from lrevopt.analysis.precision import AnyArray
 from lrevopt.analysis.update_functions import rate_table, update_table
-from lrevopt.checks import finite_leaves, real_array
+from lrevopt.checks import finite, finite_leaves, real_array
 from lrevopt.inner_loop.unroll import Trajectory
 from lrevopt.optimizers.interface import AbstractOptimizer
 
@@ -46,6 +46,15 @@ def gradient_axis_of(
         return np.linspace(-1.0, 1.0, 401), "no knee: from \N{MINUS SIGN}1 to 1"
     reach = KNEES * float(knees.max())
     return np.linspace(-reach, reach, 401), "to three times the largest knee"
+
+
+def values_of(name: str, values: float | Sequence[float]) -> list[float]:
+    """One number or several, in a list without repetitions."""
+    several = np.ndim(cast(Any, values)) == 1
+    found = [finite(name, value) for value in (cast(Any, values) if several else [values])]
+    if not found:
+        raise ValueError(f"`{name}` must hold at least one number, got none.")
+    return list(dict.fromkeys(found))
 
 
 def _knee(

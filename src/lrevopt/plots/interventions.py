@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.markers import CARETLEFT, CARETRIGHT
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from lrevopt.plots.panel import Panel, Records, letter_panels, of, several
@@ -98,6 +99,10 @@ def costs(ax: Axes, record: Interventions, names: Sequence[str] | None = None) -
         ends = np.clip([low, high], 1 / WIDEST, WIDEST)
         ax.plot(ends, [place, place], color=color, linewidth=1.4, zorder=2)
         beyond = ">" if ratio > WIDEST else "<" if ratio < 1 / WIDEST else ""
+        for at, head, past in zip(ends, (CARETLEFT, CARETRIGHT),
+                                  (low < 1 / WIDEST, high > WIDEST), strict=True):  # fmt: skip
+            if past:
+                ax.plot(at, place, marker=head, color=color, markersize=4.2, clip_on=False)
         face = "white" if diverged else color
         ax.plot(shown, place, beyond or "o", color=color, markerfacecolor=face, markersize=4.2,
                 zorder=3, clip_on=False)  # fmt: skip
@@ -107,10 +112,13 @@ def costs(ax: Axes, record: Interventions, names: Sequence[str] | None = None) -
             ax.annotate(_powers(ratio), (ends[0] if left else ends[1], place), (away, 0),
                         textcoords="offset points", ha=side, va="center", zorder=4,
                         bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6})  # fmt: skip
+    label, lost = "meta-objective over original", record.original_diverged
+    if lost:
+        label += f"\noriginal diverged on {lost} of {record.problems}"
     if record.diverged.any():
         ax.annotate(f"diverged\nof {record.problems}", (1, 1), (24, 2), xycoords="axes fraction",
                     textcoords="offset points", ha="right", va="bottom")  # fmt: skip
-    ax.set(xscale="log", xlabel="meta-objective over original", ylim=(-0.6, len(names) - 0.4))
+    ax.set(xscale="log", xlabel=label, ylim=(-0.6, len(names) - 0.4))
     _limits(ax, record)
     ax.set_yticks(list(places.values()), [LABELS.get(name, readable(name)) for name in places])
     ax.tick_params(axis="y", length=0)
@@ -229,8 +237,10 @@ COSTS = Panel(
     "left on the test problems; the colour says which mechanism that belongs to. Dots are the "
     "geometric mean, over problems, of its meta-objective over the original's, bars 95 % intervals "
     "of that mean, on a logarithmic axis: at 1 nothing is lost, to the right the mechanism was "
-    "worth something. Arrows with a number stand for values beyond the axis. Where runs diverged, "
-    "their number stands at the right, and the hollow dot is of the others.",
+    "worth something. Arrows with a number stand for values beyond the axis, bars with an "
+    "arrowhead for intervals that go on beyond it. Where runs diverged, "
+    "their number stands at the right, and the hollow dot is of the others. Where the original "
+    "itself diverged, its number stands below the axis, and dots leave those problems out.",
 )
 REPLAYED_RATES = Panel(
     of("gradient_replay", rates_of_groups),

@@ -6,7 +6,7 @@ it is. A plot of one panel draws on an axis of your own with `ax=`, and then ret
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -25,6 +25,7 @@ from lrevopt.checks import (
     finite,
     instance,
     integer_of_at_least,
+    left_out,
     mapping,
     text,
 )
@@ -33,7 +34,7 @@ from lrevopt.inner_loop.unroll import Trajectory
 from lrevopt.optimizers.interface import AbstractOptimizer, check_optimizer
 from lrevopt.optimizers.wrappers import at_parameter
 from lrevopt.plots.distillation import path, waterfall
-from lrevopt.plots.gradient_axes import Point, gradient_axis_of
+from lrevopt.plots.gradient_axes import Point, gradient_axis_of, values_of
 from lrevopt.plots.interventions import costs, mechanism_marks
 from lrevopt.plots.momentum import eigenvalue_plane
 from lrevopt.plots.observation import observation
@@ -84,7 +85,7 @@ def update_functions(
     *,
     gradients: Float[AnyArray, " grid"] | None = None,
     trajectory: Trajectory | None = None,
-    parameter: int = 0,
+    parameter: int | None = None,
     x: float | Sequence[float] = 0.0,
     at_rest: AbstractOptimizer | None = None,
     ax: Axes | None = None,
@@ -96,7 +97,7 @@ def update_functions(
     legend has the effective learning rate of each state, minus the slope at zero gradient.
 
     - `states`: other states, of shape (state,), by the names that the legend gives them.
-    - `trajectory`: a run of `lo.unroll`, of which `parameter`, an index, adds five states.
+    - `trajectory`: a run of `lo.unroll`, of which `parameter`, an index or 0, adds five states.
     - `gradients`: the gradient axis, increasing. By default the range met by that parameter;
       without a trajectory three times the largest *knee*, the gradient at which the tangent at zero
       reaches the largest update; and -1 to 1 where none has a knee between 1e-6 and 1e6.
@@ -106,19 +107,18 @@ def update_functions(
       counter there is none.
 
     Raises `ValueError` for a state of another optimizer, an axis that is not increasing, a
-    parameter that the trajectory does not have, or values of `x` that are not finite.
+    parameter that the trajectory does not have or without one, or values of `x` not finite.
     """
     shown: dict[str, Point] = {}
     check_optimizer(optimizer)
     check_optimizer(at_rest or optimizer, "at_rest")
-    values = _values_of("x", x)
+    values = values_of("x", x)
     for value in values:
         note = f", x = {number(value)}" if len(values) > 1 else ""
         points = _points_at(value, optimizer, at_rest or optimizer, states)
         shown |= {f"{name}{note}": point for name, point in points.items()}
-    if trajectory is not None:
-        shown |= _states_of_run(optimizer, trajectory, parameter)
-    axis, chosen = gradient_axis_of(shown, gradients, trajectory, parameter)
+    shown |= _states_of_run(optimizer, trajectory, parameter)
+    axis, chosen = gradient_axis_of(shown, gradients, trajectory, parameter or 0)
     alone = ax is None
     figure, ax = one_panel(ax)
     zero_lines(ax)
@@ -154,15 +154,6 @@ def _points_at(
     return {n: (optimizer, double_states(optimizer, state, n)) for n, state in named.items()}
 
 
-def _values_of(name: str, values: float | Sequence[float]) -> list[float]:
-    """One number or several, in a list without repetitions."""
-    several = np.ndim(cast(Any, values)) == 1
-    found = [finite(name, value) for value in (cast(Any, values) if several else [values])]
-    if not found:
-        raise ValueError(f"`{name}` must hold at least one number, got none.")
-    return list(dict.fromkeys(found))
-
-
 def _two_states(optimizer: AbstractOptimizer, at_rest: AbstractOptimizer) -> dict[str, Point]:
     """The initial state, and the fixed point or else the state after many updates."""
     start = np.asarray(optimizer.initial_state(), float)
@@ -177,9 +168,13 @@ def _two_states(optimizer: AbstractOptimizer, at_rest: AbstractOptimizer) -> dic
 
 
 def _states_of_run(
-    optimizer: AbstractOptimizer, run: Trajectory, parameter: int
+    optimizer: AbstractOptimizer, run: Trajectory | None, parameter: int | None
 ) -> dict[str, Point]:
-    """States of one parameter at moments of a run, the finite ones."""
+    """States of one parameter, by default the first, at moments of a run, if there is one."""
+    if run is None:
+        left_out("without a trajectory", parameter=parameter)
+        return {}
+    parameter = 0 if parameter is None else parameter
     instance("trajectory", run, Trajectory, "a trajectory of `unroll`")
     dim = run.parameters.shape[1]
     if integer_of_at_least(0, "parameter", parameter) >= dim:
@@ -195,8 +190,8 @@ def eigenmodes(
     optimizer: AbstractOptimizer | Linearization | Modes,
     state: Float[AnyArray, " state"] | None = None,
     *,
-    gradient: float = 0.0,
-    x: float = 0.0,
+    gradient: float | None = None,
+    x: float | None = None,
     at_rest: AbstractOptimizer | None = None,
     ax: Axes | None = None,
 ) -> Figure:
@@ -209,18 +204,24 @@ def eigenmodes(
     learning rate. Where J is near-defective, eigenvalues are grey: modes have no learning rates of
     their own.
 
-    `gradient` is what the optimizer is linearized at, and `x`, for an optimizer that takes it, the
-    value of the parameter; `at_rest` is as in `update_functions`.
+    `gradient`, by default 0, is what the optimizer is linearized at, and `x`, for an optimizer that
+    takes it, the value of the parameter, by default 0; `at_rest` is as in `update_functions`.
 
-    Raises `ValueError` for a state of another optimizer, or a gradient that is not finite.
+    Raises `ValueError` for a state of another optimizer, a gradient that is not finite, or any of
+    these beside a linearization or modes, which have been taken at a state already.
     """
     found: dict[str, Linearization | Modes]
     if isinstance(optimizer, Linearization | Modes):
+        what = "a linearization" if isinstance(optimizer, Linearization) else "modes"
+        left_out(f"with {what}", state=state, gradient=gradient, x=x, at_rest=at_rest)
         found = {"": optimizer}
     else:
         check_optimizer(optimizer)
         check_optimizer(at_rest or optimizer, "at_rest")
-        gradient, x = finite("gradient", gradient), finite("x", x)
+        gradient, x = (
+            finite(name, 0.0 if value is None else value)
+            for name, value in (("gradient", gradient), ("x", x))
+        )
         at_rest = at_parameter(at_rest or optimizer, x)
         optimizer = at_parameter(optimizer, x)
         points = {"": (optimizer, state)} if state is not None else {}
@@ -362,8 +363,9 @@ def scorecard(card: Scorecard, title: str = "Scorecard") -> Figure:
 def interventions(record: Interventions, *, ax: Axes | None = None) -> Figure:
     """What it costs to remove each mechanism: ratios of meta-objectives, changed over original.
 
-    Dots are geometric means over problems, bars 95 % intervals, colours mechanisms. The number of
-    diverged runs stands at the right; the dot is then hollow and is the mean over the other runs.
+    Dots are geometric means over problems, bars 95 % intervals, colours mechanisms; a bar that goes
+    on beyond the axis has an arrowhead. The number of diverged runs stands at the right; the dot is
+    then hollow and is the mean over the other runs. That of the original stands below the axis.
     """
     instance("record", record, Interventions, "interventions of `intervene`")
     alone = ax is None

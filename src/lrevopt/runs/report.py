@@ -26,22 +26,24 @@ def report_run(
     that has no evaluation, or a folder that cannot be written.
     """
     path = run.folder / Run.report.file
+    settings, score = _analytic(run)
     page = render_report(
         run,
         figures=figures,
         sections=sections,
-        analytic_momentum=_analytic(run),
+        analytic_momentum=settings,
+        analytic_score=score,
         seconds=seconds,
     )
     storage.write_atomically(path, page)
     return path
 
 
-def _analytic(run: Run) -> dict[str, float] | None:
-    """Theoretically best momentum on linear regression, and its score on the test problems."""
+def _analytic(run: Run) -> tuple[dict[str, float] | None, float | None]:
+    """Theoretically best momentum on linear regression, and its meta-objective on test problems."""
     tested = run.stages().get("evaluation")
     if tested is None or run.settings["task"].get("kind") != LinearRegression.__name__:
-        return None
+        return None, None
     task = run.task
     assert isinstance(task, LinearRegression)
     best = analytic_momentum(task.log10_eigenvalues)
@@ -52,8 +54,5 @@ def _analytic(run: Run) -> dict[str, float] | None:
         steps=tested["steps"],
         key=key_stream("test", tested["seed"]),
     )
-    return {
-        "learning_rate": float(best.learning_rate),
-        "momentum": float(best.momentum),
-        "score": float(again.meta_objectives()[0].mean()),
-    }
+    settings = {"learning_rate": float(best.learning_rate), "momentum": float(best.momentum)}
+    return settings, float(again.meta_objectives()[0].mean())

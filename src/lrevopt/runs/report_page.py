@@ -36,6 +36,7 @@ def render_report(
     figures: Sequence[Picture] = (),
     sections: Sequence[Section] = (),
     analytic_momentum: Mapping[str, float] | None = None,
+    analytic_score: float | None = None,
     seconds: float | None = None,
     notes: Sequence[str] = (),
 ) -> str:
@@ -43,8 +44,8 @@ def render_report(
 
     - `figures`: in reading order.
     - `sections`: what else the page shows, after the interventions.
-    - `analytic_momentum`: hyperparameters of momentum that are optimal in theory, and their score,
-      by name.
+    - `analytic_momentum`: hyperparameters of momentum that are optimal in theory, by name.
+    - `analytic_score`: their mean meta-objective on the test problems.
     - `seconds`: wall time of the whole run.
     - `notes`: paragraphs under the heading.
 
@@ -66,7 +67,7 @@ def render_report(
         comparison=_comparison(evaluation),
         horizons=run.facts("horizons"),
         training=_training(run, seconds),
-        tuning=_tuning(run.tuning, analytic_momentum),
+        tuning=_tuning(run.tuning, analytic_momentum, analytic_score),
         remarks=_remarks(run.tuning),
         metrics=[name.replace("_", " ").capitalize() for name in evaluation.metrics],
         mechanisms=run.facts(*(name for name in CONTENTS if name not in APART)),
@@ -233,8 +234,11 @@ def _duration(seconds: float) -> str:
 
 
 def _tuning(
-    tuning: Mapping[str, TuningResult], analytic_momentum: Mapping[str, float] | None
+    tuning: Mapping[str, TuningResult],
+    analytic_momentum: Mapping[str, float] | None,
+    analytic_score: float | None,
 ) -> list[dict[str, Any]]:
+    """Rows of searches, and of a setting that none found: its score is not of tuning problems."""
     rows = []
     for name, result in tuning.items():
         diverged, tried = int((result.diverged > 0).sum()), result.scores.size
@@ -254,6 +258,9 @@ def _tuning(
             }
         )
     if analytic_momentum is not None:
+        tested = []
+        if analytic_score is not None:
+            tested = [f"meta-objective on the test problems: {number(analytic_score)}"]
         rows.append(
             {
                 "label": "Momentum, analytic optimum",
@@ -261,7 +268,7 @@ def _tuning(
                     f"{_symbol(key)} = {number(value, 4)}"
                     for key, value in analytic_momentum.items()
                 ],
-                "ranges": ["not searched"],
+                "ranges": ["not searched", *tested],
                 "score": "",
                 "fresh": "",
                 "diverged": "",

@@ -211,7 +211,7 @@ def with_learning_rate(
     """An optimizer of optax with the best of the learning rates that are tried, if it names none.
 
     `problems` of the tuning stream of `seed` are run for `steps` updates each. Other optimizers
-    come back as they are. Raises `ValueError` for an unknown name.
+    come back as they are. Raises `ValueError` for an unknown name, or arguments that do not fit.
     """
     if chosen.stored or not named.needs_learning_rate(chosen.spec, chosen.kwargs):
         return chosen
@@ -220,7 +220,12 @@ def with_learning_rate(
     def make(rate: float | Float[Array, ""]) -> optax.GradientTransformation:
         return named.make_transformation(chosen.spec, kwargs | {"learning_rate": rate})
 
-    best = best_rate(chosen.spec, make, task, problems=problems, steps=steps, seed=seed, say=say)
+    try:
+        best = best_rate(
+            chosen.spec, make, task, problems=problems, steps=steps, seed=seed, say=say
+        )
+    except ValueError as error:
+        raise named.blamed(chosen.spec, kwargs, error) from error
     return dataclasses.replace(chosen, kwargs=kwargs | {"learning_rate": best})
 
 

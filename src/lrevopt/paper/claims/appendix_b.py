@@ -21,6 +21,10 @@ SAME_SCORE, OTHER_SCORE = 0.1, 0.5
 MOMENTUM, OTHER_MOMENTUM = 0.05, 0.1
 """Relative difference of two momenta. The paper calls an eigenvalue a timescale."""
 
+NEAR, FAR = 0.25, 1.0
+"""Distance of a mode to the optimum, see `optimum_distance`. A path that starts from almost no
+optimizer has gone most of its way to whatever learns at all."""
+
 
 @claim(
     "Early in training on linear regression the GRU is momentum.",
@@ -125,6 +129,10 @@ def one_mode_suffices(momentum_mimic: MomentumMimic) -> Statistic:
     on=(L,),
     there=0.25,
     absent=1,
+    also=(
+        f"and the least distance at most {NEAR} of a factor e",
+        f"or the least distance at least {FAR:g}",
+    ),
     causes="Once it is better than momentum, an optimizer has no reason to stay near it.",
     shown_by="the modes of every snapshot (Figure 15).",
 )
@@ -137,7 +145,8 @@ def meta_path(meta_dynamics: MetaDynamics) -> Statistic:
     steps, away = meta_dynamics.steps[moves], optimum_distance(meta_dynamics)[moves]
     nearest = int(np.argmin(away))
     return Statistic(
-        value=float(away[nearest] / away[0]) if away[0] > 0 else math.nan,
+        value=float(away[nearest] / away[0]) if 0 < away[0] < math.inf else math.nan,
+        also=between(float(away[nearest]), NEAR, FAR),
         detail=f"Nearest after {int(steps[nearest])} meta-steps, at {number(away[nearest])} "
         f"of a factor e; at the last snapshot {number(float(away[-1]))}. Rank correlation of the "
         f"distance with the meta-step: {number(rank_correlation(steps, away))}.",
@@ -145,9 +154,13 @@ def meta_path(meta_dynamics: MetaDynamics) -> Statistic:
 
 
 def optimum_distance(record: MetaDynamics) -> Float[np.ndarray, " snapshot"]:
-    """Distance of the dominant mode to the optimum: in log learning rate and log (1 - momentum)."""
+    """Distance of the dominant mode to the optimum: in log learning rate and log (1 - momentum).
+
+    Infinite for a momentum of 1 or more: such a mode is not stable.
+    """
     best_rate, best = (float(record.optimum[name]) for name in ("learning_rate", "momentum"))
     tiny = np.finfo(float).tiny
     rates = np.log(np.maximum(np.abs(record.dominant_learning_rates), tiny) / best_rate)
-    forgetting = np.maximum(np.abs(1 - record.dominant_momenta), 1e-12)
-    return np.hypot(rates, np.log(forgetting / (1 - best)))
+    forgetting = np.maximum(1 - record.dominant_momenta, 1e-12)
+    away = np.hypot(rates, np.log(forgetting / (1 - best)))
+    return np.where(record.dominant_momenta < 1, away, np.inf)

@@ -71,14 +71,21 @@ def saturation_follows_task(mechanisms: Mapping[str, Mechanisms]) -> Statistic:
 
 
 def against_chance(
-    value: float, first: Sequence[float], second: Sequence[float]
+    value: float, first: Sequence[float], second: Sequence[float], orders: int = 1
 ) -> tuple[bool, str]:
-    """Whether a rank correlation of these values decides, and how many of their orders have it."""
+    """Whether a rank correlation of these values decides, and how many of their orders have it.
+
+    It may be the least of several independent `orders`. All of them are then at least as much, and
+    each alone has to be more than chance; but one that is as little is as many times as likely.
+    """
     if math.isnan(value):
         return False, "There is no rank correlation."
     sign, word = (-1, "little") if value <= 0 else (1, "much")
     share = chance_of_ranks(sign * value, first, [sign * each for each in second])
-    return share <= FEW, f"Of all orders, {number(100 * share)} % correlate as {word}."
+    said = "Of all orders" if orders == 1 else "Of all orders of one kind"
+    if orders > 1 and sign < 0:
+        share, said = 1 - (1 - share) ** orders, f"Of all lesser ones of {orders} orders"
+    return share <= FEW, f"{said}, {number(100 * share)} % correlate as {word}."
 
 
 @claim(

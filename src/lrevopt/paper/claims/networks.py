@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from lrevopt.analysis import Manifold, ParameterTypes
-from lrevopt.paper.claims.clipping import BY_CHANCE, against_chance
+from lrevopt.paper.claims.clipping import FEW, against_chance
 from lrevopt.paper.claims.verdicts import LENGTH, TRAINED, N, Statistic, between, both, claim
 from lrevopt.text import number
 
@@ -67,17 +67,18 @@ def bias_slower(parameter_types: ParameterTypes) -> Statistic:
     on=(N,),
     there=0.8,
     absent=0,
-    also=(BY_CHANCE, BY_CHANCE),
+    also=(f"each kind's order alone one that chance gives in at most {100 * FEW:.0f} %",
+          f"a lesser of the kinds' orders that chance gives in at most {100 * FEW:.0f} %"),
     causes=f"Four layers have few ranks. {TRAINED}",
     shown_by="exchanged and replayed gradients (`gradient_replay.npz`).",
-)
+)  # fmt: skip
 def later_faster(parameter_types: ParameterTypes) -> Statistic:
     """Rank correlation of depth with learning rate, lesser of weights' and biases'."""
     found = parameter_types.depth_correlation
     each = ", ".join(f"{kind} {number(float(value))}" for kind, value in found.items())
-    value = float(min(found.values(), default=math.nan))
+    value = float(np.min(list(found.values()) or [math.nan]))  # NaN if any is
     layers = range(len(parameter_types.bias_gradients))
-    decides, by_chance = against_chance(value, layers, layers)
+    decides, by_chance = against_chance(value, layers, layers, orders=len(found))
     return Statistic(value, f"By type: {each}. {by_chance}", decides=decides)
 
 

@@ -13,11 +13,12 @@ from lrevopt.runs.contents import runs_by_task
 
 
 def draw_figures(
-    directories: Sequence[Path], output: Path, figure: int | None = None
+    directories: Sequence[Path], output: Path, figure: int | str | None = None
 ) -> list[tuple[FigureSpec, Path]]:
     """Draw what the runs in these folders suffice for, as PNG and SVG; specs and paths of the PNGs.
 
-    Each figure comes with its numbers and its caption (see `save_figure_data`). Raises
+    Each figure comes with its numbers and its caption (see `save_figure_data`). `figure` is the
+    number or the name of the only one to draw, by default all. Raises
     `ValueError` for two runs of one task, a folder that is no run, or a figure that the numbers
     do not suffice for.
     """

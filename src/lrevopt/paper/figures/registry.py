@@ -120,8 +120,9 @@ FIGURES: tuple[FigureSpec, ...] = (
     figure_of_one(
         14, "A learned optimizer that is momentum", MIMIC, one(),
         layout=lambda panels, runs: figure_14(panels, runs[0]), named_by_task=False,
-        intro="The snapshot of one run on linear regression whose loss curve is nearest to tuned "
-        "momentum's.",
+        intro="The snapshot of one run on linear regression whose mean meta-objective on "
+        "selection problems is nearest to tuned momentum's (of records of version 0.1: whose loss "
+        "curve is).",
     ),
     figure_of_one(
         15, "How meta-training finds momentum", DYNAMICS, one(),

@@ -7,7 +7,7 @@ import numpy as np
 from markupsafe import Markup
 
 from lrevopt.plots.explore.page import SinglePage, as_json, library, rounded
-from lrevopt.plots.explore.panels import COLORS, PLAIN, dressed
+from lrevopt.plots.explore.panels import COLORS, DASHES, PLAIN, dressed
 from lrevopt.plots.style import BLACK, BLUE, GREY, SKY
 from lrevopt.studies.observation import Observation
 from lrevopt.studies.observation import observation as read
@@ -81,10 +81,12 @@ def _rows(record: Observation, columns: dict[str, np.ndarray]) -> list[dict[str,
 def _groups(record: Observation, name: str) -> dict[str, Any]:
     values = getattr(record, name)
     columns = {group: values[:, k] for k, group in enumerate(record.groups)}
-    colors = [COLORS[k % len(COLORS)] for k in range(len(columns))]
+    places = range(len(columns))
+    colors = [COLORS[k % len(COLORS)] for k in places]
+    dashes = [DASHES[k // len(COLORS) % len(DASHES)] for k in places]
     known = values[np.isfinite(values)]
     scale = "log" if name in ("rates", "ratios") and (known > 0).all() else "linear"
-    return _lines(_rows(record, columns), (PANELS[name][1], scale), (list(columns), colors))
+    return _lines(_rows(record, columns), (PANELS[name][1], scale), (list(columns), colors, dashes))
 
 
 def _stability(record: Observation) -> dict[str, Any]:
@@ -97,31 +99,38 @@ def _stability(record: Observation) -> dict[str, Any]:
     rows = _rows(record, columns | edge)
     for row in rows:  # a choice of groups does not hide these
         row["curve"] = row.pop("group")
-    return _lines(rows, ("sharpness / stable", "linear"), ([*columns, *edge], [SKY, BLACK, GREY]),
-                  "curve")  # fmt: skip
+    looks = [*columns, *edge], [SKY, BLACK, GREY], [DASHES[0]] * 3
+    return _lines(rows, ("sharpness / stable", "linear"), looks, "curve")
 
 
 def _lines(
     rows: list[dict[str, Any]],
     axis: tuple[str, str],
-    colors: tuple[list[str], list[str]],
+    looks: tuple[list[str], list[str], list[list[int]]],
     by: str = "group",
 ) -> dict[str, Any]:
-    """Curves over updates, one colour each, with values to point at."""
+    """Curves over updates, with values to point at. `looks`: names, colours and dashes."""
     import altair as alt
 
     label = axis[0]
     scale: Any = axis[1]
-    names, shades = colors
+    names, shades, dashes = looks
+    # Legends of equal titles, names and options become one, of lines where there are dashes.
+    lines: dict[str, Any] = {"symbolType": "stroke", "symbolSize": 300, "columns": 4}
+    legend = alt.Legend(orient="top", **(lines if len(names) > len(COLORS) else {}))
     encoding: dict[str, Any] = {
         "x": alt.X("update:Q", title="update"),
         "y": alt.Y("value:Q", title=label, scale=alt.Scale(type=scale, zero=scale == "linear"),
                    axis=alt.Axis(**PLAIN)),
-        "color": alt.Color(f"{by}:N", title=None, legend=alt.Legend(orient="top"),
+        "color": alt.Color(f"{by}:N", title=None, legend=legend,
                            scale=alt.Scale(domain=names, range=shades)),
         "tooltip": [alt.Tooltip(f"{by}:N"), alt.Tooltip("update:Q"),
                     alt.Tooltip("value:Q", title=label, format=".4g")],
     }  # fmt: skip
+    if len(names) > len(COLORS):
+        encoding["strokeDash"] = alt.StrokeDash(
+            f"{by}:N", title=None, legend=legend, scale=alt.Scale(domain=names, range=dashes)
+        )
     if len(names) == 1:
         encoding["color"] = alt.value(BLUE)
     if by == "group":

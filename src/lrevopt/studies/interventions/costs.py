@@ -204,14 +204,18 @@ def intervention_table(record: Interventions) -> str:
 
 def intervention_facts(record: Interventions) -> Facts:
     """What each removal costs: ratios of meta-objectives to the optimizer's own."""
-    facts = []
+    facts, whole, most = [], record.original_diverged, record.problems
+    beside = f" (the whole optimizer on {whole})" * bool(whole)
     for index, removed in enumerate(record.removed):
         lost, ends = int(record.diverged[index]), (record.log_ratio_lows, record.log_ratio_highs)
         ratio, low, high = (float(np.exp(at[index])) for at in (record.log_ratios, *ends))
         said = f"meta-objective times {number(ratio)} [{number(low)}, {number(high)}]"
-        if lost == record.problems:
-            said = "diverges on every problem"
-        elif lost:
-            said += f" where it does not diverge, as it does on {lost} of {record.problems}"
+        if lost == most:
+            said = f"diverges on every problem{beside}"
+        elif np.isnan(ratio):
+            said = f"diverges on {lost} of {most}{beside}, and on no problem neither does"
+        elif lost or whole:
+            where, link = ("neither diverges", ";") if whole else ("it does not diverge", ", as")
+            said += f" where {where}{link} it does on {lost} of {most}{beside}"
         facts.append((f"Without {removed}", said))
     return facts

@@ -27,7 +27,7 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
-from lrevopt.checks import positive_integer
+from lrevopt.checks import positive_integer, shown, yes_or_no
 from lrevopt.optimizers.optax.recipe import is_transformation
 from lrevopt.studies.observation.measuring import Loss, Step, measure_curvature, measure_groups
 
@@ -80,20 +80,20 @@ def observe(
         print(lo.observation(state))
         lo.plot.observation(state)
 
-    Updates are those of `transformation`, which may couple parameters and take more arguments.
-
     - `every`: one update in this many is measured, beginning with the first.
     - `groups`: maps an array's path, `layers.0.weight`, to its group; by default it is its own.
     - `length`: how many records are kept; older ones are overwritten.
     - `sharpness`: whether curvature is measured. Then `update` needs `loss=`, a function of the
       parameters alone (close over the batch), and takes two Hessian-vector products per record.
     - `announce`: a function such as `print` that gets a sentence, while the loop runs, whenever the
-      sharpness begins to exceed what is stable.
+      sharpness begins to exceed what is stable; only with `sharpness=True`.
 
-    The state is an `ObserveState`, arrays of fixed shapes. Raises `ValueError` for bad arguments,
-    and, in `update`, without the parameters or the loss that the sharpness needs.
+    Updates are those of `transformation`, which may couple parameters and take more arguments. The
+    state is an `ObserveState`, arrays of fixed shapes. Raises `ValueError` for bad arguments, and,
+    in `update`, without the parameters or the loss that the sharpness needs.
     """
     every, length = positive_integer("every", every), positive_integer("length", length)
+    _check_announce(announce, sharpness=yes_or_no("sharpness", sharpness))
     inner = _inner(transformation, groups)
 
     def init(params: PyTree) -> ObserveState:
@@ -136,6 +136,21 @@ def _inner(transformation: Any, groups: Any) -> optax.GradientTransformationExtr
     if groups is not None and not callable(groups):
         raise ValueError(f"`groups` must be a function of an array's path or None, got {groups!r}.")
     return optax.with_extra_args_support(transformation)
+
+
+def _check_announce(announce: Any, *, sharpness: bool) -> None:
+    """Refuse what is no function, and one that would never be called."""
+    if announce is None:
+        return
+    if not callable(announce):
+        raise ValueError(
+            f"`announce` must be a function of one sentence or None, got {shown(announce)}."
+        )
+    if not sharpness:
+        raise ValueError(
+            "`announce` must be None without sharpness=True, for it tells when the sharpness "
+            f"exceeds what is stable, got {shown(announce)}."
+        )
 
 
 def _require(loss: Loss | None, params: PyTree | None, *, wanted: bool) -> None:

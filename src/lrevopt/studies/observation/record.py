@@ -47,6 +47,8 @@ class Observation(Printed, eqx.Module):
     groups: tuple[str, ...] = eqx.field(static=True)
     watched: bool = eqx.field(static=True)
     """Whether there is a sharpness."""
+    dropped: bool = eqx.field(static=True, default=False)
+    """Whether older records were overwritten, so that the first one here was not the first."""
 
     @property
     def timescales(self) -> Float[np.ndarray, "record group"]:
@@ -59,12 +61,15 @@ class Observation(Printed, eqx.Module):
     def crossed(self) -> tuple[int, ...]:
         """Records at which the edge of stability is crossed, by index.
 
-        The sharpness exceeds what is stable there, and did not in the record before.
+        The sharpness exceeds what is stable there, and did not in the record before. What came
+        before the first record is not known if older ones were overwritten: it is no crossing.
         """
         if not self.watched:
             return ()
         beyond = self.top_sharpness > self.top_stable  # not where a bound is NaN
-        return tuple(int(k) for k in np.flatnonzero(beyond & ~np.insert(beyond[:-1], 0, False)))
+        before = beyond[:1] if self.dropped else np.zeros(min(1, len(beyond)), bool)
+        was = np.concatenate([before, beyond[:-1]])
+        return tuple(int(k) for k in np.flatnonzero(beyond & ~was))
 
     @property
     def sentences(self) -> tuple[str, ...]:
@@ -89,7 +94,7 @@ class Observation(Printed, eqx.Module):
         )  # fmt: skip
 
     def _notes(self) -> Iterator[str]:
-        yield f"{len(self.steps)} records."
+        yield f"{len(self.steps)} records{'; older ones were overwritten' * self.dropped}."
         if self.watched and len(self.steps):
             yield (
                 f"Sharpness along the update {number(self.sharpness[-1])}, stable up to "
@@ -133,6 +138,6 @@ def observation(state: Any) -> Observation:
     stable, top_stable = (np.where(bound > 0, bound, np.nan) for bound in (stable, top_stable))
     return Observation(
         steps=np.asarray(records.steps)[order], groups=watched.names, watched=watched.watched,
-        losses=loss, sharpness=along, stable=stable, top_sharpness=top, top_stable=top_stable,
-        **columns,
+        dropped=count > length, losses=loss, sharpness=along, stable=stable, top_sharpness=top,
+        top_stable=top_stable, **columns,
     )  # fmt: skip
