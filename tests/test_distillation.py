@@ -1,12 +1,10 @@
 """Distillation: planted white boxes come back, and what cannot be known is named."""
 
 import dataclasses
-import itertools
 import json
 import re
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -16,6 +14,7 @@ from tables import mostly_long
 
 import lrevopt as lo
 from lrevopt.inner_loop.recorded_runs import (
+    RecordedRuns,
     Typical,
     r_squared,
     record_runs,
@@ -36,7 +35,6 @@ from lrevopt.studies.distillation import fitting
 from lrevopt.studies.distillation.distilling import CLOSED, FITTED, _closed
 from lrevopt.studies.distillation.embedding import embedded
 from lrevopt.studies.distillation.gain import gain_kept
-from lrevopt.studies.distillation.moves import moves_from
 from lrevopt.tasks.interface import sample_problems
 
 TASK = lo.Rosenbrock()
@@ -298,56 +296,19 @@ def test_embedding_changes_nothing(parts):
     np.testing.assert_allclose(found, expected, atol=0.01 * np.abs(expected).max())
 
 
-PLACES = {
-    f"{what}, {whose}{', floor outside' * outside}": (what, whose, outside)
-    for what in ("gradient", "memory", "update")
-    for whose in ("gradient", "update")
-    for outside in (False, True)
-}
-"""What saturates, what is divided, and where the floor stands."""
-
-replays = eqx.filter_jit(replayed)
-
-
-@pytest.mark.parametrize("name", mostly_long(PLACES, "memory, gradient, floor outside"))
-def test_embedding_changes_nothing_wherever_parts_stand(name):
-    """Every pair of a white box and one with more parts, under random and under held gradients."""
-    what, whose, outside = PLACES[name]
-    full = lo.WhiteBox(
-        0.1,
-        momentum=lo.BoxMomentum((0.95, 0.7 + 0.5j), (0.6, 0.4 + 0.1j)),
-        saturation=lo.BoxSaturation(3.0, 1.5, of=what),
-        adaptation=lo.BoxAdaptation(0.95, 0.3, 0.5, of=whose, floor_outside=outside),
-    )
-    random = jax.random.normal(KEY, (60, 3)).clip(-3.0, 3.0)
-    gradients = jnp.concatenate([random, jnp.full((60, 1), 3.0)], axis=1)
-    typical = Typical(gradient=1.0, largest=3.0, steps=60)
-    for there in itertools.product((0, 1, 2), repeat=3):  # in neither, in the larger, in both
-        few, more = (
-            with_parts(
-                full, [part for part, at in zip(full.parts, there, strict=True) if at >= low]
-            )
-            for low in (2, 1)
-        )
-        expected = replays(few, gradients)
-        missed = jnp.abs(replays(embedded(few, more, typical), gradients) - expected)
-        assert (missed.max(axis=0) <= 0.005 * jnp.abs(expected).max(axis=0)).all()
-
-
-@pytest.mark.parametrize("scale", [1e-3, 100.0])
-def test_adam_and_saturated_memory_are_embedded_at_any_size(scale):
-    typical = Typical(gradient=scale, largest=5 * scale, steps=200)
-    adam = lo.WhiteBox.of_adam(0.1)
-    gradients = scale * jax.random.normal(KEY, (50, 2))
-    small = with_parts(adam, ["momentum"])
-    np.testing.assert_allclose(
-        replayed(embedded(small, adam, typical), gradients), replayed(small, gradients), rtol=1e-6
-    )
-    small = lo.WhiteBox(0.1, momentum=0.99)
-    held = jnp.full((200, 1), 5 * scale)
-    moves = moves_from(document_of(small), typical)
-    larger = box_of(moves["saturation of memory"][0])
-    np.testing.assert_allclose(replayed(larger, held), replayed(small, held), rtol=0.01)
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_fewer_updates_than_numbers_identify_none_that_they_leave_open(steps):
+    """Two momenta, their share and the rate: the first update tells the rate alone."""
+    box = lo.WhiteBox(0.1, momentum=lo.BoxMomentum((0.9, 0.5), (0.7, 0.3)))
+    gradients = jnp.ones((steps, 1)).at[1:].set(0.0)
+    recorded = RecordedRuns(gradients, replayed(box, gradients), jnp.ones(steps))
+    found = fitting.identify(box, recorded)
+    names = sorted(box.numbers())
+    expected = {1: ["learning_rate"], 2: ["learning_rate"], 4: names}[steps]
+    assert [
+        name for name, there in zip(names, found.identifiable, strict=True) if there
+    ] == expected
+    assert np.isinf(found.standard_errors).all()  # no residual is left over
 
 
 def test_gain_kept_and_its_interval():
