@@ -242,11 +242,11 @@ def _convert(equation: Any, operands: Sequence[Enclosure], directions: int) -> E
     (operand,) = operands
     old, new = equation.invars[0].aval.dtype, np.dtype(equation.params["new_dtype"])
     low, high = operand.value.low, operand.value.high
-    if old.kind not in "biuf" or new.kind not in "biu" and new != np.float64:
+    if old.kind not in "biuf" or (new.kind not in "biu" and new != np.float64):
         raise UnknownPrimitiveError(f"`convert_element_type` to {new}")
     if new == np.float64 or (old.kind != "f" and np.can_cast(old, new)):
         return operand
-    if new == bool:
+    if new.kind == "b":
         certain, possible = (low > 0) | (high < 0), (low != 0) | (high != 0)
         return jump(Interval(certain.astype(float), possible.astype(float)), operands, directions)
     # Beyond the range of the new type, the result is some number of that type.
