@@ -1,6 +1,7 @@
 """White boxes in the structure of larger ones: at first, the new parts change nothing."""
 
 import itertools
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -18,7 +19,7 @@ from lrevopt.studies.distillation.moves import moves_from
 
 KEY = jr.key(3)
 
-PLACES = {
+PLACES: dict[str, Any] = {
     f"{what}, {whose}{', floor outside' * outside}": (what, whose, outside)
     for what in ("gradient", "memory", "update")
     for whose in ("gradient", "update")

@@ -250,8 +250,9 @@ def _written_out(
     powers = _powers(roots, len(response))
     # Conjugates as their real and imaginary parts: rates of a real response are conjugates, too.
     real, up, down = roots.imag == 0, roots.imag > 0, roots.imag < 0
-    columns = [powers[:, real].real, powers[:, up].real, -powers[:, up].imag]
-    columns = np.concatenate(columns, axis=1)
+    columns = np.concatenate(
+        [powers[:, real].real, powers[:, up].real, -powers[:, up].imag], axis=1
+    )
     if not np.isfinite(columns).all():
         return roots, np.zeros(count, complex), np.inf
     own, x, y = np.split(
