@@ -181,6 +181,28 @@ def test_projection_finds_a_planted_plane():
         fit_projection(states[:1])
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("points", [4, 50, 5000])
+def test_round_off_is_no_component(points, dtype):
+    """Of points on a line far from the origin, fewer and more than they have coordinates."""
+    along = np.random.default_rng(3).normal(size=(points, 1))
+    states = (30 + along * [1.0, 2.0, -1.0, 0.5, 0.0, 3.0]).astype(dtype)
+    projection = fit_projection(states)
+    assert projection.explained_variance[0] > 0.99
+    np.testing.assert_array_equal(projection.explained_variance[1:], 0)
+    np.testing.assert_array_equal(projection.components[1:], 0)
+    small = states.astype(float)
+    small[:, 4] += 1e-4 * np.random.default_rng(4).normal(size=points)
+    if dtype == np.float64:  # 1e-5 of the spread is seen
+        assert np.count_nonzero(fit_projection(small).components.any(axis=1)) == 2
+
+
+def test_a_path_that_stands_still_is_at_right_angles_to_the_readout():
+    rest = jnp.array([0.1, 0.3, 0.7])
+    opt = lo.LinearOptimizer(rest, 0.5 * jnp.eye(3), jnp.ones(3), jnp.array([1.0, 0.0, 0.0]))
+    assert measure_schedule(opt, 50).readout_angle == 90
+
+
 def test_visits_are_runs_however_many_go_at_a_time(monkeypatch):
     task = Quadratic(jnp.array([1.0, 0.3, 0.1]), jnp.array([1.0, -2.0, 3.0]))
     opt = gru(0.1)

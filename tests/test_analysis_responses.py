@@ -191,3 +191,21 @@ def test_no_response_has_no_values_and_no_rates():
 def test_a_fit_of_more_momenta_than_there_are_is_exact():
     response = 0.3 * 0.9 ** np.arange(40)
     assert fit_response(response, 3).residual < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("response", "count"),
+    [
+        (0.05 * (np.arange(60) + 1) * (np.arange(60) + 2) * 0.5 ** np.arange(60), 3),
+        (np.append(np.ones(4), np.zeros(36)), 4),
+        ((np.arange(60) + 1) * 0.9 ** np.arange(60), 2),
+        (0.5 ** np.arange(60) + 2 * 0.95 ** np.arange(60), 1),
+    ],
+    ids=["three that coincide", "four taps", "two that coincide", "too few"],
+)
+def test_residuals_are_those_of_the_momenta_that_are_returned(response, count):
+    fit = fit_response(response, count)
+    own = fit.eigenvalues ** np.arange(len(response))[:, None] @ fit.learning_rates
+    missed = np.linalg.norm(own - response) / np.linalg.norm(response)
+    np.testing.assert_allclose(fit.residual, missed, rtol=1e-6, atol=1e-9)
+    assert missed < 1e-7 or count == 1

@@ -668,6 +668,11 @@ def _studies() -> dict[str, tuple[Callable[..., Any], str]]:
             lambda: lo.attribute(
                 MOMENTUM, lo.WhiteBox(0.1), TASK, key=KEY, test_key=KEY,
                 baselines={"a": MOMENTUM}), "`white_box` must have at least one part"),
+        "studies: attribute, held rate": (
+            lambda: lo.attribute(
+                MOMENTUM, lo.WhiteBox(0.1, momentum=0.9, hold=("learning_rate",)), TASK, key=KEY,
+                test_key=KEY, baselines={"a": MOMENTUM}),
+            "`white_box` must leave `learning_rate` free"),
         "studies: attribute, baselines": (
             lambda: lo.attribute(
                 MOMENTUM, lo.WhiteBox(0.1, momentum=0.9), TASK, key=KEY, test_key=KEY,
@@ -698,6 +703,8 @@ def _studies() -> dict[str, tuple[Callable[..., Any], str]]:
                 MOMENTUM, lo.WhiteBox(0.1), TASK, key=KEY, test_key=KEY, baselines={"a": MOMENTUM},
                 problems=0), "`problems` must be an integer of at least 1"),
         "studies: box training": (lambda: lo.BoxTraining(starts=0), "`starts` must be an integer"),
+        "studies: box training, training": (
+            lambda: lo.BoxTraining(3), "`training` must be `MetaTraining` settings, got 3"),
         "studies: text": (lambda: lo.optax_text(MOMENTUM), "`white_box` must be a `WhiteBox`"),
         "studies: LaTeX": (lambda: lo.latex_text(1), "`white_box` must be a `WhiteBox`"),
         "studies: text, digits": (

@@ -14,6 +14,7 @@ from tables import mostly_long
 
 import lrevopt as lo
 from lrevopt.inner_loop.recorded_runs import (
+    RecordedRuns,
     Typical,
     r_squared,
     record_runs,
@@ -293,6 +294,21 @@ def test_embedding_changes_nothing(parts):
     if parts == ("momentum",):  # its own modes come along
         assert float(large.numbers()["radius"]) == pytest.approx(abs(0.5 + 0.5j))
     np.testing.assert_allclose(found, expected, atol=0.01 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_fewer_updates_than_numbers_identify_none_that_they_leave_open(steps):
+    """Two momenta, their share and the rate: the first update tells the rate alone."""
+    box = lo.WhiteBox(0.1, momentum=lo.BoxMomentum((0.9, 0.5), (0.7, 0.3)))
+    gradients = jnp.ones((steps, 1)).at[1:].set(0.0)
+    recorded = RecordedRuns(gradients, replayed(box, gradients), jnp.ones(steps))
+    found = fitting.identify(box, recorded)
+    names = sorted(box.numbers())
+    expected = {1: ["learning_rate"], 2: ["learning_rate"], 4: names}[steps]
+    assert [
+        name for name, there in zip(names, found.identifiable, strict=True) if there
+    ] == expected
+    assert np.isinf(found.standard_errors).all()  # no residual is left over
 
 
 def test_gain_kept_and_its_interval():

@@ -52,6 +52,10 @@ HIDDEN: dict[str, tuple[Any, str]] = {
     "huge_bound": (optax.chain(optax.clip_by_global_norm(1e30), optax.sgd(0.1)), "`reduce_sum`"),
     "nan": (nan_times_lamb(), "`reduce_sum`"),
     "adafactor": (optax.adafactor(1e-3, decay_offset=3), "`reduce_sum` in"),
+    "factored_if_large": (
+        optax.chain(optax.scale_by_factored_rms(min_dim_size_to_factor=200), optax.scale(-0.1)),
+        "`reduce_sum` in",
+    ),
     "dadapt": (optax.contrib.dadapt_adamw(0.1, weight_decay=0.0), "`dot_general` in `_vdot`"),
     "large": (
         optax.MultiSteps(

@@ -158,6 +158,20 @@ def test_tables_of_what_is_not_finite_are_refused_by_their_value():
         plane_map(np.full((2, 2), np.nan))
 
 
+@pytest.mark.parametrize(
+    ("table", "got"),
+    [
+        ([[0.0, 1.0], [2.0, 0.0]], r"1 at \[0, 1\] and 2 at \[1, 0\]"),
+        ([[0.0, -1.0], [-1.0, 0.0]], r"-1 at \[0, 1\] and -1 at \[1, 0\]"),
+        ([[0.0, 1.0], [1.0, 0.5]], r"0.5 at \[1, 1\]"),
+    ],
+)
+def test_tables_of_what_cannot_be_distances_are_refused(table, got):
+    words = "^`distances` must be symmetric and at least 0, with 0 on the diagonal, got "
+    with pytest.raises(ValueError, match=words + got + r"\.$"):
+        plane_map(np.array(table))
+
+
 @pytest.mark.parametrize("factor", [1.0, 1.5, 2.0, 10.0])
 def test_distance_of_two_learning_rates_is_a_closed_form(factor):
     pair = {"a": lo.Momentum(0.1, 0.9), "b": lo.Momentum(factor * 0.1, 0.9)}

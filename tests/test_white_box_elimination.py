@@ -65,6 +65,23 @@ def test_removals_end_at_the_learning_rate_and_write_out_what_runs(name, seed):
     assert small.numbers().keys() == {"learning_rate"}
 
 
+@pytest.mark.parametrize("whose", ["gradient", "update"])
+@pytest.mark.parametrize("what", ["gradient", "memory", "update"])
+def test_without_adaptation_a_knee_behind_its_floor_is_written_in_its_units(what, whose):
+    """Of the floor outside the power there stays a factor, which stands before some saturations."""
+    full = lo.WhiteBox(
+        0.1, momentum=0.8, saturation=lo.BoxSaturation(0.7, of=what),
+        adaptation=lo.BoxAdaptation(0.9, 0.4, 0.6, of=whose, floor_outside=True),
+    )  # fmt: skip
+    box, ties = all_free(full)
+    ties = ties | removals(box, ties, TYPICAL)["adaptation"]
+    small = box_of(reduced(box, ties))
+    assert small.parts == ("momentum", "saturation")
+    np.testing.assert_allclose(
+        replayed(small, GRADIENTS), replayed(tied(box, ties), GRADIENTS), rtol=1e-9
+    )
+
+
 def test_tied_numbers_have_no_derivative():
     box, ties = all_free(FULL["a real and an oscillating mode"])
     ties = ties | removals(box, ties, TYPICAL)["saturation"]

@@ -1,5 +1,7 @@
 """The plane in which figures show states (paper, 5.1): principal components of sampled states."""
 
+from typing import Any
+
 import equinox as eqx
 import numpy as np
 from jaxtyping import Float
@@ -11,11 +13,16 @@ from lrevopt.inner_loop.sampled_states import SampledStates
 PATHS = 20
 """Sampled parameters whose path through the projection is kept."""
 
+ROUNDING = 10.0
+"""Round-off of a variance, in units of the floating type's precision times the mean square of the
+states and the number of their coordinates. More than was seen with up to 100,000 points."""
+
 
 class Projection(eqx.Module):
     """Principal components, by falling share of the variance.
 
-    A point h is shown at `components @ (h - mean)`. Rows beyond the rank of the data are 0.
+    A point h is shown at `components @ (h - mean)`. Rows beyond the rank of the data are 0, and so
+    are their shares: those whose variance is not above round-off of the squared states.
     """
 
     mean: Float[np.ndarray, " state"]
@@ -42,14 +49,25 @@ def fit_projection(states: Float[np.ndarray, "point state"], components: int = 3
         from sklearn.decomposition import PCA  # half a second and 50 MB, only here
 
         fitted = PCA(found, svd_solver="full" if points < size else "covariance_eigh").fit(states)
-        shares = np.nan_to_num(fitted.explained_variance_ratio_)
-    rows = np.where(shares[:, None] > 0, fitted.components_, 0.0)
+        ratios = np.nan_to_num(fitted.explained_variance_ratio_)
+    real = fitted.explained_variance_ > _round_off(states, fitted.components_.dtype)
+    shares = np.where(real, ratios, 0.0).astype(ratios.dtype)
+    rows = np.where(real[:, None], fitted.components_, 0.0)
     missing = components - found
     return Projection(
         mean=fitted.mean_,
         components=np.pad(rows, ((0, missing), (0, 0))),
         explained_variance=np.pad(shares, (0, missing)),
     )
+
+
+def _round_off(states: Float[np.ndarray, "point state"], dtype: Any) -> float:
+    """Variance that a cloud of this size has by rounding errors alone."""
+    points, size = states.shape
+    level = ROUNDING * size * float(np.finfo(dtype).eps)
+    if points < size:  # from singular values, whose squares are the variances
+        level = level**2
+    return level * float(np.mean(np.sum(np.asarray(states, float) ** 2, axis=1)))
 
 
 class ProjectedStates(eqx.Module):

@@ -45,6 +45,11 @@ DOUBLINGS = 60
 GRID = np.concatenate([1 - np.geomspace(2, 1e-4, 240), [0.0]])
 """Momenta among which a fit begins, from -1 to 0.9999."""
 
+LOST = 1e-6
+"""A residual may be larger by this once a recurrence is written out as momenta and rates."""
+
+SPLITS = np.geomspace(1e-12, 1e-2, 11)
+"""Changes of a recurrence by which momenta that coincide are moved apart."""
 
 COARSE = np.concatenate([[-0.95, -0.8, -0.6, -0.4, -0.2], 1 - np.geomspace(1, 1e-3, 15)])
 REAL_PAIRS = np.array(list(itertools.combinations(COARSE, 2)))
@@ -65,7 +70,8 @@ class MomentumFit(Printed, eqx.Module):
       `v' = eigenvalue v + g` and `x' = x - learning_rate v'`. A pair of conjugates is one damped
       oscillation.
     - `residual`: root mean square of the difference of both impulse responses over that of the
-      optimizer's own, from 0 to 1.
+      optimizer's own, from 0 to 1: of `sum_m learning_rate_m eigenvalue_m^k`, as it is returned.
+      Where momenta nearly coincide, their rates are large and cancel.
     - `steps`: number of updates that were compared.
 
     Prints as a table.
@@ -196,7 +202,14 @@ def momentum_fit(linearization: Linearization, count: int = 1, *, steps: int = 2
 
 
 def fit_response(response: Float[np.ndarray, " step"], count: int) -> MomentumFit:
-    """The best fit of `count` momenta to the falls of a parameter after one unit of gradient."""
+    """The best fit of `count` momenta to the falls of a parameter after one unit of gradient.
+
+    The search is among recurrences, in which momenta may coincide. Equal momenta have no rates of
+    their own, and nearly equal ones rates that are lost to round-off. Where the momenta and rates
+    of the best recurrence miss more than the recurrence itself (by 1e-6), the fit is the best that
+    can be written out of all that the search met and of momenta slightly apart from the best. The
+    residual is always that of the momenta and rates that are returned.
+    """
     from scipy.optimize import least_squares  # slow to import
 
     size = float(np.linalg.norm(response))
@@ -216,13 +229,45 @@ def fit_response(response: Float[np.ndarray, " step"], count: int) -> MomentumFi
         tight: dict[str, float] = dict.fromkeys(("ftol", "xtol", "gtol"), 1e-15)
         found.append(least_squares(missed, start, x_scale="jac", **tight).x)
     errors = np.array([np.linalg.norm(missed(coefficients)) for coefficients in found])
-    best = int(np.argmin(np.nan_to_num(errors, nan=np.inf)))
-    roots = np.roots(np.append(1.0, -found[best])).astype(complex)
+    best = found[int(np.argmin(np.nan_to_num(errors, nan=np.inf)))]
+    roots, rates, residual = _written_out(scaled, best)
+    if residual > np.nanmin(errors) + LOST:
+        tried = [_written_out(scaled, one) for one in [*found, *_nearby(best)]]
+        roots, rates, residual = min(tried, key=lambda one: one[-1])
+    return MomentumFit(roots, size * rates, min(residual, 1.0), len(response))
+
+
+def _written_out(
+    response: Float[np.ndarray, " step"], coefficients: Float[np.ndarray, " mode"]
+) -> tuple[Complex[np.ndarray, " mode"], Complex[np.ndarray, " mode"], float]:
+    """Momenta with these coefficients, slowest first, their best rates, and what both miss."""
+    count = len(coefficients)
+    if not np.isfinite(coefficients).all():
+        return np.zeros(count, complex), np.zeros(count, complex), np.inf
+    roots = np.roots(np.append(1.0, -coefficients)).astype(complex)
     roots = np.append(roots, np.zeros(count - len(roots)))
     roots = roots[np.argsort(-np.abs(roots), kind="stable")]
-    rates = np.linalg.lstsq(_powers(roots, len(response)), response.astype(complex), rcond=None)[0]
-    rates = np.where(roots.imag == 0, rates.real, rates)
-    return MomentumFit(roots, rates, min(float(errors[best]), 1.0), len(response))
+    powers = _powers(roots, len(response))
+    # Conjugates as their real and imaginary parts: rates of a real response are conjugates, too.
+    real, up, down = roots.imag == 0, roots.imag > 0, roots.imag < 0
+    columns = np.concatenate(
+        [powers[:, real].real, powers[:, up].real, -powers[:, up].imag], axis=1
+    )
+    if not np.isfinite(columns).all():
+        return roots, np.zeros(count, complex), np.inf
+    own, x, y = np.split(
+        np.linalg.lstsq(columns, response, rcond=None)[0], [real.sum(), real.sum() + up.sum()]
+    )
+    rates = np.zeros(count, complex)
+    rates[real], rates[up], rates[down] = own, (x + 1j * y) / 2, (x - 1j * y) / 2
+    return roots, rates, float(np.linalg.norm(response - powers @ rates))
+
+
+def _nearby(coefficients: Float[np.ndarray, " mode"]) -> list[Float[np.ndarray, " mode"]]:
+    """Coefficients whose roots are a little apart where those of the given ones coincide."""
+    last = np.zeros(len(coefficients))
+    last[-1] = 1.0
+    return [coefficients + sign * shift * last for shift in SPLITS for sign in (1, -1)]
 
 
 def _powers(

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from lrevopt.certificates.enclosures import (
     Enclosure,
@@ -63,6 +64,8 @@ def _multiply(equation: Any, operands: Sequence[Enclosure], directions: int) -> 
 @rule("div")
 def _divide(equation: Any, operands: Sequence[Enclosure], directions: int) -> Enclosure:
     first, second = operands
+    if jnp.issubdtype(equation.outvars[0].aval.dtype, jnp.integer):
+        raise UnknownPrimitiveError("`div` of integers")  # which drops the remainder
     reciprocal = second.value.reciprocal()
     value = first.value * reciprocal
     return combined(value, [(first, reciprocal), (second, -(value * reciprocal))], directions)
@@ -138,9 +141,20 @@ def _logic(equation: Any, operands: Sequence[Enclosure], directions: int) -> Enc
 @rule("sign", "floor", "ceil", "round")
 def _staircase(equation: Any, operands: Sequence[Enclosure], directions: int) -> Enclosure:
     (operand,) = operands
-    name = {"round": "rint"}.get(equation.primitive.name, equation.primitive.name)
-    step = getattr(np, name)
+    name = equation.primitive.name
+    if name == "round":
+        even = equation.params["rounding_method"] == lax.RoundingMethod.TO_NEAREST_EVEN
+        step = np.rint if even else _halves_away
+    else:
+        step = getattr(np, name)
     return jump(Interval(step(operand.value.low), step(operand.value.high)), operands, directions)
+
+
+def _halves_away(x: np.ndarray) -> np.ndarray:
+    """The nearest integer, of two the one that is farther from 0."""
+    whole = np.trunc(x)
+    finite = np.where(np.isfinite(x), x, 0.0)
+    return whole + np.where(np.abs(finite - np.trunc(finite)) >= 0.5, np.sign(finite), 0.0)
 
 
 @rule("is_finite")
@@ -226,11 +240,17 @@ def _letters(numbers: Any, first_rank: int, second_rank: int) -> tuple[str, str,
 @rule("convert_element_type")
 def _convert(equation: Any, operands: Sequence[Enclosure], directions: int) -> Enclosure:
     (operand,) = operands
-    old, new = equation.invars[0].aval.dtype, equation.params["new_dtype"]
-    floating = [jnp.issubdtype(dtype, jnp.floating) for dtype in (old, new)]
-    if new == np.float64 or not any(floating):
+    old, new = equation.invars[0].aval.dtype, np.dtype(equation.params["new_dtype"])
+    low, high = operand.value.low, operand.value.high
+    if old.kind not in "biuf" or (new.kind not in "biu" and new != np.float64):
+        raise UnknownPrimitiveError(f"`convert_element_type` to {new}")
+    if new == np.float64 or (old.kind != "f" and np.can_cast(old, new)):
         return operand
-    if jnp.issubdtype(new, jnp.integer):
-        truncated = Interval(np.trunc(operand.value.low), np.trunc(operand.value.high))
-        return jump(truncated, operands, directions)
-    raise UnknownPrimitiveError(f"`convert_element_type` to {new}")
+    if new.kind == "b":
+        certain, possible = (low > 0) | (high < 0), (low != 0) | (high != 0)
+        return jump(Interval(certain.astype(float), possible.astype(float)), operands, directions)
+    # Beyond the range of the new type, the result is some number of that type.
+    least, most = float(jnp.iinfo(new).min), float(jnp.iinfo(new).max)
+    inside = (low >= least) & (high <= most)
+    found = choose(inside, Interval(np.trunc(low), np.trunc(high)), Interval(least, most))
+    return jump(found, operands, directions)

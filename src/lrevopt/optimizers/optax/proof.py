@@ -6,7 +6,11 @@ changes: so every number of updates is covered, whatever is accumulated, delayed
 
 Entry n of the tree is labelled by its binary digits: one label for each digit and value. Two
 entries differ in a digit. So an update may depend on its own entry alone if and only if all its
-labels are among that entry's, and a few dozen labels do for thousands of entries.
+labels are among that entry's, and a few dozen labels do for many thousands of entries.
+
+What holds for arrays of these shapes (`SHAPES`: of up to three axes, with 1 to 540 entries along
+each) is taken to hold for all. A transformation that couples only larger arrays, such as a
+factoring of matrices from 1,000 rows on, or arrays of four axes, is not found out.
 """
 
 from collections.abc import Sequence
@@ -27,8 +31,9 @@ from lrevopt.optimizers.optax.state_leaves import (
     require_no_tracers,
 )
 
-SHAPES = ((1,), (5,), (128, 130), (2, 3, 2))
-"""Shapes of the arrays. The third is large enough for Adafactor and Shampoo to factor it."""
+SHAPES = ((1,), (5,), (128, 130), (2, 3, 2), (520, 540))
+"""Shapes of the arrays. Matrices are large enough for Adafactor and Shampoo to factor them, at
+their own least sizes and at others up to 520."""
 
 DIGITS = sum(prod(shape) for shape in SHAPES).bit_length()
 """Binary digits of an entry's number."""

@@ -274,8 +274,8 @@ def attribute(
       the learned optimizer; every subset starts from its parts, too.
     - `seeds`: repetitions with other training problems and starts.
 
-    Raises `ValueError` for what is no white box or baseline, a white box without parts, one in
-    `distilled` of another structure, or an optimizer that never moves.
+    Raises `ValueError` for what is no white box or baseline, a white box without parts or with its
+    learning rate held, one in `distilled` of another structure, or an optimizer that never moves.
     """
     _check(white_box, distilled, settings)
     key, test_key = random_key("key", key), random_key("test_key", test_key)
@@ -315,6 +315,11 @@ def _check(white_box: WhiteBox, distilled: WhiteBox | None, settings: BoxTrainin
     instance("white_box", white_box, WhiteBox, "a `WhiteBox`")
     instance("settings", settings, BoxTraining, "`BoxTraining` settings")
     check_parts(white_box)
+    if "learning_rate" in white_box.held:
+        raise ValueError(
+            "`white_box` must leave `learning_rate` free, the one number of its subset without "
+            f"parts, got it held at {white_box.held['learning_rate']:.6g}."
+        )
     if distilled is not None:
         instance("distilled", distilled, WhiteBox, "a `WhiteBox`")
         _check_alike(distilled.description(), white_box.description())

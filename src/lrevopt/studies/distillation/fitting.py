@@ -202,7 +202,8 @@ class Identification(eqx.Module):
     """What the updates say about each free number, by name in alphabetical order.
 
     `standard_errors` are of coordinates (for logarithms, relative ones), from the residuals of the
-    fit; infinite for numbers that no update depends on.
+    fit; infinite for numbers that no update depends on, and for all where there are not more
+    residuals than numbers, so that nothing is left to estimate errors from.
     """
 
     standard_errors: Float[np.ndarray, " number"]
@@ -218,15 +219,18 @@ def identify(box: WhiteBox, recorded: RecordedRuns) -> Identification:
         return residuals(eqx.combine(unravel(flat), others), recorded).reshape(-1)
 
     R, J = (np.asarray(part) for part in eqx.filter_jit(_with_jacobian)(departures, start))
-    _, sizes, directions = np.linalg.svd(J, full_matrices=False)
+    # All directions: with fewer residuals than numbers, some change no update.
+    _, found, directions = np.linalg.svd(J, full_matrices=len(J) < start.size)
+    sizes = np.append(found, np.zeros(start.size - found.size, found.dtype))
     lost = sizes <= NULL * sizes[0] if sizes[0] > 0 else np.ones(sizes.size, bool)
     loadings = (directions[lost] ** 2).sum(axis=0)
-    variance = (R**2).sum() / max(R.size - sizes.size, 1)
+    freedom = R.size - sizes.size
+    variance = (R**2).sum() / max(freedom, 1)
     kept = np.where(lost, np.inf, sizes)
     errors = np.sqrt(variance * ((directions / kept[:, None]) ** 2).sum(axis=0))
     identifiable = loadings <= LOADING
     return Identification(
-        standard_errors=np.where(identifiable, errors, np.inf),
+        standard_errors=np.where(identifiable & (freedom > 0), errors, np.inf),
         identifiable=identifiable,
     )
 

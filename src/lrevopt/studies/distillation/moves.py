@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from lrevopt.inner_loop.recorded_runs import Typical
-from lrevopt.optimizers.white_box_documents import Document
-from lrevopt.studies.distillation.embedding import FAR
+from lrevopt.optimizers.white_box_documents import Document, box_of
+from lrevopt.studies.distillation.embedding import FAR, far_knee
 
 HELD = {"exponent": 0.5, "sharpness": 2.0, "agreement_memory": 0.7}
 """Values of numbers that a part begins with, held."""
@@ -75,7 +75,9 @@ def _saturation(document: Document, typical: Typical) -> Moves:
     knee = {"knee": FAR * typical.largest, "sharpness": HELD["sharpness"]}
     for of in ("gradient", "update", "memory"):
         if of != "memory" or {"momentum", "momentum_1", "radius"} & set(document["numbers"]):
-            yield f"saturation of {of}", _with(document, knee, held=held, saturation_of=of)
+            larger = _with(document, knee, held=held, saturation_of=of)
+            larger["numbers"] |= {"knee": far_knee(box_of(larger), typical)}
+            yield f"saturation of {of}", larger
 
 
 def _adaptation(document: Document, typical: Typical) -> Moves:

@@ -23,6 +23,7 @@ from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.optimizers.white_box import WhiteBox
 from lrevopt.optimizers.white_box_documents import NUMBERS_OF, Document, document_of
 from lrevopt.optimizers.white_box_numbers import indexed, scale_of
+from lrevopt.studies.distillation.embedding import behind_adaptation
 from lrevopt.studies.distillation.moves import FLOOR, HELD
 
 Ties = dict[str, float]
@@ -266,6 +267,8 @@ def reduced(box: WhiteBox, ties: Ties) -> Document:
         document["floor_outside"] = whole["floor_outside"]
     elif whole["floor_outside"]:  # 1 / (1 + floor) is left
         kept["learning_rate"] /= 1 + values["floor"]
+        if "knee" in kept and behind_adaptation(whole):
+            kept["knee"] *= 1 + values["floor"]
     for name in MORE:
         if ties.get(name) == 0.0:
             kept.pop(name, None)

@@ -10,7 +10,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from lrevopt.checks import positive_integer
+from lrevopt.checks import instance, positive_integer
 from lrevopt.inner_loop.recorded_runs import Typical
 from lrevopt.inner_loop.scoring import score_settings
 from lrevopt.meta_training import (
@@ -35,7 +35,10 @@ TRAINING = MetaTraining(
 
 @dataclasses.dataclass(frozen=True)
 class BoxTraining:
-    """Starts and settings of trained white boxes. Raises `ValueError` for counts below 1."""
+    """Starts and settings of trained white boxes.
+
+    Raises `ValueError` for counts below 1, or a `training` that is no `MetaTraining`.
+    """
 
     training: MetaTraining = TRAINING
     """Settings of the meta-training of each white box."""
@@ -49,6 +52,7 @@ class BoxTraining:
     """Moves or removals of each round of a path that are trained, those of the best scores."""
 
     def __post_init__(self) -> None:
+        instance("training", self.training, MetaTraining, "`MetaTraining` settings")
         for name in ("starts", "candidates", "screening_problems", "tried"):
             positive_integer(name, getattr(self, name))
 

@@ -12,6 +12,9 @@ from jaxtyping import Float
 
 from lrevopt.checks import finite_leaves, real_array
 
+UNEQUAL = 1e-6
+"""Share of the largest distance by which a distance may differ from that of the way back."""
+
 
 class PlaneMap(eqx.Module):
     """Points in a plane, and how well they show distances.
@@ -29,7 +32,9 @@ class PlaneMap(eqx.Module):
 def plane_map(distances: Float[np.ndarray, "entrant entrant"]) -> PlaneMap:
     """Classical scaling of a symmetric table of distances.
 
-    Raises `ValueError` for what is no square table of finite numbers with at least one row.
+    Raises `ValueError` for what is no square table of finite numbers with at least one row, or has
+    a negative entry, one on its diagonal that is not 0, or two across it that differ (by more than
+    1e-6 of the largest).
     """
     distances = np.asarray(real_array("distances", distances), float)
     if distances.ndim != 2 or not distances.size or len(set(distances.shape)) > 1:
@@ -38,6 +43,7 @@ def plane_map(distances: Float[np.ndarray, "entrant entrant"]) -> PlaneMap:
             f"{distances.shape}."
         )
     finite_leaves("distances", distances)
+    _check_distances(distances)
     count = len(distances)
     centre = np.eye(count) - 1 / count
     values, vectors = np.linalg.eigh(-0.5 * centre @ distances**2 @ centre)
@@ -53,3 +59,16 @@ def plane_map(distances: Float[np.ndarray, "entrant entrant"]) -> PlaneMap:
         shown=float(np.maximum(values[kept], 0.0).sum()) / whole if whole else 1.0,
         stress=float(np.sqrt(((distances - plane) ** 2).sum() / total)) if total else 0.0,
     )
+
+
+def _check_distances(table: Float[np.ndarray, "entrant entrant"]) -> None:
+    """Raise `ValueError` unless entries of a square table can be distances."""
+    away = np.maximum(np.abs(table - table.T), np.where(np.eye(len(table)), np.abs(table), 0.0))
+    odd = (table < 0) | (away > UNEQUAL * np.abs(table).max())
+    if odd.any():
+        row, column = (int(place) for place in np.argwhere(odd)[0])
+        back = "" if row == column else f" and {table[column, row]:.6g} at [{column}, {row}]"
+        raise ValueError(
+            "`distances` must be symmetric and at least 0, with 0 on the diagonal, got "
+            f"{table[row, column]:.6g} at [{row}, {column}]{back}."
+        )
