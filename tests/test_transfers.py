@@ -3,6 +3,7 @@
 import csv
 import shutil
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.random as jr
@@ -28,6 +29,8 @@ from lrevopt.studies.transfer import (
 
 TASK = lo.LinearRegression()
 KEY = jr.key(3)
+OTHER: tuple[Any, Any, Any] = (20, [lo.LinearRegression()], None)
+"""What is no list of numbers, and no dictionary."""
 OPTIMIZERS = {
     "slow": lo.Momentum(0.5, 0.5),
     "fast": lo.Momentum(3.0, 0.9),
@@ -124,11 +127,11 @@ def test_log_ratios_are_those_of_the_reference():
     [
         (lambda: sweep_scales(OPTIMIZERS, TASK, (), key=KEY), "`scales` must not be empty"),
         (lambda: sweep_scales(OPTIMIZERS, TASK, (1.0, 0.0), key=KEY), "`scales` must"),
-        (lambda: sweep_scales(OPTIMIZERS, TASK, 1.0, key=KEY), "`scales` must be a list of"),
-        (lambda: sweep_scales([], TASK, (1.0,), key=KEY), "`optimizers` must be a dictionary"),
-        (lambda: sweep_horizons(OPTIMIZERS, TASK, 20, key=KEY), "`horizons` must be a list of"),
-        (lambda: sweep_horizons(OPTIMIZERS, TASK, None, key=KEY), "`horizons` must be a list of"),
-        (lambda: sweep_tasks(OPTIMIZERS, [TASK], key=KEY), "`tasks` must be a dictionary of"),
+        (lambda: sweep_scales(OPTIMIZERS, TASK, OTHER[0], key=KEY), "`scales` must be a list of"),
+        (lambda: sweep_scales(OTHER[1], TASK, (1.0,), key=KEY), "`optimizers` must be a dictionary"),
+        (lambda: sweep_horizons(OPTIMIZERS, TASK, OTHER[0], key=KEY), "`horizons` must be a list of"),
+        (lambda: sweep_horizons(OPTIMIZERS, TASK, OTHER[2], key=KEY), "`horizons` must be a list of"),
+        (lambda: sweep_tasks(OPTIMIZERS, OTHER[1], key=KEY), "`tasks` must be a dictionary of"),
         (lambda: sweep_horizons(OPTIMIZERS, TASK, (), key=KEY), "`horizons` must not be empty"),
         (lambda: sweep_horizons(OPTIMIZERS, TASK, (0,), key=KEY), "`horizons` must"),
         (lambda: sweep_tasks(OPTIMIZERS, {}, key=KEY), "`tasks` must not be empty"),
