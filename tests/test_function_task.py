@@ -20,7 +20,8 @@ from jaxtyping import Array
 import lrevopt as lo
 from lrevopt.analysis.parameter_types import measure_parameter_types
 from lrevopt.storage import describe
-from lrevopt.tasks.callables import Callback, Static, digest
+from lrevopt.storage.sameness import Static
+from lrevopt.tasks.callables import Callback, digest
 from lrevopt.tasks.interface import check_task
 
 TARGET = jnp.arange(6.0).reshape(3, 2)

@@ -160,7 +160,7 @@ def _source_and_references(value: Any) -> list[Any]:
         parts += [entry for entry in code.co_consts if not _is_code(entry)] if code else []
     if isinstance(value, types.FunctionType):
         known = value.__globals__
-        parts += [known[name] for name in _names(value.__code__) if name in known]
+        parts += [known[name] for name in names_of_module(value.__code__) if name in known]
         parts += [value.__defaults__, value.__kwdefaults__, *closed_over(value)]
     return [part for part in parts if not isinstance(part, types.ModuleType)]
 
@@ -169,9 +169,11 @@ def _is_code(value: Any) -> bool:
     return isinstance(value, types.CodeType)
 
 
-def _names(code: types.CodeType) -> list[str]:
+def names_of_module(code: types.CodeType) -> list[str]:
     """Names of a module that a function and those inside it refer to, in order."""
-    inside = [name for entry in code.co_consts if _is_code(entry) for name in _names(entry)]
+    inside = [
+        name for entry in code.co_consts if _is_code(entry) for name in names_of_module(entry)
+    ]
     return list(dict.fromkeys([*code.co_names, *inside]))
 
 

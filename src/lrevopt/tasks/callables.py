@@ -2,17 +2,14 @@
 
 A lambda, or a function inside another, is a new object each time that the outer one is called.
 JAX compiles per object, so a task that is made twice would compile everything twice. Here two
-functions are the same if they have the same code and if all that they refer to, what they close
-over and names of their module, has the same content.
-
-That content is read once, when a task is made. As with `jax.jit`, a program goes on with the
-values that it was compiled with: who changes them makes the task anew.
+functions are the same if they have the same code and all that they close over and refer to had the
+same contents when their tasks were made (see `storage.sameness`).
 """
 
 import functools
 import inspect
 import types
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import equinox as eqx
@@ -21,71 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lrevopt.storage.contents import closed_over, digest_of_contents, full_name, root_package
-
-
-class Static:
-    """Any value as a static field. Functions are equal by code and by the content they refer to.
-
-    What has no hash is equal only to itself, and only while its content is the same.
-    """
-
-    def __init__(self, value: Any):
-        self.value = value
-        # Names of a module, and what can be changed in place, count by their content now.
-        content = digest_of_contents(value, _package(value))
-        self._identity = (_identity(value, ()), content)
-
-    def __contents__(self) -> tuple[Any, ...]:
-        """What its digest is made of (see `storage.digest_of_contents`)."""
-        return (self.value,)
-
-    def __eq__(self, other: object) -> bool:
-        return self is other or (isinstance(other, Static) and self._identity == other._identity)
-
-    def __hash__(self) -> int:
-        return hash(self._identity)
-
-
-class _Same:
-    """Equal only to the very same object, which is kept alive."""
-
-    def __init__(self, value: object):
-        self.value = value
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self.value is other.value
-
-    def __hash__(self) -> int:
-        return id(self.value)
-
-
-def _identity(value: Any, around: tuple[object, ...]) -> Hashable:
-    """Equal for two values exactly if one may stand for the other in a compiled program."""
-    if isinstance(value, types.FunctionType):
-        if value in around:  # it calls itself
-            return around.index(value)
-        inner = (*around, value)
-        parts = (value.__defaults__, *(value.__kwdefaults__ or {}).items(), *closed_over(value))
-        code = (_Same(value.__code__), _Same(value.__globals__))
-        return (*code, *(_identity(part, inner) for part in parts))
-    if isinstance(value, types.MethodType):
-        return ("method", _identity(value.__func__, around), _identity(value.__self__, around))
-    if isinstance(value, tuple):
-        return (type(value), *(_identity(entry, around) for entry in value))
-    if isinstance(value, float | complex):  # 0.0 equals -0.0, NaN nothing
-        return (type(value), repr(value))
-    try:
-        hash(value)
-    except TypeError:
-        return _Same(value)
-    return (type(value), value)
-
-
-def _package(value: Any) -> str:
-    """The package of the function among these leaves: its code counts by what it refers to."""
-    leaves = value if isinstance(value, tuple) else (value,)
-    kinds = (types.FunctionType, types.MethodType)
-    return next((root_package(leaf) for leaf in leaves if isinstance(leaf, kinds)), "")
+from lrevopt.storage.sameness import Static
 
 
 def as_array(leaf: Any) -> Any:

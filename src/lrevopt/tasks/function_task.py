@@ -20,10 +20,10 @@ from jaxtyping import Array, Float, Key, PyTree, UInt32
 
 from lrevopt.checks import text
 from lrevopt.storage.contents import full_name
+from lrevopt.storage.sameness import Static
 from lrevopt.tasks.batches import as_batches
 from lrevopt.tasks.callables import (
     Callback,
-    Static,
     as_array,
     check_no_tracers,
     digest,
@@ -88,7 +88,9 @@ class FunctionTask(AbstractTask):
     Data belong into `batches`, or into arguments that `functools.partial` binds, or into fields
     of an Equinox module that is called: they are then arguments of compiled functions. What a
     function closes over becomes a constant of every program. Two tasks of the same functions and
-    of data of the same shapes share compiled programs, also if they are lambdas.
+    of data of the same shapes share compiled programs, also if they are lambdas, if all that the
+    functions refer to has the same contents when the tasks are made. Where it changes later, make
+    the task anew: what is compiled already stays as it is.
 
     Raises `ValueError` for functions that are not callable with these arguments, a tree without
     floating-point arrays or with complex ones, a loss or metrics that are not such scalars, batches

@@ -11,6 +11,7 @@ from jaxtyping import Array
 
 from lrevopt.checks import finite_leaves
 from lrevopt.optimizers.classical import as_float
+from lrevopt.storage.sameness import Static
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,16 +19,26 @@ class Recipe:
     """A transformation, or a factory with its settings and the names of its array arguments.
 
     Two recipes of one factory with equal settings are equal, so that optimizers which differ in
-    their arrays alone have one structure.
+    their arrays alone have one structure. What they refer to must have had the same contents when
+    they were made (`reads`, see `storage.sameness`).
     """
 
     source: Any
     settings: tuple[tuple[str, Any], ...] = ()
     names: tuple[str, ...] = ()
     made: bool = True
+    reads: Static = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reads", Static((self.source, self.settings)))
+
+    def __contents__(self) -> tuple[Any, ...]:
+        """What its digest is made of (see `storage.digest_of_contents`)."""
+        return (type(self), self.source, self.settings, self.names, self.made)
 
     def build(self, values: Sequence[Any]) -> Any:
         """The transformation of these array arguments, in the order of `names`."""
+        self.reads.note_changes()
         if self.made:
             return self.source
         settings = {name: setting.value for name, setting in self.settings}
