@@ -321,8 +321,8 @@ def test_records_are_kept_and_drawn(record, tmp_path):
 
 @pytest.mark.parametrize(
     ("low", "high", "heads"),
-    [(0.5, 90.0, []), (0.5, 101.0, [(CARETRIGHT, 100.0)]), (1e-3, 50.0, [(CARETLEFT, 0.01)]),
-     (1e-3, 1e3, [(CARETLEFT, 0.01), (CARETRIGHT, 100.0)])],
+    [(0.5, 90.0, []), (0.5, 101.0, [(CARETRIGHT, 125.0)]), (1e-3, 50.0, [(CARETLEFT, 0.008)]),
+     (1e-3, 1e3, [(CARETLEFT, 0.008), (CARETRIGHT, 125.0)])],
 )  # fmt: skip
 def test_intervals_that_go_on_beyond_the_axis_have_an_arrowhead(low, high, heads):
     names = synthetic().names

@@ -48,6 +48,9 @@ MECHANISM_COLORS = {
 WIDEST = 100.0
 """Ratios are shown up to this factor in either direction; an arrow and a number stand for more."""
 
+MARGIN = 1.25
+"""Factor of the axis beyond what is shown."""
+
 LABELS = {
     "no_slow_memory": "no memory of the dominant mode",
     "gain_at_once": "its steady gain at once",
@@ -97,12 +100,15 @@ def costs(ax: Axes, record: Interventions, names: Sequence[str] | None = None) -
             continue
         shown = float(np.clip(ratio, 1 / WIDEST, WIDEST))
         ends = np.clip([low, high], 1 / WIDEST, WIDEST)
-        ax.plot(ends, [place, place], color=color, linewidth=1.4, zorder=2)
         beyond = ">" if ratio > WIDEST else "<" if ratio < 1 / WIDEST else ""
-        for at, head, past in zip(ends, (CARETLEFT, CARETRIGHT),
-                                  (low < 1 / WIDEST, high > WIDEST), strict=True):  # fmt: skip
-            if past:
-                ax.plot(at, place, marker=head, color=color, markersize=4.2, clip_on=False)
+        # At the edge of the axis, where no dot hides it; a ratio beyond has an arrow of its own.
+        if low < 1 / WIDEST and beyond != "<":
+            ends[0] /= MARGIN
+            ax.plot(ends[0], place, marker=CARETLEFT, color=color, markersize=4.2, clip_on=False)
+        if high > WIDEST and beyond != ">":
+            ends[1] *= MARGIN
+            ax.plot(ends[1], place, marker=CARETRIGHT, color=color, markersize=4.2, clip_on=False)
+        ax.plot(ends, [place, place], color=color, linewidth=1.4, zorder=2)
         face = "white" if diverged else color
         ax.plot(shown, place, beyond or "o", color=color, markerfacecolor=face, markersize=4.2,
                 zorder=3, clip_on=False)  # fmt: skip
@@ -130,7 +136,7 @@ def _limits(ax: Axes, record: Interventions) -> None:
     """An axis as wide as what is shown, at least from a half to 2."""
     seen = np.exp(np.concatenate([record.log_ratio_lows, record.log_ratio_highs]))
     seen = np.clip(seen[np.isfinite(seen)], 1 / WIDEST, WIDEST)
-    low, high = 0.8 * seen.min(initial=0.625), 1.25 * seen.max(initial=1.6)
+    low, high = seen.min(initial=0.625) / MARGIN, MARGIN * seen.max(initial=1.6)
     ax.set_xlim(low, high)
     ax.xaxis.set_major_locator(LogLocator(subs=(1,) if high / low > 30 else (1, 2, 5)))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
