@@ -38,6 +38,9 @@ def helper(p):
 def closing(table):
     return lambda p: table * jnp.sum(p**2)
 
+def closing_over_a_function(read):
+    return lambda p: read(0) * jnp.sum(p**2)
+
 losses = {
     "global": lambda p: strength * jnp.sum(p**2),
     "of a helper": lambda p: helper(p),
@@ -47,6 +50,7 @@ losses = {
     "field": lambda p: settings.strength * jnp.sum(p**2),
     "module": lambda p: module.strength * jnp.sum(p**2),
     "method": Callable(),
+    "built-in method": closing_over_a_function(config["inner"].__getitem__),
 }
 found = []
 for strength in (1.0, 2.0, 1.0):
@@ -70,7 +74,7 @@ def sharing():
 @pytest.mark.parametrize(
     "form",
     ["global", "of a helper", "dictionary", "array", "closed-over array", "field", "module",
-     "method"],
+     "method", "built-in method"],
 )  # fmt: skip
 def test_a_loop_at_the_top_of_a_script_has_a_program_for_each_content(form):
     first_loss, compiled = sharing()

@@ -196,6 +196,7 @@ def _inside_object(value: Any) -> Iterator[Any]:
     kind = type(value)
     yield getattr(value, "__wrapped__", None)
     if root_package(kind) in OPAQUE and not _is_namespace(value):
+        yield getattr(value, "__self__", None)  # of a built-in method, such as `table.__getitem__`
         fields = getattr(value, "__dict__", {}).values()
         yield from (part for part in fields if isinstance(part, types.FunctionType))
         return
