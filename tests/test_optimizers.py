@@ -264,7 +264,7 @@ REFUSED = {
     "momentum": (lambda: lo.Momentum(0.1, float("inf")), "`momentum` must be finite, got inf"),
     "threshold": (lambda: lo.ClippedGradientDescent(0.1, -1), "`threshold` .* at least 0, got -1"),
     "decay": (lambda: lo.RMSProp(0.1, float("nan")), "`decay` must be finite"),
-    "decay 1.5": (lambda: lo.RMSProp(0.1, 1.5), "`decay` must be below 1, got 1.5"),
+    "decay 1.5": (lambda: lo.RMSProp(0.1, 1.5), "`decay` must be at most 1, got 1.5"),
     "decay -0.1": (
         lambda: lo.RMSProp(0.1, -0.1),
         "`decay` must be finite and at least 0, got -0.1",

@@ -38,12 +38,14 @@ def hyperparameter(
     name: str,
     value: ArrayLike,
     minimum: float = -math.inf,
-    maximum: float | None = None,
-    above: float | None = None,
+    *,
+    at_most: float = math.inf,
+    above: float = -math.inf,
+    below: float = math.inf,
 ) -> Float[Array, ""]:
     """`value` as a scalar array; `ValueError` unless it is finite and within the bounds.
 
-    `minimum` may be met, `maximum` and `above` may not.
+    `minimum` and `at_most` may be met, `above` and `below` may not.
     """
     leaf = as_float(real_array(name, value))
     if leaf.ndim:
@@ -51,10 +53,15 @@ def hyperparameter(
     finite_leaves(name, leaf, minimum=minimum)
     if isinstance(leaf, jax.core.Tracer):
         return leaf
-    if maximum is not None and not leaf < maximum:
-        raise ValueError(f"`{name}` must be below {maximum:g}, got {float(leaf):g}.")
-    if above is not None and not leaf > above:
-        raise ValueError(f"`{name}` must be above {above:g}, got {float(leaf):g}.")
+    number = float(leaf)
+    bounds = {
+        f"at most {at_most:g}": number <= at_most,
+        f"above {above:g}": number > above,
+        f"below {below:g}": number < below,
+    }
+    for bound, met in bounds.items():
+        if not met:
+            raise ValueError(f"`{name}` must be {bound}, got {number:g}.")
     return leaf
 
 
@@ -182,7 +189,7 @@ class AggregatedMomentum(AbstractOptimizer):
 class RMSProp(AbstractOptimizer):
     """`v' = decay v + (1 - decay) g^2`, `x' = x - learning_rate g / sqrt(v' + epsilon)`.
 
-    State: `v`, then the step direction (paper, Figure 2d).
+    State: `v`, then the step direction (paper, Figure 2d). `decay` is from 0 to 1.
     """
 
     learning_rate: Float[Array, ""]
@@ -191,8 +198,8 @@ class RMSProp(AbstractOptimizer):
 
     def __init__(self, learning_rate: ArrayLike, decay: ArrayLike = 0.9, epsilon: ArrayLike = 1e-8):
         self.learning_rate = hyperparameter("learning_rate", learning_rate, minimum=0.0)
-        # Beyond these bounds second moments become negative; at 1 they stay at 0.
-        self.decay = hyperparameter("decay", decay, minimum=0.0, maximum=1.0)
+        # At 1 the second moment stays what it is.
+        self.decay = hyperparameter("decay", decay, minimum=0.0, at_most=1.0)
         self.epsilon = hyperparameter("epsilon", epsilon, minimum=TINY)
 
     @property
@@ -217,6 +224,7 @@ class Adam(AbstractOptimizer):
 
     State: first moment `m`, second moment `v`, `b1^k`, `b2^k`, step direction. The powers
     replace the step counter. They decay to 0, so the state has a fixed point; a counter has none.
+    `b1` is above -1 and below 1, `b2` is at least 0 and below 1.
     """
 
     learning_rate: Float[Array, ""]
@@ -232,10 +240,9 @@ class Adam(AbstractOptimizer):
         epsilon: ArrayLike = 1e-8,
     ):
         self.learning_rate = hyperparameter("learning_rate", learning_rate, minimum=0.0)
-        # At 1, and at -1 in every second update, the bias correction divides by 0. Below 0 second
-        # moments become negative.
-        self.b1 = hyperparameter("b1", b1, above=-1.0, maximum=1.0)
-        self.b2 = hyperparameter("b2", b2, minimum=0.0, maximum=1.0)
+        # At 1 the bias correction divides by 0, and at -1 in every other update.
+        self.b1 = hyperparameter("b1", b1, above=-1.0, below=1.0)
+        self.b2 = hyperparameter("b2", b2, minimum=0.0, below=1.0)
         self.epsilon = hyperparameter("epsilon", epsilon, minimum=TINY)
 
     @property
