@@ -241,6 +241,7 @@ def test_records_are_parted_and_joined_with_their_metrics():
         np.testing.assert_array_equal(back.metrics[name], values)
     plain = Evaluation(("d",), whole.losses[:1])
     assert plain.beside(whole).metrics == {}
+    assert plain.only([]).beside(plain).names == plain.beside(plain.only([])).names == ("d",)
     with pytest.raises(ValueError, match="`other` must have the metrics of this record, got none"):
         whole.beside(plain)
     elsewhere = Evaluation(
