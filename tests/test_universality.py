@@ -21,7 +21,13 @@ from lrevopt.inner_loop import sizes
 from lrevopt.optimizers import AbstractOptimizer
 from lrevopt.paper import commands, experiments
 from lrevopt.paper import universality as universality_module
-from lrevopt.paper.population_members import Entrants, Measuring, asked_claims, measure_member
+from lrevopt.paper.population_members import (
+    Entrants,
+    Measuring,
+    asked_claims,
+    measure_member,
+    shortened,
+)
 from lrevopt.plots.style import render
 from lrevopt.plots.universality import CLOSE, _places_of_names, figure_map, figure_shares
 from lrevopt.runs.command_line import parse_by_task
@@ -538,3 +544,11 @@ def test_names_on_a_map_do_not_meet():
     lower = points - [0.0, 0.2] * (points > 0.95)
     top = lower[:, 1].max() + CLOSE / 3 * np.ptp(lower[:, 1])
     assert _places_of_names(lower, books)[:, 1].max() == pytest.approx(top)
+
+
+def test_records_keep_six_digits_in_the_whole_range():
+    values = np.array([0.0, 1.0, -0.3, 1e-300, 1.7e300, np.pi, np.inf, np.nan])
+    found = shortened(values)
+    np.testing.assert_allclose(found, values, rtol=1e-6)
+    assert found[5] != np.pi
+    np.testing.assert_array_equal(shortened(found), found)

@@ -74,7 +74,7 @@ class Universality(Printed, eqx.Module):
     - `objectives`: meta-objective on test problems, `mean(losses) / losses[0]`, of the same
       problems for all entrants of a task; +inf where a run diverged.
     - `distances`: as maps from gradients to updates (see `response_distances`); NaN between
-      entrants of different tasks.
+      entrants of different tasks. `lrevopt universality` keeps six digits of both.
     - `statements`, `says`: names and sentences. `task_names` and `expected`: whether a statement
       is that something is there (1) or absent (0) on a task, or nothing (-1).
     - `statistics`: the number that a verdict rests on, NaN if there is none; `verdicts`: 1 as the
