@@ -118,18 +118,27 @@ def _inside_object(value: Any) -> list[Any]:
     if kind is not types.SimpleNamespace and root_package(kind) in OPAQUE:
         name = None if hasattr(value, "__qualname__") else getattr(value, "__name__", None)
         return [wrapped, name] if isinstance(name, str) else [wrapped]
-    named = dict(getattr(value, "__dict__", {}))
-    for above in kind.__mro__:
-        slots = vars(above).get("__slots__", ())
-        for name in (slots,) if isinstance(slots, str) else slots:
-            if name not in ("__dict__", "__weakref__") and hasattr(value, name):
-                named[name] = getattr(value, name)
-    fields = [
+    return [wrapped, kind, *named_fields(value)]
+
+
+def named_fields(value: Any) -> list[tuple[str, Any]]:
+    """Fields of an object that are no cached properties, in the order of their names."""
+    kind, named = type(value), dict(getattr(value, "__dict__", {}))
+    named |= {name: getattr(value, name) for name in slots_of(kind) if hasattr(value, name)}
+    return [
         (name, named[name])
         for name in sorted(named)
         if not isinstance(inspect.getattr_static(kind, name, None), functools.cached_property)
     ]
-    return [wrapped, kind, *fields]
+
+
+def slots_of(kind: type) -> Iterator[str]:
+    """Names of fields of a class that have a place of their own instead of one in `__dict__`."""
+    for above in kind.__mro__:
+        slots = vars(above).get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            if name not in ("__dict__", "__weakref__"):
+                yield name
 
 
 def _made_with(value: Any) -> list[Any]:

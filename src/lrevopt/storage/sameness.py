@@ -10,7 +10,6 @@ what their functions were made with is followed, their globals are not.
 import dataclasses
 import functools
 import hashlib
-import inspect
 import pickle
 import sys
 import types
@@ -20,7 +19,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from lrevopt.storage.contents import OPAQUE, closed_over, names_of_module, root_package
+from lrevopt.storage.contents import (
+    OPAQUE,
+    closed_over,
+    named_fields,
+    names_of_module,
+    root_package,
+    slots_of,
+)
 
 Seen = dict[int, tuple[int, Any]]
 """By address: the place at which a value was met first, and the value, which keeps it alive."""
@@ -127,7 +133,7 @@ def _known(value: Any) -> tuple[Hashable, ...]:
     root = root_package(type(value))
     if (callable(value) and root in OPAQUE) or hasattr(value, "__get__"):
         return (_Same(value),)
-    bare = not hasattr(value, "__dict__") and not any(_slots(type(value)))
+    bare = not hasattr(value, "__dict__") and not any(slots_of(type(value)))
     if root not in ("jax", "jaxlib") and (bare or root in OPAQUE) and not _is_namespace(value):
         return (pickle.dumps(value),)
     try:
@@ -206,20 +212,7 @@ def _inside_object(value: Any) -> Iterator[Any]:
     elif dataclasses.is_dataclass(value):
         yield from (getattr(value, field.name, None) for field in dataclasses.fields(value))
     else:
-        named = dict(getattr(value, "__dict__", {}))
-        named |= {name: getattr(value, name) for name in _slots(kind) if hasattr(value, name)}
-        for name in sorted(named):
-            found = inspect.getattr_static(kind, name, None)
-            if not isinstance(found, functools.cached_property):
-                yield from (name, named[name])
-
-
-def _slots(kind: type) -> Iterator[str]:
-    for above in kind.__mro__:
-        slots = vars(above).get("__slots__", ())
-        for name in (slots,) if isinstance(slots, str) else slots:
-            if name not in ("__dict__", "__weakref__"):
-                yield name
+        yield from (part for field in named_fields(value) for part in field)
 
 
 def _is_namespace(value: Any) -> bool:
