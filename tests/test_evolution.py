@@ -118,13 +118,17 @@ def test_other_settings_are_another_run(tmp_path):
 
 @pytest.mark.long
 def test_a_penalty_on_drift_counts():
-    """A GRU whose readout has a bias drifts; where drift costs, what is found drifts less."""
+    """A GRU whose readout has a bias drifts; where drift costs, what is found drifts less.
+
+    After 20 generations whether it holds depends on the machine, by round-off: after 40 what is
+    left is a thirtieth or less, with four keys.
+    """
     task = lo.LinearRegression(dim=2, log10_eigenvalues=(-1, 0))
     start = lo.GRUOptimizer(4, key=jr.key(0), bias=True)
     start = eqx.tree_at(
         lambda o: (o.weights, o.bias), start, (jnp.full(4, 0.02), jnp.asarray(0.005))
     )
-    settings = dataclasses.replace(SETTINGS, steps=20, cma_deviation=0.1, drift_steps=50)
+    settings = dataclasses.replace(SETTINGS, steps=40, cma_deviation=0.1, drift_steps=50)
 
     def rest(optimizer):
         state = optimizer.initial_state()
