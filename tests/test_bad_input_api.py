@@ -703,6 +703,8 @@ def _studies() -> dict[str, tuple[Callable[..., Any], str]]:
                 MOMENTUM, lo.WhiteBox(0.1), TASK, key=KEY, test_key=KEY, baselines={"a": MOMENTUM},
                 problems=0), "`problems` must be an integer of at least 1"),
         "studies: box training": (lambda: lo.BoxTraining(starts=0), "`starts` must be an integer"),
+        "studies: no trained start": (
+            lambda: lo.BoxTraining(trained_starts=0), "`trained_starts` must be an integer"),
         "studies: box training, training": (
             lambda: lo.BoxTraining(3), "`training` must be `MetaTraining` settings, got 3"),
         "studies: text": (lambda: lo.optax_text(MOMENTUM), "`white_box` must be a `WhiteBox`"),

@@ -39,7 +39,7 @@ COMMAND_LINES: list[list[str]] = [
     # Distillation.
     *([*DISTILL, f"--{name}", "0"]
       for name in ("starts", "seeds", "numbers", "training-steps", "steps", "problems", "tried",
-                   "training-problems", "screening-problems", "fit-starts")),
+                   "trained-starts", "training-problems", "screening-problems", "fit-starts")),
     [*DISTILL, "--studies", "all"],
     [*DISTILL, "--studies"],
     [*DISTILL, "--studies", "fit", "fit"],

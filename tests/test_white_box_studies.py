@@ -383,6 +383,26 @@ def test_subsets_are_trained_and_their_gains_shared():
     assert np.isfinite(record.start_scores).sum() == 2 + 3  # random ones, and one given
 
 
+@pytest.mark.long
+def test_only_the_most_promising_starts_are_trained():
+    """As if the others had not been there; NaN stands in their places."""
+    far, near = (
+        lo.WhiteBox(1e-3, saturation=lo.BoxSaturation(knee), hold=("sharpness",))
+        for knee in (1e-4, 5.0)
+    )
+    train = partial(train_boxes, far, lo.Rosenbrock(), key=jr.key(0), typical=TYPICAL)
+    every = train(given=[far, near], settings=SHORT)
+    assert np.isfinite(every.scores).all()
+    for count in (1, 2, 3):
+        some = train(given=[far, near], settings=dataclasses.replace(SHORT, trained_starts=count))
+        trained = np.isfinite(some.scores)
+        assert trained.sum() == count
+        assert not trained[0]  # moves a parameter by a thousandth of what the other does
+        np.testing.assert_allclose(some.scores[trained], every.scores[trained], rtol=1e-9)
+    same = train(given=[far, near], settings=dataclasses.replace(SHORT, trained_starts=4))
+    np.testing.assert_array_equal(same.scores, every.scores)
+
+
 @pytest.mark.slow
 def test_paths_grow_by_moves_and_do_not_get_worse():
     path = grow_path(

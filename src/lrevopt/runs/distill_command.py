@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from lrevopt.tasks import AbstractTask
 
 COUNTS = (
-    "starts", "candidates", "screening_problems", "tried", "seeds", "numbers", "training_steps",
-    "training_problems", "selection_problems", "fit_starts", "fit_problems", "problems", "steps",
+    "starts", "candidates", "screening_problems", "tried", "trained_starts", "seeds", "numbers",
+    "training_steps", "training_problems", "selection_problems", "fit_starts", "fit_problems",
+    "problems", "steps",
 )  # fmt: skip
 """Options that are counts."""
 
@@ -45,6 +46,9 @@ class Distill(RunSettings):
     """Problems on which these are scored (default: 64, or 2 on networks)."""
     tried: int | None = None
     """Moves or removals of a round of a path that are trained (default: 3, or 2 on networks)."""
+    trained_starts: int | None = None
+    """Starts of each subset of parts that are trained, those that score best on the screening
+    problems (default: all, or 2 on networks)."""
     seeds: int | None = None
     """Training seeds of the study of parts (default: 3, or 1 on networks)."""
     numbers: int = 8
@@ -91,7 +95,7 @@ class Distill(RunSettings):
                 steps="training_steps", problems="training_problems", estimator="estimator",
                 selection_problems="selection_problems"),
         )  # fmt: skip
-        names = ("starts", "candidates", "screening_problems", "tried")
+        names = ("starts", "candidates", "screening_problems", "tried", "trained_starts")
         boxes = dataclasses.replace(
             usual.boxes, training=training, **self._given(**{name: name for name in names})
         )

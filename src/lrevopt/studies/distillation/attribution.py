@@ -77,7 +77,8 @@ class Attribution(Printed, eqx.Module):
     - `subsets` says which parts a row has; `objectives` are by training seed, subset and test
       problem, inf where a run diverged; `learned` and `baseline` on the same problems.
     - `documents` are the trained white boxes as JSON, seed by seed; `selection_scores` those of the
-      chosen starts, `start_scores` of all starts, NaN where a subset had fewer.
+      chosen starts, `start_scores` of all starts, NaN where a subset had fewer or a start was not
+      trained.
     """
 
     parts: tuple[str, ...]
@@ -266,7 +267,8 @@ def attribute(
 ) -> Attribution:
     """Train every subset of the parts of a white box, and share the gain of `optimizer` out.
 
-    Each subset starts at random and from the best of the subsets that lack one of its parts.
+    Each subset starts at random and from the best of the subsets that lack one of its parts. Where
+    `settings` limit `trained_starts`, only those of its starts are trained that score best.
 
     - `baselines`: tuned optimizers by name; the best on problems from `key` is the reference.
     - `key`: of training, selection and starts. `test_key`: of the test problems.
@@ -306,7 +308,7 @@ def attribute(
         baseline=tested.baseline,
         baseline_name=tested.baseline_name,
         documents=tuple(json.dumps(document_of(one.box)) for one in every),
-        selection_scores=np.array([one.scores.min() for one in every]).reshape(shape[:2]),
+        selection_scores=np.array([np.nanmin(one.scores) for one in every]).reshape(shape[:2]),
         start_scores=np.stack([_padded(one.scores, most) for one in every]).reshape(shape),
     )
 

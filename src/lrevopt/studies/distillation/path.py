@@ -293,5 +293,5 @@ class _Round(eqx.Module):
     def point(self) -> PathPoint:
         """What it is a record of."""
         document = json.loads(self.document)
-        score = float(self.scores.min())
+        score = float(np.nanmin(self.scores))
         return PathPoint(self.name, document, box_of(document), score, tuple(self.tried))

@@ -50,9 +50,14 @@ class BoxTraining:
     """Problems on which these white boxes are scored."""
     tried: int = 3
     """Moves or removals of each round of a path that are trained, those of the best scores."""
+    trained_starts: int | None = None
+    """Random and given starts of a white box that are trained, those that score best on the
+    screening problems (None: all). Paths and eliminations have rules of their own (`tried`)."""
 
     def __post_init__(self) -> None:
         instance("training", self.training, MetaTraining, "`MetaTraining` settings")
+        if self.trained_starts is not None:
+            positive_integer("trained_starts", self.trained_starts)
         for name in ("starts", "candidates", "screening_problems", "tried"):
             positive_integer(name, getattr(self, name))
 
@@ -64,7 +69,7 @@ NETWORK_BOX_TRAINING = BoxTraining(
         TRAINING, steps=20, problems=2, warm_up=2, snapshot_every=10, selection_problems=8,
         estimator="clipped",
     ),
-    starts=1, candidates=6, screening_problems=2, tried=2,
+    starts=1, candidates=6, screening_problems=2, tried=2, trained_starts=2,
 )  # fmt: skip
 """How white boxes are trained on networks, where one run of 200 updates takes from a tenth of a
 second to seconds. Exact meta-gradients of white boxes near tuned Adam are useless on two moons: of
@@ -74,7 +79,8 @@ size 1e7 to 1e11, where the logarithm of the meta-objective is of size 1."""
 class Trained(eqx.Module):
     """The best of several trained white boxes on common selection problems.
 
-    `scores` are those of all starts, the given ones first: mean(losses) / losses[0].
+    `scores` are those of all starts, the given ones first: mean(losses) / losses[0]. NaN is the
+    score of a start that was not trained.
     """
 
     box: WhiteBox
@@ -93,7 +99,8 @@ def train_boxes(
     """Train white boxes of the structure of `box` from random starts and from those `given`.
 
     All start on the same problems in the same order and are compared on the same selection
-    problems; `typical` sizes are those that random starts are drawn around.
+    problems; `typical` sizes are those that random starts are drawn around. `settings` may say that
+    only the most promising starts are trained.
     """
     screen_key, start_key, training_key = jr.split(key, 3)
     count = settings.starts * settings.candidates
@@ -102,7 +109,18 @@ def train_boxes(
     rows = np.argmin(scores.reshape(settings.starts, -1), axis=1)
     rows = rows + np.arange(settings.starts) * settings.candidates
     chosen = jax.tree.map(lambda leaf: leaf[rows] if eqx.is_array(leaf) else leaf, drawn)
-    return train_from([*given, *unstacked(chosen)], task, settings.training, key=training_key)
+    starts = [*given, *unstacked(chosen)]
+    if settings.trained_starts is None or settings.trained_starts >= len(starts):
+        return train_from(starts, task, settings.training, key=training_key)
+    if given:
+        scores = np.append(screened(stacked(given), task, settings, key=screen_key), scores[rows])
+    else:
+        scores = scores[rows]
+    kept = np.sort(np.argsort(scores, kind="stable")[: settings.trained_starts])
+    trained = train_from([starts[at] for at in kept], task, settings.training, key=training_key)
+    found = np.full(len(starts), np.nan)
+    found[kept] = trained.scores
+    return Trained(trained.box, found)
 
 
 def train_from(
