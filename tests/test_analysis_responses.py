@@ -209,3 +209,15 @@ def test_residuals_are_those_of_the_momenta_that_are_returned(response, count):
     missed = np.linalg.norm(own - response) / np.linalg.norm(response)
     np.testing.assert_allclose(fit.residual, missed, rtol=1e-6, atol=1e-9)
     assert missed < 1e-7 or count == 1
+
+
+def test_fits_have_the_unit_of_the_response():
+    """Also where squares of the response overflow, or vanish."""
+    response = 0.5 ** np.arange(30) + 2 * 0.9 ** np.arange(30)
+    fit = fit_response(response, 2)
+    np.testing.assert_allclose(fit.learning_rates, [2, 1], rtol=1e-9)
+    for unit in (1e-200, 1e200):
+        other = fit_response(unit * response, 2)
+        np.testing.assert_allclose(other.learning_rates / unit, fit.learning_rates, rtol=1e-9)
+        np.testing.assert_allclose(other.eigenvalues, fit.eigenvalues, rtol=1e-9)
+        assert other.residual < 1e-9

@@ -196,6 +196,16 @@ def test_scorecards_have_their_title():
         (lambda: lo.plot.eigenmodes(MODEL, gradient=0.0), "`gradient` must be left out with a lin"),
         (lambda: lo.plot.eigenmodes(lo.eigenmodes(MODEL), x=1.0),
          "`x` must be left out with modes, got 1.0"),
+        (
+            lambda: lo.plot.eigenmodes(CLIPPED, CLIPPED.initial_state(), at_rest=CLIPPED),
+            "`at_rest` must be left out with a `state`",
+        ),
+        (
+            lambda: lo.plot.update_functions(
+                CLIPPED, {"a": CLIPPED.initial_state()}, at_rest=CLIPPED
+            ),
+            "`at_rest` must be left out with `states`",
+        ),
         (lambda: lo.plot.eigenmodes(MODEL, at_rest=CLIPPED), "`at_rest` must be left out with a"),
         (lambda: lo.plot.update_functions(CLIPPED, parameter=7),
          "`parameter` must be left out without a trajectory, got 7"),

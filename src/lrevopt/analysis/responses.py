@@ -212,11 +212,13 @@ def fit_response(response: Float[np.ndarray, " step"], count: int) -> MomentumFi
     """
     from scipy.optimize import least_squares  # slow to import
 
-    size = float(np.linalg.norm(response))
-    if not size > 0:
+    largest = float(np.abs(response).max(initial=0.0))
+    if not largest > 0:
         none = np.zeros(count, complex)
         return MomentumFit(none, none, 0.0, len(response))
-    scaled = response / size
+    scaled = response / largest  # first, since squares of a response of 1e160 overflow
+    norm = float(np.linalg.norm(scaled))
+    scaled, size = scaled / norm, largest * norm
 
     def missed(coefficients: Float[np.ndarray, " mode"]) -> Float[np.ndarray, " step"]:
         return _missed(scaled, coefficients)
@@ -234,7 +236,9 @@ def fit_response(response: Float[np.ndarray, " step"], count: int) -> MomentumFi
     if residual > np.nanmin(errors) + LOST:
         tried = [_written_out(scaled, one) for one in [*found, *_nearby(best)]]
         roots, rates, residual = min(tried, key=lambda one: one[-1])
-    return MomentumFit(roots, size * rates, min(residual, 1.0), len(response))
+    if not residual <= 1:  # nothing can be written out, or round-off: no momentum at all misses 1
+        rates, residual = np.zeros(count, complex), 1.0
+    return MomentumFit(roots, size * rates, residual, len(response))
 
 
 def _written_out(

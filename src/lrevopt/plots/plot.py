@@ -104,13 +104,16 @@ def update_functions(
     - `x`: for an optimizer that takes the parameter's value, such as AdamW, the value or the values
       at which curves are drawn. States of the trajectory have the value that they met.
     - `at_rest`: the optimizer with its step counter held, whose fixed point is shown: with a live
-      counter there is none.
+      counter there is none. Without `states`, among which there is no fixed point.
 
     Raises `ValueError` for a state of another optimizer, an axis that is not increasing, a
-    parameter that the trajectory does not have or without one, or values of `x` not finite.
+    parameter that the trajectory does not have or without one, `at_rest` beside `states`, or values
+    of `x` not finite.
     """
     shown: dict[str, Point] = {}
     check_optimizer(optimizer)
+    if states is not None:
+        left_out("with `states`, whose fixed points are not searched for", at_rest=at_rest)
     check_optimizer(at_rest or optimizer, "at_rest")
     values = values_of("x", x)
     for value in values:
@@ -207,8 +210,9 @@ def eigenmodes(
     `gradient`, by default 0, is what the optimizer is linearized at, and `x`, for an optimizer that
     takes it, the value of the parameter, by default 0; `at_rest` is as in `update_functions`.
 
-    Raises `ValueError` for a state of another optimizer, a gradient that is not finite, or any of
-    these beside a linearization or modes, which have been taken at a state already.
+    Raises `ValueError` for a state of another optimizer, a gradient that is not finite, `at_rest`
+    beside a `state`, or any of these beside a linearization or modes, which have been taken at a
+    state already.
     """
     found: dict[str, Linearization | Modes]
     if isinstance(optimizer, Linearization | Modes):
@@ -217,6 +221,8 @@ def eigenmodes(
         found = {"": optimizer}
     else:
         check_optimizer(optimizer)
+        if state is not None:
+            left_out("with a `state`, of which no fixed point is searched for", at_rest=at_rest)
         check_optimizer(at_rest or optimizer, "at_rest")
         gradient, x = (
             finite(name, 0.0 if value is None else value)
