@@ -89,6 +89,7 @@ def later_faster(parameter_types: ParameterTypes) -> Statistic:
     there="above 1",
     absent="1 or less",
     causes="It depends on how weights are drawn, which the paper does not say.",
+    shown_by="gradients of each layer at the start (Figure 7c).",
 )
 def bias_gradients(parameter_types: ParameterTypes) -> Statistic:
     """Median first |gradient| of biases over that of weights, least of the last two layers."""
@@ -116,8 +117,8 @@ def bias_gradients(parameter_types: ParameterTypes) -> Statistic:
         f"{100 * BROKEN:.0f} %",
     ),
     causes=f"A line of fixed points takes a balance that training finds late. {LENGTH}",
-    shown_by="a second run of the relaxation, in which a line would stay (`manifold.npz`), and "
-    "the proof of an isolated fixed point (`certificates.npz`).",
+    shown_by="the gap between neighbours, which a line does not have (`manifold.npz`), and the "
+    "proof of an isolated fixed point (`certificates.npz`).",
 )
 def manifold(manifold: Manifold) -> Statistic:
     """Participation ratio of approximate fixed points; 1 for a line."""
@@ -147,6 +148,7 @@ def manifold(manifold: Manifold) -> Statistic:
     there=2,
     absent=1.2,
     causes=LENGTH,
+    shown_by="the gap between approximate fixed points (`manifold.npz`).",
 )
 def manifold_rate(manifold: Manifold) -> Statistic:
     """Largest over smallest learning rate of the approximate fixed points."""

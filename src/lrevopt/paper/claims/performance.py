@@ -84,6 +84,7 @@ def _final(evaluation: Evaluation, name: str) -> np.ndarray:
     there=1,
     absent=0,
     causes="Ranges that end at a natural limit, such as no momentum at all, cannot be widened.",
+    shown_by="scores of all settings (Figures 18 to 21).",
 )
 def baseline_edge(tuning: Mapping[str, TuningResult]) -> Statistic:
     """Grid steps from the best setting of any baseline to the nearest edge."""

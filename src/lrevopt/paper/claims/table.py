@@ -1,6 +1,7 @@
 """The table of all claims over tasks and training seeds."""
 
 import dataclasses
+import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -59,7 +60,8 @@ def measure_claims(
     for claim in claims:
         if claim.joint:
             known = {t: runs[t] for t in claim.expected if t in runs and claim.measurable(runs[t])}
-            rows.append(_row(claim, ALL_TASKS, claim.measure(known), [], []))
+            found = _measure_together(claim, known, seeds)
+            rows.append(_row(claim, ALL_TASKS, claim.measure(known), found, []))
             continue
         for task in claim.expected:
             if task in runs:
@@ -70,6 +72,24 @@ def measure_claims(
                 lacks = [need for need in claim.needs if not runs[task].has(need)]
                 rows.append(_row(claim, task, _measure(claim, runs[task]), found, lacks))
     return rows
+
+
+def _measure_together(
+    claim: Claim, runs: Mapping[str, Run], seeds: Mapping[str, Mapping[int, Run]]
+) -> Seeds:
+    """A joint claim on every choice of one measurable training seed of each task.
+
+    A few tasks have few ranks, so that what is true of one run of each may be chance.
+    """
+    each = [
+        [one for one in seeds.get(task, {}).values() if claim.measurable(one)] or [run]
+        for task, run in runs.items()
+    ]
+    if all(len(some) == 1 for some in each):
+        return []
+    return [
+        claim.measure(dict(zip(runs, chosen, strict=True))) for chosen in itertools.product(*each)
+    ]
 
 
 def _measure(claim: Claim, run: Run) -> Measured | None:
@@ -148,12 +168,11 @@ def _remark(
     if outcome == "reproduced":
         return measured.detail
     parts = [measured.detail, _few_or_divided(claim, task, seeds, outcome), claim.causes]
-    if outcome == "differs":
-        parts.append(
-            f"Shown by: {claim.shown_by}"
-            if claim.shown_by
-            else "No experiment of ours has shown why."
-        )
+    shown = {"differs": "Shown by", "cannot tell": "Where to look"}[outcome]
+    if claim.shown_by:
+        parts.append(f"{shown}: {claim.shown_by}")
+    elif outcome == "differs":
+        parts.append("No experiment of ours has shown why.")
     return " ".join(filter(None, parts))
 
 
@@ -167,7 +186,8 @@ def _few_or_divided(claim: Claim, task: str, seeds: Seeds, outcome: Outcome) -> 
     if len(found) == 1:
         return ""
     said = ", ".join(f"{count} {name}" for name, count in found.most_common())
-    return f"Training seeds do not agree: {said}."
+    who = "Choices of training seeds" if claim.joint else "Training seeds"
+    return f"{who} do not agree: {said}."
 
 
 def _seeds(claim: Claim, task: str, seeds: Seeds) -> str:
@@ -176,12 +196,13 @@ def _seeds(claim: Claim, task: str, seeds: Seeds) -> str:
     Least and largest: a few values of a bounded, skewed statistic have no normal interval, which
     would reach below 0 or beyond 1.
     """
-    if claim.joint:
-        return "one run of each task"
     if not seeds:
+        if claim.joint:
+            return "one run of each task"
         return "shared by all seeds" if claim.needs == ("tuning",) else ""
     outcomes = _outcomes(claim, task, seeds)
-    said = f"{outcomes['reproduced']} of {len(seeds)}"
+    choices = " choices of seeds" if claim.joint else ""
+    said = f"{outcomes['reproduced']} of {len(seeds)}{choices}"
     if outcomes[NOT_MEASURED]:
         said += f" ({outcomes[NOT_MEASURED]} {NOT_MEASURED})"
     values = [one.value for one in seeds if one is not None and not math.isnan(one.value)]

@@ -12,7 +12,9 @@ The function's name is the claim's, its docstring says what the number is, and i
 the parts of a run (see `runs.contents`) without which there is nothing to measure. Parameters with
 the default `None` are parts that add to the detail where a run has them.
 
-How statistics were chosen, before any run was measured with them:
+How statistics were chosen, before any run was measured with them (but for three limits that were
+set when the shipped runs were known: the rule for seeds, the factors of rate-floor, and the limits
+on Hankel values):
 
 - Thresholds stand beside the sentence, and a new statistic of the same quantity keeps them.
 - No statistic depends on the coordinates of the state: orders are Hankel values and fits of the
@@ -91,10 +93,10 @@ class Claim:
     - `there`, `absent`: numbers at or beyond which the value decides, or words where the function
       decides by itself. `also`: further conditions for "there" and for "absent", in words.
     - `causes`: what may lie behind a difference. `shown_by`: the experiment that shows why it
-      differs, "" if there is none.
+      differs, or where to look at what cannot be told; "" if there is none.
     - `seeds`: number of training seeds without which there is no verdict; by default one run is
       enough.
-    - `joint`: measured on one run of every task together.
+    - `joint`: measured on one run of every task together, for each choice of training seeds.
     """
 
     name: str
