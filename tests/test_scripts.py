@@ -170,9 +170,26 @@ def test_the_next_stage_goes_on_from_the_last(tmp_path):
     start = jax.tree.map(lambda leaf: leaf[0], whole.snapshots)
     for name, array in storage.tree_to_arrays(start).items():
         np.testing.assert_array_equal(array, begun[name])
-    (stage,) = storage.load_json(tmp_path / "second" / "settings.json")["stages"]
+    settings = storage.load_json(tmp_path / "second" / "settings.json")
+    (stage,) = settings["stages"]
     assert stage["task"]["kind"] == "LinearRegression"
     assert stage["training"]["unroll"] == 3
+    assert stage["drawn"]["units"] == 2
+    assert stage["drawn"]["input_deviation"] == pytest.approx(2**-0.5)
+    assert "drawn" not in settings, "its weights are those of the first stage"
+
+
+@pytest.mark.parametrize(
+    ("learned", "deviation"),
+    [
+        (Learned(4), 0.5),
+        (Learned(4, input_deviation=1.0), 1.0),
+        (Learned(4, cell="equinox_gru"), None),
+    ],
+)
+def test_settings_say_how_input_weights_are_drawn(learned, deviation):
+    assert learned.drawn()["input_deviation"] == deviation
+    assert Learned(**learned.drawn()) == dataclasses.replace(learned, input_deviation=deviation)
 
 
 @pytest.mark.slow

@@ -64,6 +64,13 @@ class Learned:
                     f"weights, got {self.input_deviation}."
                 )
 
+    def drawn(self) -> dict[str, Any]:
+        """How weights are drawn, as JSON, with the deviation that input weights have by default."""
+        found = dataclasses.asdict(self)
+        if self.cell == "gru" and self.input_deviation is None:
+            found["input_deviation"] = self.units**-0.5
+        return found
+
     def build(self, key: "Key[Array, '']") -> "AbstractOptimizer":
         """The optimizer with weights drawn from `key`.
 

@@ -23,7 +23,7 @@ from lrevopt.meta_training.settings import current_settings
 from lrevopt.optimizers import AbstractOptimizer, saved
 from lrevopt.runs.analyze import analysed_problems
 from lrevopt.runs.contents import CONTENTS
-from lrevopt.runs.experiment import Experiment, Named, key_stream
+from lrevopt.runs.experiment import Experiment, Learned, Named, key_stream
 from lrevopt.runs.numbers import check_seed
 from lrevopt.runs.tune import Say, with_learning_rate
 from lrevopt.runs.writing import remove_stale
@@ -149,7 +149,7 @@ def _stage_facts(start: Path | None) -> dict[str, Any]:
     if start is None:
         return {}
     earlier = current_settings(saved.load_settings(start))
-    known = ("task", "training", "seed", "scales")
+    known = ("task", "training", "seed", "scales", "drawn")
     this = {name: earlier[name] for name in known if name in earlier}
     return {"start": str(start), "stages": [*earlier.get("stages", []), this]}
 
@@ -232,7 +232,10 @@ def _facts(chosen: Experiment, task: AbstractTask, start: Path | None = None) ->
         source = Path(optimizer.spec)
     earlier = {} if source is None else saved.load_settings(source)
     known = {name: earlier[name] for name in (saved.SPEC,) if name in earlier}
-    return {"title": task.title} | known | chosen.spec()
+    drawn = (
+        {"drawn": optimizer.drawn()} if source is None and isinstance(optimizer, Learned) else {}
+    )
+    return {"title": task.title} | known | drawn | chosen.spec()
 
 
 def trainable(optimizer: AbstractOptimizer) -> bool:

@@ -15,6 +15,7 @@ ENTRIES: Mapping[str, type] = {
     "task_spec": dict,
     "optimizer": dict,
     "optimizer_spec": dict,
+    "drawn": dict,
     "training": dict,
     "memory_plan": dict,
     "scales": dict,
