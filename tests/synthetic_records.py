@@ -482,6 +482,7 @@ def runs(*tasks: str, title: str = "") -> dict[str, Run]:
             tuning={name: tuning(name) for name in BASELINES},
             textbook=textbook_update_functions(),
             history=history(),
+            seeds={seed: Run.of(task, history=history()) for seed in (1, 2)},
             dynamics=dynamics(2 if place else 1),
             parameter_types=parameter_types(),
             manifold=manifold(),

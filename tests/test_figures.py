@@ -59,8 +59,12 @@ def drawn(number, **records):
 
 
 def records_of(case):
-    """All records of these runs."""
-    return {task: vars(run) for task, run in case.items()}
+    """All records of these runs, and of their training seeds."""
+    found = {}
+    for task, run in case.items():
+        seeds = {seed: vars(other) for seed, other in run.seeds.items()}
+        found[task] = vars(run) | {"_loaded": vars(run)["_loaded"] | {"seeds": seeds}}
+    return found
 
 
 @pytest.mark.parametrize(("spec", "case"), CASES)
@@ -234,6 +238,9 @@ def test_figures_without_numbers_are_not_available():
     assert [spec.number for spec in available({})] == [16]
     possible = {spec.number for spec in FIGURES} - {18, 20, 21}
     assert {spec.number for spec in available(ONE)} == possible
+    # A run without other seeds has no curves of them.
+    lone = {"rosenbrock": Run.of("rosenbrock", history=history())}
+    assert "seeds" not in {spec.number for spec in available(lone)}
     # The record of meta-training belongs to one run.
     assert "training" not in {spec.number for spec in available(BOTH)}
 

@@ -37,7 +37,7 @@ from lrevopt.plots.parameter_types import FIRST_GRADIENTS, GROUP_RATES, MEAN_STA
 from lrevopt.plots.performance import LOSSES, TASK, VIOLINS
 from lrevopt.plots.schedules import PATH, SCHEDULE
 from lrevopt.plots.textbook import TEXTBOOK
-from lrevopt.plots.training import META_GRADIENTS, OBJECTIVES, SELECTION
+from lrevopt.plots.training import META_GRADIENTS, OBJECTIVES, SELECTION, SELECTION_OF_SEEDS
 from lrevopt.plots.tuning import SEARCHES, figure_tuning
 
 
@@ -66,6 +66,10 @@ FIGURES: tuple[FigureSpec, ...] = (
     figure_of_one(
         "training", "Meta-training", (OBJECTIVES, SELECTION, META_GRADIENTS), alone,
         height=2.3, titled=False, named_by_task=False,
+    ),
+    figure_by_task(
+        "seeds", "Meta-training of every seed", (SELECTION_OF_SEEDS,), height=2.3,
+        intro="One panel per task.",
     ),
     figure_by_task(
         1, "Optimizers on their test problems", (LOSSES, TASK),
