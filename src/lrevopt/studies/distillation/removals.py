@@ -33,7 +33,10 @@ ABSENT_KNEE, NO_MEMORY, NO_ANGLE = 60.0, -80.0, 40.0
 """Coordinates of a knee, a radius and an angle that have no effect in single precision: a knee of
 1e26, a radius of 2e-35, and an angle of 8e-18."""
 
-MORE = ("asymmetry", "sharpness_ratio", "agreement_curvature", "agreement_knee")
+OF_THE_KNEE = ("asymmetry", "sharpness_ratio", "agreement_knee")
+"""Numbers that have no effect without saturation, nor where their coordinate is 0."""
+
+MORE = (*OF_THE_KNEE, "agreement_curvature")
 """Numbers that have no effect where their coordinate is 0."""
 
 AGREEMENT = {
@@ -204,7 +207,7 @@ def _labels(modes: list[_Mode]) -> list[str]:
 
 def _saturation(state: _State, typical: Typical) -> Removals:
     if state.has("saturation"):
-        rest = state.now("sharpness") | dict.fromkeys(state.now(*MORE), 0.0)
+        rest = state.now("sharpness") | dict.fromkeys(state.now(*OF_THE_KNEE), 0.0)
         yield "saturation", {"knee": ABSENT_KNEE} | rest
         if state.free("sharpness"):
             yield "free sharpness", {"sharpness": _inward("sharpness", HELD["sharpness"])}
