@@ -258,22 +258,17 @@ def _drawn(
     Adaptation changes the units of the learning rate, which then is random as well. The first is
     `box` itself.
     """
-    random = random_boxes(box, count, typical, key=key)
-    shift = jnp.linspace(-1.0, 1.0, count) * jnp.log(10.0)
-    mixed = {}
-    for name, value in box.coordinates.items():
-        if not eqx.is_array(value):
-            mixed[name] = value
-        elif name in new:
-            mixed[name] = random.coordinates[name].at[0].set(value)
-        else:
-            mixed[name] = jnp.broadcast_to(value, (count,))
-    rates = mixed["learning_rate"]
-    if {"memory", "exponent"} & set(new):
-        mixed["learning_rate"] = random.coordinates["learning_rate"].at[0].set(rates[0])
-    else:
+    other_units = {"memory", "exponent"} & set(new)
+    drawn = {*new, "learning_rate"} if other_units else set(new)
+    random = random_boxes(box, count, typical, key=key, keep=set(box.numbers()) - drawn)
+    mixed = {
+        name: random.coordinates[name].at[0].set(value) if eqx.is_array(value) else value
+        for name, value in box.coordinates.items()
+    }
+    if not other_units:
+        shift = jnp.linspace(-1.0, 1.0, count) * jnp.log(10.0)
         turned = jr.permutation(key, shift).at[0].set(0.0)
-        mixed["learning_rate"] = rates + turned.astype(rates.dtype)
+        mixed["learning_rate"] += turned.astype(mixed["learning_rate"].dtype)
     return eqx.tree_at(lambda b: b.coordinates, random, mixed)
 
 

@@ -23,8 +23,8 @@ from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.optimizers.white_box import WhiteBox
 from lrevopt.optimizers.white_box_documents import NUMBERS_OF, Document, document_of
 from lrevopt.optimizers.white_box_numbers import indexed, scale_of
-from lrevopt.studies.distillation.embedding import behind_adaptation
 from lrevopt.studies.distillation.moves import FLOOR, HELD
+from lrevopt.studies.distillation.units import behind_adaptation, floor_of
 
 Ties = dict[str, float]
 """Coordinates that are fixed, by the name of their number."""
@@ -224,7 +224,8 @@ def _adaptation(state: _State, typical: Typical) -> Removals:
         if state.free("exponent"):
             yield "free exponent", {"exponent": HELD["exponent"]}
         if state.free("floor"):
-            floor = FLOOR * max(typical.gradient**2, float(np.finfo(np.float32).tiny))
+            exponent, outside = float(state.value("exponent")), state.box.floor_outside
+            floor = floor_of(FLOOR, typical, exponent, outside=outside)
             yield "free floor", {"floor": _inward("floor", floor)}
 
 
