@@ -44,13 +44,9 @@ from lrevopt.studies.distillation import (
     optax_text,
 )
 from lrevopt.studies.distillation import attribution as attribution_module
-from lrevopt.studies.distillation.attribution import (
-    all_subsets,
-    explained,
-    ranking,
-    shapley_values,
-)
+from lrevopt.studies.distillation.attribution import explained
 from lrevopt.studies.distillation.contestants import measured_beside
+from lrevopt.studies.distillation.games import all_subsets, ranking, shapley_values
 from lrevopt.studies.distillation.moves import moves_from, simplest
 from lrevopt.studies.distillation.training import train_boxes
 from lrevopt.text import csv_text
@@ -256,11 +252,87 @@ def test_a_path_has_no_white_box_of_fewer_numbers_than_its_smallest():
         path.white_box(2)
 
 
+def test_a_white_box_without_a_score_is_not_the_best():
+    path = dataclasses.replace(
+        a_path(1, 1, 2), selection_scores=np.array([np.nan, 0.1, np.nan]),
+        documents=tuple(json.dumps(document_of(lo.WhiteBox(rate))) for rate in (0.1, 0.2, 0.3)),
+    )  # fmt: skip
+    assert float(path.white_box(2).numbers()["learning_rate"]) == pytest.approx(0.2)
+    path = dataclasses.replace(path, selection_scores=np.full(3, np.nan))
+    with pytest.raises(
+        ValueError, match="^`numbers` must be those of a white box with a selection score, but of "
+        "at most 2 none has any: all scores are NaN.$"
+    ):  # fmt: skip
+        path.white_box(2)
+
+
+def test_paths_name_what_diverged():
+    path = a_path(1, 2)
+    assert "Diverged" not in str(path)
+    objectives = path.objectives.copy()
+    objectives[1, 3] = np.inf
+    found = " ".join(str(dataclasses.replace(path, objectives=objectives)).split())
+    assert found.endswith(
+        "Diverged on test problems, and so count as infinitely worse, whichever problems are "
+        "drawn: move (2) on 1 of 5."
+    )
+
+
 def test_diverged_subsets_explain_nothing():
     found = explained(np.array([[np.inf, 0.3, 0.9]]), 0.1, 0.5)
     np.testing.assert_allclose(found, [[0.0, 0.5, 0.0]])
     assert np.isnan(explained(np.array([[0.3]]), 0.5, 0.1)).all()
-    np.testing.assert_array_equal(explained(np.array([[np.inf, 0.3]]), 0.1, np.inf), [[0, 1]])
+    assert np.isnan(explained(np.array([[np.inf, 0.3]]), 0.1, np.inf)).all()
+
+
+def with_divergences(seeds: int) -> Attribution:
+    """All else equal, saturation explains all: by rows none, momentum, saturation, both.
+
+    Momentum alone diverged on one of 256 problems, both together in the last seed on two.
+    """
+    means = np.array([0.7, 0.3, 0.1, 0.1])
+    objectives = np.tile(means[:, None], (seeds, 1, 256))
+    objectives[:, 1, 17] = objectives[-1, 3, :2] = np.inf
+    return dataclasses.replace(
+        attribution(np.tile(means, (seeds, 1))), objectives=objectives,
+        learned=np.full(256, 0.1), baseline=np.full(256, 0.5),
+    )  # fmt: skip
+
+
+def test_resamples_do_not_draw_a_divergence_away():
+    """v is 0, 0, 1 and 0 in every resample; where the diverged problem is missed, too."""
+    worth = with_divergences(1).worth()
+    np.testing.assert_allclose(worth.values, [-0.5, 0.5], atol=1e-12)
+    for ends in (worth.lows, worth.highs):
+        np.testing.assert_allclose(ends, worth.values, atol=1e-12)
+    assert worth.none_ends == (0.0, 0.0)
+    np.testing.assert_allclose(worth.rest, 1.0)
+    # In one seed of two both parts explain all: intervals are over the seeds that are drawn.
+    worth = with_divergences(2).worth()
+    np.testing.assert_allclose(worth.values, [-0.25, 0.75], atol=1e-12)
+    np.testing.assert_allclose(worth.lows, [-0.5, 0.5], atol=1e-12)
+    np.testing.assert_allclose(worth.highs, [0.0, 1.0], atol=1e-12)
+
+
+def test_tables_name_the_subsets_that_diverged():
+    words = "Diverged on test problems, and so explain nothing: "
+    found = " ".join(str(with_divergences(1)).split())
+    assert found.endswith(
+        words + "momentum on 1 of 256; momentum + saturation on 2 of 256."
+    )  # fmt: skip
+    found = " ".join(str(with_divergences(2)).split())
+    assert found.endswith(
+        words + "momentum (seed 0) on 1 of 256; momentum (seed 1) on 1 of 256; "
+        "momentum + saturation (seed 1) on 2 of 256."
+    )
+    assert "Diverged" not in str(attribution(GENERATOR.uniform(0.15, 0.6, size=(3, 4))))
+
+
+def test_without_a_finite_baseline_no_subset_explains_a_share():
+    """As `worth` and `unknown` have it."""
+    record, reason = NO_GAIN["baseline diverged"]
+    assert record.unknown() == reason
+    assert np.isnan(record.explained()).all()
 
 
 def test_records_come_back_from_disk(tmp_path):
