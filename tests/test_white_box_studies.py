@@ -18,6 +18,7 @@ import jax.random as jr
 import numpy as np
 import optax
 import pytest
+from jaxtyping import Array, Float, Key
 from tables import mostly_long
 
 import lrevopt as lo
@@ -49,6 +50,7 @@ from lrevopt.studies.distillation.contestants import measured_beside
 from lrevopt.studies.distillation.games import all_subsets, ranking, shapley_values
 from lrevopt.studies.distillation.moves import moves_from, simplest
 from lrevopt.studies.distillation.training import train_boxes
+from lrevopt.tasks import AbstractProblem, AbstractTask
 from lrevopt.text import csv_text
 
 ROOT = Path(__file__).parents[1]
@@ -453,6 +455,59 @@ def test_subsets_are_trained_and_their_gains_shared():
     np.testing.assert_allclose(record.worth().values, found[1:] - found[0], rtol=0, atol=1e-14)
     assert record.white_box().numbers()["knee"] > 0
     assert np.isfinite(record.start_scores).sum() == 2 + 3  # random ones, and one given
+
+
+class TroughProblem(AbstractProblem):
+    """One parameter on a slope, beside a flat trough."""
+
+    slope: Float[Array, ""]
+    initial_parameters: Float[Array, "1"]
+
+
+class Trough(AbstractTask):
+    """A trough of width 1 from a start at distance 1, with slopes over two decades.
+
+    A step of size 1 ends in it whatever the slope, and one of descent only where the slope is
+    within a factor 3.
+    """
+
+    def sample(self, key: Key[Array, ""]) -> TroughProblem:
+        slope, sign = jr.split(key)
+        return TroughProblem(
+            10 ** (2 * jr.uniform(slope) - 2), jnp.where(jr.bernoulli(sign), 1.0, -1.0)[None]
+        )
+
+    def loss(
+        self, problem: TroughProblem, parameters: Float[Array, "1"], step: Any
+    ) -> Float[Array, ""]:
+        return problem.slope * jnp.maximum(jnp.abs(parameters[0]) - 0.5, 0.0)
+
+
+@pytest.mark.long
+def test_a_planted_saturation_is_worth_all_of_the_gain():
+    """Of two updates, clipped descent needs one: no optimizer is better, so no part adds to it."""
+    training = lo.MetaTraining(
+        steps=60, unroll=2, problems=32, objective="mean", learning_rate=0.2, warm_up=0, clip=1.0,
+        penalty=0.0, early_snapshots=False, snapshot_every=10, selection_problems=64,
+    )  # fmt: skip
+    box = lo.WhiteBox(
+        1.0, momentum=0.5, saturation=lo.BoxSaturation(1.0), schedule=lo.BoxSchedule(2.0, 2.0),
+        hold=("sharpness",),
+    )  # fmt: skip
+    record = attribute(
+        lo.ClippedGradientDescent(100.0, 0.01), box, Trough(), key=jr.key(0), test_key=jr.key(1),
+        baselines={str(rate): lo.GradientDescent(rate) for rate in (1.0, 1.5, 2.0, 3.0)},
+        settings=BoxTraining(training=training, starts=2, candidates=32, screening_problems=32),
+    )  # fmt: skip
+    np.testing.assert_allclose(record.learned, 1 / 3, rtol=1e-6)  # losses 1, 0 and 0
+    worth, shares = record.worth(), record.explained()[0]
+    assert record.parts == ("momentum", "saturation", "schedule")
+    np.testing.assert_allclose(worth.values, [0.0, 1.0, 0.0], atol=0.1)
+    np.testing.assert_allclose(worth.values.sum(), shares[-1] - shares[0], atol=1e-12)
+    np.testing.assert_allclose([worth.none, worth.rest[0]], 0.0, atol=0.1)
+    has = record.subsets[:, 1]
+    assert shares[has].min() > 0.9
+    assert shares[~has].max() < 0.2
 
 
 @pytest.mark.long
