@@ -315,6 +315,10 @@ def test_shares_count_seeds():
         ([(0, 20, 0), (9, 11, 0)], "not shown"),
         ([(10, 10, 0), (0, 20, 0)], "mixed"),
         ([(0, 5, 15), (0, 5, 15)], "mixed"),
+        ([(16, 4, 0)], "in most seeds"),
+        ([(0, 4, 16)], "not so in most seeds"),
+        ([(15, 5, 0)], "mixed"),
+        ([(0, 20, 0)], "not shown"),
     ],
 )
 def test_conclusions_follow_the_rule(counts, said):

@@ -113,6 +113,37 @@ def test_names_of_removals():
     assert "unequal shares" not in removals(box, ties, TYPICAL)
 
 
+WITHOUT_SATURATION: dict[str, tuple[lo.WhiteBox, set[str]]] = {
+    "nothing beside it": (lo.WhiteBox(0.1, saturation=lo.BoxSaturation(1.0)), set()),
+    "asymmetry": (lo.WhiteBox(0.1, saturation=lo.BoxSaturation(1.0, asymmetry=0.1)), {"asymmetry"}),
+    "sharpness of each mode": (FULL["memory saturates"], {"sharpness_ratio"}),
+    "curvature of agreement": (
+        lo.WhiteBox(0.1, saturation=lo.BoxSaturation(1.0),
+                    agreement=lo.BoxAgreement(0.5, 0.7, 0.5)), set()),
+    "agreement of the knee": (
+        lo.WhiteBox(0.1, saturation=lo.BoxSaturation(1.0),
+                    agreement=lo.BoxAgreement(0.5, 0.7, 0.5, -0.4)), {"agreement_knee"}),
+}  # fmt: skip
+"""White boxes that saturate, and what goes with knee and sharpness."""
+
+
+@pytest.mark.parametrize("name", WITHOUT_SATURATION)
+def test_with_saturation_goes_only_what_acts_on_its_knee(name):
+    """What is left is the white box that was never given a saturation, with all other numbers."""
+    full, more = WITHOUT_SATURATION[name]
+    box, ties = all_free(full)
+    ties = removals(box, ties, TYPICAL)["saturation"]
+    assert ties.keys() == {"knee", "sharpness"} | more
+    small = box_of(reduced(box, ties))
+    assert small.numbers().keys() == full.numbers().keys() - ties.keys()
+    document = document_of(full) | {"saturation_of": None}
+    document["numbers"] = {
+        name: value for name, value in document["numbers"].items() if name not in ties
+    }
+    expected = replayed(box_of(document), GRADIENTS)
+    np.testing.assert_allclose(replayed(small, GRADIENTS), expected, rtol=1e-6)
+
+
 SHORT = BoxTraining(
     training=lo.MetaTraining(
         steps=30, unroll=20, problems=4, objective="log_mean", learning_rate=0.05, warm_up=0,

@@ -18,6 +18,7 @@ import jax.random as jr
 import numpy as np
 import optax
 import pytest
+from jaxtyping import Array, Float, Key
 from tables import mostly_long
 
 import lrevopt as lo
@@ -44,15 +45,12 @@ from lrevopt.studies.distillation import (
     optax_text,
 )
 from lrevopt.studies.distillation import attribution as attribution_module
-from lrevopt.studies.distillation.attribution import (
-    all_subsets,
-    explained,
-    ranking,
-    shapley_values,
-)
+from lrevopt.studies.distillation.attribution import explained
 from lrevopt.studies.distillation.contestants import measured_beside
+from lrevopt.studies.distillation.games import all_subsets, ranking, shapley_values
 from lrevopt.studies.distillation.moves import moves_from, simplest
 from lrevopt.studies.distillation.training import train_boxes
+from lrevopt.tasks import AbstractProblem, AbstractTask
 from lrevopt.text import csv_text
 
 ROOT = Path(__file__).parents[1]
@@ -256,11 +254,87 @@ def test_a_path_has_no_white_box_of_fewer_numbers_than_its_smallest():
         path.white_box(2)
 
 
+def test_a_white_box_without_a_score_is_not_the_best():
+    path = dataclasses.replace(
+        a_path(1, 1, 2), selection_scores=np.array([np.nan, 0.1, np.nan]),
+        documents=tuple(json.dumps(document_of(lo.WhiteBox(rate))) for rate in (0.1, 0.2, 0.3)),
+    )  # fmt: skip
+    assert float(path.white_box(2).numbers()["learning_rate"]) == pytest.approx(0.2)
+    path = dataclasses.replace(path, selection_scores=np.full(3, np.nan))
+    with pytest.raises(
+        ValueError, match="^`numbers` must be those of a white box with a selection score, but of "
+        "at most 2 none has any: all scores are NaN.$"
+    ):  # fmt: skip
+        path.white_box(2)
+
+
+def test_paths_name_what_diverged():
+    path = a_path(1, 2)
+    assert "Diverged" not in str(path)
+    objectives = path.objectives.copy()
+    objectives[1, 3] = np.inf
+    found = " ".join(str(dataclasses.replace(path, objectives=objectives)).split())
+    assert found.endswith(
+        "Diverged on test problems, and so count as infinitely worse, whichever problems are "
+        "drawn: move (2) on 1 of 5."
+    )
+
+
 def test_diverged_subsets_explain_nothing():
     found = explained(np.array([[np.inf, 0.3, 0.9]]), 0.1, 0.5)
     np.testing.assert_allclose(found, [[0.0, 0.5, 0.0]])
     assert np.isnan(explained(np.array([[0.3]]), 0.5, 0.1)).all()
-    np.testing.assert_array_equal(explained(np.array([[np.inf, 0.3]]), 0.1, np.inf), [[0, 1]])
+    assert np.isnan(explained(np.array([[np.inf, 0.3]]), 0.1, np.inf)).all()
+
+
+def with_divergences(seeds: int) -> Attribution:
+    """All else equal, saturation explains all: by rows none, momentum, saturation, both.
+
+    Momentum alone diverged on one of 256 problems, both together in the last seed on two.
+    """
+    means = np.array([0.7, 0.3, 0.1, 0.1])
+    objectives = np.tile(means[:, None], (seeds, 1, 256))
+    objectives[:, 1, 17] = objectives[-1, 3, :2] = np.inf
+    return dataclasses.replace(
+        attribution(np.tile(means, (seeds, 1))), objectives=objectives,
+        learned=np.full(256, 0.1), baseline=np.full(256, 0.5),
+    )  # fmt: skip
+
+
+def test_resamples_do_not_draw_a_divergence_away():
+    """v is 0, 0, 1 and 0 in every resample; where the diverged problem is missed, too."""
+    worth = with_divergences(1).worth()
+    np.testing.assert_allclose(worth.values, [-0.5, 0.5], atol=1e-12)
+    for ends in (worth.lows, worth.highs):
+        np.testing.assert_allclose(ends, worth.values, atol=1e-12)
+    assert worth.none_ends == (0.0, 0.0)
+    np.testing.assert_allclose(worth.rest, 1.0)
+    # In one seed of two both parts explain all: intervals are over the seeds that are drawn.
+    worth = with_divergences(2).worth()
+    np.testing.assert_allclose(worth.values, [-0.25, 0.75], atol=1e-12)
+    np.testing.assert_allclose(worth.lows, [-0.5, 0.5], atol=1e-12)
+    np.testing.assert_allclose(worth.highs, [0.0, 1.0], atol=1e-12)
+
+
+def test_tables_name_the_subsets_that_diverged():
+    words = "Diverged on test problems, and so explain nothing: "
+    found = " ".join(str(with_divergences(1)).split())
+    assert found.endswith(
+        words + "momentum on 1 of 256; momentum + saturation on 2 of 256."
+    )  # fmt: skip
+    found = " ".join(str(with_divergences(2)).split())
+    assert found.endswith(
+        words + "momentum (seed 0) on 1 of 256; momentum (seed 1) on 1 of 256; "
+        "momentum + saturation (seed 1) on 2 of 256."
+    )
+    assert "Diverged" not in str(attribution(GENERATOR.uniform(0.15, 0.6, size=(3, 4))))
+
+
+def test_without_a_finite_baseline_no_subset_explains_a_share():
+    """As `worth` and `unknown` have it."""
+    record, reason = NO_GAIN["baseline diverged"]
+    assert record.unknown() == reason
+    assert np.isnan(record.explained()).all()
 
 
 def test_records_come_back_from_disk(tmp_path):
@@ -381,6 +455,59 @@ def test_subsets_are_trained_and_their_gains_shared():
     np.testing.assert_allclose(record.worth().values, found[1:] - found[0], rtol=0, atol=1e-14)
     assert record.white_box().numbers()["knee"] > 0
     assert np.isfinite(record.start_scores).sum() == 2 + 3  # random ones, and one given
+
+
+class TroughProblem(AbstractProblem):
+    """One parameter on a slope, beside a flat trough."""
+
+    slope: Float[Array, ""]
+    initial_parameters: Float[Array, "1"]
+
+
+class Trough(AbstractTask):
+    """A trough of width 1 from a start at distance 1, with slopes over two decades.
+
+    A step of size 1 ends in it whatever the slope, and one of descent only where the slope is
+    within a factor 3.
+    """
+
+    def sample(self, key: Key[Array, ""]) -> TroughProblem:
+        slope, sign = jr.split(key)
+        return TroughProblem(
+            10 ** (2 * jr.uniform(slope) - 2), jnp.where(jr.bernoulli(sign), 1.0, -1.0)[None]
+        )
+
+    def loss(
+        self, problem: TroughProblem, parameters: Float[Array, "1"], step: Any
+    ) -> Float[Array, ""]:
+        return problem.slope * jnp.maximum(jnp.abs(parameters[0]) - 0.5, 0.0)
+
+
+@pytest.mark.long
+def test_a_planted_saturation_is_worth_all_of_the_gain():
+    """Of two updates, clipped descent needs one: no optimizer is better, so no part adds to it."""
+    training = lo.MetaTraining(
+        steps=60, unroll=2, problems=32, objective="mean", learning_rate=0.2, warm_up=0, clip=1.0,
+        penalty=0.0, early_snapshots=False, snapshot_every=10, selection_problems=64,
+    )  # fmt: skip
+    box = lo.WhiteBox(
+        1.0, momentum=0.5, saturation=lo.BoxSaturation(1.0), schedule=lo.BoxSchedule(2.0, 2.0),
+        hold=("sharpness",),
+    )  # fmt: skip
+    record = attribute(
+        lo.ClippedGradientDescent(100.0, 0.01), box, Trough(), key=jr.key(0), test_key=jr.key(1),
+        baselines={str(rate): lo.GradientDescent(rate) for rate in (1.0, 1.5, 2.0, 3.0)},
+        settings=BoxTraining(training=training, starts=2, candidates=32, screening_problems=32),
+    )  # fmt: skip
+    np.testing.assert_allclose(record.learned, 1 / 3, rtol=1e-6)  # losses 1, 0 and 0
+    worth, shares = record.worth(), record.explained()[0]
+    assert record.parts == ("momentum", "saturation", "schedule")
+    np.testing.assert_allclose(worth.values, [0.0, 1.0, 0.0], atol=0.1)
+    np.testing.assert_allclose(worth.values.sum(), shares[-1] - shares[0], atol=1e-12)
+    np.testing.assert_allclose([worth.none, worth.rest[0]], 0.0, atol=0.1)
+    has = record.subsets[:, 1]
+    assert shares[has].min() > 0.9
+    assert shares[~has].max() < 0.2
 
 
 @pytest.mark.long

@@ -5,14 +5,13 @@ and of the white box with the parts S, the share of the gain that S explains is
 
     v(S) = max(0, B - W(S)) / (B - L)
 
+A subset that diverged on any test problem explains nothing, in every resample of the problems too.
 The worth of a part is its Shapley value: its contribution v(S + part) - v(S), averaged over the
 orders in which parts can be added. Worths sum to v(all parts) - v(none), where v(none) is what the
 learning rate explains alone. What is left to 1 is the rest, which no part explains.
 """
 
-import itertools
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -43,7 +42,8 @@ from lrevopt.studies.distillation.contestants import (
     typical_sizes,
 )
 from lrevopt.studies.distillation.embedding import embedded
-from lrevopt.studies.distillation.gain import RESAMPLES
+from lrevopt.studies.distillation.gain import RESAMPLES, divergences, without_luck
+from lrevopt.studies.distillation.games import all_subsets, ranking, shapley_values
 from lrevopt.studies.distillation.training import (
     BOX_TRAINING,
     BoxTraining,
@@ -122,7 +122,7 @@ class Attribution(Printed, eqx.Module):
         return None if better else f"learned optimizer is not better than {self.baseline_name}"
 
     def explained(self) -> Float[np.ndarray, "seed subset"]:
-        """v(S) by seed."""
+        """v(S) by seed; NaN where the gain has no size (see `unknown`)."""
         return explained(
             self.objectives.mean(axis=2), float(self.learned.mean()), float(self.baseline.mean())
         )
@@ -158,9 +158,7 @@ class Attribution(Printed, eqx.Module):
     ) -> Float[np.ndarray, " share"]:
         """v(none), values of the parts and the rest, on these seeds and problems."""
         learned, baseline = (float(row[problems].mean()) for row in (self.learned, self.baseline))
-        if not np.isfinite(baseline):  # the gain over it has no size
-            return np.full(len(self.parts) + 2, np.nan)
-        means = objectives[seeds][:, :, problems].mean(axis=2)
+        means = without_luck(objectives)[seeds][:, :, problems].mean(axis=2)
         found = explained(means, learned, baseline).mean(axis=0)
         none, full = found[~self.subsets.any(axis=1)], found[self.subsets.all(axis=1)]
         return np.concatenate([none, shapley_values(self.subsets, found), 1 - full])
@@ -184,7 +182,19 @@ class Attribution(Printed, eqx.Module):
         )
         heads = ("part", "worth", "low", "high")
         title = f"Worth of {counted(len(self.parts), 'part')}"
-        return Table(title, heads, rows, [note + self._certainty(worth)])
+        return Table(title, heads, rows, [note + self._certainty(worth), *self._divergences()])
+
+    def _divergences(self) -> list[str]:
+        """A note on the subsets that diverged, of a gain that there is."""
+        if self.unknown() is not None:
+            return []
+        rows = {}
+        for seed, objectives in enumerate(self.objectives):
+            of = f" (seed {seed})" if len(self.objectives) > 1 else ""
+            for has, row in zip(self.subsets, objectives, strict=True):
+                name = " + ".join(np.array(self.parts)[has]) or "rate alone"
+                rows[f"{name}{of}"] = row
+        return divergences(rows, "explain nothing")
 
     def _certainty(self, worth: Worth) -> str:
         """Ranking by seed and what intervals are, or why there are none."""
@@ -207,49 +217,14 @@ class Attribution(Printed, eqx.Module):
         return self._shares_of(self.objectives, np.array([self._row(seed)]), every)[1:-1]
 
 
-def ranking(names: Sequence[str], values: Float[np.ndarray, " name"]) -> str:
-    """Names in order, largest value first, such as `a > b = c`."""
-    first, *others = np.argsort(-values, kind="stable").tolist()
-    words, before = names[first], values[first]
-    for place in others:
-        words += f" {'=' if values[place] == before else '>'} {names[place]}"
-        before = values[place]
-    return words
-
-
 def explained(
     objectives: Float[np.ndarray, "seed subset"], learned: float, baseline: float
 ) -> Float[np.ndarray, "seed subset"]:
-    """v(S) of mean meta-objectives; NaN where the learned optimizer gains nothing."""
-    if not (np.isfinite(learned) and baseline > learned):
+    """v(S) of mean meta-objectives; NaN where the learned optimizer has no gain of finite size."""
+    if not (np.isfinite([learned, baseline]).all() and baseline > learned):
         return np.full(objectives.shape, np.nan)
-    if not np.isfinite(baseline):  # any white box that did not diverge explains all of it
-        return np.isfinite(objectives).astype(float)
     finite = np.where(np.isfinite(objectives), objectives, baseline)
     return np.maximum(0.0, baseline - finite) / (baseline - learned)
-
-
-def all_subsets(count: int) -> Bool[np.ndarray, "subset part"]:
-    """Every subset of parts, smaller ones first."""
-    rows = itertools.product((False, True), repeat=count)
-    return np.array(sorted(rows, key=lambda row: (sum(row), [not one for one in row])), bool)
-
-
-def shapley_values(
-    subsets: Bool[np.ndarray, "subset part"], values: Float[np.ndarray, " subset"]
-) -> Float[np.ndarray, " part"]:
-    """Shapley values of a game from its value on every subset."""
-    of = {tuple(row): value for row, value in zip(subsets.tolist(), values, strict=True)}
-    count = subsets.shape[1]
-    found = np.zeros(count)
-    for row, value in of.items():
-        size = sum(row)
-        for part in range(count):
-            if not row[part]:
-                weight = math.factorial(size) * math.factorial(count - size - 1)
-                more = (*row[:part], True, *row[part + 1 :])
-                found[part] += weight / math.factorial(count) * (of[more] - value)
-    return found
 
 
 def attribute(

@@ -33,7 +33,7 @@ from lrevopt.optimizers.white_box import WhiteBox
 from lrevopt.optimizers.white_box_documents import box_of, document_of
 from lrevopt.studies.distillation import fitting
 from lrevopt.studies.distillation.contestants import check_baselines, check_free, check_moves
-from lrevopt.studies.distillation.gain import Share, best_baseline, gain_kept
+from lrevopt.studies.distillation.gain import Share, best_baseline, divergences, gain_kept
 from lrevopt.tasks.interface import AbstractTask, sample_problems
 from lrevopt.text import Printed, Table, number, percent
 from lrevopt.tuning.baselines import BASELINES
@@ -100,7 +100,8 @@ class Distillation(Printed, eqx.Module):
             for name, one, other, error, known in zip(
                 self.names, *both, self.standard_errors, self.identifiable, strict=True)
         ]  # fmt: skip
-        means = dict(zip(self.contestants, self.objectives.mean(axis=1), strict=True))
+        each = dict(zip(self.contestants, self.objectives, strict=True))
+        means = {name: row.mean() for name, row in each.items()}
         rows.append(
             ("R^2 of updates, test", *(number(float(r), 4) for r in self.test_r_squared), "")
         )
@@ -119,6 +120,7 @@ class Distillation(Printed, eqx.Module):
             f"{number(float(self.selection_r_squared.max()), 3)}. Standard errors are of "
             "coordinates: for positive numbers relative ones."
         ]  # fmt: skip
+        notes += divergences({name: each[name] for name in (FITTED, CLOSED)})
         if self.diverged.any():
             notes.append(
                 f"The learned optimizer diverged on {self.diverged[0]} problems of the fit and on "

@@ -102,7 +102,8 @@ def _points(
     """Every white box of the path. What is trained is kept when it is done."""
     training_key, screen_key, draw_key = jr.split(jr.fold_in(key, 0), 3)
     train = _Training(task, settings, screen_key, training_key)
-    random = random_boxes(box, settings.starts * settings.candidates, typical, key=draw_key)
+    count = settings.starts * settings.candidates
+    random = random_boxes(box, count, typical, key=draw_key, keep=ties)
     begin = train.starts(stacked([box, *unstacked(random)]), ties)
     kept = storage.part("all numbers", Kept, partial(train.best, begin, ties), of=begin)
     points = [_point("all", box, kept, ())]

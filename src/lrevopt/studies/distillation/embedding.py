@@ -9,8 +9,9 @@ from jaxtyping import Array, Float
 from lrevopt.inner_loop.recorded_runs import Typical
 from lrevopt.inner_loop.steps import visited_states
 from lrevopt.optimizers.white_box import WhiteBox
-from lrevopt.optimizers.white_box_documents import Document, box_of, document_of, with_parts
+from lrevopt.optimizers.white_box_documents import box_of, document_of, with_parts
 from lrevopt.optimizers.white_box_numbers import head_of
+from lrevopt.studies.distillation.units import behind_adaptation, divisor_of, floor_of
 
 FAR = 10.0
 """Knee of a saturation that is added, in the largest signal that it meets: there S of sharpness 2
@@ -38,15 +39,17 @@ def embedded(small: WhiteBox, large: WhiteBox, typical: Typical) -> WhiteBox:
     0, a start over end of 1, and an agreement of 0 on rate and knee. Where `large` has oscillating
     modes alone, the first of them has all of the share, and hardly any memory. With a floor outside
     the power, exponent 0 leaves the factor 1 / (1 + floor), for which the learning rate makes up,
-    and a knee behind it.
+    and a knee behind it. For an exponent that is held they make up under typical gradients.
 
     Updates on typical gradients change by about 0.5 % of the largest at most. Numbers that `large`
     holds are held at its values, neutral or not.
     """
     wanted, known = document_of(large), document_of(small)["numbers"]
     adapts = "exponent" in wanted["numbers"] and "exponent" not in known
-    # Outside, the floor is added to a power, which is 1: a floor far above it would hide it.
-    floor = min(typical.gradient**2, 1.0) if large.floor_outside else typical.gradient**2
+    exponent = large.held.get("exponent", 0.0)
+    floor = floor_of(1.0, typical, exponent, outside=large.floor_outside)
+    if not exponent:  # a power of 1, which will grow: a floor far above it would hide it
+        floor = min(floor, typical.gradient**2)
     neutral = {
         "momentum": 0.0, "radius": 0.8, "angle": 0.3, "quadrature": 0.0, "sharpness": 2.0,
         "knee": FAR * typical.largest, "asymmetry": 0.0, "memory": 0.9, "exponent": 0.0,
@@ -66,8 +69,9 @@ def embedded(small: WhiteBox, large: WhiteBox, typical: Typical) -> WhiteBox:
         else:
             numbers[name] = neutral[head_of(name)]
     held = {name: wanted["numbers"][name] for name in wanted["held"]}
-    if adapts and large.floor_outside:
-        left = 1 + held.get("floor", floor)
+    if adapts:
+        outside = large.floor_outside
+        left = divisor_of(typical, exponent, held.get("floor", floor), outside=outside)
         numbers["learning_rate"] *= left
         if "knee" in known and behind_adaptation(wanted):
             numbers["knee"] /= left
@@ -75,12 +79,6 @@ def embedded(small: WhiteBox, large: WhiteBox, typical: Typical) -> WhiteBox:
     if "knee" in numbers and "knee" not in {*known, *held}:
         return box.with_numbers({"knee": far_knee(box, typical)})
     return box
-
-
-def behind_adaptation(document: Document) -> bool:
-    """Whether what saturates was divided by the adaptation before."""
-    of = document["saturation_of"]
-    return of == "update" or (of == "memory" and document["adaptation_of"] == "gradient")
 
 
 def far_knee(box: WhiteBox, typical: Typical) -> float:

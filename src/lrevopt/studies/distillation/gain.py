@@ -34,11 +34,12 @@ def gain_kept(
 ) -> Share:
     """`(baseline - box) / (baseline - learned)` of mean meta-objectives, problems paired.
 
-    1 is all of the gain, 0 none, negative worse than the baseline, and minus infinity if `box`
-    diverged on any problem. NaN where the learned optimizer is not better than the baseline.
+    1 is all of the gain, 0 none, negative worse than the baseline. If `box` diverged on any problem
+    it is minus infinity, and so are both ends of its interval: that some resamples miss the problem
+    makes no other share. NaN where the learned optimizer is not better than the baseline.
     """
     picks = resampled(box.size)
-    values = np.array([box, learned, baseline], float)
+    values = np.array([without_luck(box), learned, baseline], float)
     shares = _share(*(row[picks].mean(axis=1) for row in values))
     value = float(_share(*values.mean(axis=1)[:, None])[0])
     if np.isnan(value) or np.isnan(shares).mean() > 1 - CONFIDENCE:
@@ -47,6 +48,26 @@ def gain_kept(
         shares, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], method="nearest"
     )
     return Share(value, float(low), float(high))
+
+
+def without_luck(objectives: Float[np.ndarray, "*rows problem"]) -> np.ndarray:
+    """Rows of meta-objectives; inf on all problems in those that diverged on any.
+
+    So what diverged stays so in every resample of the problems.
+    """
+    finite = np.isfinite(objectives).all(axis=-1, keepdims=True)
+    return np.where(finite, objectives, np.inf)
+
+
+def divergences(
+    rows: Mapping[str, Float[np.ndarray, " problem"]],
+    so: str = "count as infinitely worse, whichever problems are drawn",
+) -> list[str]:
+    """A note on which of these diverged on how many test problems and what they do `so`, if any."""
+    counts = {name: int((~np.isfinite(row)).sum()) for name, row in rows.items()}
+    found = [f"{name} on {counts[name]} of {row.size}" for name, row in rows.items()
+             if counts[name]]  # fmt: skip
+    return [f"Diverged on test problems, and so {so}: {'; '.join(found)}."] if found else []
 
 
 def best_baseline(

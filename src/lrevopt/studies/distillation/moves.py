@@ -5,11 +5,10 @@ White boxes are JSON here (`document_of`). Numbers that a move ties are held at 
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from lrevopt.inner_loop.recorded_runs import Typical
 from lrevopt.optimizers.white_box_documents import Document, box_of
 from lrevopt.studies.distillation.embedding import FAR, far_knee
+from lrevopt.studies.distillation.units import floor_of
 
 HELD = {"exponent": 0.5, "sharpness": 2.0, "agreement_memory": 0.7}
 """Values of numbers that a part begins with, held."""
@@ -83,8 +82,9 @@ def _saturation(document: Document, typical: Typical) -> Moves:
 def _adaptation(document: Document, typical: Typical) -> Moves:
     if document["adaptation_of"] is not None:
         return
-    floor = FLOOR * max(typical.gradient**2, float(np.finfo(np.float32).tiny))
-    numbers = {"memory": 0.9, "exponent": HELD["exponent"], "floor": floor}
+    exponent = HELD["exponent"]
+    floor = floor_of(FLOOR, typical, exponent, outside=document["floor_outside"])
+    numbers = {"memory": 0.9, "exponent": exponent, "floor": floor}
     held = [*document["held"], "exponent", "floor"]
     for of in ("gradient", "update"):
         yield f"adaptation of {of}", _with(document, numbers, held=held, adaptation_of=of)

@@ -29,7 +29,7 @@ from lrevopt.studies.distillation.contestants import (
     measured_beside,
     typical_sizes,
 )
-from lrevopt.studies.distillation.gain import Share, gain_kept
+from lrevopt.studies.distillation.gain import Share, divergences, gain_kept
 from lrevopt.studies.distillation.moves import moves_from, simplest
 from lrevopt.studies.distillation.starts import random_boxes
 from lrevopt.studies.distillation.training import (
@@ -64,14 +64,23 @@ class WhiteBoxPath(Printed, eqx.Module):
     tried: tuple[str, ...]
 
     def white_box(self, numbers: int) -> WhiteBox:
-        """The best white box of at most so many free numbers. `ValueError` if there is none."""
+        """The best white box of at most so many free numbers.
+
+        Raises `ValueError` if there is none, or none that has a score.
+        """
         fitting = np.flatnonzero(self.counts <= positive_integer("numbers", numbers))
         if not fitting.size:
             raise ValueError(
                 f"`numbers` must be at least {self.counts.min()}, the least of this path, got "
                 f"{numbers}."
             )
-        best = fitting[np.argmin(self.selection_scores[fitting])]
+        scores = self.selection_scores[fitting]
+        if np.isnan(scores).all():
+            raise ValueError(
+                f"`numbers` must be those of a white box with a selection score, but of at most "
+                f"{numbers} none has any: all scores are NaN."
+            )
+        best = fitting[np.nanargmin(scores)]
         return box_of(json.loads(self.documents[best]))
 
     def gains(self) -> list[Share]:
@@ -90,6 +99,8 @@ class WhiteBoxPath(Printed, eqx.Module):
             f"{number(float(self.baseline.mean()), 4)} on {self.learned.size} test problems. "
             f"Intervals: 95 %, bootstrap over problems. {len(self.tried)} white boxes were trained."
         ]
+        moves = (f"{name} ({count})" for name, count in zip(self.names, self.counts, strict=True))
+        notes += divergences(dict(zip(moves, self.objectives, strict=True)))
         heads = ("numbers", "move", "meta-objective", "gain kept", "low", "high")
         return Table(self._title(), heads, rows, notes)
 
@@ -258,22 +269,17 @@ def _drawn(
     Adaptation changes the units of the learning rate, which then is random as well. The first is
     `box` itself.
     """
-    random = random_boxes(box, count, typical, key=key)
-    shift = jnp.linspace(-1.0, 1.0, count) * jnp.log(10.0)
-    mixed = {}
-    for name, value in box.coordinates.items():
-        if not eqx.is_array(value):
-            mixed[name] = value
-        elif name in new:
-            mixed[name] = random.coordinates[name].at[0].set(value)
-        else:
-            mixed[name] = jnp.broadcast_to(value, (count,))
-    rates = mixed["learning_rate"]
-    if {"memory", "exponent"} & set(new):
-        mixed["learning_rate"] = random.coordinates["learning_rate"].at[0].set(rates[0])
-    else:
+    other_units = {"memory", "exponent"} & set(new)
+    drawn = {*new, "learning_rate"} if other_units else set(new)
+    random = random_boxes(box, count, typical, key=key, keep=set(box.numbers()) - drawn)
+    mixed = {
+        name: random.coordinates[name].at[0].set(value) if eqx.is_array(value) else value
+        for name, value in box.coordinates.items()
+    }
+    if not other_units:
+        shift = jnp.linspace(-1.0, 1.0, count) * jnp.log(10.0)
         turned = jr.permutation(key, shift).at[0].set(0.0)
-        mixed["learning_rate"] = rates + turned.astype(rates.dtype)
+        mixed["learning_rate"] += turned.astype(mixed["learning_rate"].dtype)
     return eqx.tree_at(lambda b: b.coordinates, random, mixed)
 
 

@@ -23,8 +23,8 @@ from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.optimizers.white_box import WhiteBox
 from lrevopt.optimizers.white_box_documents import NUMBERS_OF, Document, document_of
 from lrevopt.optimizers.white_box_numbers import indexed, scale_of
-from lrevopt.studies.distillation.embedding import behind_adaptation
 from lrevopt.studies.distillation.moves import FLOOR, HELD
+from lrevopt.studies.distillation.units import behind_adaptation, floor_of
 
 Ties = dict[str, float]
 """Coordinates that are fixed, by the name of their number."""
@@ -33,7 +33,10 @@ ABSENT_KNEE, NO_MEMORY, NO_ANGLE = 60.0, -80.0, 40.0
 """Coordinates of a knee, a radius and an angle that have no effect in single precision: a knee of
 1e26, a radius of 2e-35, and an angle of 8e-18."""
 
-MORE = ("asymmetry", "sharpness_ratio", "agreement_curvature", "agreement_knee")
+OF_THE_KNEE = ("asymmetry", "sharpness_ratio", "agreement_knee")
+"""Numbers that have no effect without saturation, nor where their coordinate is 0."""
+
+MORE = (*OF_THE_KNEE, "agreement_curvature")
 """Numbers that have no effect where their coordinate is 0."""
 
 AGREEMENT = {
@@ -204,7 +207,7 @@ def _labels(modes: list[_Mode]) -> list[str]:
 
 def _saturation(state: _State, typical: Typical) -> Removals:
     if state.has("saturation"):
-        rest = state.now("sharpness") | dict.fromkeys(state.now(*MORE), 0.0)
+        rest = state.now("sharpness") | dict.fromkeys(state.now(*OF_THE_KNEE), 0.0)
         yield "saturation", {"knee": ABSENT_KNEE} | rest
         if state.free("sharpness"):
             yield "free sharpness", {"sharpness": _inward("sharpness", HELD["sharpness"])}
@@ -221,7 +224,8 @@ def _adaptation(state: _State, typical: Typical) -> Removals:
         if state.free("exponent"):
             yield "free exponent", {"exponent": HELD["exponent"]}
         if state.free("floor"):
-            floor = FLOOR * max(typical.gradient**2, float(np.finfo(np.float32).tiny))
+            exponent, outside = float(state.value("exponent")), state.box.floor_outside
+            floor = floor_of(FLOOR, typical, exponent, outside=outside)
             yield "free floor", {"floor": _inward("floor", floor)}
 
 

@@ -1,11 +1,12 @@
 """Random white boxes to start from."""
 
+import dataclasses
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
-import numpy as np
 from jaxtyping import Array, Float, Key
 
 from lrevopt.inner_loop.recorded_runs import Typical
@@ -18,6 +19,7 @@ from lrevopt.optimizers.white_box_parts import (
     BoxSaturation,
     BoxSchedule,
 )
+from lrevopt.studies.distillation.units import adapted, behind_adaptation, floor_of
 
 FORGETTING = ("momentum", "radius", "memory", "agreement_memory")
 """Numbers of which 1 - value is drawn, log-uniformly."""
@@ -41,8 +43,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "agreement_knee": (-2.0, 0.5),
     "learning_rate": (1e-4, 3.0),
 }
-"""Ranges of draws. A floor is relative to the squared size of gradients, a learning rate to what
-moves a parameter by 1 under the largest of them."""
+"""Ranges of draws. A floor is relative to the squared size of gradients, or where it stands outside
+to that power of it, a learning rate to what moves a parameter by 1 under the largest of them."""
 
 UNIFORM = (
     "share", "exponent", "quadrature", "asymmetry", "agreement", "agreement_curvature",
@@ -66,42 +68,72 @@ def default_box() -> WhiteBox:
     )
 
 
-def random_boxes(box: WhiteBox, count: int, typical: Typical, *, key: Key[Array, ""]) -> WhiteBox:
-    """`count` white boxes of the structure of `box`, stacked, with random free numbers."""
+def random_boxes(
+    box: WhiteBox,
+    count: int,
+    typical: Typical,
+    *,
+    key: Key[Array, ""],
+    keep: Collection[str] = (),
+) -> WhiteBox:
+    """`count` white boxes of the structure of `box`, stacked, with random free numbers.
+
+    Those in `keep` stay as they are in `box`. All are in units of gradients (see `units`): under
+    larger ones, for larger `typical` sizes, the white boxes make the same updates.
+    """
     names = [name for name, value in box.coordinates.items() if eqx.is_array(value)]
     keys = dict(zip(names, jr.split(key, len(names)), strict=True))
-    drawn = {name: _draw(name, count, typical, key=keys[name]) for name in names}
-    if "learning_rate" in drawn:
-        exponent = drawn.get("exponent", box.held.get("exponent", 0.0))
-        unit = typical.largest ** (1 - 2 * exponent)
-        drawn["learning_rate"] = drawn["learning_rate"] / unit
+    shares = {name: jr.uniform(keys[name], (count,)) for name in names}
+    # The exponent comes first: units of other numbers depend on it.
+    exponent: Any = box.held.get("exponent", 0.0)
+    if "exponent" in keep:
+        exponent = box.numbers()["exponent"]
+    elif "exponent" in names:
+        exponent = _between(*RANGES["exponent"], shares["exponent"], "exponent")
+    units = _Units(box.description(), typical, exponent)
     found: dict[str, Any] = dict(box.coordinates)
     for name in names:
-        dtype = box.coordinates[name].dtype
-        found[name] = jnp.asarray(scale_of(name).inward(drawn[name]), dtype)
+        value, dtype = found[name], found[name].dtype
+        if name in keep:
+            found[name] = jnp.broadcast_to(value, (count,))
+        else:
+            drawn = _between(*units.range(head_of(name)), shares[name], head_of(name))
+            found[name] = jnp.asarray(scale_of(name).inward(drawn), dtype)
     return eqx.tree_at(lambda b: b.coordinates, box, found)
 
 
-def _draw(
-    name: str, count: int, typical: Typical, *, key: Key[Array, ""]
-) -> Float[Array, " start"]:
-    """Values of one number in plain units."""
-    head = head_of(name)
-    low, high = _range(head, typical)
-    share = jr.uniform(key, (count,))
+def _between(low: Any, high: Any, share: Float[Array, " start"], head: str) -> Array:
+    """Values of one number in plain units, at these shares of the way."""
     if head in UNIFORM:
         return low + (high - low) * share
     value = low * (high / low) ** share
     return 1 - value if head in FORGETTING else value
 
 
-def _range(head: str, typical: Typical) -> tuple[float, float]:
-    if head == "knee":
-        return 0.1 * typical.gradient, max(3 * typical.largest, typical.gradient)
-    if head == "timescale":
-        return max(1.0, typical.steps / 40), float(typical.steps)
-    low, high = RANGES[head]
-    if head == "floor":
-        unit = max(typical.gradient**2, float(np.finfo(np.float32).tiny))
-        return low * unit, high * unit
-    return low, high
+@dataclasses.dataclass(frozen=True)
+class _Units:
+    """Ranges of numbers beside adaptations of this exponent, of one or of many white boxes."""
+
+    structure: Mapping[str, Any]
+    typical: Typical
+    exponent: Any
+
+    def range(self, head: str) -> tuple[Any, Any]:
+        """Ends of the range of a number in plain units."""
+        typical = self.typical
+        if head == "knee":
+            exponent = self.exponent if behind_adaptation(self.structure) else 0.0
+            size, largest = (adapted(one, exponent) for one in (typical.gradient, typical.largest))
+            return 0.1 * size, jnp.maximum(3 * largest, size)
+        if head == "timescale":
+            return max(1.0, typical.steps / 40), float(typical.steps)
+        low, high = RANGES[head]
+        if head == "floor":
+            outside = self.structure["floor_outside"]
+            low, high = (
+                floor_of(end, typical, self.exponent, outside=outside) for end in (low, high)
+            )
+        if head == "learning_rate":
+            unit = adapted(typical.largest, self.exponent)
+            return low / unit, high / unit
+        return low, high

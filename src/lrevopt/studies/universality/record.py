@@ -179,7 +179,8 @@ class Universality(Printed, eqx.Module):
 
 RULE = (
     f"Universal: it holds in at least {100 * MOST:.0f} % of the seeds of every cell. Nowhere: it "
-    "does not hold in as many of every cell. Depends on the cell: the one in some cells and the "
+    "does not hold in as many of every cell. Of one cell alone, which shows nothing of others: in "
+    "most seeds, and not so in most seeds. Depends on the cell: the one in some cells and the "
     "other in others. Not shown: in no cell it holds in half of the seeds, and mostly they cannot "
     "tell. Mixed: all else."
 )
@@ -190,10 +191,11 @@ def conclusion(shares: list[Share]) -> str:
     """What the shares of all cells say together; see `RULE`."""
     for_it = [one.share >= MOST for one in shares]
     against = [one.not_so >= MOST * one.seeds for one in shares]
+    several = len(shares) > 1
     if all(for_it):
-        return "universal"
+        return "universal" if several else "in most seeds"
     if all(against):
-        return "nowhere"
+        return "nowhere" if several else "not so in most seeds"
     if any(for_it) and any(against):
         return "depends on the cell"
     few = all(2 * one.holds < one.seeds for one in shares)
