@@ -133,15 +133,17 @@ class Attribution(Printed, eqx.Module):
         Intervals are over test problems and, for the mean, over seeds as well. Raises `ValueError`
         for a seed that the record does not have.
         """
-        chosen = self.objectives if seed is None else self.objectives[self._row(seed)][None]
-        generator = np.random.default_rng(BOOTSTRAP_SEED)
-        every = np.arange(self.learned.size)
-        shares = self._shares_of(chosen, np.arange(len(chosen)), every)
-        draws = np.array([self._shares_of(chosen, *self._pick(generator, len(chosen)))
-                          for _ in range(RESAMPLES)])  # fmt: skip
+        scored = without_luck(self.objectives)
+        chosen = scored if seed is None else scored[self._row(seed)][None]
+        shares = self._shares_of(chosen, np.arange(len(chosen)), np.arange(self.learned.size))
         ends = np.full((2, shares.size), np.nan)
-        if np.isfinite(shares).all() and np.isnan(draws[:, 0]).mean() <= 1 - CONFIDENCE:
-            ends = np.nanquantile(draws, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0)
+        if np.isfinite(shares).all():
+            generator = np.random.default_rng(BOOTSTRAP_SEED)
+            draws = np.array([self._shares_of(chosen, *self._pick(generator, len(chosen)))
+                              for _ in range(RESAMPLES)])  # fmt: skip
+            if np.isnan(draws[:, 0]).mean() <= 1 - CONFIDENCE:
+                levels = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
+                ends = np.nanquantile(draws, levels, axis=0)
         (none, *_, rest), lows, highs = shares.tolist(), *ends
         return Worth(
             values=shares[1:-1], lows=lows[1:-1], highs=highs[1:-1], none=none,
@@ -156,9 +158,12 @@ class Attribution(Printed, eqx.Module):
     def _shares_of(
         self, objectives: np.ndarray, seeds: np.ndarray, problems: np.ndarray
     ) -> Float[np.ndarray, " share"]:
-        """v(none), values of the parts and the rest, on these seeds and problems."""
+        """v(none), values of the parts and the rest, on these seeds and problems.
+
+        `objectives` are those `without_luck`, so that what diverged has done so on all problems.
+        """
         learned, baseline = (float(row[problems].mean()) for row in (self.learned, self.baseline))
-        means = without_luck(objectives)[seeds][:, :, problems].mean(axis=2)
+        means = objectives[seeds][:, :, problems].mean(axis=2)
         found = explained(means, learned, baseline).mean(axis=0)
         none, full = found[~self.subsets.any(axis=1)], found[self.subsets.all(axis=1)]
         return np.concatenate([none, shapley_values(self.subsets, found), 1 - full])
@@ -214,7 +219,8 @@ class Attribution(Printed, eqx.Module):
     def worth_of_seed(self, seed: int) -> Float[np.ndarray, " part"]:
         """Shapley values of one seed, without intervals. Raises `ValueError` as `worth` does."""
         every = np.arange(self.learned.size)
-        return self._shares_of(self.objectives, np.array([self._row(seed)]), every)[1:-1]
+        chosen = without_luck(self.objectives)
+        return self._shares_of(chosen, np.array([self._row(seed)]), every)[1:-1]
 
 
 def explained(
