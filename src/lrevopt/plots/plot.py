@@ -111,14 +111,11 @@ def update_functions(
     of `x` not finite.
     """
     shown: dict[str, Point] = {}
-    check_optimizer(optimizer)
-    if states is not None:
-        left_out("with `states`, whose fixed points are not searched for", at_rest=at_rest)
-    check_optimizer(at_rest or optimizer, "at_rest")
+    held = _checked_rest(optimizer, at_rest, "`states`" if states is not None else "")
     values = values_of("x", x)
     for value in values:
         note = f", x = {number(value)}" if len(values) > 1 else ""
-        points = _points_at(value, optimizer, at_rest or optimizer, states)
+        points = _points_at(value, optimizer, held, states)
         shown |= {f"{name}{note}": point for name, point in points.items()}
     shown |= _states_of_run(optimizer, trajectory, parameter)
     axis, chosen = gradient_axis_of(shown, gradients, trajectory, parameter or 0)
@@ -141,6 +138,17 @@ def update_functions(
     ax.locator_params(axis="x", nbins=5)
     _legend(figure, ax, alone=alone)
     return figure
+
+
+def _checked_rest(
+    optimizer: AbstractOptimizer, at_rest: AbstractOptimizer | None, given: str
+) -> AbstractOptimizer:
+    """The optimizer whose fixed point is searched for; beside a state that is `given`, none is."""
+    check_optimizer(optimizer)
+    if given:
+        left_out(f"with {given}: then no fixed point is searched for", at_rest=at_rest)
+    check_optimizer(at_rest or optimizer, "at_rest")
+    return at_rest or optimizer
 
 
 def _points_at(
@@ -220,18 +228,14 @@ def eigenmodes(
         left_out(f"with {what}", state=state, gradient=gradient, x=x, at_rest=at_rest)
         found = {"": optimizer}
     else:
-        check_optimizer(optimizer)
-        if state is not None:
-            left_out("with a `state`, of which no fixed point is searched for", at_rest=at_rest)
-        check_optimizer(at_rest or optimizer, "at_rest")
+        held = _checked_rest(optimizer, at_rest, "a `state`" if state is not None else "")
         gradient, x = (
             finite(name, 0.0 if value is None else value)
             for name, value in (("gradient", gradient), ("x", x))
         )
-        at_rest = at_parameter(at_rest or optimizer, x)
-        optimizer = at_parameter(optimizer, x)
+        held, optimizer = at_parameter(held, x), at_parameter(optimizer, x)
         points = {"": (optimizer, state)} if state is not None else {}
-        points = points or _two_states(optimizer, at_rest)
+        points = points or _two_states(optimizer, held)
         if ax is not None:
             points = dict(list(points.items())[-1:])
         found = {name: local_model(opt, at, gradient) for name, (opt, at) in points.items()}
