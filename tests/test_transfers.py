@@ -14,10 +14,12 @@ from test_scripts import call
 import lrevopt as lo
 from lrevopt import storage
 from lrevopt.optimizers.saved import save_optimizer
+from lrevopt.optimizers.white_box_documents import distilled_box, document_of
 from lrevopt.optimizers.wrappers import ScaledGradients
 from lrevopt.paper.experiments import TransferSettings
 from lrevopt.paper.transfer import Rows, transfer
 from lrevopt.plots.transfers import figure_sweeps, figure_transfer
+from lrevopt.runs.experiment import key_stream
 from lrevopt.studies.transfer import (
     Sweep,
     Transfer,
@@ -222,6 +224,27 @@ def test_only_what_has_changed_is_measured_again_and_it_is_as_if_all_were(runs, 
     again: list[str] = []
     transfer(runs, tmp_path / "kept", FEW, say=again.append)
     assert not any("optimizers," in line for line in again)
+
+
+@pytest.mark.long
+def test_white_boxes_are_rows_of_their_own(runs, tmp_path, as_user):
+    """Those of the package by the name of their task, others by file; each is run on every task."""
+    few = TransferSettings(
+        problems=3, analysed=1, steps=8, scales=(1.0,), horizons=(2,), dimensions=(2,)
+    )
+    box = lo.WhiteBox(0.5, momentum=0.8)
+    (tmp_path / "box.json").write_text(storage.json_text(document_of(box)))
+    path = tmp_path / "measured" / f"{SHIPPED.name}.npz"
+    known = distilled_box(SHIPPED.name)
+    for given, expected in ((SHIPPED.name, known), (f"{SHIPPED.name}={tmp_path}/box.json", box)):
+        transfer(runs, path.parent, few, white_boxes=(given,), say=lambda line: None)
+        record = storage.load_record(Transfer, path)
+        assert record.names[-1] == f"{SHIPPED.name}/white_box"
+        found = lo.evaluate({"it": expected}, TASK, problems=3, steps=8, key=key_stream("test", 0))
+        np.testing.assert_allclose(record.objectives[-1], found.meta_objectives()[0], rtol=1e-6)
+    for odd in (("rosenbrock",), (SHIPPED.name, SHIPPED.name)):
+        with pytest.raises(ValueError, match="`white_boxes` must name tasks of runs, linear_regr"):
+            transfer(runs, path.parent, few, white_boxes=odd)
 
 
 @pytest.mark.parametrize(

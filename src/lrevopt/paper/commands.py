@@ -136,6 +136,9 @@ class Transfer:
     """Folder that gets numbers, tables and figures (default: `transfer` in the folder of runs)."""
     data_dir: Path | None = None
     """Folder with MNIST's files (default: $LREVOPT_DATA, the user's cache, a download)."""
+    white_boxes: tuple[str, ...] = ()
+    """White boxes to measure as well: tasks that the package has one for, such as rosenbrock, or
+    task=file for the JSON file of another one."""
     measuring: experiments.TransferSettings = experiments.TransferSettings()
 
     def main(self) -> None:
@@ -143,7 +146,9 @@ class Transfer:
         from lrevopt.paper.transfer import transfer
 
         output = self.output or self.runs / "transfer"
-        transfer(self.runs, output, self.measuring, data_dir=self.data_dir)
+        transfer(
+            self.runs, output, self.measuring, white_boxes=self.white_boxes, data_dir=self.data_dir
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from lrevopt import storage
 from lrevopt.optimizers import AbstractOptimizer
+from lrevopt.optimizers.white_box_documents import distilled_box, load_box
 from lrevopt.paper.experiments import TransferSettings
 from lrevopt.paper.front_page import shipped_runs
 from lrevopt.paper.tasks import TITLES
@@ -34,6 +35,9 @@ from lrevopt.text import csv_text
 SIZED = "linear_regression"
 """The task whose dimension is swept: the only one that has one to choose."""
 
+WHITE_BOX = "white_box"
+"""Row of a white box among the optimizers of its task."""
+
 WEIGHTS = "weights"
 """Among what a record was made from: digests of the optimizers' weights, by name."""
 
@@ -45,6 +49,7 @@ def transfer(
     output: Path,
     settings: TransferSettings = TransferSettings(),
     *,
+    white_boxes: Sequence[str] = (),
     data_dir: Path | None = None,
     say: Callable[[str], None] = print,
 ) -> None:
@@ -54,11 +59,30 @@ def transfer(
     `settings.json`. In a folder that was measured before, only optimizers that are new, or whose
     weights have changed since then, are run again.
 
-    Raises `ValueError` for a folder without runs, runs without tuned baselines, a folder that
-    cannot be written, that another process writes into, or that was measured with other settings.
+    `white_boxes` are measured as well: names of tasks whose optimizer the package has as a white
+    box (`lo.distilled`), or `task=file` for the JSON file of another one.
+
+    Raises `ValueError` for a folder without runs, runs without tuned baselines, a white box of a
+    task that has no run, a folder that cannot be written, that another process writes into, or that
+    was measured with other settings.
     """
+    boxes = _white_boxes(white_boxes, [folder.name for folder in shipped_runs(results)])
     with storage.claimed(output):
-        _transfer(results, output, settings, data_dir=data_dir, say=say)
+        _transfer(results, output, settings, boxes=boxes, data_dir=data_dir, say=say)
+
+
+def _white_boxes(given: Sequence[str], tasks: Sequence[str]) -> dict[str, AbstractOptimizer]:
+    """White boxes by the task that they were made for."""
+    found: dict[str, AbstractOptimizer] = {}
+    for one in given:
+        task, _, file = one.partition("=")
+        if task not in tasks or task in found:
+            raise ValueError(
+                f"`white_boxes` must name tasks of runs, {', '.join(tasks)}, once each, got "
+                f"{one!r}."
+            )
+        found[task] = load_box(file) if file else distilled_box(task)
+    return found
 
 
 def _transfer(
@@ -66,13 +90,17 @@ def _transfer(
     output: Path,
     settings: TransferSettings,
     *,
+    boxes: Mapping[str, AbstractOptimizer],
     data_dir: Path | None,
     say: Callable[[str], None],
 ) -> None:
     """`transfer` in a folder that is claimed."""
     runs = {folder.name: Run(folder, data_dir=data_dir) for folder in shipped_runs(results)}
     tasks = {name: run.task for name, run in runs.items()}
-    by_home = {name: contestants(run) for name, run in runs.items()}
+    by_home = {
+        name: contestants(run) | ({WHITE_BOX: boxes[name]} if name in boxes else {})
+        for name, run in runs.items()
+    }
     everyone = {
         f"{home}/{kind}": optimizer
         for home, own in by_home.items()
