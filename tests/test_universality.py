@@ -26,7 +26,6 @@ from lrevopt.paper.population_members import (
     Measuring,
     asked_claims,
     measure_member,
-    shortened,
 )
 from lrevopt.plots.style import render
 from lrevopt.plots.universality import CLOSE, _places_of_names, figure_map, figure_shares
@@ -552,7 +551,7 @@ def test_names_on_a_map_do_not_meet():
 
 def test_records_keep_six_digits_in_the_whole_range():
     values = np.array([0.0, 1.0, -0.3, 1e-300, 1.7e300, np.pi, np.inf, np.nan])
-    found = shortened(values)
+    found = storage.shortened(values)
     np.testing.assert_allclose(found, values, rtol=1e-6)
     assert found[5] != np.pi
-    np.testing.assert_array_equal(shortened(found), found)
+    np.testing.assert_array_equal(storage.shortened(found), found)

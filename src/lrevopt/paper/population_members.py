@@ -198,24 +198,13 @@ def measure_member(
     return Member(own.meta_objectives()[0], statistics, verdicts, gradients)
 
 
-BITS = 20
-"""Of each distance and meta-objective that a record keeps: six digits. The rest is round-off, and
-would make up half of the file."""
-
-
-def shortened(values: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-    """Numbers rounded to `BITS` significant bits, in their whole range."""
-    leading, power = np.frexp(values)
-    return np.ldexp(np.round(leading * 2.0**BITS) / 2.0**BITS, power)
-
-
 def joined(parts: list[Universality]) -> Universality:
     """Records of several tasks as one; there are no distances between tasks."""
     sizes = [len(part.tasks) for part in parts]
     ends = np.cumsum([0, *sizes])
     distances = np.full((ends[-1], ends[-1]), np.nan)
     for part, first, last in zip(parts, ends[:-1], ends[1:], strict=True):
-        distances[first:last, first:last] = shortened(part.distances)
+        distances[first:last, first:last] = storage.shortened(part.distances)
     whole: dict[str, Any] = {
         name: tuple(value for part in parts for value in getattr(part, name))
         for name in ("tasks", "kinds", "names", "task_names")
@@ -224,6 +213,6 @@ def joined(parts: list[Universality]) -> Universality:
         name: np.concatenate([getattr(part, name) for part in parts])
         for name in ("seeds", "objectives", "expected", "statistics", "verdicts")
     }
-    whole["objectives"] = shortened(whole["objectives"])
+    whole["objectives"] = storage.shortened(whole["objectives"])
     one = parts[0]
     return Universality(**whole, distances=distances, statements=one.statements, says=one.says)

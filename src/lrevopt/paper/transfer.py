@@ -66,14 +66,17 @@ def transfer(
     task that has no run, a folder that cannot be written, that another process writes into, or that
     was measured with other settings.
     """
-    boxes = _white_boxes(white_boxes, [folder.name for folder in shipped_runs(results)])
+    runs = {folder.name: Run(folder, data_dir=data_dir) for folder in shipped_runs(results)}
+    boxes = _white_boxes(white_boxes, list(runs))
     with storage.claimed(output):
-        _transfer(results, output, settings, boxes=boxes, data_dir=data_dir, say=say)
+        _transfer(runs, output, settings, boxes=boxes, say=say)
 
 
-def _white_boxes(given: Sequence[str], tasks: Sequence[str]) -> dict[str, AbstractOptimizer]:
-    """White boxes by the task that they were made for."""
-    found: dict[str, AbstractOptimizer] = {}
+def _white_boxes(
+    given: Sequence[str], tasks: Sequence[str]
+) -> dict[str, dict[str, AbstractOptimizer]]:
+    """White boxes by name, by the task that they were made for."""
+    found: dict[str, dict[str, AbstractOptimizer]] = {}
     for one in given:
         task, _, file = one.partition("=")
         if task not in tasks or task in found:
@@ -81,26 +84,21 @@ def _white_boxes(given: Sequence[str], tasks: Sequence[str]) -> dict[str, Abstra
                 f"`white_boxes` must name tasks of runs, {', '.join(tasks)}, once each, got "
                 f"{one!r}."
             )
-        found[task] = load_box(file) if file else distilled_box(task)
+        found[task] = {WHITE_BOX: load_box(file) if file else distilled_box(task)}
     return found
 
 
 def _transfer(
-    results: Path,
+    runs: Mapping[str, Run],
     output: Path,
     settings: TransferSettings,
     *,
-    boxes: Mapping[str, AbstractOptimizer],
-    data_dir: Path | None,
+    boxes: Mapping[str, dict[str, AbstractOptimizer]],
     say: Callable[[str], None],
 ) -> None:
     """`transfer` in a folder that is claimed."""
-    runs = {folder.name: Run(folder, data_dir=data_dir) for folder in shipped_runs(results)}
     tasks = {name: run.task for name, run in runs.items()}
-    by_home = {
-        name: contestants(run) | ({WHITE_BOX: boxes[name]} if name in boxes else {})
-        for name, run in runs.items()
-    }
+    by_home = {name: contestants(run) | boxes.get(name, {}) for name, run in runs.items()}
     everyone = {
         f"{home}/{kind}": optimizer
         for home, own in by_home.items()

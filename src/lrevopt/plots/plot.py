@@ -104,11 +104,10 @@ def update_functions(
     - `x`: for an optimizer that takes the parameter's value, such as AdamW, the value or the values
       at which curves are drawn. States of the trajectory have the value that they met.
     - `at_rest`: the optimizer with its step counter held, whose fixed point is shown: with a live
-      counter there is none. Without `states`, among which there is no fixed point.
+      counter there is none. Not beside `states`.
 
     Raises `ValueError` for a state of another optimizer, an axis that is not increasing, a
-    parameter that the trajectory does not have or without one, `at_rest` beside `states`, or values
-    of `x` not finite.
+    parameter that the trajectory does not have, arguments that nothing comes of, or `x` not finite.
     """
     shown: dict[str, Point] = {}
     held = _checked_rest(optimizer, at_rest, "`states`" if states is not None else "")
@@ -145,8 +144,7 @@ def _checked_rest(
 ) -> AbstractOptimizer:
     """The optimizer whose fixed point is searched for; beside a state that is `given`, none is."""
     check_optimizer(optimizer)
-    if given:
-        left_out(f"with {given}: then no fixed point is searched for", at_rest=at_rest)
+    left_out(f"with {given}: no fixed point is searched for", at_rest=at_rest if given else None)
     check_optimizer(at_rest or optimizer, "at_rest")
     return at_rest or optimizer
 
@@ -219,8 +217,7 @@ def eigenmodes(
     takes it, the value of the parameter, by default 0; `at_rest` is as in `update_functions`.
 
     Raises `ValueError` for a state of another optimizer, a gradient that is not finite, `at_rest`
-    beside a `state`, or any of these beside a linearization or modes, which have been taken at a
-    state already.
+    beside a `state`, or any of these beside a linearization or modes, taken at a state already.
     """
     found: dict[str, Linearization | Modes]
     if isinstance(optimizer, Linearization | Modes):

@@ -25,6 +25,7 @@ from lrevopt.storage.packed import load_npz as load_npz
 from lrevopt.storage.packed import load_source as load_source
 from lrevopt.storage.packed import npz_bytes as npz_bytes
 from lrevopt.storage.packed import save_npz as save_npz
+from lrevopt.storage.packed import shortened as shortened
 from lrevopt.storage.parts import UNFINISHED as UNFINISHED
 from lrevopt.storage.parts import part as part
 from lrevopt.storage.parts import resumable as resumable

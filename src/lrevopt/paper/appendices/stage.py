@@ -10,6 +10,7 @@ square over steps of the difference of log10 (`curve_gaps`). The last updates de
 losses are 1e-5, and it takes late snapshots. That one is kept beside the other.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -105,12 +106,18 @@ def appendix_b(
         | compared.facts(chosen)
     )
     measurements: dict[str, str | bytes] = {
-        MIMIC: storage.record_bytes(mimic), BY_CURVES: storage.record_bytes(other),
+        MIMIC: _six_digits(mimic), BY_CURVES: _six_digits(other),
         DYNAMICS: storage.record_bytes(dynamics), "snapshots.csv": _table(dynamics, compared),
     }  # fmt: skip
     with storage.claimed(output):
         _replace(output, own | {APPENDIX_B: settings}, snapshots[chosen], measurements)
     return mimic, dynamics
+
+
+def _six_digits(mimic: MomentumMimic) -> bytes:
+    """The record with six digits of losses and paths, which are most of it."""
+    few = (storage.shortened(mimic.losses), storage.shortened(mimic.paths))
+    return storage.record_bytes(dataclasses.replace(mimic, losses=few[0], paths=few[1]))
 
 
 def _replace(
