@@ -36,8 +36,9 @@ NETWORK_TRAINING = dataclasses.replace(
     selection_problems=16,
     selection_unroll=200,
 )
-"""Settings that train networks' optimizers on two cores. The exact meta-gradient has no use
-there: its norm grows to 1e5 and beyond as soon as the optimizer works. Short unrolls teach most of
+"""Settings that train networks' optimizers on two cores. At these scales the exact
+meta-gradient has no use: its norm grows to 1e5 and beyond as soon as the optimizer works. (At input
+scales of 100 and 300 it trains, but less far: see `results/README.md`.) Short unrolls teach most of
 what 200 updates need, and the snapshot is chosen on these."""
 
 TUNING_BY_TASK: dict[str, Tuning] = {
