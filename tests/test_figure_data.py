@@ -122,6 +122,13 @@ def test_figures_of_one_task_have_the_numbers_of_that_task():
     assert "mine/momentum_rate" not in drawn_numbers(SPECS[11], {"mine": untuned})
 
 
+def test_names_of_numbers_are_single_words():
+    """Captions list them in a column, and readers split its lines."""
+    names = [name for spec in SPECS.values() for name in drawn_numbers(spec, FOUR)]
+    assert len(names) > 100
+    assert not [name for name in names if name.split() != [name]]
+
+
 @pytest.mark.parametrize("number", mostly_long(list(SPECS), 1, 3, 16, 18))
 def test_files_tell_what_they_hold_and_are_the_same_each_time(number, tmp_path):
     spec = SPECS[number]

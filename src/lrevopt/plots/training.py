@@ -88,7 +88,7 @@ def seed_curves(ax: Axes, run: Records) -> None:
 
 def _numbers_of_seeds(run: Records) -> dict[str, np.ndarray]:
     return {
-        f"{name}/{field}": np.asarray(getattr(history, field))
+        f"{name.replace(' ', '_')}/{field}": np.asarray(getattr(history, field))
         for name, history in curves_of_seeds(run).items()
         for field in ("snapshot_steps", "selection_scores", "selected")
     }
