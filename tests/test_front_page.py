@@ -62,7 +62,13 @@ ROWS = [
         remark="Noise keeps <b>states</b> & runs apart.",
     ),
     row("clipping", "all", "cannot tell", remark="Too few tasks."),
-    row("modes", "rosenbrock", "reproduced", value="0.94", remark="Two modes were enough."),
+    row(
+        "modes",
+        "rosenbrock",
+        "reproduced",
+        value="0.94",
+        remark="Two modes were enough (`x<3.npz`).",
+    ),
 ]
 
 
@@ -205,6 +211,7 @@ def test_every_claim_is_shown_with_its_verdict_on_each_task(page):
 def test_remarks_are_escaped_and_those_that_differ_are_open(source, page):
     assert "<b>states</b>" not in source
     assert "Noise keeps <b>states</b> & runs apart." in words(page)
+    assert "Two modes were enough (<code>x&lt;3.npz</code>)." in source
     groups = [tag for tag in page.all("details") if tag.get("class") == "remarks"]
     assert ["open" in group for group in groups] == [True, False, False]
     assert page.text.count("All <runs> & figures") == 2  # title and heading
