@@ -319,6 +319,11 @@ def test_what_is_true_of_all_tasks_is_tried_with_every_choice_of_seeds():
         ({**same, "rosenbrock": {0: runs["rosenbrock"], 1: clipping(0.1, 0.1),
                                  2: clipping(0.1, 0.05)}},
          "cannot tell", "4 of 12 choices of seeds; 0.4 to 1"),
+        ({"mnist": {0: Run.of("own"), 1: Run.of("own")}}, "reproduced", "one run of each task"),
+        ({"mnist": {**same["mnist"], 4: Run.of("own")}},
+         "reproduced", "4 of 5 choices of seeds (1 not measured); 1 to 1"),
+        ({"mnist": {**same["mnist"], 4: Run.of("own"), 5: Run.of("own")}},
+         "cannot tell", "4 of 6 choices of seeds (2 not measured); 1 to 1"),
     ):  # fmt: skip
         (row,) = measure_claims(runs, odd, chosen)
         assert (row.outcome, row.seeds) == (outcome, seeds)

@@ -77,18 +77,23 @@ def measure_claims(
 def _measure_together(
     claim: Claim, runs: Mapping[str, Run], seeds: Mapping[str, Mapping[int, Run]]
 ) -> Seeds:
-    """A joint claim on every choice of one measurable training seed of each task.
+    """A joint claim on every choice of one training seed of each task.
 
-    A few tasks have few ranks, so that what is true of one run of each may be chance.
+    A few tasks have few ranks, so that what is true of one run of each may be chance. A choice with
+    a seed that lacks records is not measured; where all seeds of a task do, its run stands for it.
     """
+    each = [list(seeds.get(task, {}).values()) for task in runs]
     each = [
-        [one for one in seeds.get(task, {}).values() if claim.measurable(one)] or [run]
-        for task, run in runs.items()
+        some if any(map(claim.measurable, some)) else [run]
+        for run, some in zip(runs.values(), each, strict=True)
     ]
     if all(len(some) == 1 for some in each):
         return []
     return [
-        claim.measure(dict(zip(runs, chosen, strict=True))) for chosen in itertools.product(*each)
+        claim.measure(dict(zip(runs, chosen, strict=True)))
+        if all(map(claim.measurable, chosen))
+        else None
+        for chosen in itertools.product(*each)
     ]
 
 
