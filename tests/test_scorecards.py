@@ -38,6 +38,7 @@ from lrevopt.studies.scorecard import (
     curvature_response,
     distance,
     measure_scorecard,
+    scorecard_facts,
     scorecard_table,
     sentences,
 )
@@ -276,6 +277,30 @@ def test_near_defective_jacobians_have_timescales_and_no_rates():
     assert np.isnan([found.mode_rate, found.energy_of_two]).all()
     assert found.reasons["mode_rate"].startswith("the Jacobian is near-defective")
     assert close(found.gain, 0.1 / 0.1**2)
+
+
+def test_fits_by_momenta_are_those_of_the_linearization():
+    """Two near momenta whose rates nearly cancel: either alone says little."""
+    cancelling = lo.LinearOptimizer(
+        jnp.zeros(2), jnp.diag(jnp.array([0.9, 0.88])), jnp.ones(2), -jnp.array([0.21, -0.2])
+    )
+    found = measure_scorecard(cancelling, BOWL, key=jr.key(0), problems=2, steps=STEPS)
+    for count in (1, 2):
+        ours, theirs = found.momentum_fit(count), lo.momentum_fit(at_zero(cancelling), count)
+        assert close(ours.eigenvalues, theirs.eigenvalues, rtol=1e-5)
+        assert close(ours.learning_rates, theirs.learning_rates, rtol=1e-5)
+        assert ours.residual == pytest.approx(theirs.residual, abs=1e-9)
+    rows = {label: said for label, said, _ in scorecard_facts(found)}
+    one = found.momentum_fit()
+    assert rows["best fit by one momentum"].startswith(f"{one.timescales[0]:.3g} updates, ")
+    assert close(card("momentum").momentum_fit().eigenvalues, [MEMORY])
+    for count, steps, said in ((0, 200, "at least 1"), (3, 200, "at most 2"), (2, 3, "at least 4")):
+        with pytest.raises(ValueError, match=said):
+            found.momentum_fit(count, steps=steps)
+    for name in ("counting", "lion"):
+        with pytest.raises(ValueError, match="No momentum fits this optimizer: "):
+            card(name).momentum_fit()
+        assert any("best fit by one" in row[0] for row in card(name).table().rows)
 
 
 def test_leading_modes_are_the_best_and_pairs_are_one():

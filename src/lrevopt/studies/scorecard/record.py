@@ -8,6 +8,8 @@ import numpy as np
 from jaxtyping import Bool, Complex, Float, Int
 
 from lrevopt.analysis.linearization import PER_GRADIENT
+from lrevopt.analysis.responses import MomentumFit, fit_response
+from lrevopt.checks import positive_integer
 from lrevopt.text import Printed, Table, csv_text, number
 
 
@@ -22,7 +24,8 @@ class Scorecard(Printed, eqx.Module):
     Momentum, at the fixed point h* = F(h*, 0):
     - `timescale`, `second_timescale`: `-1 / ln|lambda|` of the first two modes in updates, infinite
       for `|lambda| >= 1`; `mode_rate`, `second_mode_rate`: their learning rates. Where modes have
-      no rates of their own, timescales are those of the slowest modes.
+      no rates of their own, timescales are those of the slowest modes. Where eigenvectors are
+      nearly parallel, a mode says little by itself; `momentum_fit` does not depend on the basis.
     - `energy_of_one`, `energy_of_two`: share of the energy of the response to one gradient that
       the first mode, and the first two together, explain.
     - `rate`: at h*; `gain`: the learning rate after many steps of a constant gradient.
@@ -101,9 +104,27 @@ class Scorecard(Printed, eqx.Module):
     curvatures: Float[np.ndarray, " curvature"]
     radii: Float[np.ndarray, " curvature"]
 
+    def momentum_fit(self, count: int = 1, *, steps: int = 200) -> MomentumFit:
+        """The `count` momenta that fit the response of all modes to one gradient best.
+
+        Over `steps` updates, as `lo.momentum_fit` does for a linearization.
+
+        Raises `ValueError` for a count that is not from 1 to the number of modes, fewer steps than
+        twice the count, and where modes have no learning rates, with the reason.
+        """
+        count, steps = positive_integer("count", count), positive_integer("steps", steps)
+        if reason := self.reasons.get("mode_rate"):
+            raise ValueError(f"No momentum fits this optimizer: {reason}.")
+        if count > (size := self.eigenvalues.size):
+            raise ValueError(f"`count` must be at most {size}, the number of modes, got {count}.")
+        if steps < 2 * count:
+            raise ValueError(f"`steps` must be at least {2 * count}, twice the count, got {steps}.")
+        powers = self.eigenvalues ** np.arange(steps)[:, None]
+        return fit_response((powers @ self.learning_rates).real, count)
+
     def table(self) -> Table:
         """The numbers with their units and fields, and why some are missing."""
-        fields = [*ENTRIES, "fixed_points"]
+        fields = [*ENTRIES, "momentum_fit()", "fixed_points"]
         rows = [
             (label, said + _note(self, reason), f".{field}")
             for (label, said, reason), field in zip(scorecard_facts(self), fields, strict=True)
@@ -222,7 +243,18 @@ def scorecard_facts(card: Scorecard) -> list[tuple[str, str, str]]:
         (ENTRIES[name].label, said, card.reasons.get(name, "")) for name, said in words.items()
     ]
     found = f"{card.fixed_points}, from {number(100 * card.converged_share)} % of searches"
-    return [*facts, ("fixed points without gradient", found, "")]
+    return [*facts, _fitted(card), ("fixed points without gradient", found, "")]
+
+
+def _fitted(card: Scorecard) -> tuple[str, str, str]:
+    """The best fit by one momentum, as a fact."""
+    label = "best fit by one momentum"
+    if reason := card.reasons.get("mode_rate", ""):
+        return label, number(np.nan), reason
+    fit = card.momentum_fit()
+    said = f"{number(fit.timescales[0])} updates, {number(fit.learning_rates[0].real)} "
+    missed = f"{PER_GRADIENT}, missing {number(100 * fit.residual)} % of the response"
+    return label, said + missed, ""
 
 
 def scorecard_table(card: Scorecard) -> str:
