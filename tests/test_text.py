@@ -210,7 +210,7 @@ def test_comparisons_and_evaluations_print_their_numbers():
 def test_scorecards_print_every_number_and_why_some_are_missing():
     card = scorecard(reason="nothing rests")
     rows = {row[2]: row[1] for row in cells(card)}
-    assert list(rows) == [*(f".{name}" for name in ENTRIES), ".fixed_points"]
+    assert list(rows) == [*(f".{name}" for name in ENTRIES), ".momentum_fit()", ".fixed_points"]
     assert rows[".timescale"] == "1 updates"
     assert rows[".energy_of_one"] == "500 %"
     assert rows[".rate"] == rows[".gain"] == "not available [1]"

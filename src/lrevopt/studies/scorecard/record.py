@@ -249,7 +249,8 @@ def scorecard_facts(card: Scorecard) -> list[tuple[str, str, str]]:
 def _fitted(card: Scorecard) -> tuple[str, str, str]:
     """The best fit by one momentum, as a fact."""
     label = "best fit by one momentum"
-    if reason := card.reasons.get("mode_rate", ""):
+    reason = card.reasons.get("mode_rate", "")
+    if reason or not card.eigenvalues.size or not np.isfinite(card.learning_rates).all():
         return label, number(np.nan), reason
     fit = card.momentum_fit()
     said = f"{number(fit.timescales[0])} updates, {number(fit.learning_rates[0].real)} "
