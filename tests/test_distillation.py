@@ -43,6 +43,7 @@ KEY = jr.key(3)
 QUICK = lo.Distilling(
     starts=10, candidates=16, iterations=100, refinement=0, problems=6, test_problems=8, steps=60
 )
+BELOW_0 = lo.FunctionTask(lambda x: 0.5 * x**2 - 100.0, jr.normal)
 BASELINES = {"momentum": lo.Momentum(1e-5, 0.5), "slow": lo.Momentum(1e-6, 0.5)}
 
 PLANTED: dict[str, lo.WhiteBox] = {
@@ -339,6 +340,27 @@ def test_gain_kept_and_its_interval():
     assert gain_kept(diverged, learned, baseline) == (-np.inf,) * 3
 
 
+def test_losses_below_0_are_no_divergence():
+    """Descent on x^2 / 2 - 0.2 from above ends below 0; in closed loop that counts as 0."""
+    task = lo.FunctionTask(lambda x: 0.5 * x**2 - 0.2, lambda key: 1.0 + jr.uniform(key))
+    optimizer, settings = lo.WhiteBox(0.3), lo.Distilling(problems=3, steps=8, refinement=0)
+    boxes = stacked([lo.WhiteBox(0.1), optimizer])
+    keys = jr.key(1), jr.key(2)
+    _, mismatch, diverged = _closed(boxes, optimizer, task, settings, keys=keys)
+    assert diverged.tolist() == [0, 0]
+    starts = np.array([float(task.sample(key).initial_parameters[0]) for key in
+                       jr.split(jr.split(keys[1])[0], 3)])  # fmt: skip
+    logs = []
+    for rate in (0.1, 0.3):
+        losses = 0.5 * ((1 - rate) ** (2 * np.arange(9)))[:, None] * starts**2 - 0.2
+        logs.append(np.log(np.maximum(losses, 0) / losses[0] + 1e-3))
+    assert (losses[-1] < 0).all()
+    ends = np.asarray(fitting.log_losses(jnp.array([[2.0, -jnp.inf, jnp.nan, jnp.inf, -1.0]])))[0]
+    np.testing.assert_allclose(ends[[0, -1]], np.log([1.001, 0.001]))
+    assert not np.isfinite(ends[1:4]).any()  # a loss without a lower bound may diverge
+    np.testing.assert_allclose(mismatch, [((logs[0] - logs[1]) ** 2).mean(), 0.0], atol=1e-9)
+
+
 @pytest.mark.usefixtures("as_user")
 def test_refusals():
     distill: Any = lo.distill
@@ -355,6 +377,9 @@ def test_refusals():
         ),
         "^`optimizer` must move, but all of its updates are 0: train it first.$": lambda: distill(
             lo.GRUOptimizer(2, key=KEY), FULL, TASK, key=KEY, baselines=BASELINES, settings=QUICK
+        ),
+        "^`task` must have losses of at least 0 at initial parameters": lambda: distill(
+            lo.GradientDescent(0.1), FULL, BELOW_0, key=KEY, baselines=BASELINES, settings=QUICK
         ),
         "`parts` must be one of": lambda: with_parts(PLANTED["momentum"], ("schedule",)),
     }

@@ -45,6 +45,7 @@ from lrevopt.studies.interventions import (
     analyze_rest,
     intervene,
 )
+from lrevopt.studies.interventions.costs import intervention_facts
 from lrevopt.tasks import AbstractTask
 
 RATE, MEMORY = 0.1, 0.8
@@ -300,6 +301,33 @@ def test_where_everything_diverges_there_is_no_ratio():
     assert found.differences.tolist() == [np.inf]
     assert np.isnan(found.log_ratios).all()
     assert isinstance(figure_interventions([Run.of("steep", interventions=found)]), Figure)
+
+
+def test_negative_losses_have_differences_and_no_ratios():
+    """On x^2 / 2 - 0.2 descent of rate a has the loss (1 - a)^2k x^2 / 2 - 0.2 after k updates."""
+    task = lo.FunctionTask(lambda x: 0.5 * x**2 - 0.2, lambda key: 1.0 + jr.uniform(key))
+    slower = {"slower": Intervention("half", "none", lambda opt, _: lo.GradientDescent(0.3))}
+    found = intervene(
+        lo.GradientDescent(0.6), task, key=jr.key(0), problems=4, steps=40,
+        rest_analysis=rest_of(MOMENTUM), interventions=slower,
+    )  # fmt: skip
+    starts = np.array([float(task.sample(key).initial_parameters[0]) for key in
+                       jr.split(jr.key(0), 4)])  # fmt: skip
+    means = []
+    for rate in (0.6, 0.3):
+        decay = (1 - rate) ** (2 * np.arange(41))
+        losses = 0.5 * decay[:, None] * starts**2 - 0.2
+        means.append(losses.mean(axis=0) / losses[0])
+    np.testing.assert_allclose(found.original, means[0], rtol=1e-9)
+    np.testing.assert_allclose(found.differences, (means[1] - means[0]).mean(), rtol=1e-9)
+    assert means[0].max() < 0 < found.difference_lows[0]
+    assert np.isnan([found.log_ratios, found.log_ratio_lows, found.log_ratio_highs]).all()
+    assert "no ratio where a meta-objective is not above 0" in " ".join(str(found).split())
+    ((_, words),) = intervention_facts(found)
+    assert words.startswith("meta-objective plus 0.0")
+    assert words.endswith("]; no ratio, as one is not above 0")
+    (ax,) = figure_interventions([Run.of("negative", interventions=found)]).axes[:1]
+    assert "no ratio" in [text.get_text() for text in ax.texts]
 
 
 def test_records_are_kept_and_drawn(record, tmp_path):

@@ -121,6 +121,9 @@ def test_log_ratios_are_those_of_the_reference():
     np.testing.assert_allclose(found[:2], [[0, 0, 0], [np.log(2)] * 3], atol=1e-12)
     assert found[2, 0] == np.inf
     assert record.diverged().tolist() == [0, 0, 1]
+    # A mean loss below 0 has no ratio to another; that is no warning either.
+    signs = Transfer(("a", "b"), "a", np.array([[0.1, 0.2], [-0.1, 0.2]]), np.zeros(2))
+    assert np.isnan(signs.log_ratios("a")).any(axis=1).tolist() == [False, True]
 
 
 @pytest.mark.usefixtures("as_user")

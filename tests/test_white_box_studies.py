@@ -367,6 +367,13 @@ def test_studies_are_different_names_at_least_one(given):
         DistillSettings(studies=given)
 
 
+@pytest.mark.parametrize("name", ["seeds", "numbers", "problems"])
+def test_counts_are_refused_before_anything_is_trained(name):
+    """Of Python's calls, too: the last study would meet them first."""
+    with pytest.raises(ValueError, match=f"^`{name}` must be an integer of at least 1, got 0.$"):
+        partial(DistillSettings, **{name: 0})()  # type: ignore[arg-type]
+
+
 def test_names_of_baselines_replace_nothing():
     """White boxes, the learned optimizer and baselines are measured whatever baselines' names."""
     boxes = [lo.GradientDescent(rate) for rate in (1e-5, 2e-5)]
@@ -433,6 +440,9 @@ def test_optimizers_that_never_move_and_bad_baselines_are_refused_first():
             run(lo.GRUOptimizer(2, key=jr.key(0)), baselines={"a": lo.GradientDescent(1e-6)})
         with pytest.raises(ValueError, match=r"^`baselines\['a'\]` must "):
             run(CLIPPING, baselines={"a": 3})
+        task = lo.FunctionTask(lambda x: 0.5 * x**2 - 100.0, jr.normal)
+        with pytest.raises(ValueError, match="^`task` must have losses of at least 0 at initial"):
+            partial(call, task=task, **common)(CLIPPING, baselines={"a": lo.GradientDescent(0.1)})
 
 
 CLIPPING = lo.WhiteBox(0.01, saturation=lo.BoxSaturation(5.0))
@@ -614,6 +624,18 @@ def test_text_is_an_optimizer_of_the_same_updates(name):
     assert latex.count("\\left") == latex.count("\\right")
 
 
+@pytest.mark.parametrize("tree", [{}, (), {"a": None}])
+def test_text_takes_trees_without_arrays(tree):
+    """As of a module whose parameters are all masked: nothing moves, and the state stays."""
+    space: dict[str, Any] = {}
+    exec(optax_text(lo.WhiteBox(0.1, momentum=0.9)), space)
+    transformation = space["distilled"]()
+    state = transformation.init(tree)
+    assert transformation.update(tree, state) == (tree, state)
+    ours = lo.to_optax(lo.WhiteBox(0.1))
+    assert ours.update(tree, ours.init(tree))[0] == tree
+
+
 def test_text_defines_a_name_that_it_does_not_use():
     """What it looks up outside its functions is refused as its name, and so are Python's words."""
     text = optax_text(lo.WhiteBox.of_adam(0.1))
@@ -765,12 +787,25 @@ def test_settings_are_those_of_the_task_with_what_the_command_gives():
          lo.WhiteBox(1e-3, momentum=lo.BoxMomentum((0.1, 0.2, 0.3), (0.1, 0.2, 0.7))),
          "`white_box` must have at most 2 modes, got 3."),
         ("parts", lo.WhiteBox(1e-3), "`white_box` must have at least one part, got none."),
+        ("parts", lo.WhiteBox(1e-3, momentum=0.5, hold=("learning_rate",)),
+         "`white_box` must leave `learning_rate` free, the one number of its subset without parts, "
+         "got it held at 0.001."),
     ],
 )  # fmt: skip
 def test_what_a_later_study_cannot_take_is_refused_before_the_first(study, box, words, tmp_path):
     run, settings = Run(ROOT / "results" / "rosenbrock"), DistillSettings(studies=("fit", study))
     with pytest.raises(ValueError, match=f"^{re.escape(words)}$"):
         distill_run(run, tmp_path / "new", settings, white_box=box)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.usefixtures("as_user")
+@pytest.mark.parametrize("given", [lo.Momentum(0.1, 0.9), 0])
+def test_what_is_no_white_box_is_refused(given, tmp_path):
+    """As what a `module:factory` of the command may make."""
+    run: Any = Run(ROOT / "results" / "rosenbrock")
+    with pytest.raises(ValueError, match="^`white_box` must be a `WhiteBox`, got (Mom|0)"):
+        distill_run(run, tmp_path / "new", DistillSettings(), white_box=given)
     assert not (tmp_path / "new").exists()
 
 

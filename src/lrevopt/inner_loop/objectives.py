@@ -10,6 +10,7 @@ stays there has the ratio 1; one that leaves has the ratio infinity.
 """
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from lrevopt.checks import one_of, real_array
@@ -55,3 +56,9 @@ def _over_first(
     zero = first == 0
     ratio = losses / jnp.where(zero, 1.0, first)
     return jnp.where(zero & (losses == 0), 1.0, jnp.where(zero, jnp.inf, ratio))
+
+
+def log_objectives(objectives: Float[np.ndarray, "*problem"]) -> Float[np.ndarray, "*problem"]:
+    """Natural logarithms, for ratios; NaN where a mean loss of 0 or less has no ratio to others."""
+    positive = objectives > 0
+    return np.where(positive, np.log(np.where(positive, objectives, 1.0)), np.nan)

@@ -97,6 +97,8 @@ def costs(ax: Axes, record: Interventions, names: Sequence[str] | None = None) -
             ax.annotate(str(diverged), (1, place), (20, 0), xycoords=("axes fraction", "data"),
                         textcoords="offset points", ha="right", va="center")  # fmt: skip
         if not np.isfinite(ratio):
+            if record.without_ratio(index):
+                ax.annotate("no ratio", (1, place), ha="center", va="center")
             continue
         shown = float(np.clip(ratio, 1 / WIDEST, WIDEST))
         ends = np.clip([low, high], 1 / WIDEST, WIDEST)

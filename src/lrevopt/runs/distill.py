@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from lrevopt import storage
-from lrevopt.checks import one_of
+from lrevopt.checks import instance, one_of, positive_integer
 from lrevopt.inner_loop.sizes import check_runs
 from lrevopt.optimizers import AbstractOptimizer, WhiteBox, saved
 from lrevopt.optimizers.white_box_documents import document_of
@@ -74,6 +74,10 @@ class DistillSettings:
             )
         for name in self.studies:
             one_of("studies", name, STUDIES)
+        for name in ("seeds", "numbers"):
+            positive_integer(name, getattr(self, name))
+        if self.problems is not None:
+            positive_integer("problems", self.problems)
 
     @classmethod
     def for_task(cls, task: AbstractTask) -> "DistillSettings":
@@ -101,10 +105,10 @@ def distill_run(
     stopped: with the same command, white boxes that were trained are not trained again.
 
     Fits use problems of the stream of analyses, training that of tuning, and scores those of the
-    test. Raises `ValueError` for a run without weights or tuned baselines, and for an `output` that
-    holds a run, or was made with other settings.
+    test. Raises `ValueError` for what is no white box, a run without weights or tuned baselines,
+    and an `output` that holds a run, or was made with other settings.
     """
-    box = white_box or default_box()
+    box = default_box() if white_box is None else white_box
     task, optimizer = run.task, saved.load(run.folder)
     settings = settings or DistillSettings.for_task(task)
     baselines = tuned_baselines(load_tuning(run.folder, task))
@@ -147,6 +151,7 @@ def distill_run(
 
 def _check(box: WhiteBox, task: AbstractTask, settings: DistillSettings, problems: int) -> None:
     """Raise `ValueError` for a white box that a study cannot take, or what does not fit."""
+    instance("white_box", box, WhiteBox, "a `WhiteBox`")
     runs = settings.seeds * 2 ** len(box.parts)
     check_runs(task, problems=problems, steps=settings.boxes.training.unroll, optimizers=runs)
     if "fit" in settings.studies:

@@ -31,6 +31,7 @@ from lrevopt.inner_loop.evaluation import (
     evaluate,
     paired_interval,
 )
+from lrevopt.inner_loop.objectives import log_objectives
 from lrevopt.optimizers.classical import as_float
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.optimizers.wrappers import ScaledGradients, wrapped
@@ -66,10 +67,11 @@ class Transfer(eqx.Module):
         """Mean natural log of the ratio of objectives to `reference`'s, with its 95 % interval.
 
         Ratios are taken problem by problem. Columns are mean, low and high, as `paired_interval`
-        returns them; a mean with a diverged run is +inf. Raises `ValueError` for an unknown name.
+        returns them; a mean with a diverged run is +inf, one with a meta-objective of 0 or less,
+        which has no ratio, NaN. Raises `ValueError` for an unknown name.
         """
         one_of("reference", reference, self.names)
-        logs = np.log(self.objectives)
+        logs = log_objectives(self.objectives)
         row = logs[self.names.index(reference)]
         return np.array([paired_interval(own, row) for own in logs])
 

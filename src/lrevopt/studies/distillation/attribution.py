@@ -38,6 +38,7 @@ from lrevopt.optimizers.white_box_documents import box_of, document_of, with_par
 from lrevopt.studies.distillation.contestants import (
     check_baselines,
     check_parts,
+    check_scored,
     measured_beside,
     typical_sizes,
 )
@@ -258,14 +259,16 @@ def attribute(
     - `seeds`: repetitions with other training problems and starts.
 
     Raises `ValueError` for what is no white box or baseline, a white box without parts or with its
-    learning rate held, one in `distilled` of another structure, or an optimizer that never moves.
+    rate held, a `distilled` of another structure, an optimizer that never moves, or losses below 0.
     """
     _check(white_box, distilled, settings)
     key, test_key = random_key("key", key), random_key("test_key", test_key)
     seeds, problems = positive_integer("seeds", seeds), positive_integer("problems", problems)
     check_run(optimizer, task, key)
     check_baselines(baselines, task, key)
-    steps = settings.training.unroll
+    draws = (test_key, problems), (key, settings.training.selection_problems)
+    steps, subsets = settings.training.unroll, all_subsets(len(white_box.parts))
+    check_scored(task, steps, draws, seeds * len(subsets) + 2)
     typical = typical_sizes(optimizer, task, steps, key=key)
     trained = [
         _train_subsets(
@@ -279,7 +282,6 @@ def attribute(
         test_key=test_key, problems=problems,
     )  # fmt: skip
     most = settings.starts + len(white_box.parts) + (distilled is not None)
-    subsets = all_subsets(len(white_box.parts))
     shape = (seeds, len(subsets), -1)
     return Attribution(
         parts=white_box.parts,
@@ -298,11 +300,6 @@ def _check(white_box: WhiteBox, distilled: WhiteBox | None, settings: BoxTrainin
     instance("white_box", white_box, WhiteBox, "a `WhiteBox`")
     instance("settings", settings, BoxTraining, "`BoxTraining` settings")
     check_parts(white_box)
-    if "learning_rate" in white_box.held:
-        raise ValueError(
-            "`white_box` must leave `learning_rate` free, the one number of its subset without "
-            f"parts, got it held at {white_box.held['learning_rate']:.6g}."
-        )
     if distilled is not None:
         instance("distilled", distilled, WhiteBox, "a `WhiteBox`")
         _check_alike(distilled.description(), white_box.description())

@@ -1,19 +1,21 @@
 """What white boxes are compared with: the learned optimizer and the best of the tuned baselines."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Float, Key
 
 from lrevopt.checks import mapping
 from lrevopt.inner_loop.evaluation import evaluate
 from lrevopt.inner_loop.recorded_runs import RecordedRuns, Typical, record_runs, typical_of
-from lrevopt.inner_loop.run_checks import check_run
+from lrevopt.inner_loop.run_checks import check_first_losses, check_run
+from lrevopt.inner_loop.sizes import check_runs
 from lrevopt.optimizers import AbstractOptimizer, WhiteBox
 from lrevopt.studies.distillation.gain import best_baseline
 from lrevopt.studies.distillation.training import BoxTraining
-from lrevopt.tasks.interface import AbstractTask
+from lrevopt.tasks.interface import AbstractTask, sample_problems
 
 
 class Tested(NamedTuple):
@@ -34,6 +36,19 @@ def check_baselines(
         check_run(one, task, key, f"baselines[{name!r}]")
 
 
+def check_scored(
+    task: AbstractTask, steps: int, draws: Sequence[tuple[Key[Array, ""], int]], optimizers: int = 2
+) -> None:
+    """Raise `ValueError` before anything is trained for problems that have no score in the end.
+
+    `draws` are keys with counts of problems, on which so many `optimizers` run `steps` updates.
+    """
+    sample: Any = eqx.filter_jit(sample_problems)
+    for key, problems in draws:
+        check_runs(task, problems=problems, steps=steps, optimizers=optimizers)
+        check_first_losses(task, sample(task, key, problems))
+
+
 def check_free(white_box: WhiteBox) -> None:
     """Raise `ValueError` for a white box of which every number is held."""
     if not white_box.numbers():
@@ -41,9 +56,14 @@ def check_free(white_box: WhiteBox) -> None:
 
 
 def check_parts(white_box: WhiteBox) -> None:
-    """Raise `ValueError` for a white box that is nothing but a learning rate."""
+    """Raise `ValueError` for a white box that is a learning rate alone, or has it held."""
     if not white_box.parts:
         raise ValueError("`white_box` must have at least one part, got none.")
+    if "learning_rate" in white_box.held:
+        raise ValueError(
+            "`white_box` must leave `learning_rate` free, the one number of its subset without "
+            f"parts, got it held at {white_box.held['learning_rate']:.6g}."
+        )
 
 
 def check_moves(recorded: RecordedRuns) -> None:

@@ -24,17 +24,19 @@ from lrevopt.checks import (
 from lrevopt.inner_loop.evaluation import evaluate
 from lrevopt.inner_loop.recorded_runs import RecordedRuns, r_squared, record_runs
 from lrevopt.inner_loop.run_checks import check_run
-from lrevopt.inner_loop.sampled_states import AllDivergedError
-from lrevopt.inner_loop.sizes import check_runs
-from lrevopt.inner_loop.unroll import run_all
 from lrevopt.optimizers import AbstractOptimizer
 from lrevopt.optimizers.stacking import stacked, unstacked
 from lrevopt.optimizers.white_box import WhiteBox
 from lrevopt.optimizers.white_box_documents import box_of, document_of
 from lrevopt.studies.distillation import fitting
-from lrevopt.studies.distillation.contestants import check_baselines, check_free, check_moves
+from lrevopt.studies.distillation.contestants import (
+    check_baselines,
+    check_free,
+    check_moves,
+    check_scored,
+)
 from lrevopt.studies.distillation.gain import Share, best_baseline, divergences, gain_kept
-from lrevopt.tasks.interface import AbstractTask, sample_problems
+from lrevopt.tasks.interface import AbstractTask
 from lrevopt.text import Printed, Table, number, percent
 from lrevopt.tuning.baselines import BASELINES
 from lrevopt.tuning.random_search import tune
@@ -182,16 +184,16 @@ def distill(
     - `key`: split into those of the fit, selection, test, starts and tuning.
 
     Raises `ValueError` for what is no white box or baseline, a baseline that is named as one of
-    the others in the record, an optimizer that does not fit the task, or one that never moves or
-    diverges on every problem.
+    the others in the record, an optimizer that does not fit the task, one that never moves or
+    diverges on every problem, or a task of negative first losses.
     """
     _check(white_box, settings)
     key = random_key("key", key)
     check_run(optimizer, task, key)
     if baselines is not None:
         _check_rivals(baselines, task, key)
-    check_runs(task, problems=settings.test_problems, steps=settings.steps, optimizers=4)
     fit_key, selection_key, test_key, start_key, tuning_key = jr.split(key, 5)
+    _check_scored(task, settings, test_key, selection_key, fit_key)
     found = storage.part(
         "fit", _Fits,
         lambda: _fits(
@@ -238,6 +240,15 @@ def _check_rivals(
         raise ValueError(
             f"`baselines` must have other names than {', '.join(own)}, got {taken[0]!r}."
         )
+
+
+def _check_scored(
+    task: AbstractTask, settings: Distilling, test_key: Any, selection_key: Any, fit_key: Any
+) -> None:
+    """Raise `ValueError` for problems of test, baselines or fits that have no score."""
+    few, fits = settings.problems, [jr.split(key)[0] for key in (selection_key, fit_key)]
+    draws = [(test_key, settings.test_problems), *((key, few) for key in (selection_key, *fits))]
+    check_scored(task, settings.steps, draws, 4)
 
 
 def _with(box: WhiteBox, row: Float[np.ndarray, " number"]) -> WhiteBox:
@@ -349,7 +360,8 @@ def _closed(
 ) -> tuple[WhiteBox, Float[np.ndarray, " start"], Int[np.ndarray, "2"]]:
     """The fit to losses, mismatches on selection problems, and how many problems were left out."""
     (problems, targets, some), (others, wanted, more) = (
-        _finite_losses(optimizer, task, key, settings.problems, settings.steps) for key in keys
+        fitting.finite_losses(optimizer, task, key, settings.problems, settings.steps)
+        for key in keys
     )
     if settings.refinement:
         boxes, _ = fitting.fit_losses(boxes, task, problems, targets, steps=settings.refinement)
@@ -358,28 +370,6 @@ def _closed(
         for one in unstacked(boxes)
     ])  # fmt: skip
     return boxes, np.where(np.isfinite(found), found, np.inf), np.array([some, more])
-
-
-def _finite_losses(
-    optimizer: AbstractOptimizer, task: AbstractTask, key: Any, count: int, steps: int
-) -> tuple[Any, Array, int]:
-    """Problems on which an optimizer stays finite, its log losses, and how many others there are.
-
-    Raises `AllDivergedError` if there are others alone.
-    """
-    problems, targets = _log_losses(optimizer, task, key, count, steps)
-    whole = np.isfinite(np.asarray(targets)).all(axis=1)
-    if not whole.any():
-        raise AllDivergedError(optimizer, task, count)
-    return jax.tree.map(lambda leaf: leaf[whole], problems), targets[whole], int((~whole).sum())
-
-
-@eqx.filter_jit
-def _log_losses(
-    optimizer: AbstractOptimizer, task: AbstractTask, key: Any, count: int, steps: int
-) -> tuple[Any, Array]:
-    problems = sample_problems(task, jr.split(key)[0], count)
-    return problems, fitting.log_losses(run_all(optimizer, task, problems, steps)[0])
 
 
 def _values(boxes: WhiteBox) -> Float[np.ndarray, "start number"]:

@@ -23,7 +23,11 @@ from lrevopt.inner_loop.run_checks import check_run
 from lrevopt.optimizers import AbstractOptimizer
 from lrevopt.optimizers.stacking import stacked, unstacked
 from lrevopt.optimizers.white_box import WhiteBox
-from lrevopt.studies.distillation.contestants import check_baselines, typical_sizes
+from lrevopt.studies.distillation.contestants import (
+    check_baselines,
+    check_scored,
+    typical_sizes,
+)
 from lrevopt.studies.distillation.path import PathPoint, WhiteBoxPath, tested_path
 from lrevopt.studies.distillation.removals import (
     Kept,
@@ -73,7 +77,7 @@ def prune_path(
     - `key`: of training, selection and starts. `test_key`: of the `problems` test problems.
 
     Raises `ValueError` for what is no white box or baseline, a white box of more than two modes,
-    or an optimizer that never moves.
+    an optimizer that never moves, or a task of negative first losses.
     """
     instance("white_box", white_box, WhiteBox, "a `WhiteBox`")
     instance("settings", settings, BoxTraining, "`BoxTraining` settings")
@@ -82,7 +86,9 @@ def prune_path(
     box, ties = all_free(white_box)
     check_run(optimizer, task, key)
     check_baselines(baselines, task, key)
-    typical = typical_sizes(optimizer, task, settings.training.unroll, key=key)
+    steps = settings.training.unroll
+    check_scored(task, steps, ((test_key, problems), (key, settings.training.selection_problems)))
+    typical = typical_sizes(optimizer, task, steps, key=key)
     points = _points(box, ties, task, typical, settings=settings, key=key)
     return tested_path(
         points, optimizer, baselines, task, settings=settings, key=key, test_key=test_key,

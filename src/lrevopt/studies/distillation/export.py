@@ -52,7 +52,7 @@ def optax_text(box: WhiteBox, name: str = "distilled", digits: int = 6) -> str:
         "        olds = zip(*(jax.tree.leaves(part) for part in state))",
         "        outs = [step(g, *old) for g, old in zip(leaves, olds)]",
         "        new = [jax.tree.unflatten(tree, part) for part in zip(*outs)]",
-        "        return new[0], tuple(new[1:])",
+        "        return (new[0], tuple(new[1:])) if new else (grads, state)",
         "",
         "    return optax.GradientTransformation(init, update)",
     ]  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jax.random as jr
 import numpy as np
 import optax
 from jax import lax
@@ -17,13 +18,15 @@ from jaxtyping import Array, Bool, Float, Key, PyTree
 from lrevopt.analysis.levenberg_marquardt import Damping, Equations, Fit, marquardt_step
 from lrevopt.inner_loop.adjoint import unroll_losses
 from lrevopt.inner_loop.recorded_runs import RecordedRuns, replayed, residuals, typical_of
+from lrevopt.inner_loop.sampled_states import AllDivergedError
+from lrevopt.inner_loop.unroll import run_all
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.optimizers.stacking import stacked, unstacked
 from lrevopt.optimizers.white_box import WhiteBox
 from lrevopt.optimizers.white_box_documents import NUMBERS_OF, reordered
 from lrevopt.optimizers.white_box_numbers import head_of
 from lrevopt.studies.distillation.starts import random_boxes
-from lrevopt.tasks.interface import AbstractTask
+from lrevopt.tasks.interface import AbstractTask, sample_problems
 
 LONGEST = 2.0
 """Largest change of a coordinate in one step of a fit."""
@@ -45,7 +48,7 @@ LOADING = 1e-2
 directions."""
 
 CLOSE = 1e-3
-"""Losses below this share of the first count as equal in closed loop."""
+"""Losses below this share of the first count as equal in closed loop; those below 0 as 0."""
 
 
 def best_starts(
@@ -295,9 +298,32 @@ def loss_mismatch(
 
 
 def log_losses(losses: Float[Array, "problem visited"]) -> Float[Array, "problem visited"]:
-    """log(loss / first loss + 0.001)."""
+    """log(loss / first loss + 0.001); a finite loss below 0 has that of 0, -inf has none."""
     first = losses[:, :1]
+    losses = jnp.where(losses > -jnp.inf, jnp.maximum(losses, 0.0), jnp.nan)
     return jnp.log(losses / jnp.where(first > 0, first, 1.0) + CLOSE)
+
+
+def finite_losses(
+    optimizer: AbstractOptimizer, task: AbstractTask, key: Any, count: int, steps: int
+) -> tuple[Any, Array, int]:
+    """Problems on which an optimizer stays finite, its log losses, and how many others there are.
+
+    Raises `AllDivergedError` if there are others alone.
+    """
+    problems, targets = _log_losses(optimizer, task, key, count, steps)
+    whole = np.isfinite(np.asarray(targets)).all(axis=1)
+    if not whole.any():
+        raise AllDivergedError(optimizer, task, count)
+    return jax.tree.map(lambda leaf: leaf[whole], problems), targets[whole], int((~whole).sum())
+
+
+@eqx.filter_jit
+def _log_losses(
+    optimizer: AbstractOptimizer, task: AbstractTask, key: Any, count: int, steps: int
+) -> tuple[Any, Array]:
+    problems = sample_problems(task, jr.split(key)[0], count)
+    return problems, log_losses(run_all(optimizer, task, problems, steps)[0])
 
 
 def sorted_modes(boxes: WhiteBox) -> WhiteBox:

@@ -26,6 +26,7 @@ from lrevopt.optimizers.white_box import WhiteBox
 from lrevopt.optimizers.white_box_documents import Document, box_of, document_of
 from lrevopt.studies.distillation.contestants import (
     check_baselines,
+    check_scored,
     measured_beside,
     typical_sizes,
 )
@@ -172,8 +173,8 @@ def grow_path(
     - `baselines`: tuned optimizers by name; the best on problems from `key` is the reference.
     - `key`: of training, selection and starts. `test_key`: of the `problems` test problems.
 
-    Raises `ValueError` where `baselines` are no optimizers by name, for counts below 1, or for an
-    optimizer that never moves.
+    Raises `ValueError` where `baselines` are no optimizers by name, for counts below 1, for an
+    optimizer that never moves, or a task of negative first losses.
     """
     instance("settings", settings, BoxTraining, "`BoxTraining` settings")
     numbers, problems = positive_integer("numbers", numbers), positive_integer("problems", problems)
@@ -181,6 +182,7 @@ def grow_path(
     check_run(optimizer, task, key)
     check_baselines(baselines, task, key)
     steps = settings.training.unroll
+    check_scored(task, steps, ((test_key, problems), (key, settings.training.selection_problems)))
     typical = typical_sizes(optimizer, task, steps, key=key)
     points = _points(task, typical, settings, numbers, key=jr.fold_in(key, 0))
     return tested_path(

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from lrevopt.checks import instance, mapping, positive_integer, random_key
 from lrevopt.inner_loop.evaluation import evaluate, paired_interval
+from lrevopt.inner_loop.objectives import log_objectives
 from lrevopt.inner_loop.run_checks import check_run
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.optimizers.wrappers import wrapped
@@ -21,6 +22,9 @@ from lrevopt.text import Facts, Printed, Table, csv_text, number
 ORIGINAL = "original"
 """Name of the optimizer without intervention."""
 
+NO_RATIO = "There is no ratio where a meta-objective is not above 0, as of a negative mean loss."
+"""Said below a table in which a ratio is missing."""
+
 
 class Interventions(Printed, eqx.Module):
     """The cost of each intervention on test problems. Host arrays in float64.
@@ -31,7 +35,8 @@ class Interventions(Printed, eqx.Module):
     - `differences`: mean of intervention minus original, with the ends of its 95 % interval;
       infinite where runs diverged (see `evaluation.paired_interval`).
     - `log_ratios`: mean log of intervention over original, with its interval, on the problems on
-      which neither diverged; NaN if there are none. 0 is no change.
+      which neither diverged; NaN if there are none, or one has a meta-objective that is not above
+      0 (see `without_ratio`). 0 is no change.
     - `omitted`: a sentence for each intervention that cannot be applied to this optimizer.
     """
 
@@ -63,6 +68,11 @@ class Interventions(Printed, eqx.Module):
         """Number of test problems."""
         return self.original.size
 
+    def without_ratio(self, index: int) -> bool:
+        """Whether an intervention has no ratio because a meta-objective is not above 0."""
+        both = np.isfinite(self.objectives[index]) & np.isfinite(self.original)
+        return bool(both.any() and np.isnan(self.log_ratios[index]))
+
     def table(self) -> Table:
         """A row for each intervention, the original first."""
         mean = number(float(self.original.mean()), 4)
@@ -87,6 +97,8 @@ class Interventions(Printed, eqx.Module):
             "problems where neither diverged. Intervals: 95 %, bootstrap over problems.",
             *(f"Left out, {sentence}" for sentence in self.omitted),
         ]
+        if any(map(self.without_ratio, range(len(self.names)))):
+            notes[0] += f" {NO_RATIO}"
         heads = ("intervention", "mechanism", "mean", "difference", "interval", "ratio", "interval",
                  "diverged")  # fmt: skip
         return Table(f"Interventions on {self.problems} test problems", heads, rows, notes)
@@ -177,9 +189,10 @@ def _log_ratio(
     values: Float[np.ndarray, " problem"], baseline: Float[np.ndarray, " problem"]
 ) -> tuple[float, float, float]:
     both = np.isfinite(values) & np.isfinite(baseline)
-    if not both.any():
+    own, other = (log_objectives(row[both]) for row in (values, baseline))
+    if not both.any() or np.isnan(own - other).any():
         return np.nan, np.nan, np.nan
-    return paired_interval(np.log(values[both]), np.log(baseline[both]))
+    return paired_interval(own, other)
 
 
 def intervention_table(record: Interventions) -> str:
@@ -212,6 +225,12 @@ def intervention_facts(record: Interventions) -> Facts:
         said = f"meta-objective times {number(ratio)} [{number(low)}, {number(high)}]"
         if lost == most:
             said = f"diverges on every problem{beside}"
+        elif record.without_ratio(index):
+            each = (record.differences, record.difference_lows, record.difference_highs)
+            more, *around = (number(float(at[index])) for at in each)
+            said = (
+                f"meta-objective plus {more} [{', '.join(around)}]; no ratio, as one is not above 0"
+            )
         elif np.isnan(ratio):
             said = f"diverges on {lost} of {most}{beside}, and on no problem neither does"
         elif lost or whole:
