@@ -17,7 +17,7 @@ import pytest
 import lrevopt as lo
 from lrevopt import storage
 from lrevopt.inner_loop import evaluation
-from lrevopt.inner_loop.evaluation import Evaluation, evaluate, paired_interval
+from lrevopt.inner_loop.evaluation import Evaluation, comparison, evaluate, paired_interval
 from lrevopt.runs import evaluate as comparing
 from lrevopt.runs.contents import Run
 from lrevopt.runs.experiment import key_stream
@@ -149,6 +149,17 @@ def test_a_constant_shift_has_an_interval_of_no_width():
     comparison = Evaluation(("flat", "falling"), losses).compare("falling", "flat")
     assert (comparison.difference, comparison.low, comparison.high) == (-0.5, -0.5, -0.5)
     assert (comparison.ratio_of_means, comparison.problems) == (0.5, 5)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "ratio"),
+    [(-0.4, -0.2, np.nan), (0.1, -0.2, np.nan), (-0.1, 0.2, np.nan),
+     (0.0, 0.0, 1.0), (0.1, 0.0, np.inf), (0.0, 0.2, 0.0)],
+)  # fmt: skip
+def test_means_below_0_have_a_difference_and_no_ratio(ours, theirs, ratio):
+    found = comparison("a", "b", np.full(4, ours), np.full(4, theirs))
+    assert found.difference == pytest.approx(ours - theirs)
+    np.testing.assert_equal(found.ratio_of_means, ratio)
 
 
 def test_interval_of_normal_differences_is_the_textbook_one():

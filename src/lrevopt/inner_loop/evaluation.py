@@ -47,8 +47,8 @@ class Comparison(Printed, eqx.Module):
     """Mean over problems of `name`'s meta-objective minus `baseline`'s, and its interval.
 
     Negative is better for `name`. `low` and `high` bound the 95 % interval. `ratio_of_means`
-    divides the two mean meta-objectives. Where runs diverged, see `paired_interval`; a ratio is
-    then inf if `name` diverged anywhere, else 0.
+    divides the two mean meta-objectives, and is NaN where one of them is below 0. Where runs
+    diverged, see `paired_interval`; a ratio is then inf if `name` diverged anywhere, else 0.
     """
 
     name: str
@@ -234,20 +234,28 @@ def comparison(
     difference, low, high = paired_interval(ours, theirs)
     diverged, baseline_diverged = (int(np.isinf(run).sum()) for run in (ours, theirs))
     ratio = np.inf if diverged else 0.0
-    if not (diverged or baseline_diverged):  # two means of 0 are equal
-        with np.errstate(divide="ignore"):
-            ratio = ours.mean() / theirs.mean() if ours.mean() or theirs.mean() else 1.0
+    if not (diverged or baseline_diverged):
+        ratio = _ratio(float(ours.mean()), float(theirs.mean()))
     return Comparison(
         name=name,
         baseline=baseline,
         difference=difference,
         low=low,
         high=high,
-        ratio_of_means=float(ratio),
+        ratio_of_means=ratio,
         problems=ours.size,
         diverged=diverged,
         baseline_diverged=baseline_diverged,
     )
+
+
+def _ratio(ours: float, theirs: float) -> float:
+    """Of two means: 1 for two of 0; NaN for one below 0, where a larger ratio may be better."""
+    if min(ours, theirs) < 0:
+        return np.nan
+    if theirs == 0:
+        return np.inf if ours else 1.0
+    return ours / theirs
 
 
 def evaluate(

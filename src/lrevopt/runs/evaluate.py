@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import equinox as eqx
+import numpy as np
 
 from lrevopt import storage
 from lrevopt.inner_loop.evaluation import Evaluation, evaluate
@@ -130,8 +131,11 @@ def _said(evaluation: Evaluation) -> list[str]:
     lines = [f"{LEARNED}: {means[LEARNED]:.4f} on {problems} test problems{beside(LEARNED)}"]
     for name in _others(evaluation):
         pair = evaluation.compare(LEARNED, name)
+        ratio = f"learned / {name} = {pair.ratio_of_means:.3f}"
+        if np.isnan(pair.ratio_of_means):
+            ratio = "no ratio, as a mean is below 0"
         lines.append(
-            f"{name}: {means[name]:.4f}; learned / {name} = {pair.ratio_of_means:.3f}, difference "
+            f"{name}: {means[name]:.4f}; {ratio}, difference "
             f"{pair.difference:.4f} [{pair.low:.4f}, {pair.high:.4f}], {problems} problems"
             f"{beside(name)}"
         )
