@@ -87,7 +87,8 @@ class MetaTraining:
     without a useful direction."""
     rollback_ratio: float | None = 2.0
     """When a snapshot scores more than this many times the best one, training returns to the best
-    one, with new moments and half the learning rate (None: never)."""
+    one, with new moments and half the learning rate (None: never). Of a best score below 0: more
+    than `rollback_ratio` - 1 times its size above it."""
     penalty: float = 1e-5
     """Strength of the penalty on the weights."""
     penalty_form: Literal["squared_norm", "norm"] = "squared_norm"

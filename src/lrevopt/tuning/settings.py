@@ -125,13 +125,17 @@ class Tuning:
     def rule(self) -> str:
         """The search in one sentence."""
         rungs = "".join(
-            f"{steps} updates, of which the best {survivors} by last loss go on to "
+            f"{counted(steps, 'update')}, of which the best {survivors} by last loss go on to "
             for steps, survivors in self.rungs
         )
+        left = self.rungs[-1][1] if self.rungs else self.settings
+        # One finalist wins without a comparison, and is scored on the fresh problems.
+        finalists = min(self.finalists, left)
+        decided = f"{finalists} are decided" if finalists > 1 else "one is scored"
         return (
-            f"{self.settings} settings run {rungs}{self.steps} updates on "
-            f"{counted(self.problems, 'problem')}; the best {self.finalists} are decided on "
-            f"{self.fresh_problems} fresh ones."
+            f"{counted(self.settings, 'setting')} run{'s' * (self.settings == 1)} {rungs}"
+            f"{counted(self.steps, 'update')} on {counted(self.problems, 'problem')}; the best "
+            f"{decided} on {counted(self.fresh_problems, 'fresh one')}."
         )
 
 
