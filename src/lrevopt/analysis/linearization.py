@@ -270,7 +270,7 @@ def eigenmodes(linearization: Linearization) -> Modes:
         missed = f"miss the impulse response of size {np.abs(response).max():.3g} by {error:.1e}"
         raise ValueError(
             "`linearization.recurrent` must have independent eigenvectors, but is near-defective: "
-            f"its modes {'are linearly dependent' if np.isnan(error) else missed}."
+            f"its modes {'are linearly dependent' if np.isnan(left).any() else missed}."
         )
     return modes
 
