@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Float
 
-from lrevopt.checks import finite, increasing_pair, one_of, positive_integer, shown
+from lrevopt.checks import finite, increasing_pair, one_of, plain_fields, positive_integer, shown
 from lrevopt.inner_loop.objective_kinds import OBJECTIVES, Objective
 from lrevopt.text import counted
 from lrevopt.tuning.successive_halving import Rungs, check_rungs
@@ -28,6 +28,7 @@ class SearchRange:
     """Whether the axis holds 1 - value instead of the value."""
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         finite("low", self.low, above=0.0)
         finite("high", self.high, above=self.low)
         if self.complement and self.high > 1:
@@ -99,6 +100,7 @@ class Tuning:
     an axis that is uniform in the logarithm of 1 - value."""
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         for name in ("settings", "problems", "steps", "finalists", "fresh_problems"):
             positive_integer(name, getattr(self, name))
         if positive_integer("grid", self.grid) < 2:
