@@ -139,6 +139,13 @@ def test_conjugates_come_along():
     np.testing.assert_array_equal(moves(pair, gradients), moves(both, gradients))
 
 
+def test_eigenvectors_that_are_dependent_are_refused_in_words():
+    """A delay of three updates has one eigenvector; no response can be rebuilt from it."""
+    delay = lo.LinearOptimizer(jnp.zeros(4), jnp.eye(4, k=1), jnp.eye(4)[3], jnp.eye(4)[0])
+    with pytest.raises(ValueError, match="eigenvectors, .* modes are linearly dependent"):
+        eigenmodes(linearize(delay, jnp.zeros(4)))
+
+
 def test_defective_recurrence_is_refused_and_shared_eigenvalues_are_not():
     jordan = np.array([[0.9, 1.0], [0.0, 0.9]])
     model = Linearization(

@@ -346,8 +346,8 @@ def test_learning_rates_under_held_gradients_are_told_of_fixed_points_only():
     whole = f"0.1 at zero gradient; {left}, {outer} {right} (1 of the largest)"
     assert said(np.full(9, True)) == whole
     assert said(np.arange(9) < 7).endswith(f"; {left}, {inner} {right} (0.0464 of the largest)")
-    assert said(np.arange(9) < 5).endswith(f"; {left}, no fixed point for positive gradients")
-    assert said(np.full(9, False)).startswith("0.1 at zero gradient (no fixed point); no fixed")
+    assert said(np.arange(9) < 5).endswith(f"; {left}, no fixed point found for positive gradients")
+    assert said(np.full(9, False)).startswith("0.1 at zero gradient (no fixed point found); no")
 
 
 @pytest.mark.usefixtures("as_user")

@@ -221,3 +221,23 @@ def test_fits_have_the_unit_of_the_response():
         np.testing.assert_allclose(other.learning_rates / unit, fit.learning_rates, rtol=1e-9)
         np.testing.assert_allclose(other.eigenvalues, fit.eigenvalues, rtol=1e-9)
         assert other.residual < 1e-9
+
+
+@pytest.mark.parametrize(("momentum", "steps"), [(3.0, 180), (-30.0, 60), (1e3, 30)])
+def test_a_response_that_grows_is_fitted_as_far_as_it_can_be(momentum, steps):
+    """Beside 1/2, of which soon nothing is left: one momentum is the whole response."""
+    model = model_of(np.diag([momentum, 0.5]), np.ones(2), np.array([-1.0, -1e-9]))
+    fit = lo.momentum_fit(model, steps=steps)
+    np.testing.assert_allclose(fit.eigenvalues, [momentum], rtol=1e-8)
+    np.testing.assert_allclose(fit.learning_rates, [1.0], rtol=1e-7)
+    assert fit.residual < 1e-8
+
+
+@pytest.mark.parametrize(("momentum", "steps"), [(3.0, 200), (30.0, 200), (-1e3, 200), (1e200, 4)])
+def test_a_response_that_grows_beyond_bounds_is_refused(momentum, steps):
+    """At 30 a momentum of 3.18 was found, at 1,000 the solver failed, at 1e200 nothing missed."""
+    model = model_of(np.diag([momentum, 0.5]), np.ones(2), -np.ones(2))
+    size = f"{abs(momentum):.4g}".replace("+", r"\+")
+    said = rf"`steps` must be so few .* has an eigenvalue of size {size}, got {steps}"
+    with pytest.raises(ValueError, match=said):
+        lo.momentum_fit(model, steps=steps)

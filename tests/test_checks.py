@@ -1,11 +1,19 @@
 """Refusals: one sentence that names the argument, the value, and what would be right."""
 
+import dataclasses
+import json
+from typing import Any, cast
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import lrevopt as lo
 from lrevopt import checks
+from lrevopt.runs.experiment import Learned
+from lrevopt.studies.distillation.training import BoxTraining
+from lrevopt.tuning.settings import SearchRange
 
 pytestmark = pytest.mark.usefixtures("as_user")
 
@@ -54,6 +62,41 @@ def test_leaves_are_checked_entry_by_entry_and_tracers_pass():
         return value
 
     assert jax.jit(inside)(-1.0) == -1.0
+
+
+SETTINGS = [
+    (lo.MetaTraining, {"steps": 7, "warm_up": 2, "learning_rate": 0.25, "rollback_ratio": 3.0}),
+    (lo.Tuning, {"settings": 9, "steps": 30}),
+    (SearchRange, {"low": 0.25, "high": 2.0}),
+    (Learned, {"units": 3, "input_scale": 0.5}),
+    (BoxTraining, {"starts": 2, "tried": 1}),
+]
+
+
+@pytest.mark.parametrize(("kind", "given"), SETTINGS, ids=[kind.__name__ for kind, _ in SETTINGS])
+@pytest.mark.parametrize("convert", [np.asarray, np.float32, jnp.asarray])
+def test_settings_have_pythons_numbers(kind, given, convert):
+    """Others cannot be written beside a run; of NumPy's integers a warm-up was refused."""
+    numbers = {
+        name: convert(value) if isinstance(value, float) or convert is not np.float32
+        else np.int64(value)
+        for name, value in given.items()
+    }  # fmt: skip
+    settings, plain = kind(**numbers), kind(**given)
+    assert settings == plain
+    assert json.dumps(dataclasses.asdict(settings)) == json.dumps(dataclasses.asdict(plain))
+
+
+def test_ranges_and_rungs_may_be_arrays():
+    rates, rungs = np.array([0.25, 2.0], np.float32), np.array([[20, 500], [60, 200]])
+    given: Any = {"ranges": {"learning_rate": rates, "momentum": (0, np.float64(0.5))}}
+    settings = lo.Tuning(**given, rungs=cast(Any, rungs))
+    assert settings.ranges == {"learning_rate": (0.25, 2.0), "momentum": (0, 0.5)}
+    assert settings.rungs == ((20, 500), (60, 200))
+    json.dumps(dataclasses.asdict(settings))
+    given = {"ranges": {"momentum": np.array([0.0, 2.0])}}
+    with pytest.raises(ValueError, match=r"`ranges\['momentum'\]` must lie in \[0, 1\), got \(0"):
+        lo.Tuning(**given)
 
 
 def test_pairs_must_increase():

@@ -392,6 +392,23 @@ def test_figures_show_where_settings_stopped():
     assert min(map(float, sizes)) >= 7
 
 
+RULES = [
+    (lo.Tuning(settings=1, problems=1, steps=1, fresh_problems=1),
+     "1 setting runs 1 update on 1 problem; the best one is scored on 1 fresh one."),
+    (lo.Tuning(settings=10, problems=2, fresh_problems=3),
+     "10 settings run 200 updates on 2 problems; the best 10 are decided on 3 fresh ones."),
+    (lo.Tuning(settings=9, problems=2, fresh_problems=3, rungs=((1, 4),)),
+     "9 settings run 1 update, of which the best 4 by last loss go on to 200 updates on 2 "
+     "problems; the best 4 are decided on 3 fresh ones."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("settings", "rule"), RULES)
+def test_a_rule_counts_no_more_finalists_than_are_left(settings, rule):
+    """25 finalists are asked for."""
+    assert settings.rule() == rule
+
+
 def test_one_rung_has_one_mark():
     settings = dataclasses.replace(SMALL, rungs=((3, 10),))
     result = tune(lo.LinearRegression(dim=3), lo.Momentum, settings, key=jr.key(0))

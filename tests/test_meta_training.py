@@ -364,6 +364,7 @@ def test_objectives():
         ("micro_batch", 5),
         ("checkpoint_every", 0),
         ("warm_up", -1),
+        ("warm_up", True),
         ("learning_rate", math.nan),
         ("learning_rate", 0.0),
         ("clip", -1.0),

@@ -5,6 +5,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
@@ -16,9 +17,10 @@ from lrevopt.inner_loop import evaluation
 from lrevopt.optimizers import saved
 from lrevopt.runs.contents import Run
 from lrevopt.runs.evaluate import evaluate_run
-from lrevopt.runs.experiment import Experiment, Named
+from lrevopt.runs.experiment import Experiment, Named, key_stream
 from lrevopt.runs.train import adopt
 from lrevopt.runs.tune import tune_baselines
+from lrevopt.tasks import sample_problems
 
 TASK = lo.LinearRegression(dim=2)
 
@@ -162,3 +164,45 @@ def test_searches_of_older_versions_that_name_no_constructor_are_kept(tmp_path):
     storage.save_record(file, first["m"], source)
     tune_baselines(TASK, settings, tmp_path, baselines=chosen, say=said.append)
     assert "tuned before" in said[-1]
+
+
+@pytest.mark.usefixtures("as_user")
+def test_a_search_that_is_refused_leaves_what_is_there(tmp_path):
+    """Whether a first loss is below 0 depends on the draw: seed 0 has none, another seed has."""
+    task = lo.FunctionTask(
+        lambda x: (x**2).sum() - 0.5, lambda key: jnp.where(jr.uniform(key, (1,)) < 0.1, 0.5, 1.0)
+    )
+    settings = lo.Tuning(settings=3, problems=2, steps=4, fresh_problems=4)
+
+    def tuned(seed, where=tmp_path):
+        tune_baselines(
+            task, settings, where, seed=seed, baselines={"m": lo.Momentum}, say=lambda _: None
+        )
+
+    def negative(part, seed):
+        """Whether the problems of one part of a search have a first loss below 0."""
+        _, own, fresh = jr.split(key_stream("tuning", seed), 3)
+        keys = {"scored": own, "decided": fresh, "checked": jr.fold_in(fresh, 1)}
+        drawn = sample_problems(task, keys[part], 2 if part == "scored" else 4)
+        return bool((drawn.initial_parameters == 0.5).any())
+
+    def seed_of(*parts):
+        """A seed whose problems are below 0 in these parts alone."""
+        all_parts = ("scored", "decided", "checked")
+        return next(
+            seed for seed in range(1000)
+            if all(negative(part, seed) == (part in parts) for part in all_parts)
+        )  # fmt: skip
+
+    sound = seed_of()
+    tuned(sound)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert len(before) > 1
+    for part in ("scored", "decided", "checked"):
+        with pytest.raises(ValueError, match="`task` must have finite losses of at least 0 at"):
+            tuned(seed_of(part))
+        now = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        assert now == before
+        with pytest.raises(ValueError, match="`task` must have finite losses"):
+            tuned(seed_of(part), tmp_path / "new")
+        assert not (tmp_path / "new").exists()

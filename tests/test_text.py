@@ -13,7 +13,7 @@ from synthetic_records import evaluation, interventions, scorecard
 import lrevopt as lo
 from lrevopt.analysis.linearization import dominant_mode
 from lrevopt.studies.scorecard import ENTRIES
-from lrevopt.text import Printed, Table, csv_text, in_words, signed_complex
+from lrevopt.text import Printed, Table, csv_text, in_words, percent, signed_complex
 
 
 def cells(record: Printed) -> list[list[str]]:
@@ -48,6 +48,19 @@ class Cells(html.parser.HTMLParser):
     def handle_data(self, data):
         if self.inside:
             self.found[-1] += data
+
+
+SHARES = [
+    (0.0, "0 %"), (0.0123, "1.2 %"), (0.5, "50 %"), (0.994, "99 %"), (0.996, "100 %"),
+    (1.0, "100 %"), (12.344, "1234 %"), (-1.5, "\N{MINUS SIGN}150 %"), (1e5, "1e+07 %"),
+    (np.inf, "\N{INFINITY} %"), (np.nan, "not available"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("share", "said"), SHARES)
+def test_all_of_something_is_a_hundred_percent_with_two_digits(share, said):
+    """Two significant digits of 100 are 1e+02."""
+    assert percent(share, 2) == said
 
 
 def test_columns_of_numbers_are_aligned_on_the_right():

@@ -10,6 +10,7 @@ import pytest
 from tables import Quadratic
 
 import lrevopt as lo
+from lrevopt.meta_training.records import collapsed
 
 SETTINGS = lo.MetaTraining(
     steps=4, unroll=5, problems=4, selection_problems=4, snapshot_every=2, early_snapshots=False,
@@ -102,3 +103,39 @@ def test_a_search_whose_candidates_all_diverge_is_refused():
             lo.Rosenbrock(), lo.Momentum(1e-4, 0.5), SETTINGS, candidates=2, bounds=(1e9, 1e10),
             key=KEY, progress=False,
         )  # fmt: skip
+
+
+def below_zero(x):
+    """A loss whose minimum, at 3, is -1/2."""
+    return ((x - 3.0) ** 2).sum() / 9 - 0.5
+
+
+@pytest.mark.usefixtures("as_user")
+@pytest.mark.parametrize("together", [False, True])
+def test_a_score_below_zero_that_improves_is_no_collapse(together):
+    """Twice a negative score is a better one: each snapshot seemed to be worse than that."""
+    task = lo.FunctionTask(below_zero, lambda key: 0.1 * jr.normal(key, (1,)))
+    settings = dataclasses.replace(SETTINGS, steps=6, unroll=20, learning_rate=1e-2)
+    optimizer = lo.Momentum(0.3, 0.5)
+    if together:
+        run = lo.meta_train_population(
+            task, [optimizer], settings, keys=KEY[None], progress=False
+        ).members[0]
+    else:
+        run = lo.meta_train(task, optimizer, settings, key=KEY, progress=False)
+    scores = run.history.selection_scores
+    assert (np.diff(scores) < 0).all()
+    assert (scores < 0).all()
+    assert run.history.rollbacks == 0
+
+
+def test_what_counts_as_a_collapse():
+    """Twice 0.1, and 0.1 above -0.1, are the limits for a ratio of 2."""
+    scores, best = np.array([0.19, 0.21, -0.01, 0.01, np.inf]), np.array([0.1, 0.1, -0.1, -0.1, 1])
+    np.testing.assert_array_equal(collapsed(scores, best, 2.0), [False, True, False, True, True])
+    # Of 3: 0.2 above -0.1. With none ever below the best, and never without a ratio.
+    assert not collapsed(np.float32(0.09), np.float32(-0.1), 3.0)
+    assert collapsed(np.float32(0.11), np.float32(-0.1), 3.0)
+    assert not collapsed(np.float32(-0.1), np.float32(-0.1), 1.01)
+    assert not collapsed(np.float32(np.inf), np.float32(np.inf), 2.0)
+    assert not collapsed(scores, best, None).any()

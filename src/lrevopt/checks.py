@@ -5,6 +5,7 @@ used, and raises `ValueError` naming the argument, the value and what would be r
 line. Traced values pass: they have no value yet.
 """
 
+import dataclasses
 import math
 import operator
 from collections.abc import Mapping, Sequence
@@ -42,6 +43,29 @@ def shown(value: Any) -> str:
         return f"a {kind}"
     # Long, or Python's own: `<package.Kind object at 0x7f...>`.
     return f"a {kind}" if len(words) > 80 or "\n" in words or " at 0x" in words else words
+
+
+def plain_fields(settings: Any) -> None:
+    """Give frozen settings Python's own numbers where NumPy's or JAX's are among their fields.
+
+    Settings are compared, are part of what a program is compiled for, and are written as JSON.
+    """
+    for field in dataclasses.fields(settings):
+        object.__setattr__(settings, field.name, _plain(getattr(settings, field.name)))
+
+
+def _plain(value: Any) -> Any:
+    """Scalars as Python's, in tuples, lists, dictionaries and arrays too; the rest as it is."""
+    if type(value) in (tuple, list):
+        return type(value)(_plain(entry) for entry in value)
+    if type(value) is dict:
+        return {key: _plain(entry) for key, entry in value.items()}
+    try:
+        if isinstance(value, np.ndarray) and value.ndim:
+            return tuple(_plain(entry) for entry in value)
+        return np.asarray(value).item() if getattr(value, "shape", None) == () else value
+    except (TypeError, ValueError):  # traced, or a random key
+        return value
 
 
 def positive_integer(name: str, value: object) -> int:

@@ -29,6 +29,10 @@ NUMBER = re.compile(r"-?(inf|\d\S*)( [+-] \d\S* i)?")
 """A number, perhaps complex, as a cell of a table has it."""
 
 
+LARGE = 1e6
+"""Percentages from this on are written with a power of ten."""
+
+
 def number(value: float, digits: int = 3) -> str:
     """A few significant digits, with words for what is not a number."""
     if math.isnan(value):
@@ -38,8 +42,14 @@ def number(value: float, digits: int = 3) -> str:
     return f"{value:.{digits}g}".replace("-", "\N{MINUS SIGN}")
 
 
-def percent(share: float) -> str:
-    return "not available" if math.isnan(share) else f"{number(100 * float(share))} %"
+def percent(share: float, digits: int = 3) -> str:
+    """A share in percent: "100 %" of two digits, where `number` would write 1e+02."""
+    value = 100 * float(share)
+    if math.isnan(value):
+        return "not available"
+    whole = f"{value:.0f}".replace("-", "\N{MINUS SIGN}")
+    large = 10**digits <= float(f"{abs(value):.{digits}g}") < LARGE
+    return f"{whole if large else number(value, digits)} %"
 
 
 def complex_number(value: complex) -> str:

@@ -128,7 +128,7 @@ def adaptation_facts(record: Adaptation) -> Facts:
     zero = np.argmin(np.abs(record.gradients))
     middle = f"{number(record.rates[zero])} at zero gradient"
     if not record.converged[zero]:
-        middle += " (no fixed point)"
+        middle += " (no fixed point found)"
     arms = f"{_outermost(record, -1)}, {_outermost(record, 1)}"
     return [("Effective learning rate under held gradients", f"{middle}; {arms}")]
 
@@ -138,7 +138,7 @@ def _outermost(record: Adaptation, sign: int) -> str:
     sizes, arm = sign * record.gradients, "negative" if sign < 0 else "positive"
     fixed = np.flatnonzero(record.converged & (sizes > 0))
     if not len(fixed):
-        return f"no fixed point for {arm} gradients"
+        return f"no fixed point found for {arm} gradients"
     last = fixed[np.argmax(sizes[fixed])]
     share = number(sizes[last] / np.abs(record.gradients).max())
     return (

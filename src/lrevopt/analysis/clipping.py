@@ -15,7 +15,7 @@ from lrevopt.analysis.spacing import evenly_spaced
 from lrevopt.analysis.update_functions import rate_table, update_table
 from lrevopt.inner_loop.sampled_states import SampledStates
 from lrevopt.optimizers.interface import AbstractOptimizer
-from lrevopt.text import Facts, number
+from lrevopt.text import Facts, number, percent
 
 DECADES = 1e-6
 """Least gradient of the logarithmic half of an axis, as a share of the largest."""
@@ -117,7 +117,7 @@ def clipping_facts(record: Clipping) -> Facts:
     said = (
         f"at the 99.9 % gradient, updates are {number(record.saturation)} of what they would be "
         "without clipping",
-        f"{100 * record.beyond_knee:.2g} %",
+        percent(record.beyond_knee, 2),
     )
     return list(zip(names, said, strict=True))
 

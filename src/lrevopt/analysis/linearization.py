@@ -267,10 +267,10 @@ def eigenmodes(linearization: Linearization) -> Modes:
     rebuilt = mode_responses(modes, 2 * len(J)).sum(axis=0).real
     error = np.abs(rebuilt - response).max()
     if not error <= RESPONSE_ERROR * np.abs(response).max():
+        missed = f"miss the impulse response of size {np.abs(response).max():.3g} by {error:.1e}"
         raise ValueError(
-            f"`linearization.recurrent` must have independent eigenvectors, but is near-defective: "
-            f"its modes miss the impulse response of size {np.abs(response).max():.3g} by "
-            f"{error:.1e}."
+            "`linearization.recurrent` must have independent eigenvectors, but is near-defective: "
+            f"its modes {'are linearly dependent' if np.isnan(left).any() else missed}."
         )
     return modes
 

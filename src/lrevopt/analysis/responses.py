@@ -37,6 +37,9 @@ from lrevopt.analysis.rest import MARGINAL
 from lrevopt.checks import at_most_32_bits, positive_integer
 from lrevopt.text import Printed, Table, number, signed_complex
 
+MOST_GROWTH = 1e90
+"""Growth of an impulse response beyond which no fit is tried: recurrences overflow on the way."""
+
 ABSENT = 1e-6
 """Share of the impulse response up to which modes are not in it: more than round-off in J and B."""
 
@@ -187,7 +190,8 @@ def momentum_fit(linearization: Linearization, count: int = 1, *, steps: int = 2
     better minimum that none of these leads to is possible.
 
     Raises `ValueError` for a count that is not from 1 to the number of coordinates of the state,
-    fewer steps than twice the count, or where J or B is not finite.
+    fewer steps than twice the count, so many that the response of an unstable J grows by 1e90, or
+    where J or B is not finite.
     """
     check_differentiable(linearization)
     count, size = positive_integer("count", count), len(linearization.input)
@@ -198,7 +202,18 @@ def momentum_fit(linearization: Linearization, count: int = 1, *, steps: int = 2
     steps = at_most_32_bits("steps", positive_integer("steps", steps))
     if steps < 2 * count:
         raise ValueError(f"`steps` must be at least {2 * count}, twice the count, got {steps}.")
-    return fit_response(-impulse_response(linearization, steps), count)
+    with np.errstate(over="ignore", invalid="ignore"):
+        response = -impulse_response(linearization, steps)
+    # As many updates as there are coordinates are 0 only if all are.
+    first, largest = np.abs(response[:size]).max(), np.abs(response).max()
+    if not (np.isfinite(largest) and largest / MOST_GROWTH <= first):
+        radius = np.abs(np.linalg.eigvals(linearization.recurrent)).max()
+        raise ValueError(
+            f"`steps` must be so few that the impulse response grows by less than "
+            f"{MOST_GROWTH:.0e}, but `linearization.recurrent` has an eigenvalue of size "
+            f"{radius:.4g}, got {steps}."
+        )
+    return fit_response(response, count)
 
 
 def fit_response(response: Float[np.ndarray, " step"], count: int) -> MomentumFit:

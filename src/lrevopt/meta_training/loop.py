@@ -36,6 +36,7 @@ from lrevopt.meta_training.records import (
     MetaTrainingRun,
     Progress,
     begun_or_found,
+    collapsed,
     no_progress,
     run_record,
     without_particles,
@@ -222,8 +223,7 @@ class Training:
             optimizer, self.task, self.selection, of_selection(settings), self.mesh
         )
         best = int(np.nanargmin(progress.scores))
-        bound = np.inf if settings.rollback_ratio is None else settings.rollback_ratio
-        if progress.scores[index] > bound * progress.scores[best]:
+        if collapsed(progress.scores[index], progress.scores[best], settings.rollback_ratio):
             good = jax.tree.map(lambda leaf: jnp.array(leaf[best]), progress.snapshots)
             self.state = restarted(self.state, on_every_device(good, self.mesh), settings)
             progress.rollbacks[...] += 1

@@ -43,6 +43,7 @@ from lrevopt.meta_training.records import (
     MetaTrainingRun,
     Progress,
     begun_or_found,
+    collapsed,
     no_progress,
     run_record,
     without_particles,
@@ -296,8 +297,8 @@ class Population:
         )
         best = np.nanargmin(progress.scores, axis=0)
         members = np.arange(best.size)
-        bound = np.inf if settings.rollback_ratio is None else settings.rollback_ratio
-        bad = progress.scores[index] > bound * progress.scores[best, members]
+        scores = progress.scores
+        bad = collapsed(scores[index], scores[best, members], settings.rollback_ratio)
         if bad.any():
             progress.rollbacks[bad] += 1
             good = jax.tree.map(lambda leaf: jnp.asarray(leaf[best, members]), progress.snapshots)

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from lrevopt import storage
 from lrevopt.inner_loop.hosts import from_first
@@ -101,6 +101,21 @@ class Progress(eqx.Module):
 def without_particles(state: OuterState) -> OuterState:
     """What of a state goes into the record of a run."""
     return eqx.tree_at(lambda s: s.particles, state, None, is_leaf=lambda leaf: leaf is None)
+
+
+def collapsed(
+    scores: Float[np.ndarray, "*seed"] | np.floating,
+    best: Float[np.ndarray, "*seed"] | np.floating,
+    ratio: float | None,
+) -> Bool[np.ndarray, "*seed"] | np.bool_:
+    """Whether snapshots score so much worse than the best that training goes back to it.
+
+    More than `ratio` times the best score (None: never). Losses may become negative, and so may
+    scores: then more than `ratio - 1` times its size above it, which for positive ones is the same.
+    """
+    if ratio is None:
+        return np.zeros(np.shape(scores), bool)
+    return scores > best + (ratio - 1) * np.abs(best)
 
 
 def run_record(

@@ -5,7 +5,14 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
-from lrevopt.checks import finite, integer_of_at_least, one_of, positive_integer, yes_or_no
+from lrevopt.checks import (
+    finite,
+    integer_of_at_least,
+    one_of,
+    plain_fields,
+    positive_integer,
+    yes_or_no,
+)
 from lrevopt.inner_loop.objective_kinds import OBJECTIVES, Objective
 
 Schedule = Literal["constant", "cosine", "exponential"]
@@ -87,7 +94,8 @@ class MetaTraining:
     without a useful direction."""
     rollback_ratio: float | None = 2.0
     """When a snapshot scores more than this many times the best one, training returns to the best
-    one, with new moments and half the learning rate (None: never)."""
+    one, with new moments and half the learning rate (None: never). Of a best score below 0: more
+    than `rollback_ratio` - 1 times its size above it."""
     penalty: float = 1e-5
     """Strength of the penalty on the weights."""
     penalty_form: Literal["squared_norm", "norm"] = "squared_norm"
@@ -108,6 +116,7 @@ class MetaTraining:
     """Inner updates of runs on selection problems (default: `unroll`)."""
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         for name in ("steps", "unroll", "problems", "decay_steps", "snapshot_every"):
             positive_integer(name, getattr(self, name))
         for name in ("es_pairs", "es_window", "cma_entries"):
@@ -123,8 +132,7 @@ class MetaTraining:
             raise ValueError(
                 f"`micro_batch` must divide `problems` ({self.problems}), got {self.micro_batch}."
             )
-        if not isinstance(self.warm_up, int) or self.warm_up < 0:
-            raise ValueError(f"`warm_up` must be an integer of at least 0, got {self.warm_up!r}.")
+        integer_of_at_least(0, "warm_up", self.warm_up)
         for name in ("learning_rate", "clip", "epsilon", "decay_factor", "es_deviation",
                      "cma_deviation"):  # fmt: skip
             finite(name, getattr(self, name), above=0.0)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from lrevopt import specs
-from lrevopt.checks import finite, one_of, positive_integer
+from lrevopt.checks import finite, one_of, plain_fields, positive_integer
 from lrevopt.meta_training.settings import PRESETS, WITH_BIAS, MetaTraining, Preset
 from lrevopt.runs.numbers import check_seed
 from lrevopt.tuning.settings import Tuning
@@ -52,6 +52,7 @@ class Learned:
     authors draw them)."""
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         positive_integer("units", self.units)
         finite("input_scale", self.input_scale, above=0.0)
         finite("output_scale", self.output_scale, above=0.0)

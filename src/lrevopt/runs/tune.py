@@ -24,7 +24,7 @@ from lrevopt.tasks import AbstractTask
 from lrevopt.tasks.named import differences
 from lrevopt.tuning.baselines import BASELINES
 from lrevopt.tuning.constructors import name_of, search_axes
-from lrevopt.tuning.random_search import TuningResult, tune
+from lrevopt.tuning.random_search import TuningResult, check_drawn_losses, tune
 from lrevopt.tuning.settings import Tuning
 from lrevopt.tuning.well_known import MakeOptax, tune_rate
 
@@ -51,8 +51,8 @@ def tune_baselines(
     that a call that was interrupted goes on. Others, and what was made from them, are removed
     before anything starts.
 
-    Raises `ValueError` for a range that no baseline has, sizes that do not fit into memory, or a
-    folder whose run is of another task.
+    Raises `ValueError` for a range that no baseline has, sizes that do not fit into memory, a first
+    loss that is negative or not finite, or a folder whose run is of another task.
     """
     chosen = BASELINES if baselines is None else baselines
     each = baseline_settings(settings, chosen)
@@ -61,6 +61,7 @@ def tune_baselines(
     check_fits(f"`settings` {settings.settings}", 200.0 * settings.settings)
     if (directory / storage.SETTINGS).exists():
         check_same_task(storage.load_settings(directory), task, directory)
+    check_drawn_losses(task, settings, key_stream("tuning", seed))
     folder = directory / Run.tuning.file
     record = dataclasses.asdict(settings) | {"seed": seed, "task": storage.describe(task)}
     results = {}

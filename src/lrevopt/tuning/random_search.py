@@ -133,9 +133,9 @@ def tune(
     """
     axes = search_axes(constructor, settings)
     points = dict.fromkeys(axes, settings.grid)
+    check_drawn_losses(task, settings, key)
     settings_key, problems_key, fresh_key = jr.split(random_key("key", key), 3)
     problems = _sample(task, problems_key, settings.problems)
-    check_first_losses(task, problems, finite=True)
     fresh = partial(_fresh, task, fresh_key, settings.fresh_problems)
     score = _Scorer(task, constructor, settings.objective, mesh)
 
@@ -169,6 +169,19 @@ def tune(
         at_limit=search.at_limit(limits),
         rule=settings.rule(),
     )
+
+
+def check_drawn_losses(task: AbstractTask, settings: Tuning, key: Key[Array, ""]) -> None:
+    """Check the first losses of all problems that any search with this `key` runs on.
+
+    They are those that score settings, those on which finalists are first decided, and those on
+    which the winner is checked. Raises `ValueError` for one that is negative or not finite.
+    """
+    _, problems_key, fresh_key = jr.split(random_key("key", key), 3)
+    check_first_losses(task, _sample(task, problems_key, settings.problems), finite=True)
+    for decision in (0, 1):
+        fresh = _fresh(task, fresh_key, settings.fresh_problems, decision)
+        check_first_losses(task, fresh, finite=True)
 
 
 Values = dict[str, np.ndarray]

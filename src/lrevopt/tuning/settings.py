@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Float
 
-from lrevopt.checks import finite, increasing_pair, one_of, positive_integer, shown
+from lrevopt.checks import finite, increasing_pair, one_of, plain_fields, positive_integer, shown
 from lrevopt.inner_loop.objective_kinds import OBJECTIVES, Objective
 from lrevopt.text import counted
 from lrevopt.tuning.successive_halving import Rungs, check_rungs
@@ -28,6 +28,7 @@ class SearchRange:
     """Whether the axis holds 1 - value instead of the value."""
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         finite("low", self.low, above=0.0)
         finite("high", self.high, above=self.low)
         if self.complement and self.high > 1:
@@ -99,6 +100,7 @@ class Tuning:
     an axis that is uniform in the logarithm of 1 - value."""
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         for name in ("settings", "problems", "steps", "finalists", "fresh_problems"):
             positive_integer(name, getattr(self, name))
         if positive_integer("grid", self.grid) < 2:
@@ -125,13 +127,17 @@ class Tuning:
     def rule(self) -> str:
         """The search in one sentence."""
         rungs = "".join(
-            f"{steps} updates, of which the best {survivors} by last loss go on to "
+            f"{counted(steps, 'update')}, of which the best {survivors} by last loss go on to "
             for steps, survivors in self.rungs
         )
+        left = self.rungs[-1][1] if self.rungs else self.settings
+        # One finalist wins without a comparison, and is scored on the fresh problems.
+        finalists = min(self.finalists, left)
+        decided = f"{finalists} are decided" if finalists > 1 else "one is scored"
         return (
-            f"{self.settings} settings run {rungs}{self.steps} updates on "
-            f"{counted(self.problems, 'problem')}; the best {self.finalists} are decided on "
-            f"{self.fresh_problems} fresh ones."
+            f"{counted(self.settings, 'setting')} run{'s' * (self.settings == 1)} {rungs}"
+            f"{counted(self.steps, 'update')} on {counted(self.problems, 'problem')}; the best "
+            f"{decided} on {counted(self.fresh_problems, 'fresh one')}."
         )
 
 

@@ -41,7 +41,7 @@ from lrevopt.optimizers import Momentum
 from lrevopt.optimizers.classical import as_float
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.tasks.interface import AbstractTask
-from lrevopt.text import Facts, number
+from lrevopt.text import Facts, number, percent
 
 COMPONENTS = 8
 """Principal components whose share of the variance is kept."""
@@ -309,4 +309,4 @@ def mimic_facts(record: MomentumMimic) -> Facts:
 
 def difference(relative: float) -> str:
     """Size of a relative difference in percent, to two digits."""
-    return f"{number(100 * abs(relative), 2)} %"
+    return percent(abs(relative), 2)

@@ -10,7 +10,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from lrevopt.checks import instance, positive_integer
+from lrevopt.checks import instance, plain_fields, positive_integer
 from lrevopt.inner_loop.recorded_runs import Typical
 from lrevopt.inner_loop.scoring import score_settings
 from lrevopt.meta_training import (
@@ -55,6 +55,7 @@ class BoxTraining:
     screening problems (None: all). Paths and eliminations have rules of their own (`tried`)."""
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         instance("training", self.training, MetaTraining, "`MetaTraining` settings")
         if self.trained_starts is not None:
             positive_integer("trained_starts", self.trained_starts)
