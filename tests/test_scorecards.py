@@ -297,6 +297,11 @@ def test_fits_by_momenta_are_those_of_the_linearization():
     for count, steps, said in ((0, 200, "at least 1"), (3, 200, "at most 2"), (2, 3, "at least 4")):
         with pytest.raises(ValueError, match=said):
             found.momentum_fit(count, steps=steps)
+    wild = dataclasses.replace(found, eigenvalues=np.array([30.0, 0.5], complex))
+    with pytest.raises(ValueError, match="a mode of size 30, got 200"):
+        wild.momentum_fit()
+    assert ("best fit by one momentum", "not available", "") in scorecard_facts(wild)
+    assert close(wild.momentum_fit(steps=20).eigenvalues, [30.0], rtol=1e-5)
     for name in ("counting", "lion"):
         with pytest.raises(ValueError, match="No momentum fits this optimizer: "):
             card(name).momentum_fit()

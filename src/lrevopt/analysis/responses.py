@@ -204,9 +204,7 @@ def momentum_fit(linearization: Linearization, count: int = 1, *, steps: int = 2
         raise ValueError(f"`steps` must be at least {2 * count}, twice the count, got {steps}.")
     with np.errstate(over="ignore", invalid="ignore"):
         response = -impulse_response(linearization, steps)
-    # As many updates as there are coordinates are 0 only if all are.
-    first, largest = np.abs(response[:size]).max(), np.abs(response).max()
-    if not (np.isfinite(largest) and largest / MOST_GROWTH <= first):
+    if not followed(response, size):
         radius = np.abs(np.linalg.eigvals(linearization.recurrent)).max()
         raise ValueError(
             f"`steps` must be so few that the impulse response grows by less than "
@@ -214,6 +212,13 @@ def momentum_fit(linearization: Linearization, count: int = 1, *, steps: int = 2
             f"{radius:.4g}, got {steps}."
         )
     return fit_response(response, count)
+
+
+def followed(response: Float[np.ndarray, " step"], size: int) -> bool:
+    """Whether the response of a state of `size` coordinates grows so little that a fit works."""
+    # As many updates as there are coordinates are 0 only if all are.
+    first, largest = np.abs(response[:size]).max(), np.abs(response).max()
+    return bool(np.isfinite(largest) and largest / MOST_GROWTH <= first)
 
 
 def fit_response(response: Float[np.ndarray, " step"], count: int) -> MomentumFit:

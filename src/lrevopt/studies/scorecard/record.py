@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Complex, Float, Int
 
 from lrevopt.analysis.linearization import PER_GRADIENT
-from lrevopt.analysis.responses import MomentumFit, fit_response
+from lrevopt.analysis.responses import MomentumFit, fit_response, followed
 from lrevopt.checks import positive_integer
 from lrevopt.text import Printed, Table, csv_text, number
 
@@ -110,7 +110,8 @@ class Scorecard(Printed, eqx.Module):
         Over `steps` updates, as `lo.momentum_fit` does for a linearization.
 
         Raises `ValueError` for a count that is not from 1 to the number of modes, fewer steps than
-        twice the count, and where modes have no learning rates, with the reason.
+        twice the count, so many that the response of an unstable optimizer grows by 1e90, and where
+        modes have no learning rates, with the reason.
         """
         count, steps = positive_integer("count", count), positive_integer("steps", steps)
         if reason := self.reasons.get("mode_rate"):
@@ -119,8 +120,16 @@ class Scorecard(Printed, eqx.Module):
             raise ValueError(f"`count` must be at most {size}, the number of modes, got {count}.")
         if steps < 2 * count:
             raise ValueError(f"`steps` must be at least {2 * count}, twice the count, got {steps}.")
-        powers = self.eigenvalues ** np.arange(steps)[:, None]
-        return fit_response((powers @ self.learning_rates).real, count)
+        with np.errstate(over="ignore", invalid="ignore"):
+            powers = self.eigenvalues ** np.arange(steps)[:, None]
+            response = (powers @ self.learning_rates).real
+        if not followed(response, size):
+            raise ValueError(
+                "`steps` must be so few that the response of an unstable optimizer can be "
+                f"followed, but it has a mode of size {np.abs(self.eigenvalues).max():.4g}, got "
+                f"{steps}."
+            )
+        return fit_response(response, count)
 
     def table(self) -> Table:
         """The numbers with their units and fields, and why some are missing."""
@@ -249,10 +258,10 @@ def scorecard_facts(card: Scorecard) -> list[tuple[str, str, str]]:
 def _fitted(card: Scorecard) -> tuple[str, str, str]:
     """The best fit by one momentum, as a fact."""
     label = "best fit by one momentum"
-    reason = card.reasons.get("mode_rate", "")
-    if reason or not card.eigenvalues.size or not np.isfinite(card.learning_rates).all():
-        return label, number(np.nan), reason
-    fit = card.momentum_fit()
+    try:
+        fit = card.momentum_fit()
+    except ValueError:
+        return label, number(np.nan), card.reasons.get("mode_rate", "")
     said = f"{number(fit.timescales[0])} updates, {number(fit.learning_rates[0].real)} "
     missed = f"{PER_GRADIENT}, missing {number(100 * fit.residual)} % of the response"
     return label, said + missed, ""
