@@ -25,7 +25,7 @@ from jaxtyping import Array, Float, Int, Key
 from lrevopt import storage
 from lrevopt.checks import instance, mapping, one_of, positive_integer, random_key
 from lrevopt.inner_loop.devices import check_mesh, over_problems
-from lrevopt.inner_loop.objectives import Objective, meta_objective
+from lrevopt.inner_loop.objectives import Objective, meta_objective, ratio_of_means
 from lrevopt.inner_loop.run_checks import check_first_losses, check_run
 from lrevopt.inner_loop.sizes import check_runs
 from lrevopt.inner_loop.unroll import run_all
@@ -235,7 +235,7 @@ def comparison(
     diverged, baseline_diverged = (int(np.isinf(run).sum()) for run in (ours, theirs))
     ratio = np.inf if diverged else 0.0
     if not (diverged or baseline_diverged):
-        ratio = _ratio(float(ours.mean()), float(theirs.mean()))
+        ratio = ratio_of_means(float(ours.mean()), float(theirs.mean()))
     return Comparison(
         name=name,
         baseline=baseline,
@@ -247,15 +247,6 @@ def comparison(
         diverged=diverged,
         baseline_diverged=baseline_diverged,
     )
-
-
-def _ratio(ours: float, theirs: float) -> float:
-    """Of two means: 1 for two of 0; NaN for one below 0, where a larger ratio may be better."""
-    if min(ours, theirs) < 0:
-        return np.nan
-    if theirs == 0:
-        return np.inf if ours else 1.0
-    return ours / theirs
 
 
 def evaluate(

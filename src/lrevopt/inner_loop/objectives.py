@@ -62,3 +62,12 @@ def log_objectives(objectives: Float[np.ndarray, "*problem"]) -> Float[np.ndarra
     """Natural logarithms, for ratios; NaN where a mean loss of 0 or less has no ratio to others."""
     positive = objectives > 0
     return np.where(positive, np.log(np.where(positive, objectives, 1.0)), np.nan)
+
+
+def ratio_of_means(ours: float, theirs: float) -> float:
+    """Of two means: 1 for two of 0; NaN for one below 0, where a larger ratio may be better."""
+    if min(ours, theirs) < 0:
+        return np.nan
+    if theirs == 0:
+        return np.inf if ours else 1.0
+    return ours / theirs
