@@ -555,3 +555,6 @@ def test_records_keep_six_digits_in_the_whole_range():
     np.testing.assert_allclose(found, values, rtol=1e-6)
     assert found[5] != np.pi
     np.testing.assert_array_equal(storage.shortened(found), found)
+    paired = storage.shortened(values[:6] + 1j * values[5::-1])
+    np.testing.assert_array_equal(paired.real, found[:6])
+    np.testing.assert_array_equal(paired.imag, found[5::-1])

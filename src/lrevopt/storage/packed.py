@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Inexact
 
 from lrevopt.storage.files import read_settled, write_atomically
 
@@ -32,8 +32,11 @@ BITS = 20
 and would make up a quarter to a half of a file."""
 
 
-def shortened(values: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-    """Numbers rounded to `BITS` significant bits, in their whole range."""
+def shortened(values: Inexact[np.ndarray, "..."]) -> Inexact[np.ndarray, "..."]:
+    """Numbers rounded to `BITS` significant bits, in their whole range; complex ones by parts."""
+    if np.iscomplexobj(values):
+        parts = np.stack([values.real, values.imag], axis=-1)
+        return shortened(parts).view(values.dtype)[..., 0]
     leading, power = np.frexp(values)
     return np.ldexp(np.round(leading * 2.0**BITS) / 2.0**BITS, power)
 

@@ -106,18 +106,20 @@ def appendix_b(
         | compared.facts(chosen)
     )
     measurements: dict[str, str | bytes] = {
-        MIMIC: _six_digits(mimic), BY_CURVES: _six_digits(other),
-        DYNAMICS: storage.record_bytes(dynamics), "snapshots.csv": _table(dynamics, compared),
+        MIMIC: _six_digits(mimic, "losses", "paths"),
+        BY_CURVES: _six_digits(other, "losses", "paths"),
+        DYNAMICS: _six_digits(dynamics, "eigenvalues", "learning_rates"),
+        "snapshots.csv": _table(dynamics, compared),
     }  # fmt: skip
     with storage.claimed(output):
         _replace(output, own | {APPENDIX_B: settings}, snapshots[chosen], measurements)
     return mimic, dynamics
 
 
-def _six_digits(mimic: MomentumMimic) -> bytes:
-    """The record with six digits of losses and paths, which are most of it."""
-    few = (storage.shortened(mimic.losses), storage.shortened(mimic.paths))
-    return storage.record_bytes(dataclasses.replace(mimic, losses=few[0], paths=few[1]))
+def _six_digits(record: MomentumMimic | MetaDynamics, *names: str) -> bytes:
+    """The record with six digits of these fields, which are most of it."""
+    few: dict[str, Any] = {name: storage.shortened(getattr(record, name)) for name in names}
+    return storage.record_bytes(dataclasses.replace(record, **few))
 
 
 def _replace(
