@@ -36,8 +36,8 @@ optimizer has gone most of its way to whatever learns at all."""
         f"and the loss curve within {SAME_CURVE} decades of tuned momentum's",
         f"or {OTHER_CURVE} decades",
     ),
-    causes="Snapshots between the saved ones may come nearer. Other scales of input and output do "
-    "not: states needed more than one component at scales 1 and 1 and at 0.1 and 10.",
+    causes="Equal means do not make equal curves: the first twenty updates make the mean, and a "
+    "momentum nearer 1 than that of tuned momentum falls more slowly later.",
     shown_by="meta-objective and loss curve of every snapshot (`snapshots.csv`).",
 )
 def recovers_momentum(
