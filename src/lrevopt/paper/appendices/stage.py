@@ -95,19 +95,13 @@ def appendix_b(
         snapshots, taken, scores[: len(snapshots)], task, optimum, key=key, problems=problems,
         inner_steps=steps,
     )  # fmt: skip
-    settings = (
-        {
-            "snapshot": mimic.step,
-            "snapshot_by_curves": other.step,
-            "test_problems": test_problems,
-            "seed": seed,
-        }
-        | counts
-        | compared.facts(chosen)
-    )
+    settings = {
+        "snapshot": mimic.step, "snapshot_by_curves": other.step, "test_problems": test_problems,
+        "seed": seed, **counts, **compared.facts(chosen),
+    }  # fmt: skip
+    curves = ("losses", "paths")
     measurements: dict[str, str | bytes] = {
-        MIMIC: _six_digits(mimic, "losses", "paths"),
-        BY_CURVES: _six_digits(other, "losses", "paths"),
+        MIMIC: _six_digits(mimic, *curves), BY_CURVES: _six_digits(other, *curves),
         DYNAMICS: _six_digits(dynamics, "eigenvalues", "learning_rates"),
         "snapshots.csv": _table(dynamics, compared),
     }  # fmt: skip
