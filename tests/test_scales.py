@@ -65,6 +65,16 @@ def test_scores_are_those_of_evaluate_and_the_best_is_the_least():
                           found.output_factors[np.argmin(found.scores)])  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("scores", "said"),
+    [((3, 1, 2), []), ((1, 2, 3), ["0.5 is the least"]), ((3, 2, 1), ["2 is the largest"])],
+)
+def test_a_best_factor_at_the_edge_is_said(scores, said):
+    found = lo.ScaleSearch(np.ones(3), np.array([0.5, 1.0, 2.0]), np.array(scores, float))
+    assert [sentence.split(" factor")[0] for sentence in found.at_edge] == said
+    assert all("on the output scale" in sentence for sentence in found.at_edge)
+
+
 def search(**changed):
     """A search of four problems, with some arguments changed."""
     usual: dict[str, Any] = {"output_factors": (1.0,), "key": jr.key(1), "problems": 4}
@@ -112,7 +122,10 @@ def test_a_rescaled_run_is_a_run(tmp_path):
     settings = storage.load_json(tmp_path / "new" / storage.SETTINGS)
     assert settings["scales"]["chosen"] == [1.0, 0.5]
     assert report._scales(settings).endswith("the best of 2 pairs on 4 problems")
-    assert len(said) == 3
+    assert len(said) == 4
+    assert said[2] == (
+        "0.5 is the largest factor that was tried on the output scale: larger ones may be better."
+    )
     assert (tmp_path / "new" / "tuning" / "adam.npz").read_bytes() == (
         SHIPPED / "tuning" / "adam.npz"
     ).read_bytes()

@@ -62,6 +62,8 @@ def rescale_run(
     rows = zip(found.input_factors, found.output_factors, found.scores, strict=True)
     for first, second, score in rows:
         say(f"input scale x {first:g}, output scale x {second:g}: {score:.4f}")
+    for sentence in found.at_edge:
+        say(sentence)
     best = rescaled(optimizer, *found.best)
     facts = {
         "input_factors": found.input_factors.tolist(),

@@ -37,6 +37,21 @@ class ScaleSearch(eqx.Module):
         chosen = int(np.argmin(self.scores))
         return float(self.input_factors[chosen]), float(self.output_factors[chosen])
 
+    @property
+    def at_edge(self) -> list[str]:
+        """A sentence for each scale whose best factor is the least or the largest of several."""
+        said = []
+        tried = {"input": self.input_factors, "output": self.output_factors}
+        for (name, factors), best in zip(tried.items(), self.best, strict=True):
+            least, largest = factors.min(), factors.max()
+            if least < largest and best in (least, largest):
+                end, beyond = ("least", "smaller") if best == least else ("largest", "larger")
+                said.append(
+                    f"{best:g} is the {end} factor that was tried on the {name} scale: {beyond} "
+                    "ones may be better."
+                )
+        return said
+
 
 def search_scales(
     task: AbstractTask,
