@@ -70,8 +70,8 @@ class Interventions(Printed, eqx.Module):
 
     def without_ratio(self, index: int) -> bool:
         """Whether an intervention has no ratio because a meta-objective is not above 0."""
-        both = np.isfinite(self.objectives[index]) & np.isfinite(self.original)
-        return bool(both.any() and np.isnan(self.log_ratios[index]))
+        pairs = np.stack([self.objectives[index], self.original])
+        return bool((pairs[:, np.isfinite(pairs).all(axis=0)] <= 0).any())
 
     def table(self) -> Table:
         """A row for each intervention, the original first."""
