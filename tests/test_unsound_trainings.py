@@ -20,6 +20,16 @@ KEY = jr.key(0)
 PARABOLA = Quadratic(jnp.ones(1), jnp.ones(1))
 
 
+def trained(task, optimizer, settings, together):
+    """The outcome of one training, alone or as the only member of a population."""
+    if not together:
+        return lo.meta_train(task, optimizer, settings, key=KEY, progress=False)
+    keys = KEY[None]
+    return lo.meta_train_population(task, [optimizer], settings, keys=keys, progress=False).members[
+        0
+    ]
+
+
 @pytest.mark.parametrize("together", [False, True])
 def test_a_penalty_that_is_not_a_number_skips_the_step(together):
     """Without gradients, states grow by 3 an update: over 1,000 updates, drift overflows."""
@@ -27,12 +37,7 @@ def test_a_penalty_that_is_not_a_number_skips_the_step(together):
         jnp.zeros(1), jnp.array([[3.0]]), jnp.array([1.0]), jnp.array([-1e-3])
     )
     settings = dataclasses.replace(SETTINGS, drift_penalty=1e-3)
-    if together:
-        run = lo.meta_train_population(
-            PARABOLA, [growing], settings, keys=KEY[None], progress=False
-        ).members[0]
-    else:
-        run = lo.meta_train(PARABOLA, growing, settings, key=KEY, progress=False)
+    run = trained(PARABOLA, growing, settings, together)
     assert np.isfinite(run.history.objectives).all()
     assert run.history.skipped == settings.steps
     for last, first in zip(jax.tree.leaves(run.last), jax.tree.leaves(growing), strict=True):
@@ -117,12 +122,7 @@ def test_a_score_below_zero_that_improves_is_no_collapse(together):
     task = lo.FunctionTask(below_zero, lambda key: 0.1 * jr.normal(key, (1,)))
     settings = dataclasses.replace(SETTINGS, steps=6, unroll=20, learning_rate=1e-2)
     optimizer = lo.Momentum(0.3, 0.5)
-    if together:
-        run = lo.meta_train_population(
-            task, [optimizer], settings, keys=KEY[None], progress=False
-        ).members[0]
-    else:
-        run = lo.meta_train(task, optimizer, settings, key=KEY, progress=False)
+    run = trained(task, optimizer, settings, together)
     scores = run.history.selection_scores
     assert (np.diff(scores) < 0).all()
     assert (scores < 0).all()
