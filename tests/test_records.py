@@ -94,3 +94,16 @@ def test_all_records_in_folders_of_runs_are_in_the_table():
     assert len(kept) > 10
     assert TaskPicture in kept
     assert kept <= {type(make()) for make in RECORDS.values()}
+
+
+def test_six_digits_are_of_the_named_fields_alone():
+    record = RECORDS["mechanisms"]()
+    found = storage.six_digits(record, "states.paths", "states.variance")
+    for name in ("paths", "variance"):
+        exact = getattr(record.states, name)
+        np.testing.assert_allclose(getattr(found.states, name), exact, rtol=2.0**-20)
+        assert (getattr(found.states, name) != exact).any()
+    restored = dataclasses.replace(
+        found.states, paths=record.states.paths, variance=record.states.variance
+    )
+    assert_equal(dataclasses.replace(found, states=restored), record)

@@ -64,18 +64,20 @@ def analyze_run(
             "dynamics", Dynamics, lambda: measure_dynamics(optimizer, sampled), of=optimizer
         )
         if len(task.parameter_groups) > 1:
-            records["parameter_types"] = storage.part(
+            types = storage.part(
                 "parameter types",
                 ParameterTypes,
                 lambda: measure_parameter_types(moving, task, **counts),
                 of=optimizer,
             )
+            records["parameter_types"] = storage.six_digits(types, "states", "paths")
             records["manifold"] = storage.part(
                 "manifold", Manifold, lambda: measure_manifold(optimizer, sampled), of=optimizer
             )
             records["mode_shifts"] = measure_modes(optimizer, sampled)
         records["textbook"] = textbook_update_functions()
         records["task_picture"] = task_picture(task, key=key)
+        record = storage.six_digits(record, "states.paths")  # what is drawn, and large
         write(run.folder, "mechanisms", record, json=facts)
         for name, found in records.items():
             write(run.folder, name, found)

@@ -82,6 +82,7 @@ def evaluate_run(
     ):
         key = key_stream("test", seed)
         own = evaluate(entered, task, problems=problems, steps=steps, key=key)
+        own = storage.six_digits(own, "losses")  # before they are compared, as who loads it does
         evaluation = own if shared is None else own.beside(shared)
         write(run.folder, "evaluation", own, json=facts, csv=_comparisons(evaluation))
     for line in _said(evaluation):

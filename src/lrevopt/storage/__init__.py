@@ -32,6 +32,7 @@ from lrevopt.storage.parts import resumable as resumable
 from lrevopt.storage.records import load_record as load_record
 from lrevopt.storage.records import record_bytes as record_bytes
 from lrevopt.storage.records import save_record as save_record
+from lrevopt.storage.records import six_digits as six_digits
 from lrevopt.storage.settings import SETTINGS as SETTINGS
 from lrevopt.storage.settings import check_output as check_output
 from lrevopt.storage.settings import load_settings as load_settings

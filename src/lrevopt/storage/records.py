@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import jaxtyped
 
 from lrevopt.storage.files import write_atomically
-from lrevopt.storage.packed import SOURCE, npz_bytes, read_entries
+from lrevopt.storage.packed import SOURCE, npz_bytes, read_entries, shortened
 
 Record = TypeVar("Record")
 
@@ -31,6 +31,17 @@ def save_record(path: Path | str, record: Any, source: Mapping[str, Any] | None 
 def record_bytes(record: Any, source: Mapping[str, Any] | None = None) -> bytes:
     """What `save_record` writes."""
     return npz_bytes(_arrays_of(record), source)
+
+
+def six_digits(record: Record, *names: str) -> Record:
+    """The record with its fields of these names rounded by `shortened`; `a.b` is field b of a."""
+    few: dict[str, Any] = {}
+    for name in names:
+        first, _, rest = name.partition(".")
+        value = few.get(first, getattr(record, first))
+        few[first] = six_digits(value, rest) if rest else shortened(value)
+    whole: Any = record
+    return dataclasses.replace(whole, **few)
 
 
 def _arrays_of(record: Any, prefix: str = "") -> dict[str, np.ndarray]:

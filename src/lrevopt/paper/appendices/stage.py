@@ -10,7 +10,6 @@ square over steps of the difference of log10 (`curve_gaps`). The last updates de
 losses are 1e-5, and it takes late snapshots. That one is kept beside the other.
 """
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -101,19 +100,16 @@ def appendix_b(
     }  # fmt: skip
     curves = ("losses", "paths")
     measurements: dict[str, str | bytes] = {
-        MIMIC: _six_digits(mimic, *curves), BY_CURVES: _six_digits(other, *curves),
-        DYNAMICS: _six_digits(dynamics, "eigenvalues", "learning_rates"),
-        "snapshots.csv": _table(dynamics, compared),
+        name: storage.record_bytes(storage.six_digits(record, *large))
+        for name, record, large in (
+            (MIMIC, mimic, curves), (BY_CURVES, other, curves),
+            (DYNAMICS, dynamics, ("eigenvalues", "learning_rates")),
+        )
     }  # fmt: skip
+    measurements["snapshots.csv"] = _table(dynamics, compared)
     with storage.claimed(output):
         _replace(output, own | {APPENDIX_B: settings}, snapshots[chosen], measurements)
     return mimic, dynamics
-
-
-def _six_digits(record: MomentumMimic | MetaDynamics, *names: str) -> bytes:
-    """The record with six digits of these fields, which are most of it."""
-    few: dict[str, Any] = {name: storage.shortened(getattr(record, name)) for name in names}
-    return storage.record_bytes(dataclasses.replace(record, **few))
 
 
 def _replace(
