@@ -309,3 +309,47 @@ def test_one_direction_tells_where_the_jacobian_is_not_finite(name):
     np.testing.assert_array_equal(one_sided, found.one_sided)
     if name in ROOTS:
         assert one_sided[0]  # a root of 0 at the start
+
+
+@pytest.mark.parametrize("size", [1.0, 100.0])
+@pytest.mark.parametrize("gradient", [1e-5, 1e-6, 1e-7])
+def test_a_small_held_gradient_after_large_ones(gradient, size):
+    """The mean square has to fall by up to 18 orders, and the update is divided by its root."""
+    adaptation = lo.BoxAdaptation(memory=0.99, exponent=0.5, floor=1e-20)
+    opt = lo.WhiteBox(1e-3, momentum=0.9, adaptation=adaptation)
+    states = visited_states(opt, size * jr.normal(jr.key(0), (60,)))[::6]
+    found = lo.find_fixed_points(opt, states, gradient)
+    assert found.converged.all()
+    square = float(np.float32(gradient)) ** 2
+    kept = float(np.float32(0.9))
+    memory = 10.0 * gradient / np.sqrt(square + 1e-20)
+    expected = [[memory * 0.1 / (1 - kept), square, memory * 0.1 / (1 - kept)]]
+    np.testing.assert_allclose(found.distinct, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("gradient", [0.3, 5.0, 100.0])
+def test_the_running_maximum_of_amsgrad(gradient):
+    """From a small second moment up to g^2: searches cross the kink of the maximum."""
+    opt = lo.from_optax(optax.amsgrad(1e-3), at_step=1000)
+    states = visited_states(opt, 0.1 * jr.normal(jr.key(0), (100,)))[::10]
+    found = lo.find_fixed_points(opt, states, gradient)
+    assert found.converged.all()
+    first, second = gradient, gradient**2
+    np.testing.assert_allclose(found.states[:, 0], first, rtol=1e-6)
+    np.testing.assert_allclose(found.states[:, 1], second, rtol=1e-6)
+
+
+def test_what_the_update_divides_by_is_at_rest_only_where_it_is():
+    """AdaBelief: g - m is 0 under a held gradient, so that v ends at eps_root / (1 - b2) = 1e-13.
+
+    F moves v = 1e-10 by 1e-13, which no coordinate of a size of 1 would show.
+    """
+    opt = lo.from_optax(optax.adabelief(1e-3), at_step=1000)
+    states = visited_states(opt, jr.normal(jr.key(0), (100,)))[::20]
+    found = lo.find_attractors(opt, states, 0.3)
+    assert not len(found.states)  # 0.999^20,000 is 2e-9
+    found = lo.find_attractors(opt, states, 0.3, steps=60_000)
+    root = np.sqrt(1e-13 / (1 - 0.999**1000))
+    update = -1e-3 * 0.3 / (1 - 0.9**1000) / (root + 1e-16)
+    np.testing.assert_allclose(found.states, [[0.3, 1e-13, update]], rtol=1e-3)
+    assert found.shares == 1

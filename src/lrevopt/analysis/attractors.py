@@ -10,10 +10,7 @@ no longer changes, and only then Newton's method refines the point. So every poi
 import dataclasses
 
 import equinox as eqx
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Bool, Float, Int
 
 from lrevopt.analysis.fixed_points import (
@@ -23,22 +20,17 @@ from lrevopt.analysis.fixed_points import (
     distinct_points,
     solve_each,
 )
+from lrevopt.analysis.iteration import iterated
 from lrevopt.analysis.precision import AnyArray, as_double, double_precision, double_states
 from lrevopt.analysis.rest import MARGINAL
 from lrevopt.analysis.small_states import in_units, unit_of
 from lrevopt.checks import at_most_32_bits, gradient_value, positive_integer
-from lrevopt.inner_loop.devices import PROBLEM, check_mesh, on_every_device, over_problems
+from lrevopt.inner_loop.devices import check_mesh, on_every_device
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.text import Printed, Table, number, percent
 
 STEPS = 20_000
 """Updates that a state is given to settle, at most."""
-
-CHUNK = 50
-"""Updates between two looks at whether all states stand still."""
-
-STILL = 1e-13
-"""Movement in one update, per unit of max(1, ||h||), of a state that has settled."""
 
 NEAR = 1e-2
 """Distance to the attractor, per unit of max(1, ||h||), of a state that is still on its way when
@@ -152,7 +144,7 @@ def ends_of(
     with double_precision():
         mesh = check_mesh(None, len(starts))
         on_all = on_every_device(as_double(opt), mesh)
-        last = np.array(_iterated(on_all, starts, gradients, steps, mesh))
+        last = np.array(iterated(on_all, starts, gradients, steps, mesh))
     points, radii = last.copy(), np.full(len(last), np.nan)
     ends = np.isfinite(last).all(axis=1)
     # Equal ends under one gradient are solved once.
@@ -169,37 +161,3 @@ def ends_of(
     points[ends], radii[ends] = found.states[own], found.radii[own]
     ends[ends] = near & attracting[own]
     return points, radii, ends
-
-
-@eqx.filter_jit
-def _iterated(opt, starts, gradients, steps, mesh=None):
-    """States after `steps` updates, or once all of them stand still, on all devices of a mesh."""
-
-    def run(opt, points):
-        starts, gradients = points
-        return _until_still(opt, starts, gradients, steps, None if mesh is None else PROBLEM)
-
-    return over_problems(run, opt, (starts, gradients), mesh)
-
-
-def _until_still(opt, starts, gradients, steps, axis):
-    once = jax.vmap(opt.transition, (-1, 0), -1)
-
-    def size(states):
-        return jnp.linalg.norm(states, axis=0)
-
-    def go_on(carry):
-        _, moving, step = carry
-        return moving & (step < steps)
-
-    def body(carry):
-        states, _, step = carry
-        count = jnp.minimum(CHUNK, steps - step)
-        states = lax.fori_loop(0, count - 1, lambda _, h: once(h, gradients), states)
-        following = once(states, gradients)
-        far = size(following - states) > STILL * jnp.maximum(1.0, size(following))  # not of NaN
-        moving = jnp.any(far)
-        moving = moving if axis is None else lax.pmax(moving, axis)
-        return following, moving, step + count
-
-    return lax.while_loop(go_on, body, (starts.T, jnp.array(True), 0))[0].T

@@ -11,6 +11,10 @@ Most starts lead to one fixed point, so only some are solved in full. The others
 Newton iterations with the Jacobian of a point already found. Their result counts only if every
 step was shorter than the one before and they end at that point; otherwise they are solved in full.
 
+A search that fails is tried again from the state to which F leads in a thousand updates, and from
+those to which it leads after a Newton step from there: far from the point the linear model may be
+useless (next to kinks, or to the root of a number that has yet to fall), and nearby it is not.
+
 The point reported for a start is the one that the *solver* reaches from it. It may be a saddle, and
 may differ from the point to which the optimizer converges from there: for basins of attraction,
 iterate `transition`, as `find_attractors` does.
@@ -29,10 +33,18 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from lrevopt.analysis.iteration import iterated
 from lrevopt.analysis.newton import FIRST_ITERATIONS, simplified_towards, solve
 from lrevopt.analysis.precision import AnyArray, as_double, double_precision, double_states
 from lrevopt.analysis.resolution import BLOCK, expand, in_blocks, points_mesh
-from lrevopt.analysis.rest import MARGINAL, Settled, beginnings, settle, spectral_radii
+from lrevopt.analysis.rest import (
+    MARGINAL,
+    Settled,
+    beginnings,
+    newton_steps,
+    settle,
+    spectral_radii,
+)
 from lrevopt.analysis.small_states import in_units, unit_of
 from lrevopt.checks import gradient_value
 from lrevopt.inner_loop.devices import on_every_device
@@ -47,6 +59,10 @@ of 1e-8 by 1 / (1 - eigenvalue)."""
 FEW, FEW_ITERATIONS = 4 * BLOCK, 1
 """Starts that are no longer solved block by block. After so many full iterations each they may
 still share a point that is known."""
+
+LED = (1_000, 100, 100)
+"""Updates by which F leads on before each further try of a search that failed. Those after a Newton
+step are for what follows from the coordinates that it sets."""
 
 MANY = 128
 """Starts that run simplified iterations together."""
@@ -139,7 +155,8 @@ def find_fixed_points(
       such as `run.states[::20, 0]`, are a good choice.
     - `gradient`: the held gradient g*.
 
-    Solved by Newton and Levenberg-Marquardt steps in float64. A search that does not converge is no
+    Solved by Newton and Levenberg-Marquardt steps in float64, from the start or, where that fails,
+    from the state to which F leads in a thousand updates. A search that does not converge is no
     error, but is marked in `converged`, with its reason. A point that is found need not attract:
     see `find_attractors`. Where F has no derivative because of a root of 0, the limit from above is
     taken.
@@ -165,7 +182,7 @@ def find_fixed_points(
         _, firsts, which = np.unique(groups, return_index=True, return_inverse=True)
         # One point is judged for all of its copies, from the start of the first.
         held = np.full(len(firsts), gradient)
-        found = settle(opt, states[firsts], held, starts[firsts], reach[firsts])
+        found = _settled(opt, states[firsts], held, starts[firsts], reach[firsts], limits=limits)
     label, kept = distinct_points(found.states, found.converged)
     # Copies of one point have one radius, that of the first.
     own = np.concatenate([kept, np.flatnonzero(~found.converged)])
@@ -187,6 +204,42 @@ def find_fixed_points(
         gradient=gradient,
         reasons=tuple(str(found.reasons[index]) for index in which),
     )
+
+
+def _settled(
+    opt: AbstractOptimizer,
+    states: Float[np.ndarray, "point state"],
+    gradients: Float[np.ndarray, " point"],
+    starts: Float[np.ndarray, "point state"],
+    reach: Float[np.ndarray, " point"],
+    *,
+    limits: bool,
+) -> Settled:
+    """`settle`, with the searches that failed repeated from where F leads, if that succeeds."""
+    found, mesh = settle(opt, states, gradients, starts, reach), points_mesh()
+    parts = [part.copy() for part in found]
+    failed = np.flatnonzero(~found.converged)
+    begin = starts[failed]
+    for updates in LED:
+        begin = np.array(iterated(opt, begin, gradients[failed], updates, mesh))
+        finite = np.isfinite(begin).all(axis=1)
+        failed, begin = failed[finite], begin[finite]
+        # Most of them are led to one state.
+        label, kept = distinct_points(begin, np.ones(len(begin), bool))
+        if not kept.size:
+            break
+        own, search = failed[kept], partial(solve, limits=limits)
+        points = in_blocks(search, opt, begin[kept], gradients[own], reach[own])
+        again = settle(opt, points, gradients[own], starts[own], reach[own])
+        reached = again.converged[label]
+        for part, new in zip(parts, again, strict=True):
+            part[failed[reached]] = new[label[reached]]
+        failed, begin = failed[~reached], begin[~reached]
+        if not failed.size:
+            break
+        steps = newton_steps(expand(opt, begin, gradients[failed]), begin)
+        begin = np.where(np.isfinite(steps), begin + steps, begin)
+    return Settled(*parts)
 
 
 def solve_each(

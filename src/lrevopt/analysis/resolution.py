@@ -40,7 +40,8 @@ PROBED, MANY_PROBED = 64, 256
 class Expansion(NamedTuple):
     """F, dF/dh and dF/dg at many points. `one_sided`: limits stand in for some derivatives.
 
-    `resolution` is the residual up to which each coordinate counts as at rest.
+    `resolution` is the residual up to which each coordinate counts as at rest; `round_off` is the
+    same without the 1, which is there for coordinates at 0 and is much for small ones.
     """
 
     following: Float[np.ndarray, "point state"]
@@ -48,6 +49,7 @@ class Expansion(NamedTuple):
     input: Float[np.ndarray, "point state"]
     one_sided: Bool[np.ndarray, " point"]
     resolution: Float[np.ndarray, "point state"]
+    round_off: Float[np.ndarray, "point state"]
 
     @property
     def differentiable(self) -> Bool[np.ndarray, " point"]:
@@ -131,9 +133,11 @@ def _expand(opt, states, gradients, *, mesh=None):
     with np.errstate(invalid="ignore", over="ignore"):
         lost = np.einsum("pij,pj->pi", np.abs(recurrent), np.abs(states))
         lost = lost + np.abs(inputs) * np.abs(gradients)[:, None] + np.abs(following)
-        resolution = ROOM * SPACING * np.maximum(1.0, lost) + SEEN * noise
+        round_off, resolution = (
+            ROOM * SPACING * np.maximum(least, lost) + SEEN * noise for least in (0.0, 1.0)
+        )
     resolution = np.where(np.isfinite(resolution), resolution, 0.0)
-    return Expansion(following, recurrent, inputs, one_sided, resolution)
+    return Expansion(following, recurrent, inputs, one_sided, resolution, round_off)
 
 
 @eqx.filter_jit

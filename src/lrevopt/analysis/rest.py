@@ -3,7 +3,8 @@
 A point counts as a fixed point where
 
 - F and its derivatives (or their limits from above) are finite there;
-- F moves no coordinate by more than its resolution (see `analysis.resolution`);
+- F moves no coordinate by more than its resolution (see `analysis.resolution`), also after a
+  Newton step, where that would move the point;
 - it lies within 10 max(1, ||start||) of 0 or, further out, is determined: round-off in F moves the
   solution of `F(h, g) = h` by less than a tenth of ||h||.
 
@@ -12,6 +13,7 @@ input, `h' = A h + b` with an eigenvalue 1 of A, has no fixed point. With a roun
 a norm of 1e15, where the steps of F are below its resolution.
 """
 
+import contextlib
 from functools import partial
 from typing import NamedTuple
 
@@ -40,6 +42,10 @@ updates to fade stays for every run, and Newton places a fixed point, where othe
 about 1e-8."""
 
 POLISHING = 6
+
+SEEN_TO_MOVE = 1e-5
+"""Newton step, per unit of max(1, ||h||), that is made although F is at rest: a coordinate of
+1e-10, which F moves by too little to be seen, may be what the update divides by."""
 
 FINITE, DIFFERENTIABLE = "F is not finite there", "the Jacobian is not finite there"
 MOVING = "F moves it by more than round-off"
@@ -105,6 +111,7 @@ def settle(
     if stuck.any() or lost.any():
         found = expand(opt, states, gradients)
     states, found = _polished(opt, states, gradients, found)
+    states, found = _divided(opt, states, gradients, found)
     with np.errstate(invalid="ignore", over="ignore"):
         speeds = np.sum((found.following - states) ** 2, axis=1) / 2
     reasons = np.select(
@@ -132,12 +139,26 @@ def _unresolved(
     """Outside of the region, where round-off moves the solution of `F(h, g) = h` by much."""
     unresolved = ~(np.linalg.norm(states, axis=1) <= REGION * unit)
     sound = np.flatnonzero(unresolved & found.differentiable)
-    matrices = np.eye(states.shape[1]) - found.recurrent[sound]
-    smallest = np.linalg.svd(matrices, compute_uv=False).min(axis=1, initial=np.inf)
-    lost = np.linalg.norm(found.resolution[sound], axis=1)
-    determined = lost <= DETERMINED * smallest * np.linalg.norm(states[sound], axis=1)
+    inverses = np.abs(_inverses(np.eye(states.shape[1]) - found.recurrent[sound]))
+    moved = np.linalg.norm(np.einsum("pij,pj->pi", inverses, found.round_off[sound]), axis=1)
+    determined = moved <= DETERMINED * np.linalg.norm(states[sound], axis=1)  # false for NaN
     unresolved[sound[determined]] = False
     return unresolved
+
+
+def _inverses(
+    matrices: Float[np.ndarray, "point state state"],
+) -> Float[np.ndarray, "point state state"]:
+    """The inverse of each matrix, NaN of those that have none.
+
+    By elimination: in units of their own, coordinates may differ by 15 orders of magnitude, of
+    which singular values show the largest alone.
+    """
+    found = np.full_like(matrices, np.nan)
+    for place, matrix in enumerate(matrices):
+        with contextlib.suppress(np.linalg.LinAlgError):
+            found[place] = np.linalg.inv(matrix)
+    return found
 
 
 def _polished(
@@ -164,12 +185,61 @@ def _polished(
         better = _excess(after, moved) < excess
         if not better.any():
             break
-        states = np.where(better[:, None], moved, states)
-        found = Expansion(*(
-            np.where(better.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
-            for new, old in zip(after, found, strict=True)
-        ))  # fmt: skip
+        states, found = _where(better, (moved, after), (states, found))
     return states, found
+
+
+def _divided(
+    opt: AbstractOptimizer,
+    states: Float[np.ndarray, "point state"],
+    gradients: Float[np.ndarray, " point"],
+    found: Expansion,
+) -> tuple[Float[np.ndarray, "point state"], Expansion]:
+    """Newton steps from points at rest, where they are long and end at rest with a shorter one.
+
+    After AdaBelief's second moment has fallen to 1e-10, F moves it by 1e-13, and the update by its
+    root by nothing; the fixed point is a thousand times smaller, the update there 30 times larger.
+    One transition sets the coordinates that are functions of the others.
+    """
+    steps = newton_steps(found, states)
+    trial, onward, lengths = states, steps, np.linalg.norm(steps, axis=1)
+    far = found.at_rest(states) & (lengths > SEEN_TO_MOVE * norms(states))  # false for NaN
+    for _ in range(POLISHING if far.any() else 0):
+        moved = np.where(far[:, None] & np.isfinite(onward), trial + onward, trial)
+        trial = np.where(far[:, None], expand(opt, moved, gradients).following, trial)
+        after = expand(opt, trial, gradients)
+        onward = newton_steps(after, trial)
+        ahead = np.linalg.norm(onward, axis=1)
+        better = far & after.at_rest(trial) & (ahead < lengths)
+        states, found = _where(better, (trial, after), (states, found))
+        lengths = np.where(better, ahead, lengths)
+    return states, found
+
+
+def newton_steps(
+    found: Expansion, states: Float[np.ndarray, "point state"]
+) -> Float[np.ndarray, "point state"]:
+    """Newton's step from each point; NaN where an eigenvalue is so near 1 that it is of a line."""
+    steps = np.full_like(states, np.nan)
+    matrices = np.eye(states.shape[1]) - found.recurrent
+    sound = np.flatnonzero(found.differentiable)
+    apart = np.abs(np.linalg.eigvals(matrices[sound])).min(axis=1, initial=np.inf) > MARGINAL
+    own = sound[apart]
+    residuals = (found.following - states)[own]
+    steps[own] = np.einsum("pij,pj->pi", _inverses(matrices[own]), residuals)
+    return steps
+
+
+def _where(
+    chosen: Bool[np.ndarray, " point"],
+    new: tuple[Float[np.ndarray, "point state"], Expansion],
+    old: tuple[Float[np.ndarray, "point state"], Expansion],
+) -> tuple[Float[np.ndarray, "point state"], Expansion]:
+    """Points with their expansions: the new ones where they are chosen."""
+    states = np.where(chosen[:, None], new[0], old[0])
+    pairs = zip(new[1], old[1], strict=True)
+    axes = (np.where(chosen.reshape(-1, *(1,) * (a.ndim - 1)), a, b) for a, b in pairs)
+    return states, Expansion(*axes)
 
 
 def _excess(
