@@ -78,13 +78,13 @@ def _white_boxes(
     """White boxes by name, by the task that they were made for."""
     found: dict[str, dict[str, AbstractOptimizer]] = {}
     for one in given:
-        task, _, file = one.partition("=")
+        task, named, file = one.partition("=")
         if task not in tasks or task in found:
             raise ValueError(
                 f"`white_boxes` must name tasks of runs, {', '.join(tasks)}, once each, got "
                 f"{one!r}."
             )
-        found[task] = {WHITE_BOX: load_box(file) if file else distilled_box(task)}
+        found[task] = {WHITE_BOX: load_box(file) if named else distilled_box(task)}
     return found
 
 
