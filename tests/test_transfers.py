@@ -17,7 +17,7 @@ from lrevopt.optimizers.saved import save_optimizer
 from lrevopt.optimizers.white_box_documents import distilled_box, document_of
 from lrevopt.optimizers.wrappers import ScaledGradients
 from lrevopt.paper.experiments import TransferSettings
-from lrevopt.paper.transfer import Rows, transfer
+from lrevopt.paper.transfer import Rows, _made_from, _once, transfer
 from lrevopt.plots.transfers import figure_sweeps, figure_transfer
 from lrevopt.runs.experiment import key_stream
 from lrevopt.studies.transfer import (
@@ -239,6 +239,22 @@ def test_only_what_has_changed_is_measured_again_and_it_is_as_if_all_were(runs, 
     again: list[str] = []
     transfer(runs, tmp_path / "kept", FEW, say=again.append)
     assert not any("optimizers," in line for line in again)
+
+
+def test_no_row_of_another_task_is_kept(tmp_path):
+    """The run is now one on 3 parameters, of the same weights and baselines."""
+    few = TransferSettings(
+        problems=2, analysed=1, steps=3, scales=(1.0,), horizons=(2,), dimensions=(2,)
+    )
+    for dim in (5, 3):
+        task = lo.LinearRegression(dim)
+        made_from = _made_from(few, OPTIMIZERS, {SHIPPED.name: task})
+        found = _once(
+            Sweep, tmp_path / "scales.npz", Rows(OPTIMIZERS, task=SHIPPED.name), sweep_scales, task,
+            few.scales, key=KEY, problems=2, steps=3, say=lambda line: None, made_from=made_from,
+        )  # fmt: skip
+        fresh = sweep_scales(OPTIMIZERS, task, few.scales, key=KEY, problems=2, steps=3)
+        np.testing.assert_array_equal(found.objectives, fresh.objectives)
 
 
 @pytest.mark.long
