@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
@@ -20,6 +21,9 @@ from lrevopt.runs.tune_scales import rescale_run
 
 SHIPPED = Path(__file__).parents[1] / "results" / "rosenbrock"
 TASK = lo.LinearRegression()
+
+ONE: dict[str, Any] = {"input_factors": (1.0,), "output_factors": (1.0,), "problems": 1, "steps": 1,
+                       "say": lambda _: None}  # fmt: skip
 
 
 def optimizer(*, bias: bool = False) -> lo.RecurrentOptimizer:
@@ -137,6 +141,44 @@ def test_the_script_refuses_a_folder_that_holds_something(tmp_path, monkeypatch,
     assert code == 2
     assert "`output` must be an empty or a new folder" in capsys.readouterr().err
     assert (tmp_path / "kept").read_text() == "mine"
+
+
+def test_baselines_in_the_new_folder_are_not_overwritten(tmp_path):
+    """What `lrevopt tune` wrote has the names of the copies, but is nobody's copy."""
+    kept = tmp_path / "tuned" / "tuning" / "adam.npz"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("mine")
+    with pytest.raises(ValueError, match="`output` must be an empty or a new folder"):
+        rescale_run(Run(SHIPPED), tmp_path / "tuned", **ONE)
+    assert kept.read_text() == "mine"
+    assert [path.name for path in (tmp_path / "tuned").iterdir()] == ["tuning"]
+
+
+def test_an_interrupted_search_leaves_no_baselines_of_another_run(tmp_path):
+    """Copies that it left are replaced as a whole."""
+    new, other = tmp_path / "new", tmp_path / "new" / "tuning" / "of_another.npz"
+    rescale_run(Run(SHIPPED), new, **ONE)
+    (new / "weights.npz").unlink()
+    other.write_text("left")
+    rescale_run(Run(SHIPPED), new, **ONE)
+    assert (new / "weights.npz").is_file()
+    assert {path.name for path in (new / "tuning").iterdir()} == {
+        path.name for path in (SHIPPED / "tuning").iterdir()
+    }
+
+
+@pytest.mark.parametrize(
+    ("factor", "said"),
+    [(1e40, "`input_factors` must be a number that float32 holds"),
+     (1e38, "`input_factors` times `input_scale` must be a number that float32 holds")],
+)  # fmt: skip
+def test_scales_beyond_single_precision_are_refused(factor, said):
+    with jax.enable_x64(False):
+        large = lo.rescaled(optimizer(), 100.0)
+        with pytest.raises(ValueError, match=f"^{said}"):
+            lo.search_scales(
+                TASK, large, input_factors=[factor], key=jr.key(1), problems=1, steps=1
+            )
 
 
 @pytest.mark.long

@@ -17,7 +17,7 @@ from lrevopt.optimizers.saved import save_optimizer
 from lrevopt.optimizers.white_box_documents import distilled_box, document_of
 from lrevopt.optimizers.wrappers import ScaledGradients
 from lrevopt.paper.experiments import TransferSettings
-from lrevopt.paper.transfer import Rows, transfer
+from lrevopt.paper.transfer import Rows, _made_from, _once, transfer
 from lrevopt.plots.transfers import figure_sweeps, figure_transfer
 from lrevopt.runs.experiment import key_stream
 from lrevopt.studies.transfer import (
@@ -31,8 +31,8 @@ from lrevopt.studies.transfer import (
 
 TASK = lo.LinearRegression()
 KEY = jr.key(3)
-OTHER: tuple[Any, Any, Any] = (20, [lo.LinearRegression()], None)
-"""What is no list of numbers, and no dictionary."""
+OTHER: tuple[Any, ...] = (20, [lo.LinearRegression()], None, {1.0}, {5: 1}, {"a": TASK})
+"""What is no list of numbers, no dictionary, and none by number."""
 OPTIMIZERS = {
     "slow": lo.Momentum(0.5, 0.5),
     "fast": lo.Momentum(3.0, 0.9),
@@ -140,6 +140,11 @@ def test_log_ratios_are_those_of_the_reference():
         (lambda: sweep_horizons(OPTIMIZERS, TASK, (), key=KEY), "`horizons` must not be empty"),
         (lambda: sweep_horizons(OPTIMIZERS, TASK, (0,), key=KEY), "`horizons` must"),
         (lambda: sweep_tasks(OPTIMIZERS, {}, key=KEY), "`tasks` must not be empty"),
+        (lambda: sweep_tasks(OPTIMIZERS, OTHER[5], key=KEY), "`tasks` must be a finite number"),
+        (lambda: sweep_scales(OPTIMIZERS, TASK, OTHER[3], key=KEY), "`scales` must be a list"),
+        (lambda: sweep_horizons(OPTIMIZERS, TASK, OTHER[4], key=KEY), "`horizons` must be a list"),
+        (lambda: TransferSettings(scales=()), "`scales` must hold at least one factor, got none"),
+        (lambda: TransferSettings(horizons=()), "`horizons` must hold at least one number"),
         (
             lambda: measure_transfer(OPTIMIZERS, TASK, "none", key=KEY, analysis_key=KEY),
             "`home_optimizer` must be one of slow, fast, wild",
@@ -153,6 +158,13 @@ def test_log_ratios_are_those_of_the_reference():
 def test_refusals_name_the_argument(call, said):
     with pytest.raises(ValueError, match=said):
         call()
+
+
+@pytest.mark.parametrize("scale", [1e40, 1e-40])
+def test_scales_that_single_precision_does_not_hold_are_refused_there(scale):
+    """They would be infinite, or 0, so that nothing moves."""
+    with jax.enable_x64(False), pytest.raises(ValueError, match="that float32 holds, at most 3.4e"):
+        sweep_scales(OPTIMIZERS, TASK, (scale,), key=KEY, problems=1, steps=1)
 
 
 SHIPPED = Path(__file__).parents[1] / "results" / "linear_regression"
@@ -227,6 +239,22 @@ def test_only_what_has_changed_is_measured_again_and_it_is_as_if_all_were(runs, 
     again: list[str] = []
     transfer(runs, tmp_path / "kept", FEW, say=again.append)
     assert not any("optimizers," in line for line in again)
+
+
+def test_no_row_of_another_task_is_kept(tmp_path):
+    """The run is now one on 3 parameters, of the same weights and baselines."""
+    few = TransferSettings(
+        problems=2, analysed=1, steps=3, scales=(1.0,), horizons=(2,), dimensions=(2,)
+    )
+    for dim in (5, 3):
+        task = lo.LinearRegression(dim)
+        made_from = _made_from(few, OPTIMIZERS, {SHIPPED.name: task})
+        found = _once(
+            Sweep, tmp_path / "scales.npz", Rows(OPTIMIZERS, task=SHIPPED.name), sweep_scales, task,
+            few.scales, key=KEY, problems=2, steps=3, say=lambda line: None, made_from=made_from,
+        )  # fmt: skip
+        fresh = sweep_scales(OPTIMIZERS, task, few.scales, key=KEY, problems=2, steps=3)
+        np.testing.assert_array_equal(found.objectives, fresh.objectives)
 
 
 @pytest.mark.long

@@ -424,6 +424,36 @@ def test_refusals(words):
         REFUSED[words](float("nan"))
 
 
+TOO_LARGE: dict[str, Any] = {
+    "sharpness": lambda: lo.WhiteBox(0.1, saturation=lo.BoxSaturation(1.0, 1e40)),
+    "knee": lambda: lo.WhiteBox(0.1, saturation=lo.BoxSaturation(np.float64(1e40))),
+    "threshold": lambda: lo.WhiteBox.of_clipped(0.1, 1e40),
+    "agreement": lambda: lo.WhiteBox(0.1, agreement=lo.BoxAgreement(1e40)),
+    "learning_rate": lambda: lo.WhiteBox(0.1).with_numbers({"learning_rate": 1e40}),
+}
+
+
+@pytest.mark.parametrize("name", TOO_LARGE)
+def test_what_single_precision_cannot_hold_is_refused_there(name):
+    """In one sentence and without a warning; double precision holds it."""
+    assert isinstance(TOO_LARGE[name](), lo.WhiteBox)
+    words = re.compile(
+        rf"^`{name}` must be finite( and above 0)?, and at most 3.4e\+38 in size in float32, "
+        r"got 1e\+40\.$"
+    )
+    with jax.enable_x64(False), pytest.raises(ValueError, match=words):
+        TOO_LARGE[name]()
+
+
+def test_documents_of_double_precision_load_in_single():
+    """What no number of single precision reaches, a knee of 1e60, bounds nothing there."""
+    document = document_of(lo.WhiteBox(0.1, saturation=lo.BoxSaturation(1e60, 2.0)))
+    with jax.enable_x64(False):
+        box = box_of(document)
+        found = box.transition(box.initial_state(), jnp.float32(1e30))
+    np.testing.assert_allclose(found, [1e30], rtol=1e-6)
+
+
 @pytest.mark.parametrize("kind", [np.float32, np.float64, jnp.asarray, float])
 def test_infinite_sharpness_of_any_type_clips(kind):
     box = lo.WhiteBox(0.1, saturation=lo.BoxSaturation(2.0, kind(np.inf)))

@@ -209,6 +209,38 @@ def test_a_search_without_gradients_keeps_what_is_tied():
     assert record.objectives.mean(axis=1).max() < 0.9 * record.baseline.mean()
 
 
+MOVING: dict[str, dict[str, Any]] = {
+    "es": {"estimator": "es"},
+    "penalty": {"penalty": 0.1},
+    "cma, rate held": {"estimator": "cma", "cma_deviation": 0.3},
+}
+
+
+@pytest.mark.parametrize("name", mostly_long(MOVING, "es"))
+def test_scores_are_those_of_white_boxes_with_their_ties(name):
+    """Perturbations and penalties move what has no derivative, but not what is tied or held.
+
+    All draws of this task are alike, so scores on selection problems are those of the test.
+    """
+    task = Quadratic(jnp.array([1.0, 0.02]), jnp.array([1.0, -2.0]))
+    hold = ("learning_rate",) if "rate held" in name else ("timescale",)
+    box = lo.WhiteBox(0.3, schedule=lo.BoxSchedule(1.1, 10.0), hold=hold)
+    training = dataclasses.replace(SHORT.training, steps=5, snapshot_every=5, problems=2,
+                                   selection_problems=2, **MOVING[name])  # fmt: skip
+    few = BoxTraining(training, starts=1, candidates=2, screening_problems=2, tried=1)
+    keys = jr.split(jr.key(0))
+    record = lo.prune_path(
+        lo.Momentum(1.5, 0.5), box, task, key=keys[0], test_key=keys[1],
+        baselines={"descent": lo.GradientDescent(0.5)}, settings=few, problems=2,
+    )  # fmt: skip
+    assert record.counts[-1] == (0 if "rate held" in name else 1)
+    held = [box_of(json.loads(document)).held for document in record.documents]
+    assert held[0][hold[0]] == pytest.approx({"learning_rate": 0.3, "timescale": 10.0}[hold[0]])
+    assert held[-1].keys() <= {"learning_rate"}
+    # Losses on test problems are kept in single precision.
+    np.testing.assert_allclose(record.selection_scores, record.objectives[:, 0], rtol=1e-6)
+
+
 def test_white_boxes_load_from_json(tmp_path):
     box = FULL["held numbers"]
     file = tmp_path / "box.json"

@@ -19,6 +19,7 @@ import numpy as np
 import optax
 import pytest
 from jaxtyping import Array, Float, Key
+from matplotlib.patches import Rectangle
 from tables import mostly_long
 
 import lrevopt as lo
@@ -195,6 +196,61 @@ def test_without_a_gain_nothing_is_said_of_worths(name):
     assert render(figure, "png")
     (text,) = figure.axes[0].texts
     assert " ".join(text.get_text().split()) == f"no gain to share: {reason}"
+
+
+def one_point_path(learned: Any, baseline: Any) -> WhiteBoxPath:
+    box = json.dumps(document_of(lo.WhiteBox(0.1)))
+    return WhiteBoxPath(
+        names=("learning rate",), counts=np.array([1]), documents=(box,),
+        objectives=np.array([[0.3, 0.4]]), selection_scores=np.array([0.3]),
+        learned=np.array(learned), baseline=np.array(baseline), baseline_name="adam", tried=(),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("learned", "baseline", "reason"),
+    [
+        ([0.2, 0.1], [0.5, np.inf], "adam diverged on 1 of 2 test problems"),
+        ([0.5, 0.6], [0.5, 0.5], "learned optimizer is not better than adam"),
+    ],
+)
+def test_paths_without_a_gain_say_why_none_is_kept(learned, baseline, reason):
+    words = " ".join(str(one_point_path(learned, baseline)).split())
+    assert words.endswith(f"There is no gain to keep: {reason}.")
+    assert "no gain" not in str(one_point_path([0.2, 0.1], [0.5, 0.5]))
+
+
+def ends_and_bars(record: Attribution) -> tuple[tuple[float, float], np.ndarray, str]:
+    """Ends of the axis of a waterfall, where its bars end, and the words beside the axis."""
+    (ax,) = waterfall(record).axes
+    bars = [bar for bar in ax.patches if isinstance(bar, Rectangle)]
+    ends = np.array([[bar.get_y(), bar.get_y() + bar.get_height()] for bar in bars])
+    return ax.get_ylim(), ends, ax.get_ylabel()
+
+
+def test_waterfalls_show_bars_that_end_far_above_0():
+    """From 0.99 to 0.97: of an axis from 0 they would have a fiftieth."""
+    record = attribution(np.array([[0.985, 0.98, 0.98, 0.975]]), learned=0.97, baseline=0.99)
+    record = dataclasses.replace(record, learned=np.full(5, 0.97), baseline=np.full(5, 0.99))
+    record = dataclasses.replace(record, objectives=record.objectives.mean(axis=2)[..., None]
+                                 * np.ones(5))  # fmt: skip
+    (low, high), _, words = ends_and_bars(record)
+    assert 0.9 < low < 0.97
+    assert 0.99 < high < 1.0
+    assert words.endswith("(the axis does not begin at 0)")
+
+
+def test_waterfalls_show_negative_worths_and_what_ends_below_0():
+    """A part that makes what the others reach worse, and all of them better than any loss of 0."""
+    worse = np.array([[0.5, 0.45, 0.2, 0.6]])
+    (low, high), bars, words = ends_and_bars(attribution(worse, learned=0.4, baseline=0.5))
+    assert low == 0
+    assert high > bars.max()
+    assert words == "meta-objective"
+    below = attribution(np.array([[0.5, 0.5, 0.5, -0.1]]), learned=0.1, baseline=0.5)
+    (low, high), bars, _ = ends_and_bars(below)
+    assert low < bars.min() < 0
+    assert high > bars.max()
 
 
 def test_intervals_are_withheld_where_many_resamples_have_no_gain():

@@ -220,6 +220,17 @@ def squares_finite(name: str, value: Any, dtype: Any) -> None:
         )
 
 
+def positive_of_type(name: str, value: object, dtype: Any) -> float:
+    """`value` as one positive number that this floating type holds with all its digits."""
+    number, info = finite(name, value, above=0.0), np.finfo(dtype)
+    if not float(info.tiny) <= number <= float(info.max):
+        raise ValueError(
+            f"`{name}` must be a number that {np.dtype(dtype)} holds, at most {info.max:.2g} and "
+            f"at least {info.tiny:.2g}, got {number:g}."
+        )
+    return number
+
+
 def gradient_value(name: str, value: object) -> float:
     """`value` as one finite number whose square is finite too, in double precision."""
     number = finite(name, value)

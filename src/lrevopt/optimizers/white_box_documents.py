@@ -13,7 +13,7 @@ from lrevopt.checks import finite, instance, mapping, names, one_of, text
 from lrevopt.optimizers.optax import to_optax
 from lrevopt.optimizers.shipped_files import DISTILLED
 from lrevopt.optimizers.white_box import PARTS, WhiteBox
-from lrevopt.optimizers.white_box_numbers import head_of, indexed
+from lrevopt.optimizers.white_box_numbers import head_of, in_range_of_type, indexed
 from lrevopt.optimizers.white_box_parts import (
     BoxAdaptation,
     BoxAgreement,
@@ -52,14 +52,18 @@ def document_of(box: WhiteBox) -> Document:
 def box_of(document: Mapping[str, Any]) -> WhiteBox:
     """The white box that `document_of` described.
 
+    In single precision, numbers of a document from double precision that are too large for it are
+    its largest one.
+
     Raises `ValueError` for numbers out of range or that the white box does not have, and for names
     of held ones that are no list; `KeyError` for one that is missing.
     """
-    numbers = mapping("numbers", document["numbers"], "numbers")
-    for name, value in numbers.items():
-        finite(name, value)
+    numbers = {
+        name: in_range_of_type(finite(name, value))
+        for name, value in mapping("numbers", document["numbers"], "numbers").items()
+    }
     names("held", document["held"])
-    box = _box(document, _modes(numbers))
+    box = _box({**document, "numbers": numbers}, _modes(numbers))
     for name in numbers:
         one_of("numbers", name, tuple(box.coordinates))
     return box

@@ -126,18 +126,33 @@ def indexed(name: str, count: int, free: int | None = None) -> list[str]:
 def valid_number(name: str, value: Any, called: str | None = None) -> Float[Array, "..."]:
     """`value` as an array. Raises `ValueError` unless it is in the range of this number.
 
-    `called` is the name of the argument, if it has another one than the number.
+    So it does for a size beyond that of the default floating type. `called` is the name of the
+    argument, if it has another one than the number.
     """
     scale, name = scale_of(name), called or name
-    leaf = as_float(real_array(name, value))
-    if leaf.ndim:
-        raise ValueError(f"`{name}` must be a scalar, got shape {leaf.shape}.")
-    if isinstance(leaf, jax.core.Tracer):
-        return leaf
+    array = real_array(name, value)
+    if array.ndim:
+        raise ValueError(f"`{name}` must be a scalar, got shape {array.shape}.")
+    if isinstance(array, jax.core.Tracer):
+        return as_float(array)
     number = float(value)
     if not (np.isfinite(number) and scale.low < number < scale.high):
         raise ValueError(f"`{name}` must be {scale.words()}, got {number:g}.")
-    return scale.inside(leaf)  # rounding may have taken it to a bound
+    if abs(number) > (most := _largest()):
+        raise ValueError(
+            f"`{name}` must be {scale.words()}, and at most {most:.2g} in size in "
+            f"{jnp.result_type(float)}, got {number:g}."
+        )
+    return scale.inside(as_float(array))  # rounding may have taken it to a bound
+
+
+def in_range_of_type(number: float) -> float:
+    """The number, or the largest of the default floating type with its sign."""
+    return max(-_largest(), min(number, _largest()))
+
+
+def _largest() -> float:
+    return float(jnp.finfo(jnp.result_type(float)).max)
 
 
 def coordinate_of(name: str, value: Any) -> Float[Array, ""]:

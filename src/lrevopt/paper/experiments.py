@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 
-from lrevopt.checks import finite, positive_integer
+from lrevopt.checks import finite, positive_integer, sequence
 from lrevopt.meta_training.settings import PRESETS, WITH_BIAS, Preset
 from lrevopt.paper.tasks import TITLES
 from lrevopt.runs.experiment import TASK_DEFAULTS, Learned, TaskDefaults
@@ -113,7 +113,7 @@ TASK_DEFAULTS |= {task: functools.partial(suggested, task) for task in TITLES}
 class TransferSettings:
     """How much is run to see what optimizers do on tasks that they were not trained on.
 
-    Raises `ValueError` for counts below 1 or factors that are not positive.
+    Raises `ValueError` for counts below 1, factors that are not positive, or none of a kind.
     """
 
     problems: int = 64
@@ -145,10 +145,10 @@ class TransferSettings:
         for name in ("problems", "network_problems", "steps", "image_problems", "analysed"):
             positive_integer(name, getattr(self, name))
         for name in ("horizons", "dimensions", "image_horizons"):
-            for value in getattr(self, name):
+            for value in sequence(name, getattr(self, name), "number"):
                 positive_integer(name, value)
         for name in ("scales", "image_scales"):
-            for value in getattr(self, name):
+            for value in sequence(name, getattr(self, name), "factor"):
                 finite(name, value, above=0.0)
 
     def problems_of(self, task: str) -> int:

@@ -29,7 +29,7 @@ from lrevopt.studies.transfer import (
     sweep_scales,
     sweep_tasks,
 )
-from lrevopt.tasks import LinearRegression
+from lrevopt.tasks import AbstractTask, LinearRegression
 from lrevopt.text import csv_text
 
 SIZED = "linear_regression"
@@ -40,6 +40,9 @@ WHITE_BOX = "white_box"
 
 WEIGHTS = "weights"
 """Among what a record was made from: digests of the optimizers' weights, by name."""
+
+TASKS = "tasks"
+"""Likewise: the tasks of the runs, by name (not in records of before)."""
 
 Record = TypeVar("Record", Transfer, Sweep)
 
@@ -57,7 +60,7 @@ def transfer(
 
     `TASK.npz`, `scales_TASK.npz`, `horizons_TASK.npz` and `dimensions.npz` are kept together with
     `settings.json`. In a folder that was measured before, only optimizers that are new, or whose
-    weights have changed since then, are run again.
+    weights have changed since then, are run again, and all of them on a task that has changed.
 
     `white_boxes` are measured as well: names of tasks whose optimizer the package has as a white
     box (`lo.distilled`), or `task=file` for the JSON file of another one.
@@ -78,13 +81,13 @@ def _white_boxes(
     """White boxes by name, by the task that they were made for."""
     found: dict[str, dict[str, AbstractOptimizer]] = {}
     for one in given:
-        task, _, file = one.partition("=")
+        task, named, file = one.partition("=")
         if task not in tasks or task in found:
             raise ValueError(
                 f"`white_boxes` must name tasks of runs, {', '.join(tasks)}, once each, got "
                 f"{one!r}."
             )
-        found[task] = {WHITE_BOX: load_box(file) if file else distilled_box(task)}
+        found[task] = {WHITE_BOX: load_box(file) if named else distilled_box(task)}
     return found
 
 
@@ -104,8 +107,8 @@ def _transfer(
         for home, own in by_home.items()
         for kind, optimizer in own.items()
     }
-    made_from = _made_from(settings, everyone)
-    storage.check_output(output, made_from, {WEIGHTS})
+    made_from = _made_from(settings, everyone, tasks)
+    storage.check_output(output, made_from, {WEIGHTS, TASKS})
     if not (output / storage.SETTINGS).exists():
         storage.save_json(output / storage.SETTINGS, made_from)
     once = functools.partial(_once, say=say, made_from=made_from)
@@ -130,7 +133,7 @@ def _transfer(
         analysed = settings.analysed_of(name)
         transfers[name] = once(
             Transfer, output / f"{name}.npz",
-            Rows(everyone, home=f"{name}/{LEARNED}", distances=analysed > 0),
+            Rows(everyone, task=name, home=f"{name}/{LEARNED}", distances=analysed > 0),
             measure_transfer, task, f"{name}/{LEARNED}", analysis_key=seen,
             analysed=analysed, steps=steps, **shared,
         )  # fmt: skip
@@ -138,7 +141,7 @@ def _transfer(
     if SIZED in runs:
         variants = {float(dim): LinearRegression(dim) for dim in settings.dimensions}
         dimensions = once(
-            Sweep, output / "dimensions.npz", _of_home(by_home[SIZED], SIZED),
+            Sweep, output / "dimensions.npz", Rows(by_home[SIZED], prefix=f"{SIZED}/"),
             sweep_tasks, variants, key=test, problems=settings.problems, steps=steps,
         )  # fmt: skip
     storage.save_json(output / storage.SETTINGS, made_from)
@@ -153,14 +156,22 @@ def _transfer(
 class Rows:
     """Optimizers of a record, by the names of its rows.
 
+    - `task`: name of the run whose task they are measured on, if it is one.
     - `prefix`: what stands before those names among all weights.
     - `home`: a row that is measured with any other, from which distances are taken, if any.
     """
 
     optimizers: Mapping[str, AbstractOptimizer]
+    task: str | None = None
     prefix: str = ""
     home: str | None = None
     distances: bool = False
+
+    def same_task(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+        """Whether a record of tasks `before`, by name, is of the task that there is `now`."""
+        if self.task is None or self.task not in before:
+            return True
+        return storage.agree(before[self.task], now[self.task])
 
     def to_measure(
         self, kept: Transfer | Sweep, before: Mapping[str, str], now: Mapping[str, str]
@@ -183,7 +194,7 @@ class Rows:
 
 
 def _of_home(optimizers: Mapping[str, AbstractOptimizer], home: str) -> Rows:
-    return Rows(optimizers, prefix=f"{home}/")
+    return Rows(optimizers, task=home, prefix=f"{home}/")
 
 
 def _once(
@@ -198,16 +209,19 @@ def _once(
 ) -> Record:
     """The record that is there, or else measured and saved. Its cells are kept until it is whole.
 
-    Rows of optimizers that have not changed are taken from a record that is there. Raises
-    `ValueError` for a record that was made from other settings.
+    Rows of optimizers that have not changed are taken from a record that is there, if it is of the
+    same task. Raises `ValueError` for a record that was made from other settings.
     """
     names = tuple(rows.optimizers)
     kept, measured = None, dict(rows.optimizers)
     if path.exists():
         kept = storage.load_record(kind, path)
         before = storage.load_source(path) or made_from
-        if storage.other_settings(before, made_from, {WEIGHTS}):
+        if storage.other_settings(before, made_from, {WEIGHTS, TASKS}):
             raise ValueError(f"`{path}` was made from other settings: remove it.")
+    if kept is not None and not rows.same_task(before.get(TASKS, {}), made_from[TASKS]):
+        kept = None
+    if kept is not None:
         measured = rows.to_measure(kept, before[WEIGHTS], made_from[WEIGHTS])
         if not measured and kept.names == names:
             return kept
@@ -239,11 +253,15 @@ def _joined(names: tuple[str, ...], new: Record, old: Record) -> Record:
 
 
 def _made_from(
-    settings: TransferSettings, optimizers: Mapping[str, AbstractOptimizer]
+    settings: TransferSettings,
+    optimizers: Mapping[str, AbstractOptimizer],
+    tasks: Mapping[str, AbstractTask],
 ) -> dict[str, Any]:
-    """Settings, and digests of the weights by optimizer, as they are read back from a file."""
+    """Settings, digests of the weights by optimizer, and tasks, as they are read from a file."""
     weights = {name: storage.digest_of(optimizer) for name, optimizer in optimizers.items()}
-    return json.loads(json.dumps(dataclasses.asdict(settings) | {WEIGHTS: weights}))
+    described = {name: storage.describe(task) for name, task in tasks.items()}
+    facts = dataclasses.asdict(settings) | {WEIGHTS: weights, TASKS: described}
+    return json.loads(json.dumps(facts))
 
 
 def transfer_table(transfers: Mapping[str, Transfer]) -> str:

@@ -1,6 +1,7 @@
 """What the parts of a white box are worth, and how many numbers it needs."""
 
 import textwrap
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -35,6 +36,9 @@ PART_COLORS = {
 ENOUGH = 0.9
 """Share of the gain that is marked."""
 
+FAR_ABOVE = 5.0
+"""Bars that end more than this many times their spread above 0 have an axis that begins there."""
+
 
 @journal_style
 def waterfall(record: Attribution, *, ax: Axes | None = None) -> Figure:
@@ -42,7 +46,8 @@ def waterfall(record: Attribution, *, ax: Axes | None = None) -> Figure:
 
     Bars are Shapley values in units of the meta-objective, largest first, with 95 % bootstrap
     intervals over seeds and problems. The grey bar is what no part explains. Where the learning
-    rate alone, without any part, is better than the baseline, it has a bar of its own. Where the
+    rate alone, without any part, is better than the baseline, it has a bar of its own. The axis
+    shows all of these, and begins at 0 unless they are far above it or go below. Where the
     gain has no size, a sentence says why (see `Attribution.unknown`).
     """
     instance("record", record, Attribution, "an attribution of `attribute`")
@@ -61,25 +66,43 @@ def waterfall(record: Attribution, *, ax: Axes | None = None) -> Figure:
     if worth.none:
         steps.insert(0, ("rate alone", worth.none, *worth.none_ends, BLACK))
     steps.append(("rest", *worth.rest, PALE))
-    ax.bar(0, top, color=GREY, width=0.62)
-    level = top
+    last = len(steps) + 1
+    for place, height, color in ((0, top, GREY), (last, bottom, BLACK)):
+        ax.bar(place, height, color=color, width=0.62)
+    level, bars = top, [top, bottom]
+    intervals: list[float] = []
     for place, (_, value, low, high, color) in enumerate(steps, start=1):
         after = level - gain * value
         ax.bar(place, after - level, bottom=level, color=color, width=0.62)
         ax.plot([place - 1.31 + 0.62, place + 0.31], [level, level], color=BLACK, linewidth=0.6)
         ends = [level - gain * low, level - gain * high]
         ax.plot([place, place], ends, color=BLACK, linewidth=0.9)
-        ax.annotate(percent(value), (place, max(level, after, *ends)), (0, 2),
+        ax.annotate(percent(value), (place, np.nanmax([level, after, *ends])), (0, 2),
                     textcoords="offset points", ha="center", fontsize=7)  # fmt: skip
+        bars.append(after)
+        intervals += ends
         level = after
-    last = len(steps) + 1
     ax.plot([last - 0.69, last + 0.31], [bottom, bottom], color=BLACK, linewidth=0.6)
-    ax.bar(last, bottom, color=BLACK, width=0.62)
     names = [readable(record.baseline_name), *(name for name, *_ in steps), "learned"]
     ax.set_xticks(range(last + 1), names, rotation=30, ha="right")
     ax.tick_params(axis="x", length=0)
-    ax.set(ylabel="meta-objective", ylim=(0, 1.12 * max(top, 1e-12)), xlim=(-0.5, last + 0.5))
+    begin, end = _ends_of_axis(bars, intervals)
+    note = "" if begin <= 0 else "\n(the axis does not begin at 0)"
+    ax.set(ylabel=f"meta-objective{note}", ylim=(begin, end), xlim=(-0.5, last + 0.5))
     return figure
+
+
+def _ends_of_axis(bars: Sequence[float], intervals: Sequence[float]) -> tuple[float, float]:
+    """Ends of an axis that shows levels of bars and intervals, with room for words above them.
+
+    It begins at 0, or below if a level does; but near the lowest level where bars end so close
+    together that they would not be told apart otherwise.
+    """
+    levels = [*bars, *intervals]
+    low, high = float(np.nanmin(levels)), float(np.nanmax(levels))
+    near = min(bars) > FAR_ABOVE * (max(bars) - min(bars))
+    begin = 0.0 if low >= 0 and not near else low - 0.15 * (high - low)
+    return begin, high + 0.12 * (high - begin)
 
 
 @journal_style

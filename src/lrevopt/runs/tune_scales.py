@@ -3,16 +3,17 @@
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from lrevopt import storage
 from lrevopt.optimizers import RecurrentOptimizer, rescaled, saved
 from lrevopt.runs.contents import Run
 from lrevopt.runs.experiment import key_stream
 from lrevopt.runs.tune import Say
-from lrevopt.tasks import MNIST
+from lrevopt.tasks import MNIST, AbstractTask
 from lrevopt.tuning.scales import ScaleSearch, search_scales
 
-COPIED = {Run.history.file, Run.tuning.file, storage.SETTINGS, storage.LOCK}
+COPIED = {Run.history.file, Run.tuning.file, storage.SETTINGS}
 """What a search that was interrupted may have left in the new folder: all but the weights."""
 
 SCALES = "scales"
@@ -40,50 +41,61 @@ def rescale_run(
     Raises `ValueError` for a folder that is no run or already holds one, a side for a run on
     another task, and as `search_scales` does.
     """
-    task, directory = run.task, run.folder
+    task, optimizer = _searched(run, side)
+    with storage.claimed(output):
+        _check_output(output)
+        found = search_scales(
+            task, optimizer, input_factors=input_factors, output_factors=output_factors,
+            key=key_stream("training", seed), problems=problems, steps=steps,
+        )  # fmt: skip
+        rows = zip(found.input_factors, found.output_factors, found.scores, strict=True)
+        for first, second, score in rows:
+            say(f"input scale x {first:g}, output scale x {second:g}: {score:.4f}")
+        for sentence in found.at_edge:
+            say(sentence)
+        best = rescaled(optimizer, *found.best)
+        facts = {
+            "input_factors": found.input_factors.tolist(),
+            "output_factors": found.output_factors.tolist(), "scores": found.scores.tolist(),
+            "chosen": list(found.best), "problems": problems, "steps": steps, "seed": seed,
+            "task": storage.describe(task),
+        }  # fmt: skip
+        _save(run, output, best, facts)
+    say(f"chosen: input scale {best.input_scale:g}, output scale {best.output_scale:g}")
+    return found
+
+
+def _searched(run: Run, side: int | None) -> tuple[AbstractTask, RecurrentOptimizer]:
+    """The task of the search, and the optimizer whose scales are searched."""
+    task = run.task
     if side is not None:
         if not isinstance(task, MNIST):
             raise ValueError(f"`side` must be left out for a run on {run.task_name}, got {side}.")
         task = MNIST(task.source, run.data_dir, side=side)
-    optimizer = saved.load(directory)
+    optimizer = saved.load(run.folder)
     if not isinstance(optimizer, RecurrentOptimizer):
-        raise ValueError(f"`{directory}` must hold a recurrent optimizer: others have no scales.")
-    if output.is_dir() and not {path.name for path in output.iterdir()} <= COPIED:
+        raise ValueError(f"`{run.folder}` must hold a recurrent optimizer: others have no scales.")
+    return task, optimizer
+
+
+def _check_output(output: Path) -> None:
+    """Raise `ValueError` for a folder that holds more than an interrupted search left there."""
+    found = {path.name for path in output.iterdir()} - {storage.LOCK}
+    settings = output / storage.SETTINGS
+    left = found <= COPIED and storage.SETTINGS in found and SCALES in storage.load_json(settings)
+    if found and not left:
         raise ValueError(f"`output` must be an empty or a new folder, got `{output}`.")
-    found = search_scales(
-        task,
-        optimizer,
-        input_factors=input_factors,
-        output_factors=output_factors,
-        key=key_stream("training", seed),
-        problems=problems,
-        steps=steps,
-    )
-    rows = zip(found.input_factors, found.output_factors, found.scores, strict=True)
-    for first, second, score in rows:
-        say(f"input scale x {first:g}, output scale x {second:g}: {score:.4f}")
-    for sentence in found.at_edge:
-        say(sentence)
-    best = rescaled(optimizer, *found.best)
-    facts = {
-        "input_factors": found.input_factors.tolist(),
-        "output_factors": found.output_factors.tolist(),
-        "scores": found.scores.tolist(),
-        "chosen": list(found.best),
-        "problems": problems,
-        "steps": steps,
-        "seed": seed,
-        "task": storage.describe(task),
-    }
+
+
+def _save(run: Run, output: Path, best: RecurrentOptimizer, facts: dict[str, Any]) -> None:
+    """The new run. Its settings come first, and say what the copies are that come next."""
     settings = run.settings | {"optimizer": storage.describe(best), SCALES: facts}
-    with storage.claimed(output):
-        for part in (Run.history, Run.tuning):
-            source = directory / part.file
-            if source.is_dir():
-                shutil.copytree(source, output / part.file, dirs_exist_ok=True)
-            elif source.is_file():
-                shutil.copy2(source, output / part.file)
-        storage.save_json(output / storage.SETTINGS, settings)
-        saved.save_optimizer(output, best)
-    say(f"chosen: input scale {best.input_scale:g}, output scale {best.output_scale:g}")
-    return found
+    storage.save_json(output / storage.SETTINGS, settings)
+    for part in (Run.history, Run.tuning):
+        source, copy = run.folder / part.file, output / part.file
+        storage.remove(copy)
+        if source.is_dir():
+            shutil.copytree(source, copy)
+        elif source.is_file():
+            shutil.copy2(source, copy)
+    saved.save_optimizer(output, best)

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
@@ -21,6 +22,7 @@ from lrevopt.checks import (
     mapping,
     one_of,
     positive_integer,
+    positive_of_type,
     random_key,
     shown,
 )
@@ -186,11 +188,12 @@ def sweep_scales(
 ) -> Sweep:
     """Meta-objectives with every gradient multiplied by a scale, as a loss in other units does.
 
-    Raises `ValueError` for no scales, or one that is not positive and finite.
+    Raises `ValueError` for no scales, or one that is not positive, or too large or too small for
+    the default floating type.
     """
     mapping("optimizers", optimizers, "optimizers")
     for scale in _some("scales", scales):
-        finite("scales", scale, above=0.0)
+        positive_of_type("scales", scale, jnp.result_type(float))
     rows = []
     for optimizer in optimizers.values():
         # By place: scales may be equal to six digits.
@@ -237,11 +240,11 @@ def sweep_tasks(
 ) -> Sweep:
     """Meta-objectives on variants of a task, each with the number that varies (its dimension, say).
 
-    Raises `ValueError` for no tasks.
+    Raises `ValueError` for no tasks, or keys that are no finite numbers.
     """
     if not isinstance(tasks, Mapping):
         raise ValueError(f"`tasks` must be a dictionary of tasks by number, got {shown(tasks)}.")
-    values = _some("tasks", tuple(tasks))
+    values = [finite("tasks", value) for value in _some("tasks", tuple(tasks))]
     each = [
         evaluate(optimizers, task, problems=problems, steps=steps, key=key).meta_objectives()
         for task in tasks.values()
@@ -250,7 +253,8 @@ def sweep_tasks(
 
 
 def _some(name: str, values: Sequence) -> Sequence:
-    if isinstance(values, str) or not hasattr(values, "__len__"):
+    listed = hasattr(values, "__len__") and hasattr(values, "__getitem__")
+    if not listed or isinstance(values, str | bytes | Mapping):
         raise ValueError(f"`{name}` must be a list of numbers, got {shown(values)}.")
     if not len(values):
         raise ValueError(f"`{name}` must not be empty, got {values!r}.")

@@ -8,10 +8,11 @@ import itertools
 from collections.abc import Sequence
 
 import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from lrevopt.checks import finite, random_key, sequence
+from lrevopt.checks import positive_of_type, random_key, sequence
 from lrevopt.inner_loop.run_checks import check_run
 from lrevopt.inner_loop.scoring import score_settings
 from lrevopt.inner_loop.sizes import check_runs
@@ -67,14 +68,19 @@ def search_scales(
 
     Factors multiply `input_scale` and `output_scale`. All pairs run in one program. The problems
     are used for selection, so test problems must come from another key. Raises `ValueError` for no
-    factors, a factor that is not positive and finite, counts below 1, or if every pair diverged.
+    factors, a factor that is not positive or leads out of the default floating type, counts below
+    1, or if every pair diverged.
     """
     key = random_key("key", key)
     recurrent("optimizer", optimizer)
     check_run(optimizer, task, key)
-    for name, factors in {"input_factors": input_factors, "output_factors": output_factors}.items():
-        for factor in sequence(name, factors, "factor"):
-            finite(name, factor, above=0.0)
+    each = {"input": input_factors, "output": output_factors}
+    for name, factors in each.items():
+        scale = getattr(optimizer, f"{name}_scale")
+        for factor in sequence(f"{name}_factors", factors, "factor"):
+            dtype = jnp.result_type(float)
+            positive_of_type(f"{name}_factors", factor, dtype)
+            positive_of_type(f"{name}_factors` times `{name}_scale", factor * scale, dtype)
     check_runs(task, problems=problems, steps=steps)
     pairs = list(itertools.product(input_factors, output_factors))
     tried = stacked([scales_as_data(rescaled(optimizer, *pair)) for pair in pairs])

@@ -43,7 +43,7 @@ from lrevopt.studies.distillation.contestants import (
     typical_sizes,
 )
 from lrevopt.studies.distillation.embedding import embedded
-from lrevopt.studies.distillation.gain import RESAMPLES, divergences, without_luck
+from lrevopt.studies.distillation.gain import RESAMPLES, divergences, no_gain, without_luck
 from lrevopt.studies.distillation.games import all_subsets, ranking, shapley_values
 from lrevopt.studies.distillation.training import (
     BOX_TRAINING,
@@ -115,12 +115,7 @@ class Attribution(Printed, eqx.Module):
 
     def unknown(self) -> str | None:
         """Why the gain of the learned optimizer has no size that could be shared out, or `None`."""
-        size = self.learned.size
-        for row, name in ((self.learned, "learned optimizer"), (self.baseline, self.baseline_name)):
-            if diverged := int(np.sum(~np.isfinite(row))):
-                return f"{name} diverged on {diverged} of {counted(size, 'test problem')}"
-        better = self.learned.mean() < self.baseline.mean()
-        return None if better else f"learned optimizer is not better than {self.baseline_name}"
+        return no_gain(self.learned, self.baseline, self.baseline_name)
 
     def explained(self) -> Float[np.ndarray, "seed subset"]:
         """v(S) by seed; NaN where the gain has no size (see `unknown`)."""

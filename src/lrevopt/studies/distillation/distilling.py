@@ -28,6 +28,7 @@ from lrevopt.optimizers import AbstractOptimizer
 from lrevopt.optimizers.stacking import stacked, unstacked
 from lrevopt.optimizers.white_box import WhiteBox
 from lrevopt.optimizers.white_box_documents import box_of, document_of
+from lrevopt.optimizers.white_box_numbers import in_range_of_type
 from lrevopt.studies.distillation import fitting
 from lrevopt.studies.distillation.contestants import (
     check_baselines,
@@ -35,9 +36,15 @@ from lrevopt.studies.distillation.contestants import (
     check_moves,
     check_scored,
 )
-from lrevopt.studies.distillation.gain import Share, best_baseline, divergences, gain_kept
+from lrevopt.studies.distillation.gain import (
+    Share,
+    best_baseline,
+    divergences,
+    gain_kept,
+    no_gain,
+)
 from lrevopt.tasks.interface import AbstractTask
-from lrevopt.text import Printed, Table, number, percent
+from lrevopt.text import Printed, Table, counted, number, percent
 from lrevopt.tuning.baselines import BASELINES
 from lrevopt.tuning.random_search import tune
 from lrevopt.tuning.settings import Tuning
@@ -122,6 +129,8 @@ class Distillation(Printed, eqx.Module):
             f"{number(float(self.selection_r_squared.max()), 3)}. Standard errors are of "
             "coordinates: for positive numbers relative ones."
         ]  # fmt: skip
+        if reason := no_gain(each[LEARNED], each[self.baseline], self.baseline):
+            notes.append(f"There is no gain to keep: {reason}.")
         notes += divergences({name: each[name] for name in (FITTED, CLOSED)})
         if self.diverged.any():
             notes.append(
@@ -134,7 +143,8 @@ class Distillation(Printed, eqx.Module):
                 "the first is shown."
             )
         heads = ("number", FITTED, CLOSED, "standard error")
-        return Table(f"White box of {len(self.names)} numbers", heads, rows, notes)
+        title = f"White box of {counted(len(self.names), 'number')}"
+        return Table(title, heads, rows, notes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -252,8 +262,12 @@ def _check_scored(
 
 
 def _with(box: WhiteBox, row: Float[np.ndarray, " number"]) -> WhiteBox:
-    """The white box with these values of its free numbers, in alphabetical order."""
-    return box.with_numbers(dict(zip(sorted(box.numbers()), row.tolist(), strict=True)))
+    """The white box with these values of its free numbers, in alphabetical order.
+
+    They are from double precision, where a number that no update depends on may go anywhere.
+    """
+    values = map(in_range_of_type, row.tolist())
+    return box.with_numbers(dict(zip(sorted(box.numbers()), values, strict=True)))
 
 
 def _tested(

@@ -20,6 +20,7 @@ from lrevopt import storage
 from lrevopt.checks import instance, positive_integer, random_key
 from lrevopt.inner_loop.recorded_runs import Typical
 from lrevopt.inner_loop.run_checks import check_run
+from lrevopt.meta_training.settings import BACKPROPAGATING
 from lrevopt.optimizers import AbstractOptimizer
 from lrevopt.optimizers.stacking import stacked, unstacked
 from lrevopt.optimizers.white_box import WhiteBox
@@ -163,11 +164,12 @@ class _Training:
     def best(self, starts: _Starts, ties: Ties) -> Kept:
         """The best of these white boxes after training on the same problems.
 
-        A search without gradients would move what ties fix, so it gets white boxes that hold it.
+        Ties have no derivative, so that a meta-gradient leaves them. Perturbations of weights and a
+        penalty on them would not: there white boxes hold what ties fix.
         """
         each: Sequence[AbstractOptimizer] = unstacked(starts.boxes)
         training = self.settings.training
-        if training.estimator == "cma":
+        if training.estimator not in BACKPROPAGATING or training.penalty:
             each = [one.box.holding(*ties) for one in unstacked(starts.boxes)]
         best, scores = best_of(each, self.task, training, key=self.training_key)
         box = best.holding() if isinstance(best, WhiteBox) else cast(Tied, best).box

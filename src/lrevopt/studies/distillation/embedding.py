@@ -10,7 +10,7 @@ from lrevopt.inner_loop.recorded_runs import Typical
 from lrevopt.inner_loop.steps import visited_states
 from lrevopt.optimizers.white_box import WhiteBox
 from lrevopt.optimizers.white_box_documents import box_of, document_of, with_parts
-from lrevopt.optimizers.white_box_numbers import head_of
+from lrevopt.optimizers.white_box_numbers import head_of, in_range_of_type
 from lrevopt.studies.distillation.units import behind_adaptation, divisor_of, floor_of
 
 FAR = 10.0
@@ -77,7 +77,7 @@ def embedded(small: WhiteBox, large: WhiteBox, typical: Typical) -> WhiteBox:
             numbers["knee"] /= left
     box = box_of(wanted | {"numbers": numbers | held})
     if "knee" in numbers and "knee" not in {*known, *held}:
-        return box.with_numbers({"knee": far_knee(box, typical)})
+        return box.with_numbers({"knee": in_range_of_type(far_knee(box, typical))})
     return box
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Key
 from lrevopt.inner_loop.evaluation import BOOTSTRAP_SEED, CONFIDENCE, evaluate
 from lrevopt.optimizers import AbstractOptimizer
 from lrevopt.tasks.interface import AbstractTask
-from lrevopt.text import percent
+from lrevopt.text import counted, percent
 
 RESAMPLES = 4000
 """Bootstrap resamples of the problems."""
@@ -23,7 +23,9 @@ class Share(NamedTuple):
     high: float
 
     def words(self) -> str:
-        """Such as `61.2 % (55.1 % to 66.9 %)`."""
+        """Such as `61.2 % (55.1 % to 66.9 %)`, or `not available`."""
+        if np.isnan(self.value):
+            return percent(self.value)
         return f"{percent(self.value)} ({percent(self.low)} to {percent(self.high)})"
 
 
@@ -48,6 +50,19 @@ def gain_kept(
         shares, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], method="nearest"
     )
     return Share(value, float(low), float(high))
+
+
+def no_gain(
+    learned: Float[np.ndarray, " problem"],
+    baseline: Float[np.ndarray, " problem"],
+    baseline_name: str,
+) -> str | None:
+    """Why the gain of the learned optimizer has no size of which others have a share, or `None`."""
+    for row, name in ((learned, "learned optimizer"), (baseline, baseline_name)):
+        if diverged := int(np.sum(~np.isfinite(row))):
+            return f"{name} diverged on {diverged} of {counted(learned.size, 'test problem')}"
+    better = learned.mean() < baseline.mean()
+    return None if better else f"learned optimizer is not better than {baseline_name}"
 
 
 def without_luck(objectives: Float[np.ndarray, "*rows problem"]) -> np.ndarray:

@@ -30,7 +30,7 @@ from lrevopt.studies.distillation.contestants import (
     measured_beside,
     typical_sizes,
 )
-from lrevopt.studies.distillation.gain import Share, divergences, gain_kept
+from lrevopt.studies.distillation.gain import Share, divergences, gain_kept, no_gain
 from lrevopt.studies.distillation.moves import moves_from, simplest
 from lrevopt.studies.distillation.starts import random_boxes
 from lrevopt.studies.distillation.training import (
@@ -100,6 +100,8 @@ class WhiteBoxPath(Printed, eqx.Module):
             f"{number(float(self.baseline.mean()), 4)} on {self.learned.size} test problems. "
             f"Intervals: 95 %, bootstrap over problems. {len(self.tried)} white boxes were trained."
         ]
+        if reason := no_gain(self.learned, self.baseline, self.baseline_name):
+            notes.append(f"There is no gain to keep: {reason}.")
         moves = (f"{name} ({count})" for name, count in zip(self.names, self.counts, strict=True))
         notes += divergences(dict(zip(moves, self.objectives, strict=True)))
         heads = ("numbers", "move", "meta-objective", "gain kept", "low", "high")

@@ -19,6 +19,9 @@ from lrevopt.meta_training import (
     meta_train,
     meta_train_population,
 )
+from lrevopt.meta_training.outer_step import selection_score
+from lrevopt.meta_training.settings import of_selection
+from lrevopt.meta_training.training_checks import selection_problems
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.optimizers.stacking import stacked, unstacked
 from lrevopt.optimizers.white_box import WhiteBox
@@ -142,8 +145,12 @@ def best_of(
 ) -> tuple[AbstractOptimizer, Float[np.ndarray, " start"]]:
     """The best of these optimizers after training on the same problems, and all scores.
 
-    They are trained side by side, but in turn if they are searched without gradients.
+    They are trained side by side, but in turn if they are searched without gradients. Those that
+    have no number to train are scored as they are.
     """
+    if not any(map(eqx.is_inexact_array, jax.tree.leaves(starts[0]))):
+        scores = _as_they_are(starts, task, training, key=key)
+        return starts[int(np.argmin(scores))], scores
     if training.estimator == "cma":
         each = [meta_train(task, start, training, key=key, progress=False) for start in starts]
         run = PopulationRun(tuple(each))
@@ -152,6 +159,20 @@ def best_of(
         run = meta_train_population(task, stacked(starts), training, keys=keys, progress=False)
     scores = np.where(np.isfinite(run.scores), run.scores, np.inf)
     return run.members[int(np.argmin(scores))].optimizer, scores
+
+
+def _as_they_are(
+    optimizers: Sequence[AbstractOptimizer],
+    task: AbstractTask,
+    training: MetaTraining,
+    *,
+    key: Key[Array, ""],
+) -> Float[np.ndarray, " start"]:
+    """Scores on the selection problems that training from `key` would have."""
+    problems = selection_problems(task, jr.split(key)[1], training)
+    settings = of_selection(training)
+    found = [float(selection_score(one, task, problems, settings)) for one in optimizers]
+    return np.where(np.isfinite(found), found, np.inf)
 
 
 def first_and_best(scores: Float[np.ndarray, " box"], others: int) -> list[int]:
