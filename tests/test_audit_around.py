@@ -220,6 +220,48 @@ def test_single_precision_hyperparameters_are_read_as_decimals():
     assert lo.audit(made, optax.sgd(0.1, 0.9)).equal
 
 
+def stateless(rule):
+    """A transformation without a state."""
+    return optax.GradientTransformation(lambda x: (), lambda g, state, x=None: (rule(g), state))
+
+
+@pytest.mark.parametrize("names", ["ab", ("a",), (1, 2)])
+def test_names_are_two_strings(as_user, names):
+    with pytest.raises(ValueError, match=re.escape(f"`names` must be two strings, got {names!r}")):
+        lo.audit(lo.Adam(0.1), lo.Adam(0.1), names=names)
+
+
+def test_no_factor_makes_nan_of_numbers():
+    """Updates that are no numbers have no explanation, least of all a factor of NaN."""
+    found = lo.audit(optax.adam(0.01), stateless(lambda g: g * jnp.nan))
+    assert not found.equal
+    assert found.departures == ()
+
+
+@pytest.mark.parametrize("bound", [1.0, 0.25, 0.32718])
+def test_bounds_of_clipping_are_found(bound):
+    """Of optax's own chain, whether or not the bound is a round number."""
+    adam = optax.adam(0.01)
+    found = lo.audit(adam, optax.chain(optax.clip(bound), adam), names=("adam", "clipped"))
+    assert found.departure == f"clipped clips gradients at {bound:.4g}, adam does not"
+
+
+def growing(start):
+    """A rate that grows by a half from update to update, from a counter that begins as `start`."""
+    return optax.GradientTransformation(
+        lambda x: start, lambda g, count, x=None: (-g * (1 + count), count + 0.5)
+    )
+
+
+def test_a_counter_that_becomes_a_fraction_counts_on():
+    """Its type after an update is not that of its start, and would cut off the half."""
+    with jax.numpy_dtype_promotion("standard"):
+        found = lo.audit(
+            growing(jnp.int32(0)), lambda g: [-u * (1 + k / 2) for k, u in enumerate(g)]
+        )
+    assert found.equal
+
+
 @pytest.mark.parametrize(
     ("first", "said"),
     [
@@ -227,10 +269,13 @@ def test_single_precision_hyperparameters_are_read_as_decimals():
         (optax.adam, "`first` must give an update for a gradient"),
         (lambda gradients: [0.0], "1 updates for 32 gradients"),
         (lambda gradients: 1 / 0, "a ZeroDivisionError: division by zero"),
+        (stateless(lambda g: -0.1 * g + 0.1j), "`first` must give an update .* complex updates"),
+        (stateless(lambda g: jnp.zeros(7)), r"`first` must give .* shape \(7,\) for .* of \(1,\)"),
+        ((lambda x: 0, lambda g, s, x: (-0.1 * g + 1j, s)), "`first` must give .* complex updates"),
     ],
 )
 def test_what_is_no_optimizer_is_refused(as_user, first, said):
-    with pytest.raises(ValueError, match=re.escape(said)):
+    with pytest.raises(ValueError, match=said):
         lo.audit(first, lo.Adam(0.1))
     with pytest.raises(ValueError, match="`tolerance` must be a finite number above 0, got 0"):
         lo.audit(lo.Adam(0.1), lo.Adam(0.1), tolerance=0)

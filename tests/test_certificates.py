@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -400,3 +401,18 @@ def test_bad_arguments_are_refused():
         certify(opt, points, np.zeros((0, 1)))
     with pytest.raises(ValueError, match="`points.distinct` must have shape"):
         certify(lo.Nesterov(0.1, 0.9), points)
+
+
+@pytest.mark.parametrize("make", [optax.adam, optax.sign_sgd])
+def test_coordinates_that_are_not_read_are_those_of_the_point_itself(make):
+    """Searches end where the second moment is next to 0, or below, and its root is NaN: the update
+    that stands in the record is that of the exact point, 0.
+    """
+    momentum = optax.chain(optax.ema(0.9, debias=False), make(0.1))
+    opt = lo.from_optax(momentum, at_step=100)
+    near = np.full((1, len(opt.coordinates)), -1e-18)
+    near[0, -1] = 0.1
+    found = certify(opt, points_at(near))
+    assert found.stability == ("stable",)
+    np.testing.assert_array_equal(found.states, np.zeros_like(near))
+    np.testing.assert_array_equal(found.residuals, [0.0])

@@ -717,3 +717,33 @@ def test_bad_parameters_are_refused():
         transformation.update(jnp.zeros(2, complex), state)
     with pytest.raises(ValueError, match="`optimizer` must have a flat initial state"):
         to_optax(eqx.tree_at(lambda o: o.start, OPTIMIZERS["linear"](0.1), jnp.zeros(3)))
+
+
+def test_a_state_keeps_the_types_that_updates_give_it():
+    """A counter that begins as an integer and grows by 0.5, and an average that begins in single
+    precision: optax's own loop has both in double precision from the first update on.
+    """
+
+    def init(parameters):
+        means = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), parameters)
+        return jnp.int32(0), means
+
+    def update(gradients, state, parameters=None):
+        count, means = state
+        means = jax.tree.map(lambda m, g: 0.9 * m + g / 3, means, gradients)
+        return jax.tree.map(lambda m: -m / (1 + count), means), (count + 0.5, means)
+
+    transformation = optax.GradientTransformation(init, update)
+    gradients = np.random.default_rng(0).normal(size=20)
+    state, expected = transformation.init(jnp.zeros(1)), []
+    with jax.numpy_dtype_promotion("standard"):
+        for gradient in gradients:
+            moved, state = transformation.update(jnp.array([gradient]), state)
+            expected.append(float(moved[0]))
+        optimizer = lo.from_optax(transformation)
+    own, updates = optimizer.initial_state(), []
+    for gradient in gradients:
+        own = optimizer.transition(own, jnp.array(gradient))
+        updates.append(float(optimizer.readout @ own))
+    # Round-off of a few operations an update.
+    np.testing.assert_allclose(updates, expected, rtol=1e-13)

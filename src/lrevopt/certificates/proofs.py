@@ -238,11 +238,12 @@ def _refined(
         nearer[read] += inverse @ (image(state) - state)[read]
         if distance(nearer) < distance(state):
             state = nearer
+    small = np.abs(state) <= 1e-13 * max(1.0, float(np.linalg.norm(state[read])))
+    cleared = np.where(small & read, 0.0, state)
+    state = cleared if distance(cleared) <= distance(state) else state
     for _ in range(int((~read).sum())):  # one may depend on another
-        state = np.where(read, state, image(state))
-    small = np.abs(state) <= 1e-13 * max(1.0, float(np.linalg.norm(state)))
-    cleared = np.where(small, 0.0, state)
-    return cleared if distance(cleared) <= distance(state) else state
+        state = np.where(read, state, image(state) + 0.0)  # 0, not -0
+    return state
 
 
 def _largest(

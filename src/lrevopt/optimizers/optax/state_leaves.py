@@ -36,9 +36,35 @@ class StateLeaf(NamedTuple):
         return 0 if self.kind in ("constant", "hyperparameter", "held") else prod(self.shape)
 
 
+ROUNDS = 4
+"""Updates after which the types of a state no longer change."""
+
+
 def init_state(transformation: Any, parameters: PyTree[Array]) -> Any:
+    """The state before the first update, in the types that its arrays have after updates.
+
+    A counter that begins as an integer and grows by 0.5 is a floating-point number from the first
+    update on. In its first type it would be cut off at every update.
+    """
+
+    def types(state: Any) -> list[Any]:
+        after = transformation.update(parameters, state, parameters)[1]
+        return carried_on(state, after)
+
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        return transformation.init(parameters)
+        state = transformation.init(parameters)
+        for _ in range(ROUNDS):
+            structure: Any
+            leaves, structure = jax.tree.flatten(state)
+            wanted = [leaf.dtype for leaf in jax.eval_shape(types, state)]
+            typed = [
+                leaf if jnp.result_type(leaf) == dtype else jnp.asarray(leaf).astype(dtype)
+                for leaf, dtype in zip(leaves, wanted, strict=True)
+            ]
+            if all(one is other for one, other in zip(typed, leaves, strict=True)):
+                return state
+            state = structure.unflatten(typed)
+    raise ValueError("its state has other types after every update")
 
 
 def with_constants(transformation: Any, constants: Mapping[str, Array]) -> Any:

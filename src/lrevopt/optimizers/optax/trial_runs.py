@@ -9,7 +9,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, PyTree
 
-from lrevopt.optimizers.optax.state_leaves import carried_on
+from lrevopt.optimizers.optax.state_leaves import carried_on, init_state
 
 CACHED = 32
 """Transformations whose trial runs are cached."""
@@ -35,7 +35,7 @@ def arrays_of_key(key: Key) -> list[Array]:
 
 def trial_run(transformation: Any, gradients: PyTree[Array], parameters: PyTree[Array]) -> Any:
     """Updates of a run, and states from its start on, stacked along a first axis of steps."""
-    start = transformation.init(jax.tree.map(lambda path: path[0], parameters))
+    start = init_state(transformation, jax.tree.map(lambda path: path[0], parameters))
     start = jax.tree.map(jnp.asarray, start)
 
     def body(state: Any, required: Any) -> Any:

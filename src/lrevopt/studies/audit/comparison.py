@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 
-from lrevopt.checks import finite
+from lrevopt.checks import finite, shown
 from lrevopt.studies.audit.experiments import difference, experiments, measured
 from lrevopt.studies.audit.explanation import Side, explain
 from lrevopt.studies.audit.record import Answer, Audit, properties
@@ -45,13 +45,16 @@ def audit(
     Where they differ, departures of the catalogue (`lo.DEPARTURES`) are tried, and those count that
     turn one optimizer's updates into the other's to the tolerance.
 
-    Raises `ValueError` for anything else than an optimizer, one that fails, or a tolerance that is
-    not positive.
+    `names` are two strings for the two, in place of their own names.
+
+    Raises `ValueError` for anything else than an optimizer, one that fails or whose updates are
+    complex or of another shape than gradients, `names` that are no two strings, or a tolerance that
+    is not positive.
     """
     if tolerance is None:
         tolerance = DOUBLE if jax.config.read("jax_enable_x64") else IN_SINGLE
     tolerance = finite("tolerance", tolerance, above=0.0)
-    name, other_name = names or (None, None)
+    name, other_name = (None, None) if names is None else _two_names(names)
     subjects = [as_subject("first", first, name), as_subject("second", second, other_name)]
     said = (subjects[0].name, subjects[1].name)
     if said[0] == said[1]:
@@ -61,6 +64,12 @@ def audit(
         for subject, name in zip(subjects, said, strict=True)
     )
     return compare(one, other)
+
+
+def _two_names(names: Any) -> tuple[str, str]:
+    if not (isinstance(names, tuple | list) and [type(name) for name in names] == [str, str]):
+        raise ValueError(f"`names` must be two strings, got {shown(names)}.")
+    return names[0], names[1]
 
 
 def compare(one: Side, other: Side) -> Audit:

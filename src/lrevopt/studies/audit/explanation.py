@@ -166,7 +166,7 @@ def _factors(first: Side, second: Side, tolerance: float) -> Explanation | None:
     """A factor on all updates."""
     pairs = (first.known["first update"], second.known["first update"])
     one, other = (float(each[0, 0, 0]) for each in pairs)
-    if one != 0 and other != 0:
+    if one != 0 and other != 0 and np.isfinite(other / one):
         value = short(other / one)
         scaled = changed(first.subject, after=lambda updates: value * updates)
         if value != -1 and same_as(scaled, second, tolerance):

@@ -53,7 +53,10 @@ def fit(
             break
         found = grid[best]
         grid = np.linspace(low, high, POINTS + 1)
-        grid = np.unique(np.append(grid, found))
+        if low < found < high:
+            # In place of the nearest point: of two as close as round-off the wrong one may seem the
+            # better, and the interval between its neighbours would then miss the minimum.
+            grid[1 + np.argmin(np.abs(grid[1:-1] - found))] = found
     return short(float(grid[int(np.argmin(cost(grid)))]))
 
 

@@ -13,10 +13,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+import optax
 from jaxtyping import Float
 
 from lrevopt.optimizers.interface import AbstractOptimizer, moved_at, start_at
+from lrevopt.optimizers.optax.trial_runs import trial_run
 from lrevopt.specs import takes
 
 Traces = Float[np.ndarray, "step trace dim"]
@@ -96,17 +97,15 @@ def _compiled(
     argument: str, init: Callable[..., Any], update: Callable[..., Any]
 ) -> Callable[[Traces, Traces], Traces]:
     """Updates of a pair that JAX can trace, all traces in one program of double precision."""
+    pair = optax.GradientTransformation(init, update)
 
     def one(gradients: Any, parameters: Any) -> Any:
-        start = jax.tree.map(jnp.asarray, init(parameters[0]))
-
-        def body(state: Any, met: Any) -> Any:
-            moved, after = update(met[0], state, met[1])
-            # A scan's carry must not change its dtype.
-            after = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), after, state)
-            return after, moved
-
-        return lax.scan(body, start, (gradients, parameters))[1]
+        updates = jnp.asarray(trial_run(pair, gradients, parameters)[0])
+        if updates.shape != gradients.shape:
+            raise ValueError(
+                f"an update of shape {updates.shape[1:]} for a gradient of {gradients.shape[1:]}"
+            )
+        return _real(updates)
 
     program = eqx.filter_jit(jax.vmap(one, in_axes=1, out_axes=1))
 
@@ -133,7 +132,7 @@ def _by_hand(
         state, updates = init(parameters[0].copy()), []
         for gradient, parameter in zip(gradients, parameters, strict=True):
             moved, state = update(gradient.copy(), state, parameter.copy())
-            updates.append(np.broadcast_to(np.asarray(moved, float), gradient.shape))
+            updates.append(np.broadcast_to(np.asarray(_real(moved), float), gradient.shape))
         return np.array(updates)
 
     return _one_by_one(argument, one)
@@ -163,6 +162,13 @@ def _of_history(argument: str, formula: Callable[..., Any]) -> Callable[[Traces,
         return np.stack([history(*column) for column in columns], axis=-1)
 
     return _one_by_one(argument, one)
+
+
+def _real(updates: Any) -> Any:
+    """Updates, if they are real: NumPy would drop imaginary parts."""
+    if np.iscomplexobj(updates):
+        raise ValueError(f"complex updates, {np.result_type(updates)}")
+    return updates
 
 
 def _one_by_one(

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
+from lrevopt.checks import shown
+
 Loss = Callable[[PyTree], Float[Array, ""]]
 Step = Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]
 
@@ -130,13 +132,24 @@ def _sums(
         weight, known, jnp.ones_like(known), *(weight * part for part in parts), saturated,
         jnp.square(update), jnp.square(parameter),
     ]  # fmt: skip
-    operands = tuple(term.reshape(-1).astype(dtype) for term in terms)
-    zeros = tuple(jnp.zeros((), dtype) for _ in operands)
-    found = jax.lax.reduce(
+    found = _sum_each(tuple(term.reshape(-1).astype(dtype) for term in terms))
+    return jnp.stack(found) * (size / max(gradient.size, 1))
+
+
+@jax.custom_jvp
+def _sum_each(operands: tuple[Array, ...]) -> tuple[Array, ...]:
+    """Sums of several vectors, in one pass. JAX has no derivative of a reduction of several."""
+    zeros = tuple(jnp.zeros((), operand.dtype) for operand in operands)
+    return tuple(jax.lax.reduce(
         operands, zeros, lambda one, other: tuple(a + b for a, b in zip(one, other, strict=True)),
         (0,),
-    )  # fmt: skip
-    return jnp.stack(found) * (size / max(gradient.size, 1))
+    ))  # fmt: skip
+
+
+@_sum_each.defjvp
+def _sum_each_jvp(primals, tangents):
+    (moved,) = tangents
+    return _sum_each(*primals), tuple(part.sum() for part in moved)
 
 
 def _sampled(array: Array) -> Array:
@@ -179,7 +192,11 @@ def measure_curvature(
     bounds = [bound.astype(float) for bound in bounds]
 
     def loss_at(leaves: list[Array]) -> Float[Array, ""]:
-        return loss(eqx.combine(structure.unflatten(leaves), params))
+        value = loss(eqx.combine(structure.unflatten(leaves), params))
+        one = jax.tree_util.all_leaves([value]) and jnp.shape(value) == ()
+        if not (one and jnp.issubdtype(jnp.result_type(value), jnp.floating)):
+            raise ValueError(f"`loss` must return one real number, got {shown(value)}.")
+        return jnp.asarray(value)
 
     def product(direction: list[Array]) -> tuple[Array, list[Array]]:
         tangents = [part.astype(x.dtype) for part, x in zip(direction, at, strict=True)]

@@ -27,7 +27,7 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
-from lrevopt.checks import positive_integer, shown, yes_or_no
+from lrevopt.checks import instance, positive_integer, shown, yes_or_no
 from lrevopt.optimizers.optax.recipe import is_transformation
 from lrevopt.studies.observation.measuring import Loss, Step, measure_curvature, measure_groups
 
@@ -89,8 +89,8 @@ def observe(
       sharpness begins to exceed what is stable; only with `sharpness=True`.
 
     Updates are those of `transformation`, which may couple parameters and take more arguments. The
-    state is an `ObserveState`, arrays of fixed shapes. Raises `ValueError` for bad arguments, and,
-    in `update`, without the parameters or the loss that the sharpness needs.
+    state is an `ObserveState`, arrays of fixed shapes. Raises `ValueError` for bad arguments and,
+    in `update`, for gradients not of the parameters, and without what the sharpness needs.
     """
     every, length = positive_integer("every", every), positive_integer("length", length)
     _check_announce(announce, sharpness=yes_or_no("sharpness", sharpness))
@@ -110,11 +110,10 @@ def observe(
         **extra: Any,
     ) -> tuple[PyTree, ObserveState]:
         _require(loss, params, wanted=sharpness)
+        places = _places(gradients, params, state, groups)
         measure = _measuring(
             lambda gradient, before: inner.update(gradient, before, params, **extra),
-            (gradients, params), state,
-            [state.names.index(name) for name in group_names(gradients, groups)],
-            (loss if sharpness else None, announce),
+            (gradients, params), state, places, (loss if sharpness else None, announce),
         )  # fmt: skip
         records = lax.cond(state.updates % every == 0, measure, lambda same: same, state.records)
         # The record comes first: the gradient may then be overwritten by what the update returns.
@@ -157,6 +156,39 @@ def _require(loss: Loss | None, params: PyTree | None, *, wanted: bool) -> None:
     for name, value in (("params", params), ("loss", loss)):
         if wanted and value is None:
             raise ValueError(f"`{name}` must be given to `update` where sharpness=True, got None.")
+    if wanted and not callable(loss):
+        raise ValueError(f"`loss` must be a function of the parameters, got {shown(loss)}.")
+
+
+def _places(
+    gradients: PyTree, params: PyTree | None, state: Any, groups: Callable[[str], str] | None
+) -> list[int]:
+    """The group of each gradient, by its number. Refuses gradients that are not of the parameters,
+    and a state of another optimizer.
+    """
+    instance("state", state, ObserveState, "what `init` or `update` returned")
+    known, found = state.names, group_names(gradients, groups)
+    if unknown := [name for name in found if name not in known]:
+        raise ValueError(
+            "`gradients` must be of the parameters that were given to `init`, in "
+            f"{', '.join(known[:4])}{', ...' * (len(known) > 4)}, got one in {unknown[0]}: a "
+            "wrapper with parameters of its own, such as `optax.lookahead`, goes around "
+            "`lo.observe`."
+        )
+    if params is not None:
+        _require_shapes(gradients, params)
+    return [known.index(name) for name in found]
+
+
+def _require_shapes(gradients: PyTree, params: PyTree) -> None:
+    places = dict(jax.tree_util.tree_leaves_with_path(params))
+    for path, gradient in jax.tree_util.tree_leaves_with_path(gradients):
+        wanted = jnp.shape(places[path]) if path in places else None
+        if wanted != jnp.shape(gradient):
+            raise ValueError(
+                f"`params` must have an array of shape {jnp.shape(gradient)} where the gradient "
+                f"`{jax.tree_util.keystr(path)}` is, got {'none' if wanted is None else wanted}."
+            )
 
 
 def _measuring(
