@@ -35,9 +35,9 @@ class OneDimensional(AbstractOptimizer):
 class Jumping(AbstractOptimizer):
     """Straight below an edge and from it on, with (value at the edge, slope) of each side."""
 
-    edge: Float[Array, ""] = eqx.field(converter=jnp.asarray)
-    below: Float[Array, "2"] = eqx.field(converter=jnp.asarray)
-    above: Float[Array, "2"] = eqx.field(converter=jnp.asarray)
+    edge: Any = eqx.field(converter=jnp.asarray)
+    below: Any = eqx.field(converter=jnp.asarray)
+    above: Any = eqx.field(converter=jnp.asarray)
 
     @property
     def readout(self) -> Float[Array, "1"]:

@@ -75,7 +75,7 @@ def test_the_record_is_kept_with_its_table_and_said_in_the_report(run):
 
 def test_a_record_of_other_settings_is_replaced_with_a_word(run):
     """The same call again is silent."""
-    path, said = run.folder / "horizons.npz", []
+    path, said = run.folder / "horizons.npz", list[str]()
     for horizons, problems in (((2, 4), 3), ((2, 4), 3), ((2,), 4)):
         quietly(run, horizons=horizons, problems=problems, against=("adam",), say=said.append)
     replaced = [line for line in said if line.startswith("Replaces")]

@@ -99,21 +99,36 @@ def search(**changed):
         (lambda: search(problems=0), "`problems` must be"),
         (lambda: lo.rescaled(optimizer(), -1.0), "`input_factor` must be"),
         (lambda: lo.rescaled(optimizer(), 1.0, float("inf")), "`output_factor` must be"),
-        (lambda: lo.rescaled(optimizer(), 1e40), "`input_factor` must be .* float32 .* got 1e.40"),
-        (lambda: lo.rescaled(optimizer(), 1.0, 1e-50), "`output_factor` must be .* got 1e-50"),
-        (
-            lambda: lo.rescaled(lo.rescaled(optimizer(), 1e30), 1e30),
-            "`input_factor` times `optimizer.input_scale` must be .* got 5e.59",
-        ),
-        (lambda: lo.GRUOptimizer(2, key=jr.key(0), input_scale=1e40), "`input_scale` must be"),
-        (lambda: lo.GRUOptimizer(2, key=jr.key(0), output_scale=1e-50), "`output_scale` must be"),
-        (lambda: lo.GRUCell(2, key=jr.key(0), input_deviation=1e40), "`input_deviation` must be"),
-        (lambda: ScaledGradients(lo.Momentum(0.1, 0.9), 1e40), "`scale` must be finite"),
-        (lambda: ScaledGradients(lo.Momentum(0.1, 0.9), [1.0, 2.0]), "`scale` must be a scalar"),
     ],
 )
 def test_refusals_name_the_argument(refused, said):
     with pytest.raises(ValueError, match=said):
+        refused()
+
+
+@pytest.mark.usefixtures("as_user")
+@pytest.mark.parametrize(
+    ("refused", "said"),
+    [
+        (lambda: lo.rescaled(optimizer(), 1e40), "`input_factor` must be .* float32 .* got 1e"),
+        (lambda: lo.rescaled(optimizer(), 1.0, 1e-50), "`output_factor` must be .* got 1e-50"),
+        (
+            lambda: lo.rescaled(lo.rescaled(optimizer(), 1e30), 1e30),
+            "`input_factor` times `optimizer.input_scale` must be .* got 5e",
+        ),
+        (lambda: lo.GRUOptimizer(2, key=jr.key(0), input_scale=1e40), "`input_scale` must be"),
+        (lambda: lo.GRUOptimizer(2, key=jr.key(0), output_scale=1e-50), "`output_scale` must be"),
+        (lambda: lo.GRUCell(2, key=jr.key(0), input_deviation=1e40), "`input_deviation` must be"),
+        (
+            lambda: ScaledGradients(lo.Momentum(0.1, 0.9), jnp.asarray(jnp.inf)),
+            "`scale` must be finite",
+        ),
+        (lambda: ScaledGradients(lo.Momentum(0.1, 0.9), jnp.ones(2)), "`scale` must be a scalar"),
+    ],
+)
+def test_single_precision_must_hold_all_scales(refused, said):
+    """It has no 1e40, and 1e-50 is 0 there."""
+    with jax.enable_x64(False), pytest.raises(ValueError, match=said):
         refused()
 
 
