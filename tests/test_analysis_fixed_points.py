@@ -32,6 +32,25 @@ class OneDimensional(AbstractOptimizer):
         return jnp.tanh(3 * state) + gradient
 
 
+class Jumping(AbstractOptimizer):
+    """Straight below an edge and from it on, with (value at the edge, slope) of each side."""
+
+    edge: Any = eqx.field(converter=jnp.asarray)
+    below: Any = eqx.field(converter=jnp.asarray)
+    above: Any = eqx.field(converter=jnp.asarray)
+
+    @property
+    def readout(self) -> Float[Array, "1"]:
+        return jnp.ones(1)
+
+    def initial_state(self) -> Float[Array, "1"]:
+        return jnp.zeros(1)
+
+    def transition(self, state: Float[Array, "1"], gradient: Float[Array, ""]) -> Float[Array, "1"]:
+        value, slope = jnp.where(state < self.edge, self.below[:, None], self.above[:, None])
+        return value + slope * (state - self.edge)
+
+
 def random_gru(seed: int, gain: float) -> lo.RecurrentOptimizer:
     """Recurrent weights of spectral norm about `2 gain`: contracting for small gains."""
     opt = eqx.filter_jit(lo.GRUOptimizer)(8, key=jr.key(seed))
@@ -353,3 +372,27 @@ def test_what_the_update_divides_by_is_at_rest_only_where_it_is():
     update = -1e-3 * 0.3 / (1 - 0.9**1000) / (root + 1e-16)
     np.testing.assert_allclose(found.states, [[0.3, 1e-13, update]], rtol=1e-3)
     assert found.shares == 1
+
+
+@pytest.mark.parametrize(
+    ("edge", "below", "above"),
+    [(1.0, (2.0, 0.5), (0.0, 0.5)), (2.0, (3.0, 1.0), (0.0, 1.0)), (2.5, (3.0, 1.0), (1.5, 1.0))],
+)
+def test_a_jump_over_the_diagonal_is_no_fixed_point(edge, below, above):
+    """F goes from above h to below h without a value between: searches end at the edge."""
+    opt = Jumping(edge, below, above)
+    starts = np.append(np.linspace(0, 3, 7), np.nextafter(edge, 0))[:, None]
+    found = find_fixed_points(opt, starts)
+    assert not found.converged.any()
+    assert set(found.reasons) == {"F moves it by more than round-off"}
+    assert np.all(found.speeds > 0.1)
+    assert not len(lo.find_attractors(opt, starts, steps=200).states)
+    assert lo.linearize(opt, starts[-1]).moving
+
+
+def test_beside_a_jump_fixed_points_are_found():
+    """`h' = h / 2 + 1/4` below 1 rests at 1/2; above 1, `h' = h / 2 + 2` rests at 4."""
+    starts = np.array([[-2.0], [0.9], [1.0], [9.0]])
+    found = find_fixed_points(Jumping(1.0, (0.75, 0.5), (2.5, 0.5)), starts)
+    assert found.converged.all()
+    np.testing.assert_allclose(found.states[:, 0], [0.5, 0.5, 4, 4], atol=1e-12)

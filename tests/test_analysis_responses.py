@@ -241,3 +241,38 @@ def test_a_response_that_grows_beyond_bounds_is_refused(momentum, steps):
     said = rf"`steps` must be so few .* has an eigenvalue of size {size}, got {steps}"
     with pytest.raises(ValueError, match=said):
         lo.momentum_fit(model, steps=steps)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_moves_nothing_in_exact_arithmetic_moves_nothing(seed):
+    """Gradients reach the modes of 0.9 and 0.5, updates read those of 0.8 and 0.3: w J^k B is 0.
+
+    In other coordinates it is the round-off of terms that cancel, to which no momenta belong.
+    """
+    apart = model_of(np.diag([0.9, 0.8, 0.5, 0.3]), [1, 0, 2, 0], [0, 1, 0, -1])
+    for model in (apart, turned(apart, seed), model_of(0.9 * np.eye(2), [1, 1], [1, -1])):
+        assert not lo.hankel_values(model).any()
+        fit = lo.momentum_fit(model, 2)
+        assert not fit.learning_rates.any()
+        assert fit.residual == 0
+    modes = lo.eigenmodes(turned(apart, seed))
+    np.testing.assert_allclose(modes.eigenvalues, [0.9, 0.8, 0.5, 0.3], rtol=1e-12)
+    np.testing.assert_allclose(modes.learning_rates, 0, atol=1e-12)
+
+
+def test_a_response_far_below_its_terms_is_still_one():
+    """Of terms of size 1 there is left 1e-9: one momentum, to the seven digits that are left."""
+    planted = model_of(np.diag([0.9, 0.8]), [1e-9, 1], [1, 0])
+    model = turned(planted, 1)
+    values, fit = lo.hankel_values(model), lo.momentum_fit(model)
+    np.testing.assert_allclose(values, [1, 0], atol=1e-5)
+    np.testing.assert_allclose(fit.eigenvalues, [0.9], rtol=1e-5)
+    np.testing.assert_allclose(fit.learning_rates, [-1e-9], rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1e-160, 1e160])
+def test_units_of_gradients_and_parameters_do_not_matter(size):
+    """Squares of B or of w overflow, or are 0; the response itself is of size 1."""
+    J, B, w = [[0.5, 0.1], [0.0, 0.3]], np.array([1.0, 2.0]), np.array([1.0, -0.5])
+    values = lo.hankel_values(model_of(J, B, w))
+    np.testing.assert_allclose(lo.hankel_values(model_of(J, size * B, w / size)), values, rtol=1e-9)

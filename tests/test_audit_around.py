@@ -246,6 +246,42 @@ def test_bounds_of_clipping_are_found(bound):
     assert found.departure == f"clipped clips gradients at {bound:.4g}, adam does not"
 
 
+@pytest.mark.parametrize("bound", [1.0, 0.5])
+def test_a_bound_on_the_norm_of_an_array_is_found(bound):
+    """One parameter alone is clipped, three are shortened together."""
+    adam = optax.adam(0.01)
+    clipped = optax.chain(optax.clip_by_global_norm(bound), adam)
+    found = lo.audit(clipped, adam, names=("clipped", "adam"))
+    assert found.departures == ("norm_clipping",)
+    assert found.departure == (
+        f"clipped clips the norm of each array of gradients at {bound:g}, adam does not"
+    )
+
+
+def test_where_nothing_is_finite_nothing_is_equal():
+    """NaN in both agrees, but is no evidence."""
+    found = lo.audit(stateless(lambda g: g * jnp.nan), stateless(lambda g: g + jnp.nan))
+    assert not found.equal
+    assert found.difference is None
+    assert found.verdict == "Nothing to compare: no update of both is finite."
+    assert {row[3] for row in found.table().rows} == {"nothing finite"}
+    assert "no" not in {value for row in found.properties.rows for value in row[1:]}
+
+
+def test_updates_without_value_in_both_are_said():
+    """g / g has none at 0, where most traces end."""
+    found = lo.audit(stateless(lambda g: -g / jnp.abs(g)), stateless(lambda g: -jnp.abs(g) / g))
+    assert found.equal
+    assert found.verdict.startswith(
+        "Equal where finite: these updates agree to 1e\N{MINUS SIGN}09. "
+    )
+    assert "the first: updates without any gradient." in found.verdict
+    rows = {row[0]: row[3] for row in found.table().rows}
+    assert rows["first update at gradient 1"] == "equal"
+    assert rows["updates without any gradient"] == "nothing finite"
+    assert rows["one gradient and then none"] == "equal where finite"
+
+
 def growing(start):
     """A rate that grows by a half from update to update, from a counter that begins as `start`."""
     return optax.GradientTransformation(

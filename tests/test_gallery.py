@@ -20,6 +20,7 @@ from lrevopt import storage
 from lrevopt.inner_loop.sampled_states import SampledStates
 from lrevopt.optimizers import from_optax
 from lrevopt.plots.gallery import FAINTEST, figure_gallery
+from lrevopt.runs.gallery import write_gallery
 from lrevopt.studies.gallery import (
     Gallery,
     gallery_markdown,
@@ -346,6 +347,20 @@ def test_the_script_writes_all_it_promises(monkeypatch, capsys, tmp_path):
     said = capsys.readouterr().out
     assert said.startswith("sgd: learning rate ")
     assert said.endswith((tmp_path / "new" / "gallery.md").read_text())
+
+
+def test_a_gallery_of_other_settings_is_replaced_with_a_word(tmp_path):
+    """The same call again is silent; another task is another setting."""
+    said: list[str] = []
+    for task, steps in ((lo.Rosenbrock(), 1), (lo.Rosenbrock(), 1), (lo.LinearRegression(), 2)):
+        write_gallery(task, tmp_path, names=("sgd",), problems=2, steps=steps, say=said.append)
+    replaced = [line for line in said if line.startswith("Replaces")]
+    path, sentence = tmp_path / "gallery.npz", "which was made with other settings: steps, task."
+    assert replaced == [f"Replaces {path}, {sentence}"]
+    assert storage.load_record(Gallery, path).task == "LinearRegression"
+    path.write_bytes(b"no record")
+    write_gallery(lo.Rosenbrock(), tmp_path, names=("sgd",), problems=2, steps=1, say=said.append)
+    assert f"Replaces {path}, which is damaged." in said
 
 
 @pytest.mark.usefixtures("as_user")

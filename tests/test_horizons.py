@@ -39,7 +39,7 @@ def kept(run):
 
 
 def quietly(run, **arguments):
-    return horizons_run(run, say=lambda line: None, **{"problems": 3, **arguments})
+    return horizons_run(run, **{"problems": 3, "say": lambda line: None, **arguments})
 
 
 def test_every_horizon_is_an_evaluation_of_that_length(run):
@@ -71,6 +71,17 @@ def test_the_record_is_kept_with_its_table_and_said_in_the_report(run):
     assert [label for label, _ in Run(run.folder).facts("horizons")] == [
         "After 2 updates", "After 4 updates",
     ]  # fmt: skip
+
+
+def test_a_record_of_other_settings_is_replaced_with_a_word(run):
+    """The same call again is silent."""
+    path, said = run.folder / "horizons.npz", list[str]()
+    for horizons, problems in (((2, 4), 3), ((2, 4), 3), ((2,), 4)):
+        quietly(run, horizons=horizons, problems=problems, against=("adam",), say=said.append)
+    replaced = [line for line in said if line.startswith("Replaces")]
+    sentence = "which was made with other settings: problems, horizons."
+    assert replaced == [f"Replaces {path}, {sentence}"]
+    assert kept(run).values.tolist() == [2]
 
 
 def test_a_run_without_baselines_runs_alone(run):

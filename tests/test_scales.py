@@ -14,6 +14,7 @@ from test_scripts import call
 import lrevopt as lo
 from lrevopt import storage
 from lrevopt.optimizers import saved
+from lrevopt.optimizers.wrappers import ScaledGradients
 from lrevopt.runs import report_page as report
 from lrevopt.runs.contents import Run
 from lrevopt.runs.experiment import key_stream
@@ -102,6 +103,32 @@ def search(**changed):
 )
 def test_refusals_name_the_argument(refused, said):
     with pytest.raises(ValueError, match=said):
+        refused()
+
+
+@pytest.mark.usefixtures("as_user")
+@pytest.mark.parametrize(
+    ("refused", "said"),
+    [
+        (lambda: lo.rescaled(optimizer(), 1e40), "`input_factor` must be .* float32 .* got 1e"),
+        (lambda: lo.rescaled(optimizer(), 1.0, 1e-50), "`output_factor` must be .* got 1e-50"),
+        (
+            lambda: lo.rescaled(lo.rescaled(optimizer(), 1e30), 1e30),
+            "`input_factor` times `optimizer.input_scale` must be .* got 5e",
+        ),
+        (lambda: lo.GRUOptimizer(2, key=jr.key(0), input_scale=1e40), "`input_scale` must be"),
+        (lambda: lo.GRUOptimizer(2, key=jr.key(0), output_scale=1e-50), "`output_scale` must be"),
+        (lambda: lo.GRUCell(2, key=jr.key(0), input_deviation=1e40), "`input_deviation` must be"),
+        (
+            lambda: ScaledGradients(lo.Momentum(0.1, 0.9), jnp.asarray(jnp.inf)),
+            "`scale` must be finite",
+        ),
+        (lambda: ScaledGradients(lo.Momentum(0.1, 0.9), jnp.ones(2)), "`scale` must be a scalar"),
+    ],
+)
+def test_single_precision_must_hold_all_scales(refused, said):
+    """It has no 1e40, and 1e-50 is 0 there."""
+    with jax.enable_x64(False), pytest.raises(ValueError, match=said):
         refused()
 
 

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Complex, Float
 
+from lrevopt.analysis.impulse import response_of
 from lrevopt.analysis.precision import AnyArray, as_double, double_precision, double_states
 from lrevopt.analysis.resolution import expand
 from lrevopt.checks import gradient_value, instance
@@ -266,7 +267,8 @@ def eigenmodes(linearization: Linearization) -> Modes:
     response = impulse_response(linearization, 2 * len(J))
     rebuilt = mode_responses(modes, 2 * len(J)).sum(axis=0).real
     error = np.abs(rebuilt - response).max()
-    if not error <= RESPONSE_ERROR * np.abs(response).max():
+    size = np.abs(response).max() or np.linalg.norm(w) * np.linalg.norm(B)
+    if not error <= RESPONSE_ERROR * size:
         missed = f"miss the impulse response of size {np.abs(response).max():.3g} by {error:.1e}"
         raise ValueError(
             "`linearization.recurrent` must have independent eigenvectors, but is near-defective: "
@@ -279,17 +281,6 @@ def impulse_response(linearization: Linearization, steps: int) -> Float[np.ndarr
     """Updates `w J^k B`, k = 0, 1, ..., that one unit of gradient causes."""
     model = linearization
     return response_of(model.readout, model.recurrent, model.input, steps)
-
-
-def response_of(
-    w: Float[np.ndarray, " part"], J: Float[np.ndarray, "part part"],
-    B: Float[np.ndarray, " part"], steps: int,
-) -> Float[np.ndarray, " step"]:  # fmt: skip
-    """`w J^k B`, k = 0, 1, ..., of any part of a linearized optimizer."""
-    response = np.zeros(steps)
-    for step in range(steps):
-        response[step], B = w @ B, J @ B
-    return response
 
 
 def mode_responses(modes: Modes, steps: int) -> Complex[np.ndarray, "mode step"]:

@@ -7,6 +7,8 @@ A residual `F(h, g) - h` counts as 0 where it is no larger than what F itself lo
 eps is the spacing of double precision. The first term bounds what rounded arguments and a rounded
 result do, with room for the operations between them. `noise` is measured: how far F departs from
 its tangent when h changes by a few units in the last place. It sees numbers that cancel inside F.
+It counts up to half the digits of that bound: what departs by more is a jump of F, which no search
+may take for rest.
 """
 
 from collections.abc import Callable
@@ -27,6 +29,9 @@ SPACING = float(np.finfo(float).eps)
 
 ROOM, SEEN = 1e3, 16.0
 """Factors on the bound and on the measured noise."""
+
+MOST_NOISE = SPACING**0.5
+"""Noise, per unit of max(1, |J| |h| + |B| |g| + |F|), beyond which F jumps."""
 
 PERTURBATIONS = 8
 
@@ -133,6 +138,7 @@ def _expand(opt, states, gradients, *, mesh=None):
     with np.errstate(invalid="ignore", over="ignore"):
         lost = np.einsum("pij,pj->pi", np.abs(recurrent), np.abs(states))
         lost = lost + np.abs(inputs) * np.abs(gradients)[:, None] + np.abs(following)
+        noise = np.minimum(noise, MOST_NOISE * np.maximum(1.0, lost))
         round_off, resolution = (
             ROOM * SPACING * np.maximum(least, lost) + SEEN * noise for least in (0.0, 1.0)
         )

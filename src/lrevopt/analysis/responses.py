@@ -24,13 +24,13 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Complex, Float, Inexact
 
+from lrevopt.analysis.impulse import response_of
 from lrevopt.analysis.linearization import (
     DIGITS,
     PER_GRADIENT,
     Linearization,
     check_differentiable,
     impulse_response,
-    response_of,
     timescale,
 )
 from lrevopt.analysis.rest import MARGINAL
@@ -122,8 +122,9 @@ def hankel_values(linearization: Linearization) -> Float[np.ndarray, " state"]:
     """
     check_differentiable(linearization)
     J, B, w = _fading_part(linearization)
+    B, w = (part / (np.abs(part).max(initial=0.0) or 1.0) for part in (B, w))  # squares are finite
     values = np.zeros(len(linearization.input))
-    if len(J):
+    if response_of(w, J, B, 2 * len(J)).any():
         product = _gramian_factor(J.T, w).T @ _gramian_factor(J, B)
         found = np.linalg.svd(product, compute_uv=False)
         values[: len(found)] = found

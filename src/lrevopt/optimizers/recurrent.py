@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Key
 
-from lrevopt.checks import finite, positive_integer, random_key, shown, yes_or_no
+from lrevopt.checks import positive_integer, positive_of_type, random_key, shown, yes_or_no
 from lrevopt.optimizers.interface import AbstractOptimizer
 
 
@@ -53,7 +53,8 @@ class GRUCell(AbstractCell):
     the first hundred meta-steps and worse after them.
 
     `gates` stacks the matrices of z and r; `inputs` and `bias` stack z, r and c. Raises
-    `ValueError` for a width below 1 or a deviation that is not positive and finite.
+    `ValueError` for a width below 1, or a deviation that is not a positive number which the
+    default floating type holds.
     """
 
     gates: Float[Array, "2*units units"]
@@ -66,7 +67,7 @@ class GRUCell(AbstractCell):
         gates, candidate, inputs = jr.split(random_key("key", key), 3)
         scale = units**-0.5
         deviation = scale if input_deviation is None else input_deviation
-        finite("input_deviation", deviation, above=0.0)
+        positive_of_type("input_deviation", deviation, jnp.result_type(float))
         self.gates = scale * jr.normal(gates, (2 * units, units))
         self.candidate = scale * jr.normal(candidate, (units, units))
         self.inputs = deviation * jr.normal(inputs, (3 * units,))
@@ -117,8 +118,8 @@ class RecurrentOptimizer(AbstractOptimizer):
     `bias`, which the authors' code has and the paper's equations lack, becomes a last state
     coordinate whose value is always 1, so that the readout stays a vector.
 
-    Raises `ValueError` for a width below 1, a scale that is not positive and finite, or a cell
-    that does not map these shapes.
+    Raises `ValueError` for a width below 1, a scale that is not a positive number which the
+    default floating type holds, or a cell that does not map these shapes.
     """
 
     cell: Callable[[Float[Array, "1"], Float[Array, " units"]], Float[Array, " units"]]
@@ -143,8 +144,9 @@ class RecurrentOptimizer(AbstractOptimizer):
         self.start = jnp.zeros(units)
         self.weights = jnp.zeros(units)
         self.bias = jnp.zeros(()) if bias else None
-        self.input_scale = finite("input_scale", input_scale, above=0.0)
-        self.output_scale = finite("output_scale", output_scale, above=0.0)
+        dtype = self.start.dtype
+        self.input_scale = positive_of_type("input_scale", input_scale, dtype)
+        self.output_scale = positive_of_type("output_scale", output_scale, dtype)
 
     @property
     def readout(self) -> Float[Array, " state"]:
@@ -211,7 +213,8 @@ def GRUOptimizer(
     - `bias`: whether the readout has a bias, as in the authors' code but not in the equations.
     - `input_deviation`: standard deviation of the input weights (default: 1 / sqrt(units)).
 
-    Raises `ValueError` for a width below 1 or a scale or deviation that is not positive and finite.
+    Raises `ValueError` for a width below 1, or a scale or deviation that is not a positive number
+    which the default floating type holds.
     """
     return RecurrentOptimizer(
         GRUCell(units, key=key, input_deviation=input_deviation),

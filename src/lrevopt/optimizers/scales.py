@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from lrevopt.checks import finite, instance
+from lrevopt.checks import instance, positive_of_type
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.optimizers.recurrent import RecurrentOptimizer, beside_cell
 
@@ -70,17 +70,19 @@ def rescaled(
 ) -> RecurrentOptimizer:
     """The same weights with `input_scale` and `output_scale` multiplied by factors.
 
-    Raises `ValueError` for an optimizer without scales, and a factor that is not positive and
-    finite.
+    Raises `ValueError` for an optimizer without scales, and for a factor, or a scale that it leads
+    to, that is not a positive number which the type of the optimizer holds.
     """
     recurrent("optimizer", optimizer)
-    finite("input_factor", input_factor, above=0.0)
-    finite("output_factor", output_factor, above=0.0)
-    return with_scales(
-        optimizer,
-        input_scale=input_factor * optimizer.input_scale,
-        output_scale=output_factor * optimizer.output_scale,
-    )
+    dtype = optimizer.start.dtype
+    scales = {}
+    for end, given in (("input", input_factor), ("output", output_factor)):
+        factor = positive_of_type(f"{end}_factor", given, dtype)
+        scale = factor * getattr(optimizer, f"{end}_scale")
+        scales[f"{end}_scale"] = positive_of_type(
+            f"{end}_factor` times `optimizer.{end}_scale", scale, dtype
+        )
+    return with_scales(optimizer, **scales)
 
 
 def recurrent(name: str, optimizer: Any) -> None:

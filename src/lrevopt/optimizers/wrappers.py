@@ -4,6 +4,7 @@ A wrapper is itself an optimizer in state-space form, so every tool takes it lik
 starts where the wrapped optimizer starts, unless its docstring says otherwise.
 """
 
+import functools
 from collections.abc import Callable
 
 import equinox as eqx
@@ -11,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from lrevopt.optimizers.classical import as_float, hyperparameter
+from lrevopt.optimizers.classical import hyperparameter
 from lrevopt.optimizers.interface import (
     AbstractOptimizer,
     AbstractParameterOptimizer,
@@ -126,11 +127,13 @@ def wrapped(
 class ScaledGradients(_AbstractSameState):
     """Multiplies each gradient by `scale`, as a loss in other units would: `h' = F(h, scale g)`.
 
-    Meta-objectives are relative to the first loss and do not see the scale; the updates do.
+    Meta-objectives are relative to the first loss and do not see the scale; the updates do. Raises
+    `ValueError` for a `scale` that is not one finite number of the default floating type; 0, and
+    negative ones, are allowed.
     """
 
     optimizer: AbstractOptimizer
-    scale: Float[Array, ""] = eqx.field(converter=as_float)
+    scale: Float[Array, ""] = eqx.field(converter=functools.partial(hyperparameter, "scale"))
 
     def transition(
         self, state: Float[Array, " state"], gradient: Float[Array, ""]

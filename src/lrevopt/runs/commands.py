@@ -237,7 +237,8 @@ class Gallery:
     task: tyro.conf.Positional[Task] = "rosenbrock"
     """The task on which they run: a name, or module:factory."""
     output: Path = Path("results/gallery")
-    """Folder that gets `gallery.npz`, `.csv`, `.md`, `.png` and `.svg`."""
+    """Folder that gets `gallery.npz`, `.csv`, `.md`, `.png` and `.svg`. A gallery that is there is
+    replaced; if other settings made it, that is said first."""
     names: tuple[str, ...] | None = None
     """Which optimizers (default: all fifteen)."""
     problems: int = 256

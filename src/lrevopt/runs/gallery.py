@@ -8,6 +8,7 @@ from lrevopt.plots.gallery import figure_gallery
 from lrevopt.plots.style import render
 from lrevopt.runs.experiment import key_stream
 from lrevopt.runs.tune import Say
+from lrevopt.runs.writing import announce_replaced
 from lrevopt.studies import gallery as galleries
 from lrevopt.studies.gallery import Gallery
 from lrevopt.tasks import AbstractTask
@@ -26,16 +27,19 @@ def write_gallery(
 ) -> Gallery:
     """Tune, run and linearize each of the `names` (default: all), and draw them together.
 
-    The folder `output` gets `gallery.npz`, its tables and its figure. Raises `ValueError` for an
+    The folder `output` gets `gallery.npz`, its tables and its figure. A gallery that is there is
+    replaced at the end; if other settings made it, that is said first. Raises `ValueError` for an
     unknown name, or a folder that cannot be written.
     """
     chosen = tuple(WELL_KNOWN) if names is None else names
-    facts = {"problems": problems, "steps": steps, "seed": seed, "names": chosen}
+    facts = {"problems": problems, "steps": steps, "seed": seed, "names": chosen,
+             "task": storage.describe(task)}  # fmt: skip
     check_runs(task, problems=problems, steps=steps)
     with (
         storage.claimed(output),
-        storage.resumable(output, "gallery", facts | {"task": storage.describe(task)}),
+        storage.resumable(output, "gallery", facts),
     ):
+        announce_replaced(output / "gallery.npz", facts, say)
         record = galleries.measure_gallery(
             task,
             key=key_stream("test", seed),

@@ -12,7 +12,7 @@ from lrevopt.runs.contents import Run
 from lrevopt.runs.evaluate import contestants, tested_problems
 from lrevopt.runs.experiment import LEARNED, key_stream
 from lrevopt.runs.tune import Say
-from lrevopt.runs.writing import write
+from lrevopt.runs.writing import announce_replaced, write
 from lrevopt.studies.transfer import Sweep, horizon_facts, horizon_table, sweep_horizons
 
 HORIZONS = (200, 500, 1000, 2000)
@@ -32,7 +32,8 @@ def horizons_run(
     """Run everything for `max(horizons)` updates on test problems, and save how each stands.
 
     What was run when a call was interrupted is not run again: on networks, a few problems at a
-    time are kept.
+    time are kept. A record that is there is replaced at the end; if other settings made it, that is
+    said first.
 
     - `horizons`: numbers of updates after which meta-objectives are taken, each at least 1.
     - `against`: names of the tuned baselines that run as well, by default all; an empty tuple for
@@ -50,13 +51,15 @@ def horizons_run(
     entered = _entered(run, against, baselines)
     check_runs(task, problems=problems, steps=max(horizons, default=1), optimizers=len(entered))
     facts: dict[str, Any] = {"problems": problems, "seed": seed, "horizons": horizons}
+    made_from = facts | {"optimizers": list(entered)}
     with (
         storage.claimed(run.folder),
         storage.resumable(run.folder, "horizons", facts | {"task": storage.describe(task)}),
     ):
+        announce_replaced(run.folder / Run.horizons.file, made_from, say)
         key = key_stream("test", seed)
         record = sweep_horizons(entered, task, horizons, key=key, problems=problems)
-        write(run.folder, "horizons", record, csv=horizon_table(record))
+        write(run.folder, "horizons", record, csv=horizon_table(record), json=made_from)
     for label, said in horizon_facts(record):
         say(f"{label}: {said}")
     return record

@@ -8,7 +8,10 @@ from lrevopt.runs.options import RunSettings
 
 @dataclasses.dataclass(frozen=True)
 class Horizons(RunSettings):
-    """Run an optimizer and the tuned baselines for more updates than it was trained for."""
+    """Run an optimizer and the tuned baselines for more updates than it was trained for.
+
+    A record of earlier horizons is replaced; if other settings made it, that is said first.
+    """
 
     horizons: tuple[int, ...] = (200, 500, 1000, 2000)
     """Numbers of updates after which meta-objectives are taken."""

@@ -1,5 +1,6 @@
 """Writing records into the folder of a run, and removal of what they make stale."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,22 @@ def remove_stale(directory: Path, *replaced: str) -> None:
     for name in stale(*replaced):
         for path in CONTENTS[name].files(directory):
             storage.remove(path)
+
+
+def announce_replaced(path: Path, made_from: dict[str, Any], say: Callable[[str], None]) -> None:
+    """Say that a record is there which other settings made, before it is made again.
+
+    Entries of `made_from` are compared that the record says of itself.
+    """
+    if not path.is_file():
+        return
+    try:
+        found = storage.load_source(path) or {}
+    except ValueError:
+        say(f"Replaces {path}, which is damaged.")
+        return
+    if other := storage.other_settings(found, made_from, but=made_from.keys() - found.keys()):
+        say(f"Replaces {path}, which was made with other settings: {', '.join(other)}.")
 
 
 def write(directory: Path, name: str, record: Any, **beside: str | bytes | dict[str, Any]) -> None:

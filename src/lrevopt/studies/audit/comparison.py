@@ -3,12 +3,13 @@
 from typing import Any
 
 import jax
+import numpy as np
 
 from lrevopt.checks import finite, shown
 from lrevopt.studies.audit.experiments import difference, experiments, measured
 from lrevopt.studies.audit.explanation import Side, explain
 from lrevopt.studies.audit.record import Answer, Audit, properties
-from lrevopt.studies.audit.subjects import as_subject
+from lrevopt.studies.audit.subjects import Traces, as_subject
 
 DOUBLE, IN_SINGLE = 1e-9, 1e-5
 """Default tolerances, with and without double precision enabled."""
@@ -72,6 +73,10 @@ def _two_names(names: Any) -> tuple[str, str]:
     return names[0], names[1]
 
 
+def _finite_share(one: Traces, other: Traces) -> float:
+    return float(np.mean(np.isfinite(one) & np.isfinite(other)))
+
+
 def compare(one: Side, other: Side) -> Audit:
     """Every experiment with both, and departures that explain where they differ."""
     tolerance, names = one.tolerance, (one.subject.name, other.subject.name)
@@ -79,6 +84,7 @@ def compare(one: Side, other: Side) -> Audit:
         Answer(
             each.name, each.says,
             difference(each, one.known[each.name], other.known, tolerance),
+            _finite_share(one.known[each.name], other.known[each.name]),
         )
         for each in experiments()
     )  # fmt: skip

@@ -171,6 +171,7 @@ OTHERS = {
     "factor": "updates of {b} are those of {a} times {value}",
     "gradient_factor": "{b} multiplies gradients by {value} first",
     "gradient_clipping": "{b} clips gradients at {value}, {a} does not",
+    "norm_clipping": "{b} clips the norm of each array of gradients at {value}, {a} does not",
     "update_clipping": "{b} clips updates at {value}, {a} does not",
     "schedule_ahead": "the schedule of {b} is one step ahead of {a}'s",
     "schedule_behind": "the schedule of {b} is one step behind {a}'s",

@@ -374,8 +374,14 @@ def _with(change: Change, value: float) -> Callable[[Traces, Traces], tuple[Trac
     )  # fmt: skip
 
 
+def _clipped_norm(gradients: Traces, parameters: Traces, bound: np.ndarray) -> Traces:
+    norm = np.linalg.norm(gradients, axis=2, keepdims=True)
+    return gradients * (bound / np.maximum(norm, bound))
+
+
 INPUTS: dict[str, tuple[Change, np.ndarray]] = {
     "gradient_clipping": (lambda g, x, bound: np.clip(g, -bound, bound),
                           np.geomspace(1e-3, 1e2, 40)),
+    "norm_clipping": (_clipped_norm, np.geomspace(1e-3, 1e2, 40)),
     "gradient_factor": (lambda g, x, value: value * g, np.geomspace(1e-4, 1e4, 41)),
 }  # fmt: skip

@@ -11,17 +11,22 @@ from lrevopt.text import Printed, Table, number
 
 
 class Answer(NamedTuple):
-    """One experiment: its name, a sentence, and where the two differ first, if they do."""
+    """One experiment: its name, a sentence, and where the two differ first, if they do.
+
+    `finite` is the share of its updates, from 0 to 1, of which both optimizers' are finite.
+    """
 
     name: str
     says: str
     difference: Difference | None
+    finite: float = 1.0
 
 
 class Audit(Printed):
     """Comparison of two optimizers by their updates, as `audit` returns it. Prints as a table.
 
-    - `equal`: whether all updates agree to the tolerance, relative to the largest of their trace.
+    - `equal`: whether all updates agree to the tolerance, relative to the largest of their trace,
+      and some are finite. Updates that are the same infinity, or NaN in both, agree.
     - `experiment`: the first experiment in which they differ, the simplest and earliest, or None.
     - `difference`: where they differ in it: the gradients given, the update (from 1), both updates.
     - `departure`: a sentence from the catalogue that explains all differences, or None.
@@ -47,7 +52,7 @@ class Audit(Printed):
 
     @property
     def equal(self) -> bool:
-        return all(answer.difference is None for answer in self.answers)
+        return self.difference is None and any(answer.finite > 0 for answer in self.answers)
 
     @property
     def experiment(self) -> str | None:
@@ -62,7 +67,7 @@ class Audit(Printed):
         """What came out, in one or two sentences."""
         first, second = self.names
         if self.difference is None:
-            return f"Equal: all updates agree to {number(self.tolerance, 2)}."
+            return self._agreement()
         told = self.difference
         one, other = _apart(told.first, told.second)
         where = (
@@ -72,6 +77,19 @@ class Audit(Printed):
         if self.departure is None:
             return f"{where} No departure in the catalogue explains it."
         return f"{where} What explains it: {self.departure}."
+
+    def _agreement(self) -> str:
+        """What there is to say where no updates differ."""
+        if not self.equal:
+            return "Nothing to compare: no update of both is finite."
+        agree = f"agree to {number(self.tolerance, 2)}"
+        partly = [answer.says for answer in self.answers if answer.finite < 1]
+        if not partly:
+            return f"Equal: all updates {agree}."
+        return (
+            f"Equal where finite: these updates {agree}. Updates that are NaN or infinite in both "
+            f"are in {len(partly)} of {len(self.answers)} experiments, the first: {partly[0]}."
+        )
 
     def table(self) -> Table:
         rows = [self._row(answer) for answer in self.answers]
@@ -86,7 +104,8 @@ class Audit(Printed):
     def _row(self, answer: Answer) -> tuple[str, ...]:
         told = answer.difference
         if told is None:
-            return (answer.says, "", "", "equal", "")
+            agree = "equal where finite" if answer.finite else "nothing finite"
+            return (answer.says, "", "", "equal" if answer.finite == 1 else agree, "")
         where = f"{told.trace}: update {told.step}"
         return (answer.says, *_apart(told.first, told.second), number(told.largest, 2), where)
 
@@ -122,6 +141,7 @@ def _properties(known: Answers) -> dict[str, str]:
     with np.errstate(all="ignore"):
         slopes = np.diff(np.log10(np.abs(positive)))
         odd = np.abs(positive + negative).max() <= 1e-9 * np.abs(positive).max()
+        known_odd = bool(np.isfinite(positive).all() and np.isfinite(negative).all())
         knee = float(np.abs(positive).max() / np.abs(positive[0] / gradients[0]))
         ratio = impulse[9] / impulse[8]
         start = tiny[0] / 1e-12
@@ -130,7 +150,7 @@ def _properties(known: Answers) -> dict[str, str]:
     return {
         "first update at gradient 1": number(float(positive[3]), 6),
         "degree: exponent of the gradient at 1 to 10": number(float(slopes[3]), 4),
-        "odd in the gradient": "yes" if odd else "no",
+        "odd in the gradient": ("yes" if odd else "no") if known_odd else number(np.nan),
         "slope at gradient 1e-12": number(float(start), 4),
         "knee (gradient)": number(knee, 3) if slopes[-1] < 0.5 and knee > 2e-3 else "none",
         "memory: update 10 over update 9 of an impulse": number(float(ratio), 6),
