@@ -56,7 +56,8 @@ def evaluate_run(
 ) -> Evaluation:
     """Run everything on test problems, save the losses and a table of paired comparisons.
 
-    What was run when a call was interrupted is not run again.
+    Losses are kept, and returned, with six digits. What was run when a call was interrupted is not
+    run again.
 
     - `problems`: test problems, by default as many as `tested_problems` says.
     - `steps`: updates in each run.
