@@ -73,7 +73,7 @@ def paths(transformation: Any, steps: int, *, compiled: bool) -> tuple[Any, Any]
         if compiled:
             return (
                 jax.lax.scan(lambda c, g: our_step(optimizer, c, g), ours, gradients)[1],
-                jax.lax.scan(lambda c, g: settled(transformation, c, g), theirs, gradients)[1],
+                scanned(transformation, theirs, gradients),
             )
         found: list[list[Any]] = [[], []]
         for gradient in gradients:
@@ -87,14 +87,25 @@ def paths(transformation: Any, steps: int, *, compiled: bool) -> tuple[Any, Any]
         return (jax.jit(both) if compiled else both)(gradients)
 
 
-def settled(transformation: Any, carry: Any, gradient: Any) -> tuple[Any, Any]:
-    """A step whose state keeps its structure and its dtypes, as a scan asks for."""
-    (parameters, after), place = their_step(transformation, carry, gradient)
-    named = dict(jax.tree_util.tree_leaves_with_path(after))
-    kept = jax.tree_util.tree_map_with_path(
-        lambda path, old: jnp.asarray(named[path], old.dtype), carry[1]
-    )
-    return (parameters, kept), place
+def scanned(transformation: Any, carry: Any, gradients: Any) -> Any:
+    """Parameters along optax's own run. A scan asks for a state of one structure and one dtype, as
+    it has from the first update on, which is made before: AdEMAMix ignores its `mu_dtype` there.
+    """
+
+    def step(carry: Any, gradient: Any) -> tuple[Any, Any]:
+        (parameters, after), place = their_step(transformation, carry, gradient)
+        found = dict(jax.tree_util.tree_leaves_with_path(after))
+        kept = jax.tree_util.tree_map_with_path(lambda path, _: found[path], carry[1])
+        return (parameters, jax.tree.map(jnp.asarray, kept)), place
+
+    def same_types(carry: Any, gradient: Any) -> tuple[Any, Any]:
+        (parameters, after), place = step(carry, gradient)
+        kept = jax.tree.map(lambda new, old: new.astype(old.dtype), after, carry[1])
+        return (parameters, kept), place
+
+    carry, first = step(carry, gradients[0])
+    rest = jax.lax.scan(same_types, carry, gradients[1:])[1]
+    return jnp.concatenate([first[None], rest])
 
 
 def test_the_namespaces_are_all_there():
