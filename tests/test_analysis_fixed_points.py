@@ -346,7 +346,7 @@ def test_a_small_held_gradient_after_large_ones(gradient, size):
     np.testing.assert_allclose(found.distinct, expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("gradient", [0.3, 5.0])
+@pytest.mark.parametrize("gradient", [0.3, 5.0, 100.0])
 def test_the_running_maximum_of_amsgrad(gradient):
     """From a small second moment up to g^2: searches cross the kink of the maximum."""
     opt = lo.from_optax(optax.amsgrad(1e-3), at_step=1000)

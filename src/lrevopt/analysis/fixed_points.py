@@ -230,7 +230,8 @@ def _settled(
             break
         own, search = failed[kept], partial(solve, limits=limits)
         points = in_blocks(search, opt, begin[kept], gradients[own], reach[own])
-        again = settle(opt, points, gradients[own], starts[own], reach[own])
+        # F itself went this far, so that a point of a line near there counts.
+        again = settle(opt, points, gradients[own], begin[kept], reach[own])
         reached = again.converged[label]
         for part, new in zip(parts, again, strict=True):
             part[failed[reached]] = new[label[reached]]
