@@ -3,8 +3,9 @@
 A point counts as a fixed point where
 
 - F and its derivatives (or their limits from above) are finite there;
-- F moves no coordinate by more than its resolution (see `analysis.resolution`), also after a
-  Newton step, where that would move the point;
+- F moves no coordinate by more than its resolution (see `analysis.resolution`). A point from which
+  Newton's step is long all the same is replaced by the one to which such steps lead, if there is
+  one at rest that they would move less;
 - it lies within 10 max(1, ||start||) of 0 or, further out, is determined: round-off in F moves the
   solution of `F(h, g) = h` by less than a tenth of ||h||.
 

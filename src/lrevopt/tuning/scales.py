@@ -74,11 +74,10 @@ def search_scales(
     key = random_key("key", key)
     recurrent("optimizer", optimizer)
     check_run(optimizer, task, key)
-    each = {"input": input_factors, "output": output_factors}
-    for name, factors in each.items():
+    dtype = jnp.result_type(float)
+    for name, factors in {"input": input_factors, "output": output_factors}.items():
         scale = getattr(optimizer, f"{name}_scale")
         for factor in sequence(f"{name}_factors", factors, "factor"):
-            dtype = jnp.result_type(float)
             positive_of_type(f"{name}_factors", factor, dtype)
             positive_of_type(f"{name}_factors` times `{name}_scale", factor * scale, dtype)
     check_runs(task, problems=problems, steps=steps)
