@@ -209,6 +209,19 @@ def test_shipped_optimizers_are_those_of_the_results(monkeypatch, tmp_path):
         lo.load("mnist")
 
 
+def test_what_is_shipped_stays_small():
+    """20 MB in all, and what is drawn alone has six digits."""
+    assert sum(path.stat().st_size for path in RESULTS.rglob("*") if path.is_file()) < 20e6
+    drawn = {"mechanisms": ("states/paths", "clipping/updates"),
+             "scorecard": ("initial_update", "later_updates")}  # fmt: skip
+    for name, fields in drawn.items():
+        paths = [*RESULTS.rglob(f"{name}.npz")]
+        assert len(paths) >= 4
+        for arrays in map(storage.load_npz, paths):
+            for field in fields:
+                np.testing.assert_array_equal(arrays[field], storage.shortened(arrays[field]))
+
+
 def test_arrays_notice_a_changed_byte(tmp_path):
     arrays = {"a": np.arange(5.0), "b": np.ones((2, 3), np.float32)}
     storage.save_arrays(tmp_path / "x", arrays)

@@ -77,7 +77,8 @@ def analyze_run(
             records["mode_shifts"] = measure_modes(optimizer, sampled)
         records["textbook"] = textbook_update_functions()
         records["task_picture"] = task_picture(task, key=key)
-        record = storage.six_digits(record, "states.paths")  # what is drawn, and large
+        # what is drawn, and large
+        record = storage.six_digits(record, "states.paths", "clipping.updates")
         write(run.folder, "mechanisms", record, json=facts)
         for name, found in records.items():
             write(run.folder, name, found)

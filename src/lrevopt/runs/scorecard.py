@@ -23,6 +23,9 @@ from lrevopt.studies.scorecard import Scorecard, measure_scorecard, scorecard_ta
 from lrevopt.tasks import AbstractTask
 from lrevopt.tuning.well_known import WELL_KNOWN
 
+DRAWN = "initial_update", "later_updates"
+"""Fields of a scorecard that are drawn alone, and large: they are kept with six digits."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Entrant:
@@ -46,6 +49,7 @@ def scorecard_run(
     entrant = run_entrant(run, steps)
     with storage.claimed(run.folder):
         card = measure(entrant, run.task, run.folder, problems=problems, steps=steps, seed=seed)
+        card = storage.six_digits(card, *DRAWN)
         write(run.folder, "scorecard", card, **_beside(card, f"Learned on {run.title}"))
     say(str(card))
     return card
@@ -64,6 +68,7 @@ def save_scorecard(
     """Measure a scorecard, and write it with its table and figure into a folder."""
     with storage.claimed(output):
         card = measure(entrant, task, output, problems=problems, steps=steps, seed=seed)
+        card = storage.six_digits(card, *DRAWN)
         beside = _beside(card, f"{readable(entrant.name)} on {task.title}")
         files = {output / f"scorecard.{kind}": content for kind, content in beside.items()}
         storage.replace_together(files | {output / "scorecard.npz": storage.record_bytes(card)})
