@@ -613,6 +613,7 @@ def test_paths_grow_by_moves_and_do_not_get_worse():
 def every_form() -> dict[str, lo.WhiteBox]:
     """White boxes of all structures that differ in more than a number."""
     pair = lo.BoxMomentum((0.9, 0.5 + 0.5j), (0.6, 0.4 + 0.2j))
+    three = lo.BoxMomentum((0.0, 0.9, 0.5 + 0.3j), (0.5, 1.0, -0.5))
     forms: dict[str, Any] = {
         f"{of} {divided} {outside}": lo.WhiteBox(
             1e-3, momentum=pair, schedule=lo.BoxSchedule(2.0, 20.0),
@@ -652,6 +653,16 @@ def every_form() -> dict[str, lo.WhiteBox]:
         "clipped": lo.WhiteBox.of_clipped(0.1, 2.0),
         "adam": lo.WhiteBox.of_adam(0.1),
         "nesterov": lo.WhiteBox.of_nesterov(0.1, 0.9),
+        "forgets": lo.WhiteBox(0.1, momentum=three, saturation=lo.BoxSaturation(2.0)),
+        "forgets all": lo.WhiteBox(
+            0.1, momentum=0.0, saturation=lo.BoxSaturation(2.0, of="update")
+        ),
+        "bounded memories": lo.WhiteBox(
+            0.1,
+            momentum=three,
+            saturation=lo.BoxSaturation(2.0, of="memory"),
+            agreement=lo.BoxAgreement(0.5),
+        ),
         "two pairs": lo.WhiteBox(0.1, momentum=lo.BoxMomentum((0.9j, 0.3 + 0.3j), (0.5, 0.5))),
     }
 
@@ -678,6 +689,19 @@ def test_text_is_an_optimizer_of_the_same_updates(name):
     latex = latex_text(box)
     assert latex.count("{") == latex.count("}")
     assert latex.count("\\left") == latex.count("\\right")
+
+
+def test_text_says_nothing_that_does_nothing():
+    """No factor 1, no term 0, no copy of a value, no line twice; each sum has its signs."""
+    for box in every_form().values():
+        text = optax_text(box)
+        lines = [line.strip() for line in text.split("def init")[0].splitlines() if line]
+        idle = r" \+ -| - -|[-+(=] 0 \* |[-+(=] 1 \* |\b(\w+) = [a-z]$"
+        assert not [line for line in lines if re.search(idle, line) and line != "b = g"], text
+        assert len({*lines}) == len(lines), text
+        assert not re.search(r"\+ -|[-+(=] 0 ?\\|[-+(=] 1\\|\(\(|\(-?0\)", latex_text(box))
+    assert "-0.1 * v, v\n" in optax_text(lo.WhiteBox(0.1, momentum=0.9))
+    assert "(-0.1 * g,)\n" in optax_text(lo.WhiteBox(0.1, momentum=0.0))
 
 
 @pytest.mark.parametrize("tree", [{}, (), {"a": None}])
@@ -718,11 +742,11 @@ def test_text_keeps_the_digits_of_what_is_forgotten(wide):
         assert "s' &= 0.999\\, s + 0.001\\, g^2" in latex_text(ordinary)
         long = lo.WhiteBox(0.1, adaptation=lo.BoxAdaptation(0.999185))
         assert "s' &= 0.999185\\, s + 0.000815\\, g^2" in latex_text(long)
-        assert "v = -0.99999 * v + d" in optax_text(lo.WhiteBox(0.1, momentum=-0.99999), digits=2)
+        assert "v = -0.99999 * v + g" in optax_text(lo.WhiteBox(0.1, momentum=-0.99999), digits=2)
         text = optax_text(lo.WhiteBox(0.1, adaptation=lo.BoxAdaptation(0.01234567)))
         assert "s = 0.0123457 * s + 0.9876543 * g**2" in text
     if wide:
-        assert "v = 0.9999998 * v + d" in optax_text(lo.WhiteBox(0.1, momentum=0.9999998))
+        assert "v = 0.9999998 * v + g" in optax_text(lo.WhiteBox(0.1, momentum=0.9999998))
         slow = optax_text(lo.WhiteBox(0.1, adaptation=lo.BoxAdaptation(0.9999998)))
         assert "s = 0.9999998 * s + 2e-07 * g**2" in slow
         momentum = 0.9999998 * np.exp(0.3j)

@@ -13,7 +13,10 @@ from lrevopt.optimizers.white_box_terms import FAINT
 
 Lines = list[str]
 
-USED = ("jax", "jnp", "optax", "tuple", "zip", "__debug__")
+TIMES = "\\, "
+"""A product in LaTeX."""
+
+USED = ("jax", "jnp", "optax", "tuple", "len", "map", "range", "zip", "__debug__")
 """Names that the text of a white box needs, and one that Python does not let be defined."""
 
 
@@ -32,27 +35,25 @@ def optax_text(box: WhiteBox, name: str = "distilled", digits: int = 6) -> str:
             f"`name` must be a name that the text does not use itself, as it does "
             f"{', '.join(USED)}, got {name!r}."
         )
-    state, body = text.states(), text.body()
-    kept = ", ".join(state) or "_"
-    inits = ", ".join(text.inits()) or "0.0"
-    single = "" if len(state) > 1 else ","
+    state, (body, direction) = text.states(), text.body()
+    moved = f"-{text.number('learning_rate')} * {direction}"
     lines = [
         "import jax", "import jax.numpy as jnp", "import optax", "", "",
         f"def {name}() -> optax.GradientTransformation:",
-        f"    def step(g, {kept}):",
+        f"    def step({', '.join(['g', *state])}):",
         *(f"        {line}" for line in body),
-        f"        return {', '.join([text.update(), *(state or ['_'])])}",
+        f"        return {', '.join([moved, *state]) if state else f'({moved},)'}",
         "",
         "    def init(params):",
-        f"        starts = ({inits}{single})" if len(state) <= 1 else f"        starts = ({inits})",
+        f"        starts = {_tuple(text.inits())}",
         "        return tuple(jax.tree.map(lambda p: jnp.full_like(p, s), params) for s in starts)",
         "",
         "    def update(grads, state, params=None):",
         "        leaves, tree = jax.tree.flatten(grads)",
-        "        olds = zip(*(jax.tree.leaves(part) for part in state))",
-        "        outs = [step(g, *old) for g, old in zip(leaves, olds)]",
-        "        new = [jax.tree.unflatten(tree, part) for part in zip(*outs)]",
-        "        return (new[0], tuple(new[1:])) if new else (grads, state)",
+        "        outs = [step(*one) for one in zip(leaves, *map(jax.tree.leaves, state))]",
+        "        parts = [[out[i] for out in outs] for i in range(1 + len(state))]",
+        "        moved, *new = map(tree.unflatten, parts)",
+        "        return moved, tuple(new)",
         "",
         "    return optax.GradientTransformation(init, update)",
     ]  # fmt: skip
@@ -121,11 +122,16 @@ class _Text:
             found.append((label, (radius, angle), share, self.n[other]))
         return found
 
+    def forgets(self, momentum: Any) -> bool:
+        """Whether a mode keeps nothing, so that it is no state."""
+        return isinstance(momentum, str) and self.number(momentum) == "0"
+
     def states(self) -> Lines:
         """Names of the state."""
         names = []
         for name, momentum, _, _ in self.modes():
-            names += [name] if isinstance(momentum, str) else [f"x{name}", f"y{name}"]
+            if not self.forgets(momentum):
+                names += [name] if isinstance(momentum, str) else [f"x{name}", f"y{name}"]
         names += ["s"] if self.divides else []
         names += ["b", "p", "q"] if "agreement" in self.n else []
         return names + (["z"] if "timescale" in self.n else [])
@@ -134,38 +140,44 @@ class _Text:
         """Initial values of the state."""
         return ["1.0" if name == "z" else "0.0" for name in self.states()]
 
-    def update(self) -> str:
-        """The update of the parameter."""
-        return f"-{self.number('learning_rate')} * d"
-
-    def body(self) -> Lines:
-        """Lines that compute the next state and the direction d."""
-        lines = []
+    def body(self) -> tuple[Lines, str]:
+        """Lines that compute the next state and the direction, and its name."""
+        lines, d = [], "g"
         if self.divides or "agreement" in self.n:
             lines += ["m = 0.5 * jnp.finfo(g.dtype).max ** 0.5", "g = jnp.clip(g, -m, m)"]
         lines += self.agreement()
         if self.divides:
             keep, add = self.kept_and_added("memory")
             lines.append(f"s = {keep} * s + {add} * g**2")
-            power, floor = self.number("exponent"), self.number("floor")
-            size = f"1 / (s**{power} + {floor})" if self.outside else f"(s + {floor}) ** -{power}"
-            lines.append(f"a = {size}")
-        lines.append("d = g")
-        lines += self.saturated("d") if self.saturates == "gradient" else []
-        lines += ["d = d * a"] if self.divides == "gradient" else []
-        lines += self.moved()
-        lines += ["d = d * a"] if self.divides == "update" else []
-        lines += self.saturated("d") if self.saturates == "update" else []
+        if self.saturates == "gradient":
+            lines, d = [*lines, *self.saturated("d", d)], "d"
+        if self.divides == "gradient":
+            lines, d = [*lines, self.divided(d)], "d"
+        moved, d = self.moved(d)
+        lines += moved
+        if self.divides == "update":
+            lines, d = [*lines, self.divided(d)], "d"
+        if self.saturates == "update":
+            lines, d = [*lines, *self.saturated("d", d)], "d"
         if "agreement" in self.n:
             power = "c"
             if "agreement_curvature" in self.n:
-                power = f"(c + {self.number('agreement_curvature')} * c**2)"
-            lines.append(f"d = d * jnp.exp({self.number('agreement')} * {power})")
+                power = f"({_sum('c', _times(self.number('agreement_curvature'), 'c**2'))})"
+            lines.append(f"d = {d} * jnp.exp({self.number('agreement')} * {power})")
+            d = "d"
         if "timescale" in self.n:
-            excess = self.n["start_over_end"] - 1
-            lines.append(f"d = d * (1 + {excess:.{self.digits}g} * z)")
+            excess = f"{self.n['start_over_end'] - 1:.{self.digits}g}"
+            lines.append(f"d = {d} * ({_sum('1', _times(excess, 'z'))})")
             lines.append(f"z = jnp.exp(-1 / {self.number('timescale')}) * z")
-        return lines
+            d = "d"
+        return lines, d
+
+    def divided(self, drive: str) -> str:
+        """The line that divides by the running size of the gradient."""
+        power, floor = self.number("exponent"), self.number("floor")
+        if self.outside:
+            return f"d = {drive} / (s**{power} + {floor})"
+        return f"d = {drive} * (s + {floor}) ** -{power}"
 
     def agreement(self) -> Lines:
         """Lines that compute c, whether successive gradients agree or not."""
@@ -180,24 +192,28 @@ class _Text:
             "b = g",
         ]
 
-    def moved(self) -> Lines:
-        """Lines of the modes."""
+    def moved(self, drive: str) -> tuple[Lines, str]:
+        """Lines of the modes that `drive` drives, and the name of what they make."""
         lines, terms, memory = [], [], self.saturates == "memory"
         for name, momentum, share, other in self.modes():
             weight = f"{share:.{self.digits}g}"
-            if isinstance(momentum, str):
-                lines.append(f"{name} = {self.number(momentum)} * {name} + d")
-                lines += self.saturated(name) if memory else []
-                terms.append(f"{weight} * {name}")
-                continue
-            a, b = self.turned(momentum)
-            x, y = f"x{name}", f"y{name}"
-            lines.append(f"{x}, {y} = {a} * {x} - {b} * {y} + d, {b} * {x} + {a} * {y}")
-            lines += self.saturated_pair(x, y) if memory else []
-            terms.append(f"{weight} * {x} - {other:.{self.digits}g} * {y}")
-        if not terms:  # as a mode of momentum 0
-            return self.saturated("d") if memory else []
-        return [*lines, f"d = {' + '.join(terms)}"]
+            if not isinstance(momentum, str):
+                a, b = self.turned(momentum)
+                x, y = f"x{name}", f"y{name}"
+                lines.append(f"{x}, {y} = {a} * {x} - {b} * {y} + {drive}, {b} * {x} + {a} * {y}")
+                lines += self.saturated_pair(x, y) if memory else []
+                terms += [_times(weight, x), _times(f"{-other:.{self.digits}g}", y)]
+            elif self.forgets(momentum):
+                lines += self.saturated(name, drive) if memory else []
+                terms.append(_times(weight, name if memory else drive))
+            else:
+                lines.append(f"{name} = {self.number(momentum)} * {name} + {drive}")
+                lines += self.saturated(name, name) if memory else []
+                terms.append(_times(weight, name))
+        if not self.modes():  # as a mode of momentum 0
+            return (self.saturated("d", drive), "d") if memory else ([], drive)
+        lines, total = _once("k = ", lines), _sum(*terms)
+        return (lines, total) if total.isidentifier() else ([*lines, f"d = {total}"], "d")
 
     def knee(self, name: str | None = None) -> tuple[Lines, str]:
         """The knee for the value of this name, or for a modulus, and a line before where long."""
@@ -209,17 +225,17 @@ class _Text:
             knee += f" * jnp.exp({power:.{self.digits}g} * c)"
         return ([f"k = {knee}"], "k") if "*" in knee else ([], knee)
 
-    def saturated(self, name: str) -> Lines:
-        """Lines that put S(u) in the place of u.
+    def saturated(self, name: str, value: str) -> Lines:
+        """Lines that give S(value) a name.
 
-        A power of the larger of |u| and knee over the other would overflow.
+        A power of the larger of |value| and knee over the other would overflow.
         """
-        before, knee = self.knee(name)
-        clipped = f"jnp.clip({name}, -{knee}, {knee})"
+        before, knee = self.knee(value)
+        clipped = f"jnp.clip({value}, -{knee}, {knee})"
         if "sharpness" not in self.n:
             return [*before, f"{name} = {clipped}"]
         soft = _soft("r", self.number("sharpness"))
-        return [*before, f"r = jnp.abs({name}) / {knee}", f"{name} = {clipped} / {soft}"]
+        return [*before, f"r = jnp.abs({value}) / {knee}", f"{name} = {clipped} / {soft}"]
 
     def saturated_pair(self, x: str, y: str) -> Lines:
         """The same for the real and imaginary parts of an oscillating mode, by its modulus."""
@@ -246,23 +262,26 @@ class _Text:
         terms = []
         for place, (_, momentum, share, other) in enumerate(self.modes()):
             v = f"v_{place + 1}"
+            weight, turn = _tex(share, self.digits), _tex(other, self.digits)
             if isinstance(momentum, str):
-                after = f"{self.tex(momentum)}\\, {v} + {drive}"
-                weight = f"{_tex(share, self.digits)}\\, {v}'"
+                after = _sum(_times(self.tex(momentum), v, TIMES), drive)
+                term = _times(weight, f"{v}'", TIMES)
             else:
                 radius, angle = (self.tex(one) for one in momentum)
                 after = f"{radius}\\, e^{{{angle} i}}\\, {v} + {drive}"
-                both = f"({_tex(share, self.digits)} + ({_tex(other, self.digits)}) i)"
-                weight = f"\\operatorname{{Re}}{both} {v}'"
+                term = f"\\operatorname{{Re}}({_sum(weight, f'{turn} i')})\\, {v}'"
+                if turn in ("0", "-0"):
+                    term = _times(weight, f"\\operatorname{{Re}} {v}'", TIMES)
             if self.saturates == "memory":
                 own = "sharpness_ratio" in self.n and not isinstance(momentum, str)
                 after = f"{'T' if own else 'S'}({after})"
             lines.append(f"{v}' &= {after}")
-            terms.append(weight)
+            terms.append(term)
         bounded = f"S\\left({drive}\\right)" if self.saturates == "memory" else drive
-        direction = " + ".join(terms) or bounded
+        direction = _sum(*terms) or bounded
         if self.divides == "update":
-            direction = f"\\left({direction}\\right){size}"
+            both = " + " in direction or " - " in direction
+            direction = f"\\left({direction}\\right){size}" if both else direction + size
         if self.saturates == "update":
             direction = f"S\\left({direction}\\right)"
         lines.append(f"d &= {direction}")
@@ -270,7 +289,8 @@ class _Text:
         if "timescale" in self.n:
             excess = _tex(self.n["start_over_end"] - 1, self.digits)
             timescale = _divisor(self.tex("timescale"))
-            factor += f"\\left(1 + {excess}\\, e^{{-k / {timescale}}}\\right) "
+            decay = _times(excess, f"e^{{-k / {timescale}}}", TIMES)
+            factor += f"\\left({_sum('1', decay)}\\right) "
         lines.append(f"x' &= x - {self.tex('learning_rate')}\\, {factor}d")
         return [*lines, *self.tex_saturation()]
 
@@ -299,7 +319,8 @@ class _Text:
         ]
         power = "p' / q'"
         if "agreement_curvature" in self.n:
-            power = f"({power} + ({self.tex('agreement_curvature')})\\, (p' / q')^2)"
+            curved = _times(self.tex("agreement_curvature"), "(p' / q')^2", TIMES)
+            power = f"({_sum(power, curved)})" if curved else power
         return f"e^{{{self.tex('agreement')}\\, {power}}}\\, "
 
     def tex_saturation(self) -> Lines:
@@ -323,6 +344,34 @@ class _Text:
             f"{name}(u) &= u / \\left(1 + |u / {knee}|^{{{s}}}\\right)^{{1 / {_divisor(s)}}}"
             for name, s in sharp.items()
         ]
+
+
+def _tuple(names: Lines) -> str:
+    """A tuple in Python."""
+    return f"({', '.join(names)}{',' if len(names) == 1 else ''})"
+
+
+def _once(start: str, lines: Lines) -> Lines:
+    """Lines without those of this start that say what the one before them said."""
+    kept, last = [], ""
+    for line in lines:
+        if not line.startswith(start):
+            kept.append(line)
+        elif line != last:
+            kept.append(last := line)
+    return kept
+
+
+def _times(weight: str, name: str, sign: str = " * ") -> str:
+    """A product, or nothing where the weight is 0."""
+    if weight in ("0", "-0"):
+        return ""
+    return weight[:-1] + name if weight in ("1", "-1") else f"{weight}{sign}{name}"
+
+
+def _sum(*terms: str) -> str:
+    """The sum of those terms that are there."""
+    return " + ".join(term for term in terms if term).replace("+ -", "- ")
 
 
 def _soft(ratio: str, sharp: str) -> str:
