@@ -6,7 +6,7 @@ from lrevopt.studies.distillation.distilling import Distillation as Distillation
 from lrevopt.studies.distillation.distilling import Distilling as Distilling
 from lrevopt.studies.distillation.distilling import distill as distill
 from lrevopt.studies.distillation.elimination import prune_path as prune_path
-from lrevopt.studies.distillation.export import latex_text as latex_text
+from lrevopt.studies.distillation.equations import latex_text as latex_text
 from lrevopt.studies.distillation.export import optax_text as optax_text
 from lrevopt.studies.distillation.path import WhiteBoxPath as WhiteBoxPath
 from lrevopt.studies.distillation.path import grow_path as grow_path
