@@ -12,7 +12,9 @@ from by_hand import adadelta, adam, momentum
 from tables import mostly_long
 
 import lrevopt as lo
+from lrevopt import storage
 from lrevopt.__main__ import main
+from lrevopt.optimizers.white_box_documents import distilled_box, document_of
 
 partial = functools.partial
 STEPS = 12
@@ -328,6 +330,11 @@ def factory(learning_rate, sign=1.0):
 
 pair = (lambda x: 0, lambda g, state, x: (-0.1 * g, state))
 """
+BOX = """
+from lrevopt.optimizers.white_box_documents import distilled_box
+
+box = distilled_box("rosenbrock")
+"""
 
 
 def test_the_command_names_both_and_says_by_its_exit_code(tmp_path, monkeypatch, capsys):
@@ -341,6 +348,10 @@ def test_the_command_names_both_and_says_by_its_exit_code(tmp_path, monkeypatch,
     assert main(["audit", "audited:factory", "--against", "audited:pair", *rate, *wrong]) == 1
     assert "audited:pair has the other sign than audited:factory" in capsys.readouterr().out
     assert "<table>" in (tmp_path / "audit.html").read_text()
+    assert main(["audit", "audited:factory", "--against", "audited:pair", *rate, *wrong]) == 1
+    storage.save_json(tmp_path / "box.json", document_of(distilled_box("rosenbrock")))
+    (tmp_path / "audited_box.py").write_text(BOX)
+    assert main(["audit", "box.json", "--against", "audited_box:box"]) == 0
     with pytest.raises(SystemExit) as stop:
         main(["audit", "audited:nothing", "--against", "optax:sgd"])
     assert stop.value.code == 2

@@ -118,6 +118,16 @@ COMMAND_LINES: list[list[str]] = [
     [*GALLERY, "--problems", "2000000000"],
     *([*EXPLORE, *more] for more in (
         ["--steps", "0"], ["--parameters", "0"], ["--seed", HUGE], ["--task", "quantum"])),
+    # A page does not replace what is no page.
+    ["explore", "rosenbrock", "--output", "run"],
+    ["explore", "rosenbrock", "--output", "run/settings.json"],
+    ["explore", "rosenbrock", "--output", "notes/thesis.tex"],
+    *(["audit", "optax:adam", "--against", "optax:sgd", *more] for more in (
+        ["--output", "run"], ["--output", "run/settings.json"], ["--output", "notes/thesis.tex"],
+        *(["--learning-rate", value] for value in ("0", "-1", "nan", "inf")))),
+    ["audit", "rosenbrock", "--against", "optax:adam", "--kwargs", "units=3"],
+    ["audit", "optax:adam", "--against", "rosenbrock", "--against-kwargs", "units=3"],
+    ["audit", "optax:adam", "--against", "run/settings.json"],
     [*SCALES, "--problems", "0"],
     *([*UNIVERSALITY, *more] for more in (
         ["--tasks", "two_moons", "rosenbrock"],
@@ -134,6 +144,9 @@ COMMAND_LINES: list[list[str]] = [
         ["--seed", HUGE], ["--time-limit", "0"])),
     ["tune-scales", "nowhere", "new", "--input-factors", "1", "--output-factors", "1"],
     ["search-learning-rate", "rosenbrock", "--candidates", "0"],
+    *(["search-learning-rate", "rosenbrock", f"--{name}", value] for name in ("low", "high")
+      for value in ("0", "nan", "inf", "-1")),
+    ["search-learning-rate", "rosenbrock", "--low", "0.1", "--high", "0.01"],
     [*REPRODUCE, "--test-problems", "0"],
     ["reproduce", "rosenbrock", "--output", "notes"],
 ]  # fmt: skip
@@ -189,3 +202,25 @@ def test_bad_command_lines_are_one_line_and_exit_code_2(folder, capsys, as_user)
     print(f"command lines: {tried} tried, {tried - len(wrong)} good", *wrong, sep="\n")
     assert not wrong
     assert tried >= LEAST_TRIED
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["transfer", "--runs", "nowhere"], "`runs` must be a folder with a run in"),
+        (["search-learning-rate", "rosenbrock", "--low", "0"], "`low` must be a finite number"),
+        (["search-learning-rate", "rosenbrock", "--high", "1e-5"], "`high` must be a finite"),
+        (["audit", "notes/thesis.tex", "--against", "optax:adam"],
+         "`notes/thesis.tex` is not a run directory: it is a file."),
+        (["audit", "run", "--against", "optax:adam", "--kwargs", "b1=0.5"],
+         "`kwargs` must be left out for `run`, which is not made."),
+        (["audit", "optax:adam", "--against", "run", "--against-kwargs", "b1=0.5"],
+         "`against_kwargs` must be left out for `run`, which is not made."),
+        ([*EXPLORE[:3], "run"], "`output` must be a file for the page, got the folder `run`."),
+        ([*EXPLORE[:3], "run/settings.json"], "`run/settings.json`, which is no page."),
+    ],
+)  # fmt: skip
+def test_the_sentence_names_the_argument_and_says_what_is_true(folder, capsys, words, said):
+    code, lines = outcome(words, capsys)
+    assert (code, len(lines)) == (2, 1)
+    assert said in lines[0]

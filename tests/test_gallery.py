@@ -361,6 +361,10 @@ def test_a_gallery_of_other_settings_is_replaced_with_a_word(tmp_path):
     path.write_bytes(b"no record")
     write_gallery(lo.Rosenbrock(), tmp_path, names=("sgd",), problems=2, steps=1, say=said.append)
     assert f"Replaces {path}, which is damaged." in said
+    said.clear()
+    with pytest.raises(ValueError, match="`names` must be one of"):
+        write_gallery(lo.Rosenbrock(), tmp_path, names=("adamw",), problems=2, say=said.append)
+    assert said == []  # what is refused replaces nothing
 
 
 @pytest.mark.usefixtures("as_user")

@@ -157,7 +157,7 @@ def test_an_interrupted_sweep_runs_only_the_pieces_that_are_missing(run, monkeyp
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"horizons": ()}, "`horizons` must not be empty, got"),
+        ({"horizons": ()}, "`horizons` must hold at least one number of updates, got none"),
         ({"horizons": (4, 0)}, "`horizons` must be an integer of at least 1, got 0"),
         ({"against": ("sgd",)}, "`against` must be one of momentum, rmsprop, adam, got 'sgd'"),
         ({"problems": 0}, "`problems` must be an integer of at least 1, got 0"),
@@ -167,3 +167,12 @@ def test_bad_input_is_refused(run, arguments, sentence):
     with pytest.raises(ValueError, match=sentence):
         quietly(run, **{"horizons": (2,), **arguments})
     assert Run(run.folder).horizons is None
+
+
+def test_what_is_refused_is_not_said_to_replace_a_record(run):
+    said: list[str] = []
+    quietly(run, horizons=(2,), against=())
+    with pytest.raises(ValueError, match="`horizons` must hold at least one"):
+        horizons_run(run, horizons=(), against=(), problems=2, say=said.append)
+    assert said == []
+    assert kept(run).values == (2,)

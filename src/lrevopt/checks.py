@@ -9,6 +9,7 @@ import dataclasses
 import math
 import operator
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -103,6 +104,24 @@ def text(name: str, value: object) -> str:
     if not isinstance(value, str):
         raise ValueError(f"`{name}` must be a string, got {shown(value)}.")
     return value
+
+
+def page_file(name: str, path: Path) -> Path:
+    """`path`, if it is free for a page, or has a page that is to be replaced.
+
+    Raises `ValueError`, naming the argument `name`, for a folder and for a file of another kind.
+    """
+    if path.is_dir():
+        raise ValueError(f"`{name}` must be a file for the page, got the folder `{path}`.")
+    if path.is_file():
+        with path.open("rb") as file:
+            begins = file.read(64).lstrip()[:1]
+        if begins not in (b"", b"<"):
+            raise ValueError(
+                f"`{name}` must be a new file, or a page that is to be replaced, got `{path}`, "
+                f"which is no page."
+            )
+    return path
 
 
 def instance(name: str, value: Any, kind: type | tuple[type, ...], what: str) -> Any:

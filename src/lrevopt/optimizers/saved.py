@@ -148,8 +148,9 @@ def load_settings(source: Path | str) -> dict[str, Any]:
     if str(source) in shipped() and not directory.exists():
         return storage.load_settings(SHIPPED / f"{source}.json")
     if not os.path.isdir(directory):  # unlike `Path.is_dir`, also for names that are too long
+        why = "it is a file" if os.path.isfile(directory) else "it does not exist"
         raise ValueError(
-            f"`{directory}` is not a run directory: it does not exist. Shipped optimizers are "
+            f"`{directory}` is not a run directory: {why}. Shipped optimizers are "
             f"{', '.join(shipped())}."
         )
     if not (directory / storage.SETTINGS).is_file():

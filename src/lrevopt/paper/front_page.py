@@ -22,16 +22,16 @@ FIGURES_FOLDER = "figures"
 """Folder of figures, beside or inside runs."""
 
 
-def shipped_runs(results: Path) -> list[Path]:
+def shipped_runs(results: Path, argument: str = "results") -> list[Path]:
     """Folders of runs in `results`, named as their tasks are, in the paper's order.
 
-    Raises `ValueError` if there is none.
+    Raises `ValueError`, naming `argument`, if there is none.
     """
     runs = [results / task for task in TITLES if (results / task / storage.SETTINGS).is_file()]
     if not runs:
         names = list(TITLES)
         raise ValueError(
-            f"`results` must be a folder with a run in {', '.join(names[:-1])} or {names[-1]}, "
+            f"`{argument}` must be a folder with a run in {', '.join(names[:-1])} or {names[-1]}, "
             f"got `{results}`."
         )
     return runs

@@ -69,7 +69,7 @@ def transfer(
     task that has no run, a folder that cannot be written, that another process writes into, or that
     was measured with other settings.
     """
-    runs = {folder.name: Run(folder, data_dir=data_dir) for folder in shipped_runs(results)}
+    runs = {folder.name: Run(folder, data_dir=data_dir) for folder in shipped_runs(results, "runs")}
     boxes = _white_boxes(white_boxes, list(runs))
     with storage.claimed(output):
         _transfer(runs, output, settings, boxes=boxes, say=say)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import tyro
 
 from lrevopt import specs
+from lrevopt.checks import finite, page_file
 
 Name = Annotated[str, tyro.conf.arg(metavar="OPTIMIZER")]
 
@@ -17,7 +18,7 @@ class Audit:
     """Compare two optimizers by their updates, and say what explains a difference."""
 
     first: tyro.conf.Positional[Name]
-    """optax:name, module:name, the folder of a run or a shipped name."""
+    """optax:name, module:name, the folder of a run, a shipped name, or a white box's JSON file."""
     against: Name
     """The other one. Of both, module:name is an optimizer, an optax transformation, a pair
     (init, update), a function of `gradients`, or a function that makes one of these."""
@@ -26,14 +27,18 @@ class Audit:
     against_kwargs: tuple[str, ...] = ()
     """Arguments with which the other is made, as name=value."""
     learning_rate: float = 0.01
-    """Learning rate of each that takes one, unless its arguments give another."""
+    """Learning rate of each that takes one, unless its arguments give another; above 0, since
+    optimizers that never move are all equal."""
     tolerance: float = 1e-9
     """Relative difference up to which updates count as equal."""
     output: Path | None = None
-    """File for the tables, as HTML."""
+    """File for the tables, as HTML; such a page that is there is replaced."""
 
     def main(self) -> int:
         """Audit in double precision, print; exit code 1 where they differ."""
+        finite("learning_rate", self.learning_rate, above=0.0)
+        if self.output is not None:
+            page_file("output", self.output)
         import jax
 
         jax.config.update("jax_enable_x64", True)
@@ -61,19 +66,33 @@ def find_subject(argument: str, spec: str, words: tuple[str, ...], learning_rate
     """What `audit` takes, by name. Raises `ValueError`, naming `argument`, if there is none.
 
     A function whose first argument is called `gradients` is a formula; any other is called to make
-    the optimizer.
+    the optimizer. Arguments in `words` for what is not made are refused too.
     """
-    kwargs = specs.parse_kwargs(f"{argument}_kwargs".removeprefix("first_"), words)
+    option = f"{argument}_kwargs".removeprefix("first_")
+    kwargs = specs.parse_kwargs(option, words)
+    made = _ready(argument, spec)
+    if made is not None:
+        if kwargs:
+            raise ValueError(f"`{option}` must be left out for `{spec}`, which is not made.")
+        return made
+    made = specs.find_object(argument, spec)
+    if specs.takes(made, "learning_rate"):
+        kwargs = {"learning_rate": learning_rate} | kwargs
+    return specs.call(argument, spec, made, kwargs)
+
+
+def _ready(argument: str, spec: str) -> Any:
+    """What a name stands for that nothing is called for; None for a function that makes it."""
+    if specs.is_box(spec):
+        from lrevopt.optimizers.white_box_documents import load_box
+
+        return load_box(spec)
     if ":" not in spec or Path(spec).exists():
         from lrevopt.optimizers.saved import load
 
         return load(spec)
-    made = specs.find_object(argument, spec)
-    if isinstance(made, tuple) or not callable(made) or hasattr(made, "update"):
-        return made
-    parameters = [] if inspect.isclass(made) else list(inspect.signature(made).parameters)
-    if parameters[:1] == ["gradients"]:
-        return made
-    if specs.takes(made, "learning_rate"):
-        kwargs = {"learning_rate": learning_rate} | kwargs
-    return specs.call(argument, spec, made, kwargs)
+    found = specs.find_object(argument, spec)
+    if isinstance(found, tuple) or not callable(found) or hasattr(found, "update"):
+        return found
+    parameters = [] if inspect.isclass(found) else list(inspect.signature(found).parameters)
+    return found if parameters[:1] == ["gradients"] else None

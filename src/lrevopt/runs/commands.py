@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import tyro
 
 from lrevopt import specs
-from lrevopt.checks import one_of
+from lrevopt.checks import finite, one_of, page_file
 from lrevopt.runs.audit import Audit
 from lrevopt.runs.command_line import exit_code
 from lrevopt.runs.distill_command import Distill
@@ -277,7 +277,7 @@ class Explore:
     task_kwargs: tuple[str, ...] = ()
     """Arguments with which the task is made, as name=value."""
     output: Path = Path("explore.html")
-    """File of the page."""
+    """File of the page; a page that is there is replaced."""
     steps: int = 200
     """Updates of the run."""
     moments: int = 48
@@ -291,6 +291,7 @@ class Explore:
 
     def main(self) -> None:
         """Run, write the page, print its path."""
+        page_file("output", self.output)
         from lrevopt.plots.explore import explore
         from lrevopt.runs.tune import with_learning_rate
 
@@ -354,6 +355,8 @@ class SearchLearningRate(ExperimentSettings):
 
     def main(self) -> None:
         """Search, and print every candidate, best first."""
+        finite("low", self.low, above=0.0)
+        finite("high", self.high, above=self.low)
         from lrevopt.meta_training import search_learning_rate
 
         chosen = self.experiment()

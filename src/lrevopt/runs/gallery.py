@@ -31,7 +31,7 @@ def write_gallery(
     replaced at the end; if other settings made it, that is said first. Raises `ValueError` for an
     unknown name, or a folder that cannot be written.
     """
-    chosen = tuple(WELL_KNOWN) if names is None else names
+    chosen = galleries.well_known_names(tuple(WELL_KNOWN) if names is None else names)
     facts = {"problems": problems, "steps": steps, "seed": seed, "names": chosen,
              "task": storage.describe(task)}  # fmt: skip
     check_runs(task, problems=problems, steps=steps)

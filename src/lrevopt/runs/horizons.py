@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lrevopt import storage
-from lrevopt.checks import one_of, positive_integer
+from lrevopt.checks import one_of, positive_integer, sequence
 from lrevopt.inner_loop.sizes import check_runs
 from lrevopt.optimizers import AbstractOptimizer, saved
 from lrevopt.runs.contents import Run
@@ -45,11 +45,12 @@ def horizons_run(
     Raises `ValueError` for no horizons, or one below 1, a baseline that was not tuned, a run
     without weights, or folders without tuned baselines.
     """
+    sequence("horizons", horizons, "number of updates")
     horizons = sorted({positive_integer("horizons", horizon) for horizon in horizons})
     task = run.task
     problems = tested_problems(task) if problems is None else problems
     entered = _entered(run, against, baselines)
-    check_runs(task, problems=problems, steps=max(horizons, default=1), optimizers=len(entered))
+    check_runs(task, problems=problems, steps=max(horizons), optimizers=len(entered))
     facts: dict[str, Any] = {"problems": problems, "seed": seed, "horizons": horizons}
     made_from = facts | {"optimizers": list(entered)}
     with (

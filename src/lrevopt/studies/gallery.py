@@ -141,6 +141,14 @@ class Gallery(eqx.Module):
         return ", ".join(verb for verb, holds in verbs.items() if holds) or "one straight line"
 
 
+def well_known_names(names: Sequence[str]) -> tuple[str, ...]:
+    """`names`, if each is one of `WELL_KNOWN`, all differ, and there is at least one."""
+    names = tuple(one_of("names", name, tuple(WELL_KNOWN)) for name in names)
+    if len(set(names)) < max(1, len(names)):
+        raise ValueError(f"`names` must be different optimizers, at least one, got {names}.")
+    return names
+
+
 def measure_gallery(
     task: AbstractTask,
     *,
@@ -159,9 +167,7 @@ def measure_gallery(
     """
     problems = positive_integer("problems", problems)
     steps = positive_integer("steps", steps)
-    names = tuple(one_of("names", name, tuple(WELL_KNOWN)) for name in names)
-    if len(set(names)) < max(1, len(names)):
-        raise ValueError(f"`names` must be different optimizers, at least one, got {names}.")
+    names = well_known_names(names)
     found: dict[str, GalleryEntry] = {}
     for name in names:
         measure = functools.partial(
