@@ -21,7 +21,8 @@ from lrevopt.analysis import (
     mode_optimizer,
     steady_state_gain,
 )
-from lrevopt.analysis.linearization import conjugate_mode, dominant_mode, explained_energy
+from lrevopt.analysis.linearization import conjugate_mode, dominant_mode
+from lrevopt.analysis.mode_energies import explained_energy
 from lrevopt.analysis.momentum import separated_modes
 
 DRAW = eqx.filter_jit(lo.GRUOptimizer)
@@ -157,6 +158,37 @@ def test_defective_recurrence_is_refused_and_shared_eigenvalues_are_not():
     np.testing.assert_allclose(sorted(eigenmodes(twice).learning_rates.real), [1, 2])
 
 
+def model_of(J: Any, B: Any, w: Any) -> Linearization:
+    J, B, w = (np.asarray(part, float) for part in (J, B, w))
+    return Linearization(J, B, w, np.zeros(len(B)), 0.0, np.zeros(len(B)))
+
+
+@pytest.mark.parametrize("fast", [1e3, 1e200])
+def test_a_growing_mode_hides_no_dependent_eigenvectors(fast):
+    """Rates of the double eigenvalue would cancel to 0, where they add 2 to the rate of 3."""
+    jordan = [[fast, 0.0, 0.0], [0.0, 0.5, 1.0], [0.0, 0.0, 0.5]]
+    with pytest.raises(ValueError, match="near-defective"):
+        eigenmodes(model_of(jordan, np.ones(3), -np.ones(3)))
+    apart = eigenmodes(model_of(np.diag([fast, 0.5, 0.4]), np.ones(3), -np.arange(1.0, 4.0)))
+    np.testing.assert_array_equal(apart.learning_rates, [1, 2, 3])
+
+
+@pytest.mark.parametrize("momentum", [0.5, 7.0, 1e3, 1e10])
+@pytest.mark.parametrize("size", [1e-120, 1.0, 1e120])
+def test_shares_of_energy_do_not_depend_on_units_nor_growth(momentum, size):
+    """`a 2^-k` beside `b momentum^k`, over two updates: of energies a^2, b^2 and their products."""
+    rates = np.array([1.0, 3.0])
+    modes = eigenmodes(model_of(np.diag([momentum, 0.25]), size * rates, [-size, -size]))
+    parts = [
+        rate * np.array([1.0, value]) for rate, value in zip(rates, (momentum, 0.25), strict=True)
+    ]
+    parts.sort(key=lambda part: -(part @ part))
+    best = 1 - (parts[1] @ parts[1]) / np.sum(np.sum(parts, axis=0) ** 2)
+    # Logarithms of numbers up to 1e240 lose three digits.
+    np.testing.assert_allclose(explained_energy(modes, 2), [best, 1], rtol=1e-11)
+    assert np.isfinite(explained_energy(modes)).all()
+
+
 def test_modes_without_rates_have_their_conjugates():
     """Two equal pairs, one above the other: near-defective, so that rates are NaN."""
     turn = np.array([[0.5, -0.4], [0.4, 0.5]])
@@ -178,6 +210,33 @@ def test_an_endless_answer_has_no_steady_state():
         steady_state_gain(linearize(lo.Momentum(0.1, 1.0), jnp.zeros(1)))
 
 
+@pytest.mark.parametrize("condition", [1.0, 1e2, 1e4, 1e6])
+def test_an_endless_answer_has_no_steady_state_in_other_coordinates(condition):
+    """The eigenvalue 1 is lost to round-off there: the gain was a number of 1e11."""
+    random = np.random.default_rng(0)
+    left, _, right = np.linalg.svd(random.normal(size=(4, 4)))
+    R = left @ np.diag(np.geomspace(1, 1 / condition, 4)) @ right
+
+    def turned(eigenvalues):
+        J = R @ np.diag(eigenvalues) @ np.linalg.inv(R)
+        return model_of(J, R @ np.ones(4), -np.ones(4) @ np.linalg.inv(R))
+
+    with pytest.raises(ValueError, match="must not have the eigenvalue 1"):
+        steady_state_gain(turned([1.0, 0.5, 0.3, 0.2]))
+    gain = np.sum(1 / (1 - np.array([0.99, 0.5, 0.3, 0.2])))
+    np.testing.assert_allclose(
+        steady_state_gain(turned([0.99, 0.5, 0.3, 0.2])), gain, rtol=1e-12 * condition**2
+    )
+
+
+def test_slow_steady_states_of_dependent_eigenvectors_are_none_the_less_there():
+    """Two equal filters, one after the other: (1 - lambda)^-2, and with coordinates of any size."""
+    slow = 1 - 1e-5
+    for size in (1e-8, 1.0, 1e8):
+        twice = model_of([[slow, size], [0.0, slow]], [0.0, 1.0], [-1.0, 0.0])
+        np.testing.assert_allclose(steady_state_gain(twice), size * 1e10, rtol=1e-9)
+
+
 @pytest.mark.usefixtures("as_user")
 def test_refusals():
     opt = lo.Momentum(0.1, 0.9)
@@ -192,5 +251,11 @@ def test_refusals():
     for wrong in wrongs:
         with pytest.raises(ValueError, match="`indices` must be integers from 0 to 0"):
             mode_optimizer(modes, wrong)
+    large = eqx.tree_at(lambda m: m.learning_rates, modes, modes.learning_rates * 1e40)
+    with (
+        jax.enable_x64(False),
+        pytest.raises(ValueError, match="`learning_rates` must be finite, got inf"),
+    ):
+        mode_optimizer(large, 0)
     with pytest.raises(ValueError, match=r"`start` must have shape \(1,\)"):
         linear_optimizer(linearize(opt, jnp.zeros(1)), start=jnp.zeros(3))

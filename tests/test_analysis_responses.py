@@ -179,6 +179,22 @@ def test_modes_that_never_fade_are_left_out_or_refused():
     assert np.isinf(fit.timescales[0])
 
 
+def test_powers_that_grow_against_all_eigenvalues_are_refused_in_words():
+    """In coordinates in which an eigenvalue 1 is lost by 1e-4, it may come out below 1."""
+
+    def said(seed: int) -> str:
+        left, _, right = np.linalg.svd(np.random.default_rng(seed).normal(size=(4, 4)))
+        R = left @ np.diag(np.geomspace(1, 1e-6, 4)) @ right
+        J = R @ np.diag([1.0, 0.5, 0.3, 0.2]) @ np.linalg.inv(R)
+        try:
+            return f"finite: {np.isfinite(lo.hankel_values(model_of(J, *np.ones((2, 4))))).all()}"
+        except ValueError as error:
+            return str(error)
+
+    for found in map(said, range(30)):
+        assert found == "finite: True" or "must have eigenvalues of size below 1" in found
+
+
 def test_no_response_has_no_values_and_no_rates():
     silent = model_of(np.diag([0.9, 0.5]), [1.0, 1.0], [0.0, 0.0])
     np.testing.assert_array_equal(lo.hankel_values(silent), [0, 0])

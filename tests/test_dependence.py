@@ -75,6 +75,9 @@ EXACT: dict[str, Callable[..., Any]] = {
     "reversed": lambda x: jnp.flip(x)[1:],
     "moved": lambda x: jnp.roll(x.reshape(2, 3), 1, axis=0).T,
     "joined": lambda x: jnp.concatenate([x[4:], x[:2], jnp.zeros(2)]),
+    "stacked": lambda x: jnp.stack([x[:3], 2 * x[3:]], axis=1),
+    "unstacked": lambda x: jnp.stack(jnp.unstack(x.reshape(2, 3), axis=1)[1:]),
+    "tiled": lambda x: jnp.tile(x.reshape(2, 3), (2, 1)),
     "padded": lambda x: lax.pad(x, 0.0, [(-1, 2, 1)]),
     "argument": lambda x: jnp.argmax(x.reshape(2, 3), axis=1),
     "condition": lambda x: lax.cond(x[0] > 0, lambda y: y, lambda y: -y, x),
@@ -93,6 +96,7 @@ WIDER: dict[str, Callable[..., Any]] = {
     "whole_rows": lambda x: x.reshape(3, 2)[jnp.array([0])].sum(axis=0),
     "gathered": lambda x: x[jnp.array([5, 0])],
     "scattered": lambda x: jnp.zeros(3).at[jnp.array([1, 2, 2])].add(x[:3]),
+    "scattered_least": lambda x: x.at[jnp.array([1, 2])].min(x[:2]),
     "solved": lambda x: jnp.linalg.solve(jnp.eye(2) * 3 + x[:4].reshape(2, 2), x[4:]),
     "zero": lambda x: 0.0 * x.sum() + x,
     "median": lambda x: x - jnp.median(x),
@@ -115,6 +119,18 @@ def test_nothing_is_missed(name):
 def test_a_buffer_that_is_read_at_an_unknown_place_keeps_entries_apart():
     """Delayed gradients are component-wise: only the axis of time is read in part."""
     np.testing.assert_array_equal(labels_of(ring), np.eye(SIZE, dtype=bool))
+
+
+@pytest.mark.parametrize("kind", ["add", "min", "max", "multiply"])
+def test_what_is_written_into_whole_rows_keeps_columns_apart(kind):
+    """Row 1 of a table: entry (1, n) has the labels of columns n alone."""
+
+    def written(x):
+        table = x.reshape(2, 3)
+        return getattr(table.at[jnp.array([1])], kind)(table[:1])
+
+    columns = np.tile(np.eye(3, dtype=bool), (2, 2))
+    assert not np.any(labels_of(written) & ~columns)
 
 
 def test_finiteness_is_one_outcome_where_it_is_assumed():

@@ -535,6 +535,15 @@ def test_back_and_there_is_the_optimizer():
     np.testing.assert_allclose(moves(again, gradients), moves(gru, gradients), rtol=1e-12)
 
 
+@pytest.mark.parametrize("name", mostly_long(["rmsprop", "adam"], "rmsprop"))
+def test_optimizers_that_stack_their_coordinates_come_back(name):
+    """`jnp.stack`, an operation of its own in newer versions of JAX, couples no parameters."""
+    optimizer = OPTIMIZERS[name](0.1)
+    again = from_optax(to_optax(optimizer))
+    gradients = gradients_of_all_sizes(50)
+    np.testing.assert_allclose(moves(again, gradients), moves(optimizer, gradients), rtol=1e-12)
+
+
 def test_a_tree_moves_as_each_parameter():
     optimizer = OPTIMIZERS["gru"](0.1)
     gradients = tree_of_gradients(4)

@@ -25,7 +25,7 @@ from tables import OPTIMIZERS, Quadratic, mostly_long
 
 import lrevopt as lo
 from lrevopt import storage
-from lrevopt.analysis.linearization import explained_energy
+from lrevopt.analysis.mode_energies import explained_energy
 from lrevopt.inner_loop.sampled_states import sample_states
 from lrevopt.optimizers import AbstractOptimizer, from_optax
 from lrevopt.optimizers.wrappers import StateInUnits

@@ -14,7 +14,6 @@ conjugates is one damped oscillation.
 from collections.abc import Sequence
 
 import equinox as eqx
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Complex, Float
 
@@ -264,8 +263,11 @@ def eigenmodes(linearization: Linearization) -> Modes:
     rates = np.where(eigenvalues.imag == 0, rates.real, rates)
     modes = Modes(eigenvalues=eigenvalues, learning_rates=rates, right=right, left=left,
                   speed=linearization.speed, moving=linearization.moving)  # fmt: skip
-    response = impulse_response(linearization, 2 * len(J))
-    rebuilt = mode_responses(modes, 2 * len(J)).sum(axis=0).real
+    # In units that grow as the fastest mode does, which would hide what the others miss.
+    growth = max(1.0, float(np.abs(eigenvalues[0])))
+    response = response_of(w, J / growth, B, 2 * len(J))
+    slowed = eqx.tree_at(lambda m: m.eigenvalues, modes, eigenvalues / growth)
+    rebuilt = mode_responses(slowed, 2 * len(J)).sum(axis=0).real
     error = np.abs(rebuilt - response).max()
     size = np.abs(response).max() or np.linalg.norm(w) * np.linalg.norm(B)
     if not error <= RESPONSE_ERROR * size:
@@ -292,13 +294,18 @@ def steady_state_gain(linearization: Linearization) -> float:
     """Learning rate after many steps of one gradient, `-w . (I - J)^-1 B`.
 
     Momentum has `learning_rate / (1 - momentum)`. Raises `ValueError` where J has the
-    eigenvalue 1: the response then grows without bound.
+    eigenvalue 1, up to its round-off: the response then grows without bound.
     """
     check_differentiable(linearization)
+    from scipy.linalg import matrix_balance  # slow to import
+
     J = linearization.recurrent
     matrix = np.eye(len(J)) - J
     nearest = np.abs(np.linalg.eigvals(matrix)).min()
-    if nearest <= np.finfo(float).eps * max(1.0, np.abs(np.diag(J)).max()):
+    # In other coordinates an eigenvalue 1 is lost to round-off, but I - J is as good as singular.
+    singular = np.linalg.svd(matrix_balance(matrix, permute=False)[0], compute_uv=False)
+    lost = singular[-1] <= np.finfo(float).eps * len(J) * singular[0]
+    if lost or nearest <= np.finfo(float).eps * max(1.0, np.abs(np.diag(J)).max()):
         raise ValueError(
             "`linearization.recurrent` must not have the eigenvalue 1, or there is no steady "
             f"state: one lies within {nearest:.1e} of it."
@@ -316,13 +323,13 @@ def linear_optimizer(
     """
     instance("linearization", linearization, Linearization, "a linearization of `linearize`")
     return LinearOptimizer(
-        jnp.asarray(linearization.state),
-        jnp.asarray(linearization.recurrent),
-        jnp.asarray(linearization.input),
-        jnp.asarray(linearization.readout),
+        linearization.state,
+        linearization.recurrent,
+        linearization.input,
+        linearization.readout,
         gradient=linearization.gradient,
-        next_state=jnp.asarray(linearization.next_state),
-        start=None if start is None else jnp.asarray(start),
+        next_state=linearization.next_state,
+        start=start,
     )
 
 
@@ -330,7 +337,8 @@ def mode_optimizer(modes: Modes, indices: int | Sequence[int]) -> ModeOptimizer:
     """Selected modes and their conjugates as an optimizer of their own (paper, equation 6).
 
     `indices` count from the slowest, 0. All modes start at 0, and the constant update `w . h*` is
-    left out. Raises `ValueError` for no index or one out of range.
+    left out. Raises `ValueError` for no index or one out of range, and for rates that the default
+    floating type does not hold.
     """
     instance("modes", modes, Modes, "the modes of `eigenmodes`")
     count = len(modes.eigenvalues)
@@ -340,27 +348,7 @@ def mode_optimizer(modes: Modes, indices: int | Sequence[int]) -> ModeOptimizer:
         raise ValueError(f"`indices` must be integers from 0 to {count - 1}, got {indices!r}.")
     kept = sorted({i for index in chosen.tolist() for i in (index, conjugate_mode(modes, index))})
     eigenvalues, rates = modes.eigenvalues[kept], modes.learning_rates[kept]
-    return ModeOptimizer(jnp.asarray(eigenvalues), jnp.asarray(rates))
-
-
-def explained_energy(modes: Modes, steps: int = 200) -> Float[np.ndarray, " mode"]:
-    """Share of the impulse response's energy over `steps` that the best k + 1 modes explain.
-
-    Modes are added in order of decreasing energy. Modes are not orthogonal, so a share may exceed
-    the next; the last is 1. All are 1 where there is no response.
-    """
-    parts = mode_responses(modes, steps)
-    order = np.argsort(-np.sum(np.abs(parts) ** 2, axis=1), kind="stable")
-    whole = parts.sum(axis=0)
-    missing = np.sum(np.abs(whole - np.cumsum(parts[order], axis=0)) ** 2, axis=1)
-    energy = np.sum(np.abs(whole) ** 2)
-    return 1 - missing / energy if energy > 0 else np.ones(len(order))
-
-
-def modes_needed(shares: Float[np.ndarray, " mode"], share: float) -> int:
-    """Number of best modes from which on `explained_energy` stays at `share` or above."""
-    short = np.flatnonzero(shares < share)
-    return int(short[-1]) + 2 if short.size else 1
+    return ModeOptimizer(eigenvalues, rates)
 
 
 def timescale(eigenvalue: complex) -> float:

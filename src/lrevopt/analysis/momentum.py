@@ -12,9 +12,8 @@ from lrevopt.analysis.linearization import (
     conjugate_mode,
     dominant_mode,
     eigenmodes,
-    explained_energy,
-    modes_needed,
 )
+from lrevopt.analysis.mode_energies import explained_energy, modes_needed
 from lrevopt.analysis.projections import Projection
 from lrevopt.analysis.spacing import evenly_spaced
 from lrevopt.analysis.update_functions import gradient_axis, transition_table, update_table

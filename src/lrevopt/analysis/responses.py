@@ -125,7 +125,13 @@ def hankel_values(linearization: Linearization) -> Float[np.ndarray, " state"]:
     B, w = (part / (np.abs(part).max(initial=0.0) or 1.0) for part in (B, w))  # squares are finite
     values = np.zeros(len(linearization.input))
     if response_of(w, J, B, 2 * len(J)).any():
-        product = _gramian_factor(J.T, w).T @ _gramian_factor(J, B)
+        with np.errstate(over="ignore", invalid="ignore"):
+            product = _gramian_factor(J.T, w).T @ _gramian_factor(J, B)
+        if not np.isfinite(product).all():
+            raise ValueError(
+                "`linearization.recurrent` must have eigenvalues of size below 1 (by 1e-6), but "
+                "its powers grow: an eigenvalue lies there only up to round-off."
+            )
         found = np.linalg.svd(product, compute_uv=False)
         values[: len(found)] = found
     return values / values[0] if values[0] > 0 else values

@@ -3,15 +3,20 @@
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Complex, Float
 
 from lrevopt.checks import finite_leaves, numbers, real_array
 from lrevopt.optimizers.classical import as_float
 from lrevopt.optimizers.interface import AbstractOptimizer
 
+AnyArray = Array | np.ndarray
+"""Arrays of JAX, or of saved records."""
+
 
 def _finite_array(name: str, value: Any) -> Float[Array, "..."]:
-    array = as_float(real_array(name, value))
+    with np.errstate(over="ignore"):  # refused below
+        array = as_float(real_array(name, value))
     finite_leaves(name, array)
     return array
 
@@ -36,14 +41,14 @@ class LinearOptimizer(AbstractOptimizer):
 
     def __init__(
         self,
-        fixed_point: Float[Array, " state"],
-        recurrent: Float[Array, "state state"],
-        inputs: Float[Array, " state"],
-        readout: Float[Array, " state"],
+        fixed_point: Float[AnyArray, " state"],
+        recurrent: Float[AnyArray, "state state"],
+        inputs: Float[AnyArray, " state"],
+        readout: Float[AnyArray, " state"],
         *,
-        gradient: float | Float[Array, ""] = 0.0,
-        next_state: Float[Array, " state"] | None = None,
-        start: Float[Array, " state"] | None = None,
+        gradient: float | Float[AnyArray, ""] = 0.0,
+        next_state: Float[AnyArray, " state"] | None = None,
+        start: Float[AnyArray, " state"] | None = None,
     ):
         self.fixed_point = _finite_array("fixed_point", fixed_point)
         self.recurrent = _finite_array("recurrent", recurrent)
@@ -86,7 +91,8 @@ class ModeOptimizer(AbstractOptimizer):
 
     A real mode is momentum. A complex mode oscillates; with its conjugate beside it (as
     `mode_optimizer` passes them) the sum is real. State: real parts of v, then imaginary parts.
-    Raises `ValueError` unless both arguments are lists of one length.
+    Raises `ValueError` unless both arguments are lists of one length, of numbers that are finite in
+    the default floating type.
     """
 
     eigenvalue_real: Float[Array, " mode"]
@@ -96,11 +102,12 @@ class ModeOptimizer(AbstractOptimizer):
 
     def __init__(
         self,
-        eigenvalues: Complex[Array, " mode"] | Float[Array, " mode"],
-        learning_rates: Complex[Array, " mode"] | Float[Array, " mode"],
+        eigenvalues: Complex[AnyArray, " mode"] | Float[AnyArray, " mode"],
+        learning_rates: Complex[AnyArray, " mode"] | Float[AnyArray, " mode"],
     ):
-        eigenvalues = jnp.atleast_1d(jnp.asarray(numbers("eigenvalues", eigenvalues)))
-        learning_rates = jnp.atleast_1d(jnp.asarray(numbers("learning_rates", learning_rates)))
+        with np.errstate(over="ignore"):  # refused below
+            eigenvalues = jnp.atleast_1d(jnp.asarray(numbers("eigenvalues", eigenvalues)))
+            learning_rates = jnp.atleast_1d(jnp.asarray(numbers("learning_rates", learning_rates)))
         if (
             eigenvalues.ndim != 1
             or not eigenvalues.size
@@ -115,6 +122,12 @@ class ModeOptimizer(AbstractOptimizer):
         self.eigenvalue_imaginary = as_float(eigenvalues.imag)
         self.learning_rate_real = as_float(learning_rates.real)
         self.learning_rate_imaginary = as_float(learning_rates.imag)
+        for name, parts in (
+            ("eigenvalues", (self.eigenvalue_real, self.eigenvalue_imaginary)),
+            ("learning_rates", (self.learning_rate_real, self.learning_rate_imaginary)),
+        ):
+            for part in parts:
+                finite_leaves(name, part)
 
     @property
     def readout(self) -> Float[Array, " state"]:

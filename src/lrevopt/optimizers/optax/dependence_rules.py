@@ -19,11 +19,12 @@ Rule = Callable[..., list[Any]]
 ENTRYWISE = frozenset(
     # As one string, which reads better than 70 lines.
     """abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil
-    clamp clz complex conj convert_element_type copy copy_p cos cosh digamma div eq erf erf_inv erfc
-    exp exp2 expm1 floor ge gt igamma igammac imag integer_pow is_finite le lgamma log log1p
-    logistic lt max min mul name ne neg nextafter not or polygamma population_count pow real
-    reduce_precision rem round rsqrt select_n shift_left shift_right_arithmetic shift_right_logical
-    sign sin sinh sqrt square stop_gradient sub tan tanh xor zeta""".split()  # noqa: SIM905
+    clamp clz complex conj convert_element_type copy copy_p cos cosh digamma div eq eq_to erf
+    erf_inv erfc exp exp2 expm1 floor ge gt igamma igamma_grad_a igammac imag integer_pow is_finite
+    le le_to lgamma log log1p logistic lt lt_to max min mul mulhi name ne neg nextafter not or
+    polygamma population_count pow real reduce_precision rem round rsqrt select_n shift_left
+    shift_right_arithmetic shift_right_logical sign sin sinh sqrt square stop_gradient sub tan tanh
+    xor zeta""".split()  # noqa: SIM905
 )
 """Entry i of the output depends on entries i of the inputs; scalars are spread."""
 
@@ -200,6 +201,9 @@ def _reduce(equation: Any, *masks: Mask) -> list[Any]:
     return [found for _ in equation.outvars]
 
 
+SCATTERED = ("", *(mark + kind for mark in "-_" for kind in ("add", "max", "min", "mul", "sub")))
+"""Ends of names of scatters, with a hyphen or an underscore by version of JAX."""
+
 RULES: dict[str, Rule] = {
     "broadcast_in_dim": _broadcast,
     "concatenate": lambda equation, *masks: [
@@ -218,16 +222,14 @@ RULES: dict[str, Rule] = {
     "reduce": _reduce,
     "reshape": lambda equation, mask, *_: [mask.reshape(equation.params["new_sizes"])],
     "rev": lambda equation, mask: [np.flip(mask, equation.params["dimensions"])],
-    "scatter": _scatter,
-    "scatter-add": _scatter,
-    "scatter_add": _scatter,
-    "scatter_max": _scatter,
-    "scatter_min": _scatter,
-    "scatter_mul": _scatter,
+    **{f"scatter{kind}": _scatter for kind in SCATTERED},
     "slice": _slice,
     "sort": _sort,
     "split": _split,
+    "stack": lambda equation, *masks: [np.stack(masks, axis=equation.params["axis"])],
     "squeeze": lambda equation, mask: [np.squeeze(mask, equation.params["dimensions"])],
+    "tile": lambda equation, mask: [np.tile(mask, equation.params["reps"])],
     "top_k": _top_k,
     "transpose": lambda equation, mask: [mask.transpose(equation.params["permutation"])],
+    "unstack": lambda equation, mask: list(np.moveaxis(mask, equation.params["axis"], 0)),
 }

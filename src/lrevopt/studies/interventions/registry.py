@@ -10,8 +10,8 @@ from lrevopt.analysis.linearization import (
     conjugate_mode,
     linear_optimizer,
     mode_optimizer,
-    mode_responses,
 )
+from lrevopt.analysis.mode_energies import relative_responses
 from lrevopt.optimizers.classical import as_float
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.optimizers.wrappers import (
@@ -87,7 +87,7 @@ def dominant_modes(
     """
     modes = rest_analysis.modes
     _check_rates(modes)
-    own = np.sum(np.abs(mode_responses(modes, len(rest_analysis.rates))) ** 2, axis=1)
+    own = np.sum(np.abs(relative_responses(modes, len(rest_analysis.rates))) ** 2, axis=1)
     chosen: list[int] = []
     for index in np.argsort(-own, kind="stable").tolist():
         if len(chosen) < count and conjugate_mode(modes, index) not in chosen:

@@ -22,11 +22,11 @@ from lrevopt.analysis.linearization import (
     Modes,
     conjugate_mode,
     impulse_response,
-    mode_responses,
     steady_state_gain,
     timescale,
 )
 from lrevopt.analysis.manifolds import measure_manifold
+from lrevopt.analysis.mode_energies import relative_responses
 from lrevopt.analysis.momentum import separated_modes
 from lrevopt.analysis.on_quadratics import quadratic_map
 from lrevopt.analysis.precision import as_double, double_precision
@@ -182,7 +182,7 @@ def leading_modes(modes: Modes, steps: int) -> tuple[list[list[int]], Float[np.n
     groups = [sorted({first, last}) for first, last in pairs.items()]
     if np.isnan(modes.learning_rates).any():
         return groups, np.full(len(groups), np.nan)
-    responses = mode_responses(modes, steps)
+    responses = relative_responses(modes, steps)
     parts = np.array([responses[group].sum(axis=0).real for group in groups])
     whole = parts.sum(axis=0)
     energies = np.sum(parts**2, axis=1)
