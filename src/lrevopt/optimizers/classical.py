@@ -44,11 +44,12 @@ def hyperparameter(
     at_most: float = math.inf,
     above: float = -math.inf,
     below: float = math.inf,
+    may_vanish: bool = False,
 ) -> Float[Array, ""]:
     """`value` as a scalar array; `ValueError` unless it is finite and within the bounds.
 
     `minimum` and `at_most` may be met, `above` and `below` may not. What the default floating type
-    would take for 0, or for infinity, is refused, too.
+    would take for infinity or, unless it `may_vanish`, for 0 is refused, too.
     """
     given = real_array(name, value)
     with np.errstate(over="ignore"):  # refused below
@@ -58,7 +59,8 @@ def hyperparameter(
     if isinstance(leaf, jax.core.Tracer):
         return leaf
     number, exact, info = float(leaf), float(given), jnp.finfo(leaf.dtype)
-    if np.isfinite(exact) and (abs(exact) > float(info.max) or 0 < abs(exact) < float(info.tiny)):
+    vanishes = 0 < abs(exact) < float(info.tiny) and not may_vanish
+    if np.isfinite(exact) and (abs(exact) > float(info.max) or vanishes):
         raise ValueError(
             f"`{name}` must be a number that {leaf.dtype} holds, 0 or from {info.tiny:.2g} to "
             f"{info.max:.2g} in size, got {exact:g}."
