@@ -14,6 +14,7 @@ from tables import FROM_OPTAX, OPTIMIZERS, WRAPPED, Quadratic, linear, mostly_lo
 import lrevopt as lo
 from lrevopt.inner_loop.steps import transitions
 from lrevopt.optimizers.interface import check_state, state_size
+from lrevopt.optimizers.wrappers import ScaledGradients
 
 
 @eqx.filter_jit
@@ -326,3 +327,29 @@ def test_bad_arguments_are_refused_in_one_sentence(case):
     with pytest.raises(ValueError, match=message) as error:
         build()
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.usefixtures("as_user")
+@pytest.mark.parametrize("size", [1e-50, -1e-50, 1e40])
+def test_single_precision_takes_no_hyperparameter_for_0_or_infinity(size):
+    """A learning rate of 1e-50, which is 0 there, made an optimizer that never moves."""
+    makers = {
+        "learning_rate": lambda: lo.Momentum(size, 0.9),
+        "threshold": lambda: lo.ClippedGradientDescent(0.1, size),
+        "epsilon": lambda: lo.Adam(0.1, epsilon=size),
+        "scale": lambda: ScaledGradients(lo.Momentum(0.1, 0.9), size),
+    }
+    if size == 1e40:
+        makers["parameter"] = lambda: lo.at_parameter(lo.Momentum(0.1, 0.9), size)
+    else:  # a parameter that has all but converged
+        with jax.enable_x64(False):
+            lo.at_parameter(lo.Momentum(0.1, 0.9), size)
+    for name, make in makers.items():
+        with (
+            jax.enable_x64(False),
+            pytest.raises(ValueError, match=f"`{name}` must be a number that float32 holds, .*e"),
+        ):
+            make()
+    if size > 0:
+        with jax.enable_x64(True):
+            assert float(lo.Momentum(size, 0.9).learning_rate) == size

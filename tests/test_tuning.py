@@ -165,6 +165,24 @@ def test_tuned_momentum_is_near_the_analytic_optimum():
     np.testing.assert_array_equal(tuned.readout, expected.readout)
 
 
+@pytest.mark.parametrize("double", [False, True])
+def test_the_best_momentum_of_any_range_is_one_that_ends(double):
+    """In single precision the momentum of 20 decades was 1, and a rate of 4e-80 was 0."""
+    with jax.enable_x64(double):
+        for widest in (20, 40, 800):
+            best = analytic_momentum((-widest, 0))
+            # (1 - r)^2 / (1 + r)^2 with r = 10^(-widest / 2): below half a unit in the last place.
+            assert 0 < 1 - float(best.momentum) < 1e-7
+            np.testing.assert_allclose(best.learning_rate, 4, rtol=1e-6)
+        for ends in ((60, 80), (-80, -60), (0, 800)):
+            if double and max(ends) < 300:
+                rate = float(analytic_momentum(ends).learning_rate)
+                np.testing.assert_allclose(rate, 4 / 10.0 ** ends[1], rtol=1e-9)
+            else:
+                with pytest.raises(ValueError, match="`log10_eigenvalues` .* learning rate, .*"):
+                    analytic_momentum(ends)
+
+
 def test_analytic_momentum_is_the_published_one():
     best = analytic_momentum((-3, 0))
     np.testing.assert_allclose([best.learning_rate, best.momentum], [3.7585, 0.88114], rtol=2e-5)

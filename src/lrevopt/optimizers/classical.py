@@ -8,7 +8,8 @@ differ on details that change results. The forms here are optax's:
 - RMSProp keeps epsilon inside the root, starts at 0 and does not correct its bias;
 - Adam corrects the bias and keeps epsilon outside the root.
 
-Every class raises `ValueError` for hyperparameters that are not finite numbers, for a negative
+Every class raises `ValueError` for hyperparameters that are not finite numbers of the default
+floating type (in single precision 1e-50 would be 0, and 1e40 infinite), for a negative
 learning rate or threshold, for an epsilon of 0 or less, and for a decay from which second moments
 become negative or bias corrections divide by 0.
 """
@@ -18,6 +19,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from lrevopt.checks import finite_leaves, real_array
@@ -42,18 +44,28 @@ def hyperparameter(
     at_most: float = math.inf,
     above: float = -math.inf,
     below: float = math.inf,
+    may_vanish: bool = False,
 ) -> Float[Array, ""]:
     """`value` as a scalar array; `ValueError` unless it is finite and within the bounds.
 
-    `minimum` and `at_most` may be met, `above` and `below` may not.
+    `minimum` and `at_most` may be met, `above` and `below` may not. What the default floating type
+    would take for infinity or, unless it `may_vanish`, for 0 is refused, too.
     """
-    leaf = as_float(real_array(name, value))
+    given = real_array(name, value)
+    with np.errstate(over="ignore"):  # refused below
+        leaf = as_float(given)
     if leaf.ndim:
         raise ValueError(f"`{name}` must be a scalar, got shape {leaf.shape}.")
-    finite_leaves(name, leaf, minimum=minimum)
     if isinstance(leaf, jax.core.Tracer):
         return leaf
-    number = float(leaf)
+    number, exact, info = float(leaf), float(given), jnp.finfo(leaf.dtype)
+    vanishes = 0 < abs(exact) < float(info.tiny) and not may_vanish
+    if np.isfinite(exact) and (abs(exact) > float(info.max) or vanishes):
+        raise ValueError(
+            f"`{name}` must be a number that {leaf.dtype} holds, 0 or from {info.tiny:.2g} to "
+            f"{info.max:.2g} in size, got {exact:g}."
+        )
+    finite_leaves(name, leaf, minimum=minimum)
     bounds = {
         f"at most {at_most:g}": number <= at_most,
         f"above {above:g}": number > above,

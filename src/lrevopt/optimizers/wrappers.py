@@ -74,7 +74,7 @@ def at_parameter(optimizer: AbstractOptimizer, parameter: ArrayLike) -> Abstract
     An optimizer whose updates do not depend on x comes back as it is. Raises `ValueError` for a
     `parameter` that is not one finite number.
     """
-    held = hyperparameter("parameter", parameter)
+    held = hyperparameter("parameter", parameter, may_vanish=True)
     if isinstance(optimizer, AbstractParameterOptimizer):
         return AtParameter(optimizer, held)
     return optimizer

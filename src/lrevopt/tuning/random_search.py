@@ -272,11 +272,20 @@ def analytic_momentum(log10_eigenvalues: tuple[float, float] = (-3, 0)) -> Momen
 
     This is optimal for the worst case in the limit of many steps, not for the meta-objective of
     200 steps. It is close to the edge of stability, `learning_rate = 2 (1 + momentum) / high`.
-    Raises `ValueError` for a reversed range.
+    A momentum that would round to 1, which never ends, is the nearest number below it. Raises
+    `ValueError` for a reversed range, and for one whose learning rate the default floating type
+    does not hold.
     """
-    low, high = (10 ** (end / 2) for end in increasing_pair("log10_eigenvalues", log10_eigenvalues))
+    least, most = increasing_pair("log10_eigenvalues", log10_eigenvalues)
+    info = np.finfo(as_float(0.0).dtype)
+    if not math.log10(info.tiny) < math.log10(4) - most < math.log10(info.max):
+        raise ValueError(
+            "`log10_eigenvalues` must be a range whose learning rate, about 4 over the largest "
+            f"eigenvalue, {info.dtype} holds, got {log10_eigenvalues!r}."
+        )
+    low, high = (10 ** (end / 2) for end in (least, most))
     rate, momentum = 4 / (high + low) ** 2, ((high - low) / (high + low)) ** 2
-    return Momentum(as_float(rate), as_float(momentum))
+    return Momentum(as_float(rate), as_float(min(momentum, 1 - float(info.epsneg))))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -76,7 +76,7 @@ def from_optax(
     """
     if at_step is not None:
         _require_count(at_step)
-    shown = hyperparameter("parameter", 0.0 if parameter is None else parameter)
+    shown = hyperparameter("parameter", 0.0 if parameter is None else parameter, may_vanish=True)
     with jax.debug_nans(False), jax.debug_infs(False), jax.numpy_rank_promotion("allow"):
         recipe, arrays = make_recipe(transformation, hyperparameters)
         values = list(arrays.values())
