@@ -128,6 +128,8 @@ COMMAND_LINES: list[list[str]] = [
     ["audit", "rosenbrock", "--against", "optax:adam", "--kwargs", "units=3"],
     ["audit", "optax:adam", "--against", "rosenbrock", "--against-kwargs", "units=3"],
     ["audit", "optax:adam", "--against", "run/settings.json"],
+    ["audit", "optax:adam", "--against", "optax:sgd", "--output", "run/settings.json/page.html"],
+    ["explore", "rosenbrock", "--output", "run/settings.json/new/page.html"],
     [*SCALES, "--problems", "0"],
     *([*UNIVERSALITY, *more] for more in (
         ["--tasks", "two_moons", "rosenbrock"],
@@ -216,6 +218,10 @@ def test_bad_command_lines_are_one_line_and_exit_code_2(folder, capsys, as_user)
          "`kwargs` must be left out for `run`, which is not made."),
         (["audit", "optax:adam", "--against", "run", "--against-kwargs", "b1=0.5"],
          "`against_kwargs` must be left out for `run`, which is not made."),
+        *((["audit", "optax:adam", "--against", "optax:adam", "--kwargs", f"b1={value}"],
+           f"`kwargs` must have finite numbers, got 'b1={value}'.")
+          for value in ("nan", "NaN", "-inf", "1e999")),
+        (["audit", "", "--against", "optax:adam"], "`source` must be the folder of a run or a"),
         ([*EXPLORE[:3], "run"], "`output` must be a file for the page, got the folder `run`."),
         ([*EXPLORE[:3], "run/settings.json"], "`run/settings.json`, which is no page."),
     ],
@@ -224,3 +230,36 @@ def test_the_sentence_names_the_argument_and_says_what_is_true(folder, capsys, w
     code, lines = outcome(words, capsys)
     assert (code, len(lines)) == (2, 1)
     assert said in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "computes", "said"),
+    [
+        *((["explore", "optax:adam", "--task", "rosenbrock", "--output", "new.html", *more],
+           "lrevopt.runs.tune.with_learning_rate", said)
+          for more, said in (
+              (["--steps", "0"], "`steps` must be"), (["--moments", "0"], "`moments` must be"),
+              (["--parameters", "13"], "`parameters` must be at most 12, got 13."))),
+        (["explore", "optax:adam", "--task", "rosenbrock", "--output", "run/settings.json/a.html"],
+         "lrevopt.runs.tune.with_learning_rate", "`output` must be a file that can be written"),
+        *((["appendix-c", "run", *more], "lrevopt.paper.appendices.stage.autonomous_path", said)
+          for more, said in (
+              *((["--scale", value], "`scale` must be a finite") for value in ("0", "nan", "-1")),
+              (["--steps", "0"], "`steps` must be"))),
+    ],
+)  # fmt: skip
+def test_what_can_be_refused_at_once_is_refused_before_anything_runs(
+    folder, capsys, monkeypatch, words, computes, said
+):
+    def never(*arguments, **settings):
+        raise AssertionError(f"{computes} has run")
+
+    monkeypatch.setattr(computes, never)
+    code, lines = outcome(words, capsys)
+    assert (code, len(lines)) == (2, 1)
+    assert said in lines[0]
+
+
+def test_formula_of_text_is_told_so():
+    with pytest.raises(ValueError, match="a str is no update"):
+        lo.audit(lambda gradients: "x" * len(gradients), lo.Adam(0.1))

@@ -8,6 +8,8 @@ line. Traced values pass: they have no value yet.
 import dataclasses
 import math
 import operator
+import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -109,7 +111,8 @@ def text(name: str, value: object) -> str:
 def page_file(name: str, path: Path) -> Path:
     """`path`, if it is free for a page, or has a page that is to be replaced.
 
-    Raises `ValueError`, naming the argument `name`, for a folder and for a file of another kind.
+    Raises `ValueError`, naming the argument `name`, for a folder, for a file of another kind, and
+    where nothing can be written. Folders that are missing are not made.
     """
     if path.is_dir():
         raise ValueError(f"`{name}` must be a file for the page, got the folder `{path}`.")
@@ -121,6 +124,14 @@ def page_file(name: str, path: Path) -> Path:
                 f"`{name}` must be a new file, or a page that is to be replaced, got `{path}`, "
                 f"which is no page."
             )
+    above = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
+    try:
+        with tempfile.TemporaryFile(dir=above):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"`{name}` must be a file that can be written, got `{path}`: {error.strerror}."
+        ) from None
     return path
 
 

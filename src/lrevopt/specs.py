@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import json
+import math
 import os
 import sys
 import traceback
@@ -14,18 +15,29 @@ from typing import Any
 def parse_kwargs(argument: str, words: Sequence[str]) -> dict[str, Any]:
     """Keyword arguments from `key=value` words; a value that is not JSON is a string.
 
-    Raises `ValueError`, naming `argument`, for a word without a name and an equals sign.
+    Raises `ValueError`, naming `argument`, for a word without a name and an equals sign, and for a
+    number that is NaN or infinite.
     """
     found = {}
     for word in words:
         key, sign, value = word.partition("=")
         if not (sign and key.isidentifier()):
             raise ValueError(f"`{argument}` must be of the form name=value, got {word!r}.")
+        if not _finite(value):
+            raise ValueError(f"`{argument}` must have finite numbers, got {word!r}.")
         try:
             found[key] = json.loads(value)
         except ValueError:
             found[key] = value
     return found
+
+
+def _finite(value: str) -> bool:
+    """Whether a text is no number at all, or one that is finite."""
+    try:
+        return math.isfinite(float(value))
+    except ValueError:
+        return True
 
 
 def is_box(spec: str) -> bool:

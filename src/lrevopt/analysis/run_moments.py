@@ -99,6 +99,15 @@ class RunMoments(eqx.Module):
     total_zeros: Int[np.ndarray, " moment"]
 
 
+def check_counts(steps: int, moments: int, parameters: int) -> tuple[int, int]:
+    """Steps and moments. Raises `ValueError` for counts that `measure_run_moments` refuses."""
+    steps = positive_integer("steps", steps)
+    moments = positive_integer("moments", moments)
+    if positive_integer("parameters", parameters) > MOST_PARAMETERS:
+        raise ValueError(f"`parameters` must be at most {MOST_PARAMETERS}, got {parameters}.")
+    return steps, moments
+
+
 def measure_run_moments(
     optimizer: AbstractOptimizer,
     task: AbstractTask,
@@ -119,10 +128,7 @@ def measure_run_moments(
     Raises `ValueError` for counts below 1, more than 12 parameters, a task whose loss is not a
     scalar, or one whose loss or gradient is not finite at the start.
     """
-    steps = positive_integer("steps", steps)
-    moments = positive_integer("moments", moments)
-    if positive_integer("parameters", parameters) > MOST_PARAMETERS:
-        raise ValueError(f"`parameters` must be at most {MOST_PARAMETERS}, got {parameters}.")
+    steps, moments = check_counts(steps, moments, parameters)
     check_run(optimizer, task, key)
     problem_key, parameter_key = jr.split(random_key("key", key))
     problem = task.sample(problem_key)

@@ -144,6 +144,8 @@ def load_settings(source: Path | str) -> dict[str, Any]:
             f"`source` must be the folder of a run, or the name of a shipped optimizer, got "
             f"{shown(source)}."
         )
+    if not str(source):  # which `Path` takes for the working folder
+        raise ValueError("`source` must be the folder of a run or a shipped name, got ''.")
     directory = Path(source)
     if str(source) in shipped() and not directory.exists():
         return storage.load_settings(SHIPPED / f"{source}.json")

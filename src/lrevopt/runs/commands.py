@@ -292,9 +292,11 @@ class Explore:
     def main(self) -> None:
         """Run, write the page, print its path."""
         page_file("output", self.output)
+        from lrevopt.analysis.run_moments import check_counts
         from lrevopt.plots.explore import explore
         from lrevopt.runs.tune import with_learning_rate
 
+        check_counts(self.steps, self.moments, self.parameters)
         chosen = Named(self.optimizer, specs.parse_kwargs("kwargs", self.kwargs))
         task = task_for(self.task, self.task_kwargs, self.data_dir, self.optimizer)
         chosen = with_learning_rate(chosen, task, problems=8, steps=self.steps, seed=self.seed)

@@ -22,6 +22,7 @@ from jaxtyping import Array, Float, Int, Key
 from lrevopt import storage
 from lrevopt.analysis import find_fixed_points
 from lrevopt.analysis.schedules import autonomous_path
+from lrevopt.checks import finite, positive_integer
 from lrevopt.inner_loop.evaluation import Evaluation, evaluate
 from lrevopt.meta_training import History
 from lrevopt.meta_training.run_directory import OF_OPTIMIZER
@@ -285,6 +286,8 @@ def appendix_c(
     Raises `ValueError` as `derive_aggregated_momentum` does, for an optimizer without a fixed
     point in particular.
     """
+    positive_integer("steps", steps)
+    finite("scale", scale, above=0.0)
     optimizer = saved.load(run_directory)
     ends = autonomous_path(optimizer, SETTLING_STEPS)[-1:]
     return derive_aggregated_momentum(

@@ -6,7 +6,7 @@ updates would have led.
 """
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -148,6 +148,8 @@ def _of_history(argument: str, formula: Callable[..., Any]) -> Callable[[Traces,
             if sees_parameters:
                 known.append(parameters[:steps].copy())
             found = formula(*known)
+            if isinstance(found, str | bytes | Mapping):
+                raise ValueError(f"a {type(found).__name__} is no update")
             return list(found) if isinstance(found, Iterable) else found
 
         found = ask(len(gradients))
