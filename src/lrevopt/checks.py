@@ -8,10 +8,7 @@ line. Traced values pass: they have no value yet.
 import dataclasses
 import math
 import operator
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -106,33 +103,6 @@ def text(name: str, value: object) -> str:
     if not isinstance(value, str):
         raise ValueError(f"`{name}` must be a string, got {shown(value)}.")
     return value
-
-
-def page_file(name: str, path: Path) -> Path:
-    """`path`, if it is free for a page, or has a page that is to be replaced.
-
-    Raises `ValueError`, naming the argument `name`, for a folder, for a file of another kind, and
-    where nothing can be written. Folders that are missing are not made.
-    """
-    if path.is_dir():
-        raise ValueError(f"`{name}` must be a file for the page, got the folder `{path}`.")
-    if path.is_file():
-        with path.open("rb") as file:
-            begins = file.read(64).lstrip()[:1]
-        if begins not in (b"", b"<"):
-            raise ValueError(
-                f"`{name}` must be a new file, or a page that is to be replaced, got `{path}`, "
-                f"which is no page."
-            )
-    above = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
-    try:
-        with tempfile.TemporaryFile(dir=above):
-            pass
-    except OSError as error:
-        raise ValueError(
-            f"`{name}` must be a file that can be written, got `{path}`: {error.strerror}."
-        ) from None
-    return path
 
 
 def instance(name: str, value: Any, kind: type | tuple[type, ...], what: str) -> Any:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import tyro
 
 from lrevopt import specs
-from lrevopt.checks import finite, page_file
+from lrevopt.checks import finite
 
 Name = Annotated[str, tyro.conf.arg(metavar="OPTIMIZER")]
 
@@ -37,12 +37,13 @@ class Audit:
     def main(self) -> int:
         """Audit in double precision, print; exit code 1 where they differ."""
         finite("learning_rate", self.learning_rate, above=0.0)
+        from lrevopt.storage.files import page_file, write_atomically
+
         if self.output is not None:
             page_file("output", self.output)
         import jax
 
         jax.config.update("jax_enable_x64", True)
-        from lrevopt.storage import write_atomically
         from lrevopt.studies.audit import audit
 
         both = [
@@ -70,29 +71,28 @@ def find_subject(argument: str, spec: str, words: tuple[str, ...], learning_rate
     """
     option = f"{argument}_kwargs".removeprefix("first_")
     kwargs = specs.parse_kwargs(option, words)
-    made = _ready(argument, spec)
-    if made is not None:
+    found, made = _look_up(argument, spec)
+    if made:
         if kwargs:
             raise ValueError(f"`{option}` must be left out for `{spec}`, which is not made.")
-        return made
-    made = specs.find_object(argument, spec)
-    if specs.takes(made, "learning_rate"):
+        return found
+    if specs.takes(found, "learning_rate"):
         kwargs = {"learning_rate": learning_rate} | kwargs
-    return specs.call(argument, spec, made, kwargs)
+    return specs.call(argument, spec, found, kwargs)
 
 
-def _ready(argument: str, spec: str) -> Any:
-    """What a name stands for that nothing is called for; None for a function that makes it."""
+def _look_up(argument: str, spec: str) -> tuple[Any, bool]:
+    """What a name stands for, and whether it is ready as it is or a function that makes it."""
     if specs.is_box(spec):
         from lrevopt.optimizers.white_box_documents import load_box
 
-        return load_box(spec)
+        return load_box(spec), True
     if ":" not in spec or Path(spec).exists():
         from lrevopt.optimizers.saved import load
 
-        return load(spec)
+        return load(spec), True
     found = specs.find_object(argument, spec)
     if isinstance(found, tuple) or not callable(found) or hasattr(found, "update"):
-        return found
+        return found, True
     parameters = [] if inspect.isclass(found) else list(inspect.signature(found).parameters)
-    return found if parameters[:1] == ["gradients"] else None
+    return found, parameters[:1] == ["gradients"]

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import tyro
 
 from lrevopt import specs
-from lrevopt.checks import finite, one_of, page_file
+from lrevopt.checks import finite, one_of
 from lrevopt.runs.audit import Audit
 from lrevopt.runs.command_line import exit_code
 from lrevopt.runs.distill_command import Distill
@@ -291,6 +291,8 @@ class Explore:
 
     def main(self) -> None:
         """Run, write the page, print its path."""
+        from lrevopt.storage.files import page_file
+
         page_file("output", self.output)
         from lrevopt.analysis.run_moments import check_counts
         from lrevopt.plots.explore import explore

@@ -90,12 +90,42 @@ def writable_directory(path: Path | str) -> Path:
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            pass
+        _try_to_write(path)
     except OSError as error:
         reason = "it is a link to nothing" if _dangling(path) else error.strerror
         raise ValueError(f"`{path}` must be a folder that can be written: {reason}.") from None
     return path
+
+
+def page_file(name: str, path: Path) -> Path:
+    """`path`, if it is free for a page, or has a page that is to be replaced.
+
+    Raises `ValueError`, naming the argument `name`, for a folder, for a file of another kind, and
+    where nothing can be written. Folders that are missing are not made.
+    """
+    if path.is_dir():
+        raise ValueError(f"`{name}` must be a file for the page, got the folder `{path}`.")
+    if path.is_file():
+        with path.open("rb") as file:
+            begins = file.read(64).lstrip()[:1]
+        if begins not in (b"", b"<"):
+            raise ValueError(
+                f"`{name}` must be a new file, or a page that is to be replaced, got `{path}`, "
+                f"which is no page."
+            )
+    try:
+        _try_to_write(next(above for above in path.absolute().parents if os.path.lexists(above)))
+    except OSError as error:
+        raise ValueError(
+            f"`{name}` must be a file that can be written, got `{path}`: {error.strerror}."
+        ) from None
+    return path
+
+
+def _try_to_write(folder: Path) -> None:
+    """Raise `OSError` where a folder takes no file. None is left there."""
+    with tempfile.TemporaryFile(dir=folder):
+        pass
 
 
 def _dangling(path: Path) -> bool:
