@@ -225,7 +225,7 @@ def _settled(
         finite = np.isfinite(begin).all(axis=1)
         failed, begin = failed[finite], begin[finite]
         # Most of them are led to one state.
-        label, kept = distinct_points(begin, np.ones(len(begin), bool))
+        label, kept = distinct_points(begin, np.ones(len(begin), bool), gradients[failed])
         if not kept.size:
             break
         own, search = failed[kept], partial(solve, limits=limits)
@@ -250,7 +250,8 @@ def solve_each(
 ) -> Settled:
     """Points with their evidence, from starts that each have a gradient of their own.
 
-    Every start is solved in full. Arguments are not checked.
+    Every start is solved in full, and searches that fail go on from where F leads, as those of
+    `find_fixed_points` do. Arguments are not checked.
     """
     if (unit := unit_of(opt, starts, gradients)) < 1:
         found = solve_each(in_units(opt, unit), starts / unit, gradients)
@@ -265,7 +266,7 @@ def solve_each(
         if slow.size:
             on = partial(solve, limits=limits)
             points[slow] = in_blocks(on, opt, points[slow], gradients[slow], reach[slow])
-        return settle(opt, points, gradients, starts, reach)
+        return _settled(opt, points, gradients, starts, reach, limits=limits)
 
 
 def count_distinct(
