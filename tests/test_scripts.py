@@ -143,6 +143,8 @@ def test_baselines_of_another_task_are_refused(as_user, tmp_path):
     storage.save_json(storage.writable_directory(tmp_path / "tuning") / "settings.json", record)
     with pytest.raises(ValueError, match="belongs to the task LinearRegression, not to this Rosen"):
         load_tuning(tmp_path, lo.Rosenbrock())
+    with pytest.raises(ValueError, match="not to this LinearRegression, which differs in dim"):
+        load_tuning(tmp_path, lo.LinearRegression(dim=3))
     storage.save_json(tmp_path / "settings.json", record)
     with pytest.raises(ValueError, match="belongs to the task LinearRegression, not to this Rosen"):
         tune_baselines(lo.Rosenbrock(), lo.Tuning(), tmp_path)

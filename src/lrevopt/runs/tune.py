@@ -256,9 +256,9 @@ def best_rate(
 
 def check_same_task(settings: dict[str, Any], task: AbstractTask, directory: Path) -> None:
     """Raise `ValueError` unless settings, those of a run or of searches, are of this task."""
-    found = settings.get("task") or {}
-    if differences(task, found):
+    found, kind = settings.get("task") or {}, type(task).__name__
+    if other := differences(task, found):
+        means = f", which differs in {', '.join(other)}" if found.get("kind") == kind else ""
         raise ValueError(
-            f"`{directory}` belongs to the task {found.get('kind')}, not to this "
-            f"{type(task).__name__}."
+            f"`{directory}` belongs to the task {found.get('kind')}, not to this {kind}{means}."
         )
