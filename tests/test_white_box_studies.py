@@ -755,6 +755,22 @@ def test_text_keeps_the_digits_of_what_is_forgotten(wide):
         np.testing.assert_allclose(1 - abs(found), 2e-7, rtol=1e-5)
 
 
+def test_text_keeps_the_digits_of_what_nearly_cancels():
+    """A schedule that begins near 0, and large shares, which sum to 1: first updates are right."""
+    begins = lo.WhiteBox(0.1, schedule=lo.BoxSchedule(1.234567e-5, 50.0))
+    shares = lo.WhiteBox(0.1, momentum=lo.BoxMomentum((0.5, 0.4), (1000.123456, -999.123456)))
+    for box, wanted in ((begins, -1.23457e-6), (shares, -0.1)):
+        space: dict[str, Any] = {}
+        exec(optax_text(box), space)
+        transformation = space["distilled"]()
+        update, _ = transformation.update(jnp.ones(1), transformation.init(jnp.ones(1)))
+        np.testing.assert_allclose(update, wanted, rtol=1e-5)
+    assert r"\left(1 - 0.9999877\, e^{-k / 50}\right)" in latex_text(begins)
+    assert "d &= 1000.12\\, v_1' - 999.12\\, v_2'" in latex_text(shares)
+    nothing = lo.WhiteBox(0.1, schedule=lo.BoxSchedule(1e-30, 50.0))
+    assert "d = g * (1 - z)\n" in optax_text(nothing)
+
+
 def test_latex_divides_by_products_in_parentheses():
     saturation = lo.BoxSaturation(2e3, 3.0, 0.4)
     text = latex_text(lo.WhiteBox(0.1, saturation=saturation, schedule=lo.BoxSchedule(2.0, 2e4)))

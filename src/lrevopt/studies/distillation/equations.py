@@ -34,7 +34,7 @@ class _Equations(WrittenNumbers):
         terms = []
         for place, (_, momentum, share, other) in enumerate(self.modes()):
             v = f"v_{place + 1}"
-            weight, turn = _tex(share, self.digits), _tex(other, self.digits)
+            weight, turn = _as_tex(self.share(share)), _tex(other, self.digits)
             if isinstance(momentum, str):
                 after = added(times(self.tex(momentum), v, TIMES), drive)
                 term = times(weight, f"{v}'", TIMES)
@@ -59,9 +59,8 @@ class _Equations(WrittenNumbers):
         lines.append(f"d &= {direction}")
         factor = self.tex_agreement(lines)
         if "timescale" in self.n:
-            excess = _tex(self.n["start_over_end"] - 1, self.digits)
             timescale = _divisor(self.tex("timescale"))
-            decay = times(excess, f"e^{{-k / {timescale}}}", TIMES)
+            decay = times(_as_tex(self.excess()), f"e^{{-k / {timescale}}}", TIMES)
             factor += f"\\left({added('1', decay)}\\right) "
         lines.append(f"x' &= x - {self.tex('learning_rate')}\\, {factor}d")
         return [*lines, *self.tex_saturation()]

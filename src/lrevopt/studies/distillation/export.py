@@ -23,7 +23,8 @@ def optax_text(box: WhiteBox, name: str = "distilled", digits: int = 6) -> str:
 
     The text defines `name()`, which returns an `optax.GradientTransformation`; it needs only
     `jax`, `jax.numpy` as `jnp` and `optax`. Numbers have `digits` significant digits; where a
-    number m between 1/2 and 1 says what is kept, 1 - m has them.
+    number m between 1/2 and 1 says what is kept, 1 - m has them. So have the ratio of rates that a
+    schedule begins with where it is below 1/2, and the sum of the shares.
     """
     text = _Text(box, digits)
     if not (isinstance(name, str) and name.isidentifier()) or keyword.iskeyword(name):
@@ -105,8 +106,7 @@ class _Text(WrittenNumbers):
             lines.append(f"d = {d} * jnp.exp({self.number('agreement')} * {power})")
             d = "d"
         if "timescale" in self.n:
-            excess = f"{self.n['start_over_end'] - 1:.{self.digits}g}"
-            lines.append(f"d = {d} * ({added('1', times(excess, 'z'))})")
+            lines.append(f"d = {d} * ({added('1', times(self.excess(), 'z'))})")
             lines.append(f"z = jnp.exp(-1 / {self.number('timescale')}) * z")
             d = "d"
         return lines, d
@@ -135,7 +135,7 @@ class _Text(WrittenNumbers):
         """Lines of the modes that `drive` drives, and the name of what they make."""
         lines, terms, memory = [], [], self.saturates == "memory"
         for name, momentum, share, other in self.modes():
-            weight = f"{share:.{self.digits}g}"
+            weight = self.share(share)
             if not isinstance(momentum, str):
                 a, b = self.turned(momentum)
                 x, y = f"x{name}", f"y{name}"

@@ -40,6 +40,19 @@ class WrittenNumbers:
         kept, added = (small, large) if size < rest else (large, small)
         return ("-" if self.n[name] < 0 else "") + kept, added
 
+    def excess(self) -> str:
+        """Start over end of the schedule minus 1: the smaller of the two has `digits` digits."""
+        start = self.n["start_over_end"]
+        if start >= 0.5:
+            return f"{start - 1:.{self.digits}g}"
+        text = f"{(Decimal(f'{start:.{self.digits}g}') - 1).normalize():f}"
+        return "-1" if float(text) == -1 else text
+
+    def share(self, share: float) -> str:
+        """A share of a mode: shares sum to 1, and 1 has `digits` digits where large ones cancel."""
+        before_point = math.floor(math.log10(max(abs(share), 1.0)))
+        return f"{share:.{self.digits + before_point}g}"
+
     def turned(self, momentum: tuple[str, str]) -> list[str]:
         """Real and imaginary part of an oscillating momentum, to the digits of 1 - |m|."""
         radius, angle = (self.n[name] for name in momentum)
