@@ -201,6 +201,15 @@ def test_one_divergence_in_many_shows_in_one_end():
     assert 0.4 < high < 0.6
 
 
+def test_what_no_number_measures_has_no_interval():
+    """A third of the resamples lack the NaN; the least of their means was the lower end."""
+    ours = np.linspace(0.4, 0.6, 16)
+    ours[3] = np.nan
+    np.testing.assert_array_equal(paired_interval(ours, np.ones(16)), np.nan)
+    ours[7] = np.inf
+    np.testing.assert_array_equal(paired_interval(ours, np.ones(16)), [np.inf, np.nan, np.nan])
+
+
 @pytest.mark.long
 @hypothesis.given(
     arrays.arrays(float, (2, 6), elements=st.sampled_from([0.1, 0.2, 0.5, 3.0, np.inf]))

@@ -74,6 +74,25 @@ def test_a_rate_on_the_edge_is_said_to_be():
     assert (slow.best, slow.on_edge) == (0.1, True)
 
 
+def test_the_edge_is_that_of_rates_in_any_order():
+    """From 3 on 2 x^2, 0.2 is nearest to the best rate 1/4, and 0.05 the largest below it."""
+    rates = {(0.001, 0.05, 0.01): (0.05, True), (0.2, 0.01, 0.45): (0.2, False)}
+    for tried, expected in rates.items():
+        found = tuned(quadratic(), tried, steps=5)
+        assert (found.best, found.on_edge) == expected
+
+
+@pytest.mark.usefixtures("as_user")
+@pytest.mark.parametrize(("rate", "said"), [(1e-50, "1e-50"), (1e39, r"1e\+39")])
+def test_rates_that_single_precision_does_not_hold_are_refused(rate, said):
+    """They ran as 0 and infinity, and their scores stood beside 1e-50 and 1e39."""
+    with jax.enable_x64(False):
+        task = lo.FunctionTask(lambda x: (x**2).sum(), lambda key: jr.normal(key, (2,)))
+        with pytest.raises(ValueError, match=f"`rates` must be a number that float32 .* {said}"):
+            tuned(task, (0.1, rate), steps=2)
+        assert tuned(task, (0.0, 0.1), steps=2).scores[0] == 1
+
+
 def parabola(added, start):
     """A parabola, of which starts are drawn by `start`, and a constant."""
     return lo.FunctionTask(lambda x: (x**2).sum() + added, start)

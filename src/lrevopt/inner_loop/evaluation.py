@@ -360,15 +360,16 @@ def paired_interval(
     Entries may be +inf (diverged). A problem on which both diverged counts as a tie, a difference
     of 0. Where only one diverged the difference is infinite. A mean with infinities is +inf if
     `values` diverged on any problem in it, else -inf: an optimizer that diverged never wins. The
-    interval is then the percentile interval of resampled means.
+    interval is then the percentile interval of resampled means. With a NaN both ends are NaN.
     """
     both = np.isinf(values) & np.isinf(baseline)
-    values = np.where(both, 0.0, values).astype(float)
-    differences = values - np.where(both, 0.0, baseline)
+    differences = np.where(both, 0.0, values).astype(float) - np.where(both, 0.0, baseline)
     mean = _mean_of_extended(differences)
-    generator = np.random.default_rng(BOOTSTRAP_SEED)
+    if np.isnan(differences).any():
+        return mean, np.nan, np.nan  # resamples without a NaN would bound a mean of other problems
     if np.all(differences == differences[0]):
         return mean, mean, mean
+    generator = np.random.default_rng(BOOTSTRAP_SEED)
     if np.all(np.isfinite(differences)):
         from scipy import stats  # most of a second and 60 MB, only here
 

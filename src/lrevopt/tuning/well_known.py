@@ -19,6 +19,7 @@ from lrevopt.inner_loop.adjoint import unroll_losses
 from lrevopt.inner_loop.objectives import OBJECTIVES, Objective, meta_objective
 from lrevopt.inner_loop.run_checks import check_first_losses, check_run
 from lrevopt.optimizers import from_optax
+from lrevopt.optimizers.classical import hyperparameter
 from lrevopt.tasks.interface import AbstractTask, sample_problems
 
 MakeOptax = Callable[[float | Float[Array, ""]], optax.GradientTransformation]
@@ -75,8 +76,8 @@ class TunedRate(eqx.Module):
 
     @property
     def on_edge(self) -> bool:
-        """Whether the best rate is the first or the last one tried."""
-        return self._place() in (0, len(self.scores) - 1)
+        """Whether the best rate is the least or the largest one tried."""
+        return self.best in (self.learning_rates.min(), self.learning_rates.max())
 
     def _place(self) -> int:
         """Of the best rate. No run of a rate with a finite score diverged."""
@@ -99,15 +100,16 @@ def tune_rate(
     - `key`: draws the `problems` problems; test problems must come from another key.
     - `steps`: updates of each run. `objective`: the meta-objective that is averaged.
 
-    Raises `ValueError` for counts below 1, an unknown objective, no rates, a transformation that
-    `from_optax` refuses, first losses that are negative or not finite, and rates of which every run
-    diverges.
+    Raises `ValueError` for counts below 1, an unknown objective, no rates, one that is negative or
+    that the default floating type takes for 0 or infinity, a transformation that `from_optax`
+    refuses, first losses that are negative or not finite, and rates of which every run diverges.
     """
     problems = positive_integer("problems", problems)
     steps = positive_integer("steps", steps)
     one_of("objective", objective, OBJECTIVES)
     for rate in sequence("rates", rates, "learning rate"):
         finite("rates", rate, at_least=0.0)
+        hyperparameter("rates", rate)
     if not callable(make):
         raise ValueError(
             "`make` must be a function from a learning rate to an optax transformation, got "
