@@ -445,6 +445,30 @@ def test_what_single_precision_cannot_hold_is_refused_there(name):
         TOO_LARGE[name]()
 
 
+TOO_SMALL: dict[str, Any] = {
+    "learning_rate": lambda: lo.WhiteBox(1e-50),
+    "knee": lambda: lo.WhiteBox(0.1, saturation=lo.BoxSaturation(1e-50)),
+    "epsilon": lambda: lo.WhiteBox.of_adam(0.1, 0.9, 0.99, 1e-50),
+    "memory": lambda: lo.WhiteBox(0.1, adaptation=lo.BoxAdaptation(1e-50, 0.5, 1e-8)),
+    "start_over_end": lambda: lo.WhiteBox(0.1, schedule=lo.BoxSchedule(1e-50, 50.0)),
+}
+
+
+@pytest.mark.parametrize("name", TOO_SMALL)
+def test_what_single_precision_takes_for_0_is_refused_there(name):
+    assert isinstance(TOO_SMALL[name](), lo.WhiteBox)
+    words = rf"^`{name}` must be .*above 0.*, and at least 1.2e-38 in float32, got 1e-50\.$"
+    with jax.enable_x64(False), pytest.raises(ValueError, match=words):
+        TOO_SMALL[name]()
+
+
+def test_a_floor_of_double_precision_is_the_least_in_single():
+    adaptation = lo.BoxAdaptation(0.9, 0.5, 1e-60)
+    document = document_of(lo.WhiteBox(0.1, adaptation=adaptation))
+    with jax.enable_x64(False):
+        assert float(box_of(document).numbers()["floor"]) == float(jnp.finfo(jnp.float32).tiny)
+
+
 def test_documents_of_double_precision_load_in_single():
     """What no number of single precision reaches, a knee of 1e60, bounds nothing there."""
     document = document_of(lo.WhiteBox(0.1, saturation=lo.BoxSaturation(1e60, 2.0)))

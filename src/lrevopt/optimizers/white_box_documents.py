@@ -53,7 +53,7 @@ def box_of(document: Mapping[str, Any]) -> WhiteBox:
     """The white box that `document_of` described.
 
     In single precision, numbers of a document from double precision that are too large for it are
-    its largest one.
+    its largest one, and those that it would take for 0 its least.
 
     Raises `ValueError` for numbers out of range or that the white box does not have, and for names
     of held ones that are no list; `KeyError` for one that is missing.

@@ -126,8 +126,8 @@ def indexed(name: str, count: int, free: int | None = None) -> list[str]:
 def valid_number(name: str, value: Any, called: str | None = None) -> Float[Array, "..."]:
     """`value` as an array. Raises `ValueError` unless it is in the range of this number.
 
-    So it does for a size beyond that of the default floating type. `called` is the name of the
-    argument, if it has another one than the number.
+    So it does for a size beyond that of the default floating type, and below where 0 is excluded.
+    `called` is the name of the argument, if it has another one than the number.
     """
     scale, name = scale_of(name), called or name
     array = real_array(name, value)
@@ -143,16 +143,29 @@ def valid_number(name: str, value: Any, called: str | None = None) -> Float[Arra
             f"`{name}` must be {scale.words()}, and at most {most:.2g} in size in "
             f"{jnp.result_type(float)}, got {number:g}."
         )
+    if scale.low == 0 and number < (least := _least()):
+        raise ValueError(
+            f"`{name}` must be {scale.words()}, and at least {least:.2g} in "
+            f"{jnp.result_type(float)}, got {number:g}."
+        )
     return scale.inside(as_float(array))  # rounding may have taken it to a bound
 
 
 def in_range_of_type(number: float) -> float:
-    """The number, or the largest of the default floating type with its sign."""
-    return max(-_largest(), min(number, _largest()))
+    """The number, or the largest of the default floating type with its sign.
+
+    A number above 0 that the type would round to 0 is replaced by the least of the type.
+    """
+    inside = max(-_largest(), min(number, _largest()))
+    return max(inside, _least()) if number > 0 else inside
 
 
 def _largest() -> float:
     return float(jnp.finfo(jnp.result_type(float)).max)
+
+
+def _least() -> float:
+    return float(jnp.finfo(jnp.result_type(float)).tiny)
 
 
 def coordinate_of(name: str, value: Any) -> Float[Array, ""]:
