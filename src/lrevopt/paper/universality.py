@@ -199,6 +199,7 @@ def _measured(
     measuring = _measuring(settings)
     with storage.resumable(output, NAME, facts):
         record = joined([task_record(one, claims, measuring, say) for one in each])
+        record = storage.six_digits(record, "distances", "statistics")
         storage.save_record(path, record, facts)
     return record
 

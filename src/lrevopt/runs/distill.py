@@ -140,11 +140,12 @@ def distill_run(
             _write_path(output, name, found[name], settings.numbers, say)
         if "parts" in settings.studies:
             start = found["fit"].white_box if "fit" in found else white_box
-            found["parts"] = storage.part(
+            parts = storage.part(
                 "parts", Attribution,
                 lambda: distillation.attribute(
                     optimizer, box, task, seeds=settings.seeds, distilled=start, **common),
             )  # fmt: skip
+            found["parts"] = storage.six_digits(parts, "objectives", "start_scores")
             _write(output, "attribution", found["parts"], say, waterfall)
     return found
 
