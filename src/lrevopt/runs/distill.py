@@ -140,11 +140,10 @@ def distill_run(
             _write_path(output, name, found[name], settings.numbers, say)
         if "parts" in settings.studies:
             start = found["fit"].white_box if "fit" in found else white_box
-            parts = storage.part(
-                "parts", Attribution,
-                lambda: distillation.attribute(
-                    optimizer, box, task, seeds=settings.seeds, distilled=start, **common),
-            )  # fmt: skip
+            make = partial(
+                distillation.attribute, optimizer, box, task, seeds=settings.seeds,
+                distilled=start, **common)  # fmt: skip
+            parts = storage.part("parts", Attribution, make)
             found["parts"] = storage.six_digits(parts, "objectives", "start_scores")
             _write(output, "attribution", found["parts"], say, waterfall)
     return found
