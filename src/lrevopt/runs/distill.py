@@ -35,6 +35,9 @@ from lrevopt.studies.distillation.removals import all_free
 from lrevopt.tasks import AbstractTask
 from lrevopt.text import Table, csv_text
 
+DRAWN = ("objectives", "learned", "baseline", "start_scores")
+"""Arrays of attributions that are kept with six digits."""
+
 Study = Literal["fit", "path", "elimination", "parts"]
 
 STUDIES: tuple[Study, ...] = get_args(Study)
@@ -143,8 +146,7 @@ def distill_run(
             make = partial(
                 distillation.attribute, optimizer, box, task, seeds=settings.seeds,
                 distilled=start, **common)  # fmt: skip
-            parts = storage.part("parts", Attribution, make)
-            found["parts"] = storage.six_digits(parts, "objectives", "start_scores")
+            found["parts"] = storage.six_digits(storage.part("parts", Attribution, make), *DRAWN)
             _write(output, "attribution", found["parts"], say, waterfall)
     return found
 

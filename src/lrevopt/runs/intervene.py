@@ -66,6 +66,7 @@ def intervene_run(
                     optimizer, task, key=analysis_key, steps=steps
                 ), of=optimizer,
             )  # fmt: skip
+            replay = storage.six_digits(replay, "rates")
             write(folder, "gradient_replay", replay)
             say("\n".join(gradient_replay.gradient_replay_lines(replay)))
     return record
