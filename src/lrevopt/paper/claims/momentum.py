@@ -181,7 +181,8 @@ def dominant_mode(dynamics: Dynamics) -> Statistic:
     absent=NONE_LEFT,
     also=(f"and two momenta carry at most {SPREAD_OUT} of the energy of the response",
           f"or {CARRIED}"),
-    causes=f"A narrower GRU has fewer modes. {LENGTH}",
+    causes="One of 32 units has as few (third Hankel value 0.007, `results/mnist/units_32`), so it "
+    f"is not the width alone. {LENGTH}",
     shown_by="fits of the impulse response by one and by two momenta (`dynamics.npz`), and the "
     "cost of keeping one, two or four modes (`interventions.csv`).",
 )  # fmt: skip
