@@ -97,7 +97,11 @@ class Stretch(Protocol):
 def train_on(
     training: Stretch, *, time_limit: float | None, save_every: float, progress: bool
 ) -> str:
-    """Take steps until the last, a signal or the time limit, and save: the outcome."""
+    """Take steps until the last, a signal or the time limit, and save: the outcome.
+
+    A signal that arrives within the last step, or while the end is saved, is the outcome, too:
+    whoever sent it does not want the stages that follow.
+    """
     first, last = int(training.progress.step), training.settings.steps
     saved, shown = training.begun, progress and is_first()
     with stop_requests() as requested, progress_bar(last, first, shown) as report:
@@ -120,7 +124,8 @@ def train_on(
             training.step()
             report(training.state, training.progress.scores)
         training.save()
-    return outcome
+        (asked_at_end,) = largest(OUTCOMES.index(requested[0]) if requested else 0)
+    return OUTCOMES[asked_at_end] or outcome
 
 
 OUTCOMES = ("", "time limit", "SIGINT", "SIGTERM")
