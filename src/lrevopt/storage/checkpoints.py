@@ -1,7 +1,11 @@
 """Named arrays as Orbax checkpoints, for the states of training."""
 
+import logging
 import os
+import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +30,7 @@ def save_arrays(directory: Path | str, arrays: dict[str, np.ndarray]) -> None:
     for leftover in (fresh, old):
         remove(leftover)
     try:
-        with _checkpointer() as checkpointer:
+        with _said_once(), _checkpointer() as checkpointer:
             checkpointer.save(fresh, arrays | {DIGEST: digest_of_arrays(arrays)})
         # Read by nobody on a file system that renames, and it names the folder written to.
         (fresh / "commit_success.txt").unlink(missing_ok=True)
@@ -54,7 +58,7 @@ def _load_arrays(directory: Path) -> dict[str, np.ndarray]:
     if not directory.is_dir():
         raise ValueError(f"`{directory}` does not exist.")
     try:
-        with _checkpointer() as checkpointer:
+        with _said_once(), _checkpointer() as checkpointer:
             restored = checkpointer.restore(directory)
         arrays = {name: np.asarray(array) for name, array in restored.items()}
         digest = arrays.pop(DIGEST)
@@ -66,8 +70,23 @@ def _load_arrays(directory: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
+@contextmanager
+def _said_once() -> Iterator[None]:
+    """Keep Orbax from logging, with their tracebacks, the errors that it raises as well."""
+    logger = logging.getLogger("absl")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
 def _reason(error: Exception) -> str:
-    """The first line of an error."""
+    """What the operating system says, which TensorStore quotes last, or else the first line."""
+    if code := re.search(r"os_error_code='(\d+)'", str(error)):
+        return os.strerror(int(code[1]))
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[0][:160] if lines else type(error).__name__).rstrip(".")
 
