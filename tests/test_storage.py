@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import resource
 import shutil
 import subprocess
 from pathlib import Path
@@ -335,3 +336,30 @@ def test_unwritable_folders_are_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="must be a folder that can be written"):
         train(tmp_path / "file" / "run")
+
+
+def test_a_checkpoint_on_a_full_disk_is_one_sentence(tmp_path, capfd):
+    """Orbax logs a traceback, and names the reason behind two paths."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"a` cannot be written: File too large\.$"):
+            storage.save_arrays(tmp_path / "a", {"x": np.random.default_rng(0).random(3000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert capfd.readouterr().err == ""
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_run_below_a_claimed_folder_is_left_to_its_own_process(tmp_path):
+    """Training there may be about to rename these."""
+    run = tmp_path / "run"
+    (run / ".snapshots.new").mkdir(parents=True)
+    (run / ".new.a1b2c3d4").write_text("half of it")
+    (run / storage.LOCK).write_text("process 4242 on elsewhere\n")
+    with storage.claimed(tmp_path):
+        pass
+    assert sorted(os.listdir(run)) == [storage.LOCK, ".new.a1b2c3d4", ".snapshots.new"]
+    with storage.claimed(run):
+        pass
+    assert os.listdir(run) == []

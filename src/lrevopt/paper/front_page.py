@@ -54,7 +54,8 @@ def front_page_of(results: Path, claims: Sequence[Row] = ()) -> Path:
         microscope=_microscope(results),
         root=results,
     )
-    storage.write_atomically(results / "index.html", page)
+    with storage.claimed(results):
+        storage.write_atomically(results / "index.html", page)
     return results / "index.html"
 
 

@@ -11,13 +11,13 @@ from lrevopt.storage.contents import digest_of_contents as digest_of_contents
 from lrevopt.storage.documents import json_text as json_text
 from lrevopt.storage.documents import load_json as load_json
 from lrevopt.storage.documents import save_json as save_json
+from lrevopt.storage.files import LOCK as LOCK
 from lrevopt.storage.files import read_settled as read_settled
 from lrevopt.storage.files import remove as remove
 from lrevopt.storage.files import remove_leftovers as remove_leftovers
 from lrevopt.storage.files import replace_together as replace_together
 from lrevopt.storage.files import writable_directory as writable_directory
 from lrevopt.storage.files import write_atomically as write_atomically
-from lrevopt.storage.locks import LOCK as LOCK
 from lrevopt.storage.locks import claimed as claimed
 from lrevopt.storage.packed import DIGEST as DIGEST
 from lrevopt.storage.packed import digest_of_arrays as digest_of_arrays

@@ -22,6 +22,9 @@ LEFT_FILE = re.compile(rf"{re.escape(NEW)}[a-z0-9_]{{8}}|{OLDER}")
 LEFT_FOLDER = re.compile(r"\.[\w-]+\.(new|old)|.*\.orbax-checkpoint-tmp.*")
 """Names of files and of folders that are there only while something is being replaced."""
 
+LOCK = ".lock"
+"""File in a claimed folder; it names the process that claims it."""
+
 WAITS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
 """Seconds between attempts to read what is being replaced."""
 
@@ -147,12 +150,16 @@ def remove_leftovers(directory: Path) -> None:
     """Remove what a process that was killed left in a folder, and in folders right below it.
 
     A folder that was about to be replaced, of which the old content alone is there, is put back.
-    Only the process that has claimed the folder may do this.
+    Only the process that has claimed the folder may do this. A folder below it that is claimed by
+    itself, a run in a folder of runs say, is left to whoever has claimed it, or does so next.
     """
     for folder in (directory, *_entries(directory)):
         if folder.is_symlink() or not folder.is_dir():
             continue
-        for path in _entries(folder):
+        entries = _entries(folder)
+        if folder != directory and folder / LOCK in entries:
+            continue
+        for path in entries:
             if path.is_symlink():
                 continue
             if path.is_dir() and LEFT_FOLDER.fullmatch(path.name):

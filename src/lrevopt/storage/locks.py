@@ -6,15 +6,12 @@ import platform
 from collections.abc import Iterator
 from pathlib import Path
 
-from lrevopt.storage.files import remove_leftovers, writable_directory
+from lrevopt.storage.files import LOCK, remove_leftovers, writable_directory
 
 try:
     import fcntl
 except ImportError:  # no locks on this system
     fcntl = None  # type: ignore[assignment]
-
-LOCK = ".lock"
-"""File in a claimed folder; it names the process that claims it."""
 
 _HELD: set[Path] = set()
 """Folders that this process has claimed."""

@@ -45,8 +45,9 @@ def claims_of_all(results: Path) -> list[Row]:
 def write_claims(results: Path) -> list[Row]:
     """Measure all claims on the runs in a folder, and save `claims.md` and `claims.csv` there."""
     rows = claims_of_all(results)
-    storage.write_atomically(results / CLAIMS_PAGE, as_markdown(rows))
     heads = [field.name for field in dataclasses.fields(Row)]
     table = csv_text(heads, (dataclasses.astuple(row) for row in rows))
-    storage.write_atomically(results / CLAIMS_TABLE, table)
+    page = {results / CLAIMS_PAGE: as_markdown(rows), results / CLAIMS_TABLE: table}
+    with storage.claimed(results):
+        storage.replace_together(page)
     return rows
