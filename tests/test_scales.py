@@ -194,6 +194,23 @@ def test_an_interrupted_search_leaves_no_baselines_of_another_run(tmp_path):
     }
 
 
+def test_the_same_search_goes_on_where_all_is_saved(tmp_path, monkeypatch):
+    """A signal may arrive when all is there, and then the same command is said to continue."""
+    new = tmp_path / "new"
+    first = rescale_run(Run(SHIPPED), new, **ONE)
+    before = {path: path.read_bytes() for path in new.rglob("*") if path.is_file()}
+    with monkeypatch.context() as patched:
+        patched.setattr("lrevopt.runs.tune_scales.search_scales", lambda *_, **__: 1 / 0)
+        assert eqx.tree_equal(rescale_run(Run(SHIPPED), new, **ONE), first)
+    assert {path: path.read_bytes() for path in new.rglob("*") if path.is_file()} == before
+    for other in ({"output_factors": (0.5,)}, {"steps": 2}, {"seed": 1}):
+        with pytest.raises(ValueError, match="`output` must be an empty or a new folder"):
+            rescale_run(Run(SHIPPED), new, **(ONE | other))
+    saved.save_optimizer(new, lo.rescaled(optimizer(), 2.0))
+    with pytest.raises(ValueError, match="`output` must be an empty or a new folder"):
+        rescale_run(Run(SHIPPED), new, **ONE)
+
+
 @pytest.mark.parametrize(
     ("factor", "said"),
     [(1e40, "`input_factors` must be a number that float32 holds"),

@@ -1,9 +1,12 @@
 """A stage between training and evaluation: the scales of a trained optimizer, searched."""
 
+import itertools
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from lrevopt import storage
 from lrevopt.optimizers import RecurrentOptimizer, rescaled, saved
@@ -38,15 +41,20 @@ def rescale_run(
     and can be evaluated or trained on from. Problems are from the training stream of `seed`, so
     that no test problem is among them. `side` is that of the images, for a run on smaller ones of
     MNIST that training goes on from on larger ones: scales that suit one size do not suit another.
+    What the same search has left in `output` is kept, so that one that was interrupted goes on.
     Raises `ValueError` for a folder that is no run or already holds one, a side for a run on
     another task, and as `search_scales` does.
     """
     task, optimizer = _searched(run, side)
+    factors = {"input_factors": input_factors, "output_factors": output_factors}
+    facts = {"problems": problems, "steps": steps, "seed": seed, "task": storage.describe(task)}
     with storage.claimed(output):
-        _check_output(output)
-        found = search_scales(
-            task, optimizer, input_factors=input_factors, output_factors=output_factors,
-            key=key_stream("training", seed), problems=problems, steps=steps,
+        known = _found_before(run, optimizer, output, factors, facts)
+        if known is None:
+            _check_output(output)
+        found = known or search_scales(
+            task, optimizer, **factors, key=key_stream("training", seed), problems=problems,
+            steps=steps,
         )  # fmt: skip
         rows = zip(found.input_factors, found.output_factors, found.scores, strict=True)
         for first, second, score in rows:
@@ -54,15 +62,38 @@ def rescale_run(
         for sentence in found.at_edge:
             say(sentence)
         best = rescaled(optimizer, *found.best)
-        facts = {
-            "input_factors": found.input_factors.tolist(),
-            "output_factors": found.output_factors.tolist(), "scores": found.scores.tolist(),
-            "chosen": list(found.best), "problems": problems, "steps": steps, "seed": seed,
-            "task": storage.describe(task),
-        }  # fmt: skip
-        _save(run, output, best, facts)
-    say(f"chosen: input scale {best.input_scale:g}, output scale {best.output_scale:g}")
+        if known is None:
+            record = {name: getattr(found, name).tolist() for name in (*factors, "scores")}
+            _save(run, output, best, facts | record | {"chosen": list(found.best)})
+    again = "" if known is None else "; searched before"
+    say(f"chosen: input scale {best.input_scale:g}, output scale {best.output_scale:g}{again}")
     return found
+
+
+def _found_before(
+    run: Run,
+    optimizer: RecurrentOptimizer,
+    output: Path,
+    factors: dict[str, Sequence[float]],
+    facts: dict[str, Any],
+) -> ScaleSearch | None:
+    """What the same search found before, if its result is in the folder as it was left there."""
+    if not (output / storage.SETTINGS).is_file():
+        return None
+    settings = storage.load_settings(output)
+    before = settings.get(SCALES, {})
+    names = (*factors, "scores")
+    if (
+        not before.keys() >= set(names)
+        or storage.other_settings(before, facts)
+        or storage.other_settings(settings, run.settings, {"optimizer", SCALES})
+    ):
+        return None
+    found = ScaleSearch(**{name: np.array(before[name], float) for name in names})
+    pairs = np.array(list(itertools.product(*factors.values())))
+    if not np.array_equal(pairs, np.stack([found.input_factors, found.output_factors], axis=1)):
+        return None
+    return found if saved.holds(output, rescaled(optimizer, *found.best)) else None
 
 
 def _searched(run: Run, side: int | None) -> tuple[AbstractTask, RecurrentOptimizer]:
