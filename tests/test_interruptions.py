@@ -26,7 +26,7 @@ from lrevopt.optimizers import saved
 from lrevopt.runs.contents import Run
 from lrevopt.runs.stopping import Stopped, stoppable
 
-LEAST_TRIED = 60
+LEAST_TRIED = 90
 
 TUNE = ["tune", "linear_regression", "--output", "run", *interrupting.TUNING]
 EVALUATE = ["evaluate", "run", "--problems", "2", "--steps", "4"]
@@ -149,6 +149,20 @@ def test_a_lost_interrupt_ends_the_command_all_the_same(folder, monkeypatch, cap
     assert capsys.readouterr().err == "stopped (SIGINT); the same command continues\n"
 
 
+def test_a_second_signal_does_not_change_the_exit_code(folder, monkeypatch):
+    """JAX takes a while to end, and the second Ctrl-C killed the process within that."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    monkeypatch.setattr(sys, "argv", ["lrevopt", *TUNE])
+    signal_at(monkeypatch, 1, signal.SIGINT)
+    try:
+        assert main() == 130
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def test_an_interrupt_within_the_garbage_collector_is_raised_again(folder, monkeypatch, capsys):
     """Python would print a traceback there and go on."""
 
@@ -234,6 +248,15 @@ def test_what_a_kill_left_is_removed_or_put_back(tmp_path):
     np.testing.assert_array_equal(storage.load_arrays(tmp_path / "snapshots")["a"], np.arange(3.0))
 
 
+@pytest.mark.parametrize("command", ["claims", "front-page"])
+def test_pages_of_a_folder_of_runs_leave_nothing_half_written(tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    make_run(tmp_path / "linear_regression")
+    (tmp_path / ".new.a1b2c3d4").write_text("half of it")
+    assert main([command, "."]) == 0
+    assert interrupting.leftovers(tmp_path) == []
+
+
 @pytest.mark.parametrize("words", [TUNE, EVALUATE])
 def test_a_full_disk_is_one_sentence_and_older_files_stay(
     undisturbed, folder, monkeypatch, capsys, words
@@ -298,6 +321,32 @@ def test_a_signal_waits_for_a_checkpoint(tmp_path, monkeypatch, number):
     assert stopped.value.number == number
     assert met == [number]
     assert os.listdir(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize("moment", ["outer_step", "save_arrays"])
+def test_a_signal_at_the_end_of_training_is_its_outcome(tmp_path, monkeypatch, moment):
+    """Commands that train and go on do not, and what was trained is whole."""
+    task, optimizer = lo.LinearRegression(dim=2), lo.GRUOptimizer(2, key=jr.key(0))
+    owner, calls = {"outer_step": loop, "save_arrays": storage}[moment], []
+    last, usual = {"outer_step": TRAINING.steps, "save_arrays": 1}[moment], getattr(owner, moment)
+
+    def signalled(*args):
+        calls.append(1)
+        if len(calls) == last:
+            signal.raise_signal(signal.SIGTERM)
+        return usual(*args)
+
+    def trained(*, resume: bool = False) -> lo.MetaTrainingRun:
+        return lo.meta_train(task, optimizer, TRAINING, key=jr.key(0), directory=tmp_path,
+                             progress=False, resume=resume)  # fmt: skip
+
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, moment, signalled)
+        stopped = trained().history
+    finished = trained(resume=True).history
+    assert (stopped.outcome, finished.outcome) == ("SIGTERM", "finished")
+    assert stopped.steps == finished.steps == TRAINING.steps
+    np.testing.assert_array_equal(stopped.objectives, finished.objectives)
 
 
 def test_links_are_removed_and_replaced_not_followed(tmp_path):

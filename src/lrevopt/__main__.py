@@ -2,10 +2,11 @@
 
 import itertools
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
-from lrevopt.runs.stopping import Stopped, stoppable
+from lrevopt.runs.stopping import SIGNALS, Stopped, stoppable
 
 USAGE = """usage: lrevopt COMMAND ...
 
@@ -20,12 +21,19 @@ optimizer is the folder of a run, a shipped name, optax:name or module:factory."
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run the command that the words on the command line name; its exit code."""
-    words = sys.argv[1:] if words is None else words
+    """Run the command that the words on the command line name; its exit code.
+
+    By default these are the words of this process, which ends with the command: once a signal has
+    stopped it, others no longer change its exit code.
+    """
+    ends, words = words is None, sys.argv[1:] if words is None else words
     try:
         with stoppable(lambda: _continuation(words)):
             return _run(words)
     except Stopped as stopped:
+        if ends:
+            for number in SIGNALS:
+                signal.signal(number, signal.SIG_IGN)
         print(stopped.sentence(_continuation(words)), file=sys.stderr)
         return stopped.exit_code
 
