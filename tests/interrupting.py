@@ -17,6 +17,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +31,15 @@ SIZES = ["--optimizer.units", "2", "--training.steps", "8", "--training.unroll",
 TUNING = ["--tuning.settings", "12", "--tuning.problems", "2", "--tuning.fresh-problems", "2",
           "--tuning.finalists", "2", "--tuning.steps", "4"]  # fmt: skip
 COUNTS = ["--problems", "2", "--steps", "4"]
+MEMBERS = ["--problems", "2", "--test-problems", "2", "--steps", "4", "--training.unroll", "4",
+           "--training.problems", "2", "--training.selection-problems", "2"]  # fmt: skip
 RUN = "linear_regression"
+BOX: dict[str, Any] = {
+    "numbers": {"learning_rate": 0.1, "momentum": 0.5}, "held": [], "saturation_of": None,
+    "adaptation_of": None, "floor_outside": False,
+}  # fmt: skip
+"""A white box of two numbers, in `box.json`."""
+
 TRAIN = ["train", "linear_regression", "--output", RUN, *SIZES]
 
 STAGES: dict[str, list[str]] = {
@@ -49,6 +58,29 @@ STAGES: dict[str, list[str]] = {
         "--measuring.steps", "4", "--measuring.scales", "0.1", "1", "--measuring.horizons", "2",
         "4", "--measuring.dimensions", "2", "3", "--measuring.analysed", "1",
     ],
+    "claims": ["claims", "."],
+    "front-page": ["front-page", "."],
+    "tune-scales": [
+        "tune-scales", RUN, "--output", "scaled", "--output-factors", "0.7", "1", *COUNTS,
+    ],
+    "gallery": ["gallery", RUN, "--output", "gallery", "--names", "adam", "sgd", *COUNTS],
+    "distill": [
+        "distill", RUN, "--output", "distilled", "--studies", "path", "parts", "--white-box",
+        "box.json", "--starts", "1", "--candidates", "2", "--screening-problems", "2", "--tried",
+        "1", "--seeds", "1", "--numbers", "2", "--training-steps", "2", "--training-problems", "2",
+        "--selection-problems", "2", *COUNTS,
+    ],
+    "universality": [
+        "universality", "--tasks", RUN, "--baselines", RUN, "--output", "universality", "--cells",
+        "vanilla", "--seeds", "2", "--units", "2", *MEMBERS, "--training.steps", "2",
+        "--clipping.settings", "4", "--clipping.problems", "2", "--clipping.steps", "4",
+        "--clipping.finalists", "2", "--clipping.fresh-problems", "2",
+    ],
+    "factorial": [
+        "factorial", "--tasks", RUN, "--baselines", RUN, "--output", "factorial", "--widths", "2",
+        "--initialisations", "scaled", "--estimators", "exact", "--meta-steps", "2", "4",
+        "--seeds", "1", *MEMBERS,
+    ],
     "reproduce": [
         "reproduce", "linear_regression", "--output", "all", *SIZES, *TUNING, "--test-problems",
         "2", "--no-scorecard", "--no-interventions",
@@ -58,10 +90,13 @@ STAGES: dict[str, list[str]] = {
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
 
-ONCE = ("reproduce",)
-"""Stages interrupted once by each signal: long ones, whose parts are stages themselves."""
+ONCE = ("reproduce", "gallery", "distill", "universality", "factorial")
+"""Stages interrupted once by each signal: long ones."""
 
-OF_TRAINING = ("meta-step", "memory plan", "runs problems")
+TRAINING = ("train", "reproduce", "universality", "factorial")
+"""Commands that leave snapshots."""
+
+OF_TRAINING = ("meta-step", "memory plan", "runs problems", "members at once")
 """What lines of training's own hold: its progress bar, its plan, its devices."""
 
 VARYING = ("report.html", "history.npz", "checkpoints", "snapshots")
@@ -239,7 +274,7 @@ def interrupted(
     if code:
         return [*wrong, f"continued: exit code {code}, {said[-300:]}"]
     wrong += [f"left: {name}" for name in leftovers(folder)]
-    if words[0] in ("train", "reproduce") and not same_snapshots(folder, reference):
+    if words[0] in TRAINING and not same_snapshots(folder, reference):
         wrong.append("different: snapshots")
     return wrong + [f"different: {name}" for name in differences(folder, reference)]
 
@@ -249,7 +284,9 @@ def import_everything() -> None:
     names = [
         "lrevopt.paper.commands", "lrevopt.runs.commands", "lrevopt.paper.reproduce",
         "lrevopt.paper.transfer", "lrevopt.paper.figures.drawing", "lrevopt.runs.scorecard",
-        "lrevopt.runs.intervene", "orbax.checkpoint", "scipy.stats", "scipy.optimize",
+        "lrevopt.runs.intervene", "lrevopt.runs.distill", "lrevopt.runs.gallery",
+        "lrevopt.runs.tune_scales", "lrevopt.paper.universality", "lrevopt.paper.factorial",
+        "lrevopt.paper.front_page", "orbax.checkpoint", "scipy.stats", "scipy.optimize",
     ]  # fmt: skip
     for name in names:
         importlib.import_module(name)
@@ -262,6 +299,7 @@ def run_all(
     dice, tried, good = random.Random(seed), 0, 0
     now = root / "now"
     now.mkdir(parents=True)
+    storage.save_json(now / "box.json", BOX)
     for stage, words in STAGES.items():
         if stage not in stages:
             code, said = forked(now, words, undisturbed)
