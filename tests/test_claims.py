@@ -696,7 +696,7 @@ def test_thresholds_decide_and_are_said():
 
 
 def test_the_shipped_table_is_what_the_shipped_numbers_say(monkeypatch, tmp_path):
-    written = {}
+    written: dict[Path, str] = {}
     monkeypatch.setattr(storage, "claimed", lambda _: contextlib.nullcontext())
     monkeypatch.setattr(storage, "replace_together", written.update)
     rows = saved_runs.write_claims(SHIPPED)
