@@ -96,7 +96,7 @@ ONCE = ("reproduce", "gallery", "distill", "universality", "factorial")
 TRAINING = ("train", "reproduce", "universality", "factorial")
 """Commands that leave snapshots."""
 
-OF_TRAINING = ("meta-step", "memory plan", "runs problems", "members at once")
+OF_TRAINING = ("meta-step", "memory plan", "runs problems", " at once")
 """What lines of training's own hold: its progress bar, its plan, its devices."""
 
 VARYING = ("report.html", "history.npz", "checkpoints", "snapshots")

@@ -33,7 +33,8 @@ def explained_energy(modes: Modes, steps: int = 200) -> Float[np.ndarray, " mode
     """Share of the impulse response's energy over `steps` that the best k + 1 modes explain.
 
     Modes are added in order of decreasing energy. Modes are not orthogonal, so a share may exceed
-    the next; the last is 1. All are 1 where there is no response.
+    the next, and is below 0 where the first ones cancel with others; the last is 1. All are 1 where
+    there is no response.
     """
     parts = relative_responses(modes, steps)
     order = np.argsort(-np.sum(np.abs(parts) ** 2, axis=1), kind="stable")

@@ -58,6 +58,7 @@ from lrevopt.meta_training.settings import (
 from lrevopt.meta_training.training_checks import check_training, selection_problems
 from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.tasks.interface import AbstractTask
+from lrevopt.text import counted
 
 
 class PopulationRun(eqx.Module):
@@ -237,11 +238,14 @@ class Population:
             limit: Any = {"memory_limit": memory_limit, "members": count}
             return plan_memory(task, members.each[0], settings, **limit)
 
+        at_once = f"{counted(count, 'member')} at once; for each of them"
         planned = folder.whole.plan(
-            make, resume=resume, overwrite=overwrite, report=report_plan,
-            heading="; ".join(filter(None, (
-                crowded() if mesh is None else "", f"{count} members at once; for each of them"))),
-        )  # fmt: skip
+            make,
+            resume=resume,
+            overwrite=overwrite,
+            report=report_plan,
+            heading="; ".join(filter(None, (crowded() if mesh is None else "", at_once))),
+        )
         training_keys, selection_keys = jax.vmap(jr.split, out_axes=1)(keys)
         for own in selection_keys:
             selection_problems(task, own, settings)

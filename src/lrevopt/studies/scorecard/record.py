@@ -27,7 +27,8 @@ class Scorecard(Printed, eqx.Module):
       no rates of their own, timescales are those of the slowest modes. Where eigenvectors are
       nearly parallel, a mode says little by itself; `momentum_fit` does not depend on the basis.
     - `energy_of_one`, `energy_of_two`: share of the energy of the response to one gradient that
-      the first mode, and the first two together, explain.
+      the first mode, and the first two together, explain: 1 minus what is missing without the
+      others. Below 0 where modes cancel, so that these alone respond by more than all together.
     - `rate`: at h*; `gain`: the learning rate after many steps of a constant gradient.
 
     Clipping:
