@@ -14,6 +14,7 @@ from lrevopt.meta_training.population import meta_train_population
 from lrevopt.meta_training.settings import MetaTraining
 from lrevopt.meta_training.training_checks import check_training
 from lrevopt.optimizers.interface import AbstractOptimizer
+from lrevopt.storage.signals import pass_on
 from lrevopt.tasks.interface import AbstractTask
 
 
@@ -50,7 +51,8 @@ def search_learning_rate(
     All candidates start from `optimizer`, train on the same problems, as one population, and are
     compared on the same selection problems. `settings.steps` is the number of meta-steps for each;
     `settings.learning_rate` is not used. `key` draws the learning rates and the problems. No test
-    problems are used. `progress` shows a progress bar.
+    problems are used. `progress` shows a progress bar. A signal that stops the training is passed
+    on, for then nothing is to be compared.
 
     Raises `ValueError` for bounds that are reversed or not positive, fewer than one candidate,
     or if every candidate diverged.
@@ -72,6 +74,7 @@ def search_learning_rate(
         learning_rates=rates,
         progress=progress,
     )
+    pass_on(found.outcome)
     trained = np.stack([run.history.selection_scores[1:] for run in found.members])
     scores = np.where(np.isnan(trained), np.inf, trained).min(axis=1)
     if not np.any(np.isfinite(scores)):

@@ -39,3 +39,15 @@ def signals_wait() -> Iterator[None]:
     finally:
         for name in received[:1]:
             signal.raise_signal(signal.Signals[name])
+
+
+def pass_on(outcome: str) -> None:
+    """Let a signal that stopped a training reach the caller of what needs the whole of it.
+
+    A training saves and returns what it has when a signal arrives. `outcome` is the name of the
+    signal, or what does nothing here, such as "finished". Raises what the caller's handler of the
+    signal raises, else `KeyboardInterrupt`.
+    """
+    if outcome in signal.Signals.__members__:
+        signal.raise_signal(signal.Signals[outcome])
+        raise KeyboardInterrupt

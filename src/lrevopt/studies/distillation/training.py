@@ -15,6 +15,7 @@ from lrevopt.inner_loop.recorded_runs import Typical
 from lrevopt.inner_loop.scoring import score_settings
 from lrevopt.meta_training import (
     MetaTraining,
+    MetaTrainingRun,
     PopulationRun,
     meta_train,
     meta_train_population,
@@ -26,6 +27,7 @@ from lrevopt.optimizers.interface import AbstractOptimizer
 from lrevopt.optimizers.stacking import stacked, unstacked
 from lrevopt.optimizers.white_box import WhiteBox
 from lrevopt.optimizers.white_box_documents import reordered
+from lrevopt.storage.signals import pass_on
 from lrevopt.studies.distillation.starts import random_boxes
 from lrevopt.tasks.interface import AbstractTask, sample_problems
 
@@ -146,19 +148,29 @@ def best_of(
     """The best of these optimizers after training on the same problems, and all scores.
 
     They are trained side by side, but in turn if they are searched without gradients. Those that
-    have no number to train are scored as they are.
+    have no number to train are scored as they are. A signal that stops a training is passed on:
+    half of it would be taken for the whole.
     """
     if not any(map(eqx.is_inexact_array, jax.tree.leaves(starts[0]))):
         scores = _as_they_are(starts, task, training, key=key)
         return starts[int(np.argmin(scores))], scores
     if training.estimator == "cma":
-        each = [meta_train(task, start, training, key=key, progress=False) for start in starts]
-        run = PopulationRun(tuple(each))
+        run = PopulationRun(tuple(_searched(start, task, training, key=key) for start in starts))
     else:
         keys = jnp.stack([key] * len(starts))
         run = meta_train_population(task, stacked(starts), training, keys=keys, progress=False)
+        pass_on(run.outcome)
     scores = np.where(np.isfinite(run.scores), run.scores, np.inf)
     return run.members[int(np.argmin(scores))].optimizer, scores
+
+
+def _searched(
+    start: AbstractOptimizer, task: AbstractTask, training: MetaTraining, *, key: Key[Array, ""]
+) -> MetaTrainingRun:
+    """The run of one of them, to its end."""
+    run = meta_train(task, start, training, key=key, progress=False)
+    pass_on(run.history.outcome)
+    return run
 
 
 def _as_they_are(
