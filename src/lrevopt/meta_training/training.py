@@ -38,7 +38,7 @@ def meta_train(
     can be continued with `resume`: the result has the same bits as without the interruption
     (on the same machine and number of threads). The whole state is saved every `save_every`
     seconds. The run saves and stops early after `time_limit` seconds (and one step at least), on
-    SIGINT and on SIGTERM.
+    SIGINT and on SIGTERM: `history.outcome` says so, which whoever goes on from it should read.
 
     `micro_batch` and `checkpoint_every`, where `settings` leave them open, are planned so that
     the run fits into `memory_limit` GiB (see `plan_memory`). The plan is printed with `progress`,
