@@ -48,7 +48,7 @@ DOUBLINGS = 60
 GRID = np.concatenate([1 - np.geomspace(2, 1e-4, 240), [0.0]])
 """Momenta among which a fit begins, from -1 to 0.9999."""
 
-LOST = 1e-6
+LOST = 1e-9
 """A residual may be larger by this once a recurrence is written out as momenta and rates."""
 
 SPLITS = np.geomspace(1e-12, 1e-2, 11)
@@ -233,7 +233,7 @@ def fit_response(response: Float[np.ndarray, " step"], count: int) -> MomentumFi
 
     The search is among recurrences, in which momenta may coincide. Equal momenta have no rates of
     their own, and nearly equal ones rates that are lost to round-off. Where the momenta and rates
-    of the best recurrence miss more than the recurrence itself (by 1e-6), the fit is the best that
+    of the best recurrence miss more than the recurrence itself (by 1e-9), the fit is the best that
     can be written out of all that the search met and of momenta slightly apart from the best. The
     residual is always that of the momenta and rates that are returned.
     """
