@@ -45,6 +45,7 @@ COMMAND_LINES: list[list[str]] = [
     [*DISTILL, "--studies", "fit", "fit"],
     [*DISTILL, "--estimator", "magic"],
     [*DISTILL, "--white-box", "nowhere:make"],
+    [*DISTILL, "--white-box", "nowhere.txt"],
     # Training: counts, sizes and rates.
     *([*TRAIN, "--training.steps", value] for value in ("0", "-1", "1.5", "many", BIG, HUGE)),
     *([*TRAIN, "--training.unroll", value] for value in ("0", BIG, HUGE, "2000000000")),

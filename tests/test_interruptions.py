@@ -26,10 +26,11 @@ from lrevopt.optimizers import saved
 from lrevopt.runs.contents import Run
 from lrevopt.runs.stopping import Stopped, stoppable
 
-LEAST_TRIED = 60
+LEAST_TRIED = 69
 
 BY_HAND = ("claims", "front-page", "tune-scales", "gallery", "distill", "universality", "factorial")
-"""Stages that run undisturbed here; `tests/interrupting.py FOLDER STAGE` interrupts them."""
+"""Stages that run undisturbed here, since all together would take most of an hour of a core;
+`python tests/interrupting.py FOLDER STAGE ...` interrupts them, 30 times."""
 
 TUNE = ["tune", "linear_regression", "--output", "run", *interrupting.TUNING]
 EVALUATE = ["evaluate", "run", "--problems", "2", "--steps", "4"]

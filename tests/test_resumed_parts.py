@@ -116,6 +116,17 @@ def test_a_folder_of_another_constant_is_refused_and_overwritten_whole(tmp_path)
     assert not (tmp_path / "tuning").exists()
 
 
+def test_baselines_may_be_tuned_first(tmp_path):
+    """Into a folder that becomes the run of an optimizer as it is; other files are refused."""
+    tune_baselines(TASK, lo.Tuning(settings=3, problems=2, steps=4), tmp_path, say=lambda _: None)
+    adopt(sgd(0.1), tmp_path)
+    assert set(Run(tmp_path).tuning) == {"momentum", "rmsprop", "adam"}
+    assert saved.load(tmp_path).initial_state().shape == (1,)
+    (tmp_path / "settings.json").unlink()
+    with pytest.raises(ValueError, match="holds files that are no run"):
+        adopt(sgd(0.1), tmp_path)
+
+
 def test_a_folder_of_an_older_version_without_the_entry_is_kept(tmp_path):
     adopt(sgd(0.1), tmp_path)
     settings = storage.load_settings(tmp_path)

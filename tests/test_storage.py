@@ -129,6 +129,13 @@ def test_half_written_and_foreign_runs_are_refused(whole, tmp_path):
     (tmp_path / "settings.json").write_text('{"optimizer": {"kind": "Other"}}')
     with pytest.raises(ValueError, match="holds no trained weights yet"):
         lo.load(tmp_path)
+    (tmp_path / "settings.json").write_text('{"task": {"kind": "Other"}}')  # as a search has it
+    with pytest.raises(ValueError, match=r"is not the run of a training: its settings\.json desc"):
+        lo.load(tmp_path)
+    (tmp_path / "settings.json").write_text('{"scales": [0.1, 1.0]}')
+    with pytest.raises(ValueError, match=r"is not a run directory: its settings\.json describes"):
+        lo.load(tmp_path)
+    (tmp_path / "settings.json").write_text('{"optimizer": {"kind": "Other"}}')
     saved.save_optimizer(tmp_path, lo.GRUOptimizer(3, key=jr.key(0)))
     with pytest.raises(ValueError, match="cannot be rebuilt|can be rebuilt: pass"):
         lo.load(tmp_path)
@@ -339,12 +346,15 @@ def test_unwritable_folders_are_refused(tmp_path):
 
 
 def test_a_checkpoint_on_a_full_disk_is_one_sentence(tmp_path, capfd):
-    """Orbax logs a traceback, and names the reason behind two paths."""
+    """Orbax logs a traceback, and names the reason behind two paths.
+
+    The limit is that of the process: large enough for what else may be written meanwhile.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
     try:
         with pytest.raises(OSError, match=r"a` cannot be written: File too large\.$"):
-            storage.save_arrays(tmp_path / "a", {"x": np.random.default_rng(0).random(3000)})
+            storage.save_arrays(tmp_path / "a", {"x": np.random.default_rng(0).random(60_000)})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert capfd.readouterr().err == ""

@@ -500,7 +500,8 @@ CELL = "lrevopt.studies.universality.cells:lstm"
         (["--cells", "gru", "nomod:textbook"],
          "`cells` must differ in their names without a module, none of them 'textbook', since "
          "folders are named by them, got nomod:textbook."),
-        ([], "`none` has no tuned baselines: tune them first."),
+        ([],
+         "`none` has no tuned baselines: tune them first, by `lrevopt tune TASK --output none`."),
     ],
 )  # fmt: skip
 def test_what_cannot_be_trained_is_refused_first(words, said, tmp_path, monkeypatch, capsys):
@@ -512,6 +513,18 @@ def test_what_cannot_be_trained_is_refused_first(words, said, tmp_path, monkeypa
         main([*command, *words])
     assert stop.value.code == 2
     assert capsys.readouterr().err == f"error: {said}\n"
+    assert not (tmp_path / "new").exists()
+
+
+def test_without_the_records_of_a_clone_baselines_must_be_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main(["universality", "--tasks", "rosenbrock", "--output", "new"])
+    assert stop.value.code == 2
+    said = (
+        "must be a folder for each of the 1 tasks, as `lrevopt tune TASK --output FOLDER` makes it"
+    )
+    assert f"`baselines` {said} (default: those in `results`), got 0." in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
 
 

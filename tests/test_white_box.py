@@ -157,6 +157,60 @@ def test_long_memory_in_single_precision():
         np.testing.assert_allclose(first[1], 1e-5 * 9, rtol=3e-6)  # log 1e5 is rounded
 
 
+@pytest.mark.parametrize("memory", [0.99999, 0.999999, 0.9999999])
+def test_memory_near_1_in_single_precision_stays_itself(memory):
+    """As JSON, with its own numbers, held, and written out: -rate / sqrt(1 - memory) at first."""
+    with jax.enable_x64(False):
+        box = lo.WhiteBox.of_rmsprop(0.01, memory, 1e-8)
+        copies = [
+            box, box_of(document_of(box)), box.with_numbers(box.numbers()), box.holding("memory"),
+            box_of(document_of(box.holding("memory"))),
+        ]  # fmt: skip
+        one = jnp.ones((), jnp.float32)
+        for copy in copies:
+            first = copy.readout @ copy.transition(copy.initial_state(), one)
+            np.testing.assert_allclose(first, -0.01 / np.sqrt(1 - memory + 1e-8), rtol=3e-6)
+            assert f"memory={memory}" in repr(copy)
+        space: dict[str, Any] = {}
+        exec(lo.optax_text(box, digits=9), space)
+        written = space["distilled"]()
+        found, _ = written.update(one, written.init(one))
+        np.testing.assert_allclose(found, -0.01 / np.sqrt(1 - memory + 1e-8), rtol=3e-6)
+        theirs = optax.rmsprop(0.01, memory, 1e-8)
+        np.testing.assert_allclose(found, theirs.update(one, theirs.init(one))[0], rtol=3e-6)
+
+
+@pytest.mark.parametrize("size", [0.99999, 0.999999, 0.9999999])
+def test_momentum_near_1_in_single_precision_stays_itself(size):
+    """A real, a negative and an oscillating one: what 1 - |m| is does not change in a document."""
+    with jax.enable_x64(False):
+        for momentum in (size, -size, size * np.exp(0.3j)):
+            box = lo.WhiteBox(0.1, momentum=momentum)
+            name = "radius" if isinstance(momentum, complex) else "momentum"
+            for copy in (box, box_of(document_of(box)), box.with_numbers(box.numbers())):
+                assert copy.coordinates[name] == box.coordinates[name]
+                kept = document_of(copy)["numbers"][name]
+                np.testing.assert_allclose(1 - abs(kept), 1 - size, rtol=3e-6)
+
+
+def test_what_single_precision_takes_for_1_is_refused():
+    """Also as a document's number, where the nearest that the type has is taken."""
+    near = 1 - 1e-8
+    document = document_of(lo.WhiteBox.of_rmsprop(0.01, near))
+    assert document["numbers"]["memory"] == pytest.approx(near, abs=1e-15)
+    with jax.enable_x64(False):
+        for make in (
+            lambda: lo.WhiteBox.of_rmsprop(0.01, near),
+            lambda: lo.WhiteBox(0.1, momentum=-near),
+            lambda: lo.WhiteBox(0.1, momentum=near * np.exp(0.3j)),
+            lambda: lo.WhiteBox(0.1, agreement=lo.BoxAgreement(0.7, near)),
+        ):
+            with pytest.raises(ValueError, match=r"at least 6e-08 from 1 in size in float32, got"):
+                make()
+        kept = document_of(box_of(document))["numbers"]["memory"]
+        np.testing.assert_allclose(1 - kept, np.finfo(np.float32).epsneg, rtol=1e-6)
+
+
 def test_squares_of_gradients_do_not_overflow():
     """RMSProp's first update is 1 / sqrt(1 - decay) at any size; agreement of equal ones is 1."""
     with jax.enable_x64(False):

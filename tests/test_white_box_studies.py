@@ -716,6 +716,35 @@ def test_text_takes_trees_without_arrays(tree):
     assert ours.update(tree, ours.init(tree))[0] == tree
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_text_keeps_the_type_of_parameters(dtype):
+    """So that a step can be the body of a loop: updates and state are of the gradients' type."""
+    full = lo.WhiteBox(
+        0.1, momentum=0.9, saturation=lo.BoxSaturation(2.0), adaptation=lo.BoxAdaptation(0.9),
+        schedule=lo.BoxSchedule(3.0, 20.0), agreement=lo.BoxAgreement(0.5),
+    )  # fmt: skip
+    for box in (full, lo.WhiteBox(0.1, adaptation=lo.BoxAdaptation(0.9, floor=1e-3))):
+        space: dict[str, Any] = {}
+        exec(optax_text(box), space)
+        written = space["distilled"]()
+        gradients = jnp.asarray([[1.0, -2.0]] * 3, dtype)
+        state, moves = written.init(gradients[0]), []
+        for gradient in gradients:
+            before = jax.tree.map(jnp.result_type, state)
+            move, state = written.update(gradient, state)
+            assert jax.tree.map(jnp.result_type, state) == before
+            moves.append(move)
+        moves = jnp.stack(moves)
+        assert moves.dtype == dtype
+        wide = jnp.asarray(gradients, jnp.float64)
+        state, expected = written.init(wide[0]), []
+        for gradient in wide:
+            move, state = written.update(gradient, state)
+            expected.append(move)
+        rtol = 20 * float(jnp.finfo(dtype).eps)
+        np.testing.assert_allclose(moves.astype(float), jnp.stack(expected), rtol=rtol)
+
+
 def test_text_defines_a_name_that_it_does_not_use():
     """What it looks up outside its functions is refused as its name, and so are Python's words."""
     text = optax_text(lo.WhiteBox.of_adam(0.1))

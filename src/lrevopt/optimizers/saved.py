@@ -98,6 +98,11 @@ def load(source: Path | str, like: AbstractOptimizer | None = None) -> AbstractO
             f"`{directory}` holds the members of a population: name one of them, such as "
             f"`{directory / 'member_000'}`."
         )
+    if not weights and "optimizer" not in settings:
+        raise ValueError(
+            f"`{directory}` is not the run of a training: its {storage.SETTINGS} describes no "
+            f"optimizer."
+        )
     if not weights:
         raise ValueError(
             f"`{directory}` holds no trained weights yet: its run was interrupted; continue it "

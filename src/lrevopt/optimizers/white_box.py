@@ -43,7 +43,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from lrevopt.checks import instance, names, one_of, yes_or_no
@@ -55,6 +57,7 @@ from lrevopt.optimizers.white_box_numbers import (
     cosine_and_sine,
     held_words,
     indexed,
+    plain_number,
     scale_of,
     valid_number,
 )
@@ -197,7 +200,7 @@ class WhiteBox(AbstractOptimizer):
     def held(self) -> dict[str, float]:
         """Numbers that are not trained, in plain units."""
         fixed = {n: c for n, c in self.coordinates.items() if not eqx.is_array(c)}
-        return {name: float(scale_of(name).outward(c)) for name, c in fixed.items()}
+        return {name: plain_number(name, c) for name, c in fixed.items()}
 
     def with_numbers(self, values: Mapping[str, Any]) -> "WhiteBox":
         """The same white box with other numbers, in plain units; held ones stay held.
@@ -208,8 +211,9 @@ class WhiteBox(AbstractOptimizer):
         found = dict(self.coordinates)
         for name, value in values.items():
             one_of("values", name, tuple(self.coordinates))
-            inward = coordinate_of(name, value)
-            found[name] = inward if eqx.is_array(self.coordinates[name]) else float(inward)
+            if not _is_number_of(found[name], name, value):  # whose digits near 1 would be lost
+                inward = coordinate_of(name, value)
+                found[name] = inward if eqx.is_array(found[name]) else float(inward)
         return eqx.tree_at(lambda box: box.coordinates, self, found)
 
     def holding(self, *names: str) -> "WhiteBox":
@@ -337,6 +341,14 @@ class WhiteBox(AbstractOptimizer):
     def __repr__(self) -> str:
         """Parts and numbers in plain units."""
         return held_words(self)
+
+
+def _is_number_of(coordinate: Any, name: str, value: Any) -> bool:
+    """Whether a coordinate, known and no stack, has this number to the last bit of its type."""
+    known = not any(isinstance(leaf, jax.core.Tracer) for leaf in (coordinate, value))
+    if not known or np.ndim(coordinate) or not isinstance(value, jax.Array) or value.ndim:
+        return False
+    return bool(scale_of(name).outward(coordinate) == value)
 
 
 def _held(coordinates: Mapping[str, Array], hold: Sequence[str]) -> dict[str, Any]:

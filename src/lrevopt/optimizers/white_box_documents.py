@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import optax
 
 from lrevopt import storage
@@ -13,7 +12,12 @@ from lrevopt.checks import finite, instance, mapping, names, one_of, text
 from lrevopt.optimizers.optax import to_optax
 from lrevopt.optimizers.shipped_files import DISTILLED
 from lrevopt.optimizers.white_box import PARTS, WhiteBox
-from lrevopt.optimizers.white_box_numbers import head_of, in_range_of_type, indexed
+from lrevopt.optimizers.white_box_numbers import (
+    head_of,
+    in_range_of_type,
+    indexed,
+    plain_number,
+)
 from lrevopt.optimizers.white_box_parts import (
     BoxAdaptation,
     BoxAgreement,
@@ -42,9 +46,9 @@ ALSO_NEEDS = {"sharpness_ratio": "momentum", "agreement_knee": "saturation"}
 def document_of(box: WhiteBox) -> Document:
     """A white box as JSON. Raises `ValueError` for what is none."""
     instance("white_box", box, WhiteBox, "a `WhiteBox`")
-    free = {name: float(value) for name, value in box.numbers().items()}
+    numbers = {name: plain_number(name, value) for name, value in box.coordinates.items()}
     return {
-        "numbers": free | box.held, "held": sorted(box.held), "saturation_of": box.saturation_of,
+        "numbers": numbers, "held": sorted(box.held), "saturation_of": box.saturation_of,
         "adaptation_of": box.adaptation_of, "floor_outside": box.floor_outside,
     }  # fmt: skip
 
@@ -53,13 +57,14 @@ def box_of(document: Mapping[str, Any]) -> WhiteBox:
     """The white box that `document_of` described.
 
     In single precision, numbers of a document from double precision that are too large for it are
-    its largest one, and those that it would take for 0 its least.
+    its largest one, those that it would take for 0 its least, and those that it would take for a
+    bound of 1 the nearest within.
 
     Raises `ValueError` for numbers out of range or that the white box does not have, and for names
     of held ones that are no list; `KeyError` for one that is missing.
     """
     numbers = {
-        name: in_range_of_type(finite(name, value))
+        name: in_range_of_type(name, finite(name, value))
         for name, value in mapping("numbers", document["numbers"], "numbers").items()
     }
     names("held", document["held"])
@@ -119,7 +124,7 @@ def _modes(n: Mapping[str, float]) -> BoxMomentum | None:
         radius, angle, other = (
             n[indexed(name, pairs)[place]] for name in ("radius", "angle", "quadrature")
         )
-        momenta.append(radius * complex(jnp.cos(angle), jnp.sin(angle)))
+        momenta.append(radius * complex(math.cos(angle), math.sin(angle)))
         shares[real + place] += 1j * other
     return BoxMomentum(momenta, shares)
 

@@ -34,8 +34,8 @@ class Scale:
         """The number, or the nearest one within the bounds that its floating type has."""
         if np.isinf(self.low):
             return number
-        info = jnp.finfo(jnp.result_type(number, jnp.result_type(float)))
-        short = 1 - 4 * float(info.epsneg)
+        dtype = jnp.result_type(number, jnp.result_type(float))
+        info, short = jnp.finfo(dtype), 1 - _to_bound_at_least(dtype, 1 if self.high == 1 else 4)
         least = short * self.low if self.low else float(info.tiny)
         return jnp.clip(
             number, least, float(info.max) if np.isinf(self.high) else short * self.high
@@ -100,14 +100,32 @@ def to_bound(name: str, coordinate: Any) -> float:
     """1 minus the modulus of a number that 1 bounds, with the digits that its coordinate has."""
     scale, size = scale_of(name), float(coordinate)
     size, factor = (abs(size), 2.0) if scale is SYMMETRIC else (size, 1.0)
-    least = 4 * float(jnp.finfo(jnp.result_type(coordinate, jnp.result_type(float))).epsneg)
+    least = _to_bound_at_least(jnp.result_type(coordinate, jnp.result_type(float)))
     return max(factor / (1 + float(np.exp(min(size, 700.0)))), least)
 
 
 def complement(coordinate: Any) -> Array:
     """1 minus a number between 0 and 1, from its coordinate: near 1 it has digits to lose."""
     rest = jax.nn.sigmoid(-coordinate)
-    return jnp.clip(rest, 4 * float(jnp.finfo(jnp.result_type(rest)).epsneg), 1.0)
+    return jnp.clip(rest, _to_bound_at_least(jnp.result_type(rest)), 1.0)
+
+
+def _to_bound_at_least(dtype: Any, units: int = 1) -> float:
+    """How far from a bound of 1 numbers of a floating type are kept, in its last digits there."""
+    return units * float(jnp.finfo(dtype).epsneg)
+
+
+def plain_number(name: str, coordinate: Any) -> float:
+    """The number of a coordinate, which has more digits near 1 than the number in its type."""
+    scale = scale_of(name)
+    dtype = jnp.result_type(coordinate, jnp.result_type(float))
+    if head_of(name) not in BOUNDED_BY_1 or dtype == jnp.float64:
+        return float(scale.outward(coordinate))
+    half, most = np.tanh(0.5 * float(coordinate)), 1 - _to_bound_at_least(dtype)
+    if scale is SYMMETRIC:
+        return float(np.clip(half, -most, most))
+    # Half of 1 + tanh would lose digits near 0, which the type has.
+    return float(scale.outward(coordinate)) if half < 0 else float(min(0.5 + 0.5 * half, most))
 
 
 def cosine_and_sine(coordinate: Any) -> tuple[Array, Array]:
@@ -143,21 +161,32 @@ def valid_number(name: str, value: Any, called: str | None = None) -> Float[Arra
             f"`{name}` must be {scale.words()}, and at most {most:.2g} in size in "
             f"{jnp.result_type(float)}, got {number:g}."
         )
-    if scale.low == 0 and number < (least := _least()):
+    # The modulus of a complex number may be off by round-off of double precision.
+    if scale.low == 0 and number < (1 - 1e-12) * (least := _least()):
         raise ValueError(
             f"`{name}` must be {scale.words()}, and at least {least:.2g} in "
             f"{jnp.result_type(float)}, got {number:g}."
         )
+    near = _to_bound_at_least(jnp.result_type(float))
+    if scale.high == 1 and 1 - abs(number) < (1 - 1e-6) * near:
+        raise ValueError(
+            f"`{name}` must be {scale.words()}, and at least {near:.2g} from 1 in size in "
+            f"{jnp.result_type(float)}, got {number!r}."
+        )
     return scale.inside(as_float(array))  # rounding may have taken it to a bound
 
 
-def in_range_of_type(number: float) -> float:
-    """The number, or the largest of the default floating type with its sign.
+def in_range_of_type(name: str, number: float) -> float:
+    """The value of a number of this name, or the largest of the default floating type.
 
-    A number above 0 that the type would round to 0 is replaced by the least of the type.
+    A value above 0 that the type would round to 0 is replaced by the least of the type; one that
+    it would round to a bound of 1 by the nearest within.
     """
-    inside = max(-_largest(), min(number, _largest()))
-    return max(inside, _least()) if number > 0 else inside
+    dtype = jnp.result_type(float)
+    most = 1 - _to_bound_at_least(dtype) if head_of(name) in BOUNDED_BY_1 else _largest()
+    if abs(number) > most and (most > 1 or abs(number) < 1):
+        number = most if number > 0 else -most
+    return max(number, _least()) if number > 0 else number
 
 
 def _largest() -> float:
@@ -186,11 +215,18 @@ def coordinate_of(name: str, value: Any) -> Float[Array, ""]:
     )
 
 
+def _shown(name: str, value: float) -> str:
+    """Four digits, or as many as tell it from 1."""
+    to_1 = 1 - abs(value) if head_of(name) in BOUNDED_BY_1 else 1.0
+    return f"{value:.{max(4, 3 - int(np.floor(np.log10(to_1))))}g}"
+
+
 def held_words(box: Any) -> str:
     """Such as `WhiteBox(learning_rate=0.1, momentum=0.9, knee=2 held)`."""
     try:
-        words = [f"{name}={float(value):.4g}" for name, value in box.numbers().items()]
-        words += [f"{name}={value:.4g} held" for name, value in box.held.items()]
+        free = {name: c for name, c in box.coordinates.items() if isinstance(c, jax.Array)}
+        words = [f"{name}={_shown(name, plain_number(name, c))}" for name, c in free.items()]
+        words += [f"{name}={_shown(name, value)} held" for name, value in box.held.items()]
     except (TypeError, ValueError, AttributeError):  # stacked, or mapped to what are no numbers
         words = [f"{name}=..." for name in box.coordinates]
     kinds = {"saturation of": box.saturation_of, "adaptation of": box.adaptation_of}

@@ -174,7 +174,7 @@ class Universality:
     test_problems: int = 256
     """Problems on which meta-objectives are measured (on networks 32)."""
     steps: int = 200
-    """Inner updates of these runs."""
+    """Inner updates of these runs; `--clipping.steps` says on how many clipped descent is tuned."""
     output: Path = Path("runs/universality")
     """Folder that gets a folder for each population, record, tables and figures."""
     time_limit: float | None = None
@@ -295,10 +295,11 @@ def _check_alike(tasks: tuple[str, ...]) -> None:
 
 def _baselines(tasks: tuple[str, ...], given: tuple[Path, ...]) -> dict[str, Path]:
     """For each task, a folder with its tuned baselines. Raises `ValueError` for too few."""
-    folders = given or tuple(RESULTS / name for name in tasks)
+    folders = given or tuple(RESULTS / name for name in tasks if (RESULTS / name).is_dir())
     if len(folders) != len(tasks):
         raise ValueError(
-            f"`baselines` must be a folder for each of the {len(tasks)} tasks, got {len(folders)}."
+            f"`baselines` must be a folder for each of the {len(tasks)} tasks, as `lrevopt tune "
+            f"TASK --output FOLDER` makes it (default: those in `{RESULTS}`), got {len(folders)}."
         )
     return dict(zip(tasks, folders, strict=True))
 

@@ -26,7 +26,11 @@ COUNTS = (
 
 @dataclasses.dataclass(frozen=True)
 class Distill(RunSettings):
-    """Fit a white box of a few numbers to a run's optimizer, and measure the worth of its parts."""
+    """Fit a white box of a few numbers to a run's optimizer, and measure the worth of its parts.
+
+    The gain that is shared is that over the run's tuned baselines, which
+    `lrevopt tune TASK --output RUN` makes.
+    """
 
     output: Path = Path("runs/distillation")
     """Folder that gets records, tables, figures, and the white box as JSON, optax and LaTeX."""
@@ -120,5 +124,10 @@ def _white_box(spec: str) -> Any:
 
     if specs.is_box(spec):
         return load_box(spec)
+    if ":" not in spec:
+        raise ValueError(
+            f"`white_box` must be the JSON file of a white box, whose name ends in .json, or "
+            f"module:factory, got {spec!r}."
+        )
     made = specs.find_object("white_box", spec)
     return specs.call("white_box", spec, made, {}) if callable(made) else made

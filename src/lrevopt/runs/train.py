@@ -206,7 +206,7 @@ def _differing_entries(directory: Path, identity: dict[str, Any], *, overwrite: 
     """Entries of the settings in a folder that are others than those of `identity`.
 
     Raises `ValueError` if there are any, unless `overwrite`, and for somebody else's files. A
-    folder of an older version may have no `optimizer_spec`.
+    folder of an older version may have no `optimizer_spec`; one of tuned baselines alone passes.
     """
     settings, different = directory / storage.SETTINGS, []
     if settings.exists():
@@ -219,7 +219,9 @@ def _differing_entries(directory: Path, identity: dict[str, Any], *, overwrite: 
                 f"`{directory}` holds another run (different: {', '.join(different)}): choose "
                 f"another folder, or pass overwrite."
             )
-    elif directory.is_dir() and {path.name for path in directory.iterdir()} - {storage.LOCK}:
+        return different
+    ours = {storage.LOCK, CONTENTS["tuning"].file}
+    if directory.is_dir() and {path.name for path in directory.iterdir()} - ours:
         raise ValueError(f"`{directory}` holds files that are no run: choose an empty folder.")
     return different
 

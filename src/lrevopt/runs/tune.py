@@ -186,7 +186,10 @@ def load_tuning(directory: Path, task: AbstractTask | None = None) -> dict[str, 
         check_same_task(storage.load_json(folder / storage.SETTINGS), task, directory)
     results = Run.tuning.read(folder) if (folder / storage.SETTINGS).is_file() else {}
     if not results:
-        raise ValueError(f"`{directory}` has no tuned baselines: tune them first.")
+        raise ValueError(
+            f"`{directory}` has no tuned baselines: tune them first, by `lrevopt tune TASK "
+            f"--output {directory}`."
+        )
     return results
 
 

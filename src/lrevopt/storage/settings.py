@@ -44,11 +44,16 @@ STAGE: Mapping[str, type] = {"task": dict, "training": dict}
 def load_settings(directory: Path | str) -> dict[str, Any]:
     """The settings of a run's folder, or of the file itself.
 
-    Raises `ValueError` if they are missing or damaged, or an entry is not of its type.
+    Raises `ValueError` if they are missing or damaged, an entry is not of its type, or they are of
+    something else than a run.
     """
     path = Path(directory)
     path = path if path.suffix == ".json" else path / SETTINGS
     settings = load_json(path)
+    if settings and not settings.keys() & {"task", "optimizer"}:
+        raise ValueError(
+            f"`{path.parent}` is not a run directory: its {path.name} describes no task."
+        )
     _check(settings, ENTRIES, path, "", required=False)
     for name, entries in PARTS.items():
         if name in settings:

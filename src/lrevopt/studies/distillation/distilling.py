@@ -266,8 +266,8 @@ def _with(box: WhiteBox, row: Float[np.ndarray, " number"]) -> WhiteBox:
 
     They are from double precision, where a number that no update depends on may go anywhere.
     """
-    values = map(in_range_of_type, row.tolist())
-    return box.with_numbers(dict(zip(sorted(box.numbers()), values, strict=True)))
+    named = zip(sorted(box.numbers()), row.tolist(), strict=True)
+    return box.with_numbers({name: in_range_of_type(name, value) for name, value in named})
 
 
 def _tested(

@@ -77,7 +77,7 @@ def embedded(small: WhiteBox, large: WhiteBox, typical: Typical) -> WhiteBox:
             numbers["knee"] /= left
     box = box_of(wanted | {"numbers": numbers | held})
     if "knee" in numbers and "knee" not in {*known, *held}:
-        return box.with_numbers({"knee": in_range_of_type(far_knee(box, typical))})
+        return box.with_numbers({"knee": in_range_of_type("knee", far_knee(box, typical))})
     return box
 
 

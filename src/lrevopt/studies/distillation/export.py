@@ -14,7 +14,7 @@ from lrevopt.studies.distillation.written_numbers import (
     times,
 )
 
-USED = ("jax", "jnp", "optax", "tuple", "len", "map", "range", "zip", "__debug__")
+USED = ("jax", "jnp", "optax", "float", "tuple", "len", "map", "range", "zip", "__debug__")
 """Names that the text of a white box needs, and one that Python does not let be defined."""
 
 
@@ -84,7 +84,7 @@ class _Text(WrittenNumbers):
         """Lines that compute the next state and the direction, and its name."""
         lines, d = [], "g"
         if self.divides or "agreement" in self.n:
-            lines += ["m = 0.5 * jnp.finfo(g.dtype).max ** 0.5", "g = jnp.clip(g, -m, m)"]
+            lines += ["m = 0.5 * float(jnp.finfo(g.dtype).max) ** 0.5", "g = jnp.clip(g, -m, m)"]
         lines += self.agreement()
         if self.divides:
             keep, add = self.kept_and_added("memory")
