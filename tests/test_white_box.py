@@ -13,9 +13,11 @@ import pytest
 from tables import Quadratic, mostly_long
 
 import lrevopt as lo
+from lrevopt import storage
 from lrevopt.inner_loop.steps import visited_states
+from lrevopt.optimizers.shipped_files import DISTILLED
 from lrevopt.optimizers.white_box import PARTS
-from lrevopt.optimizers.white_box_documents import box_of, document_of
+from lrevopt.optimizers.white_box_documents import box_of, distilled_names, document_of
 
 GRADIENTS = jnp.asarray(np.random.default_rng(3).normal(size=60) * np.geomspace(30, 1e-3, 60))
 
@@ -178,6 +180,18 @@ def test_memory_near_1_in_single_precision_stays_itself(memory):
         np.testing.assert_allclose(found, -0.01 / np.sqrt(1 - memory + 1e-8), rtol=3e-6)
         theirs = optax.rmsprop(0.01, memory, 1e-8)
         np.testing.assert_allclose(found, theirs.update(one, theirs.init(one))[0], rtol=3e-6)
+
+
+@pytest.mark.parametrize("name", distilled_names())
+def test_shipped_documents_stay_what_they_are(name):
+    """So that a folder that was made from one takes the same command again, in either precision."""
+    document = storage.load_json(DISTILLED / f"{name}.json")
+    with jax.enable_x64(False):
+        again = document_of(box_of(document))
+        assert document_of(box_of(again)) == again
+        for number in ("memory", "agreement_memory", "momentum_1", "momentum"):
+            kept = document["numbers"].get(number)
+            assert again["numbers"].get(number) == (kept if kept is None else np.float32(kept))
 
 
 @pytest.mark.parametrize("size", [0.99999, 0.999999, 0.9999999])

@@ -734,15 +734,15 @@ def test_text_keeps_the_type_of_parameters(dtype):
             move, state = written.update(gradient, state)
             assert jax.tree.map(jnp.result_type, state) == before
             moves.append(move)
-        moves = jnp.stack(moves)
-        assert moves.dtype == dtype
+        moved = jnp.stack(moves)
+        assert moved.dtype == dtype
         wide = jnp.asarray(gradients, jnp.float64)
         state, expected = written.init(wide[0]), []
         for gradient in wide:
             move, state = written.update(gradient, state)
             expected.append(move)
         rtol = 20 * float(jnp.finfo(dtype).eps)
-        np.testing.assert_allclose(moves.astype(float), jnp.stack(expected), rtol=rtol)
+        np.testing.assert_allclose(moved.astype(float), jnp.stack(expected), rtol=rtol)
 
 
 def test_text_defines_a_name_that_it_does_not_use():

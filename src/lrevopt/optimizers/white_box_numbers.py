@@ -117,15 +117,18 @@ def _to_bound_at_least(dtype: Any, units: int = 1) -> float:
 
 def plain_number(name: str, coordinate: Any) -> float:
     """The number of a coordinate, which has more digits near 1 than the number in its type."""
-    scale = scale_of(name)
-    dtype = jnp.result_type(coordinate, jnp.result_type(float))
-    if head_of(name) not in BOUNDED_BY_1 or dtype == jnp.float64:
+    scale, dtype = scale_of(name), jnp.result_type(float)
+    if head_of(name) not in BOUNDED_BY_1 or jnp.result_type(coordinate, dtype) == jnp.float64:
         return float(scale.outward(coordinate))
-    half, most = np.tanh(0.5 * float(coordinate)), 1 - _to_bound_at_least(dtype)
+    size, most = float(coordinate), 1 - _to_bound_at_least(dtype)
+    odds = np.exp(-abs(size))
     if scale is SYMMETRIC:
-        return float(np.clip(half, -most, most))
-    # Half of 1 + tanh would lose digits near 0, which the type has.
-    return float(scale.outward(coordinate)) if half < 0 else float(min(0.5 + 0.5 * half, most))
+        exact = np.clip(np.tanh(0.5 * size), -most, most)
+    else:
+        exact = np.clip((odds if size < 0 else 1.0) / (1 + odds), _least(), most)
+    rounded = dtype.type(exact)  # as short as can be
+    same = dtype.type(_wide_coordinate(scale, float(rounded))) == dtype.type(size)
+    return float(rounded if same else exact)
 
 
 def cosine_and_sine(coordinate: Any) -> tuple[Array, Array]:
@@ -209,10 +212,14 @@ def coordinate_of(name: str, value: Any) -> Float[Array, ""]:
     number = float(value)
     if leaf != jnp.asarray(number, leaf.dtype):  # it was at a bound
         number = float(leaf)
-    exact = 2 * np.arctanh(number)
-    return jnp.asarray(
-        exact if scale is SYMMETRIC else np.log(number) - np.log1p(-number), leaf.dtype
-    )
+    return jnp.asarray(_wide_coordinate(scale, number), leaf.dtype)
+
+
+def _wide_coordinate(scale: Scale, number: float) -> float:
+    """In double precision, of a number that 1 bounds."""
+    if scale is SYMMETRIC:
+        return float(2 * np.arctanh(number))
+    return float(np.log(number) - np.log1p(-number))
 
 
 def _shown(name: str, value: float) -> str:
